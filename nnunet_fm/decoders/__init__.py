@@ -1,0 +1,5 @@
+"""Decoders from tapped features to class logits."""
+
+from nnunet_fm.decoders.primus import DECODERS, LightPrimusDecoder, PrimusDecoder
+
+__all__ = ["DECODERS", "LightPrimusDecoder", "PrimusDecoder"]

@@ -1,0 +1,23 @@
+"""Encoders: one adapter a file behind one contract, weight cards, and the strict loader."""
+
+from nnunet_fm.encoders.cards import CARDS, WeightCard, get_card
+from nnunet_fm.encoders.checkpoint import CheckpointError, LoadReport, load_encoder, tensors_sha256
+from nnunet_fm.encoders.contract import Encoder, FeatureInfo, InputSpec
+from nnunet_fm.encoders.registry import ARCHITECTURES, build_encoder, random_state, register_architecture
+
+__all__ = [
+    "ARCHITECTURES",
+    "CARDS",
+    "CheckpointError",
+    "Encoder",
+    "FeatureInfo",
+    "InputSpec",
+    "LoadReport",
+    "WeightCard",
+    "build_encoder",
+    "get_card",
+    "load_encoder",
+    "random_state",
+    "register_architecture",
+    "tensors_sha256",
+]

@@ -1,0 +1,142 @@
+"""Weight cards: what is known of each published checkpoint, as data."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from nnunet_fm.encoders.registry import ARCHITECTURES
+from nnunet_fm.messages import unknown
+
+TRAINING_CODE = {"norm_eps": 1e-6, "rope": "bfloat16"}
+META_RELEASE = {"norm_eps": 1e-5, "rope": "float32_bf16_periods"}
+
+
+@dataclass(frozen=True)
+class WeightCard:
+    """One checkpoint that people use.
+
+    Attributes:
+        name: `family_arch.weights`.
+        architecture: name in the table of architectures.
+        options: numerical options that the weights need (LayerNorm epsilon, rotary precision, qkv bias).
+        licence: licence of the weights, not of the code.
+        source: where to get them.
+        pretrained_on: datasets seen in pretraining; to be kept apart from the data at hand.
+        citation: arXiv number or DOI of the paper.
+        sha256: of the published file, where known.
+        allowed_missing: tensors that the file may lack; they keep their initial value.
+        ignored: regular expressions of keys that the file may carry beside the encoder.
+    """
+
+    name: str
+    architecture: str
+    licence: str
+    source: str
+    options: dict[str, Any] = field(default_factory=dict)
+    pretrained_on: tuple[str, ...] = ()
+    citation: str = ""
+    sha256: str | None = None
+    allowed_missing: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+_HEADS = (r"dino_head\..*", r"ibot_head\..*", r"gram_.*", r"dino_loss\..*", r"ibot_patch_loss\..*")
+_BRAINDINO_DATA = (
+    "ICBM ID1000 PIOP1 PIOP2 LONG579 ABIDE PPMI TCGA-GBM CPTAC-GBM GLIS-RT REMBRANDT IvyGAP BraTS2025-GLI-PRE "
+    "BraTS2023-PED BraTS2023-MEN BraTS2023-SSA MEN-SEG-CLASS ReMIND fastMRI-Brain ACRIN-DSC-MR-Brain ACRIN-FMISO-Brain"
+).split()
+
+
+def _dinov3_cards() -> list[WeightCard]:
+    meta = [("vits16", "lvd1689m"), ("vits16plus", "lvd1689m"), ("vitb16", "lvd1689m"), ("vitl16", "lvd1689m")]
+    meta += [("vitl16", "sat493m"), ("vith16plus", "lvd1689m")]
+    cards = [
+        WeightCard(
+            name=f"dinov3_{arch}.{tag}",
+            architecture=f"dinov3_{arch}",
+            options=META_RELEASE,
+            licence="DINOv3 License",
+            source="https://ai.meta.com/resources/models-and-libraries/dinov3-downloads",
+            pretrained_on=(tag.upper(),),
+            citation="arXiv:2508.10104",
+            allowed_missing=("mask_token",),  # timm's and some transformers files leave it out
+        )
+        for arch, tag in meta
+    ]
+    trained = {"licence": "as its author says", "options": TRAINING_CODE, "ignored": _HEADS}
+    for arch in [a for a in ARCHITECTURES if a.startswith("dinov3_")]:
+        cards.append(
+            WeightCard(
+                name=f"{arch}.trained",
+                architecture=arch,
+                source="any checkpoint written by the DINOv3 training code or by this project",
+                **trained,
+            )
+        )
+    return cards
+
+
+def _medical_cards() -> list[WeightCard]:
+    common: dict[str, Any] = {"architecture": "dinov3_vitb16", "options": TRAINING_CODE, "ignored": _HEADS}
+    return [
+        WeightCard(
+            name="braindino_vitb16.mri6m",
+            licence="weights not released (2026-04)",
+            source="the authors of arXiv:2604.27277",
+            pretrained_on=tuple(_BRAINDINO_DATA),
+            citation="arXiv:2604.27277",
+            **common,
+        ),
+        WeightCard(
+            name="meddinov3_vitb16.ct3m",
+            licence="Apache-2.0 as stated on its page; derived from the DINOv3 code",
+            source="https://github.com/ricklisz/MedDINOv3",
+            pretrained_on=("CT-3M",),
+            citation="arXiv:2509.02379",
+            **common,
+        ),
+        WeightCard(
+            name="flexict_vitb16.ct",
+            licence="MIT as stated by its repository; derived from the DINOv3 code",
+            source="the FlexiCT repository",
+            pretrained_on=("CT, see its paper",),
+            **common,
+        ),
+    ]
+
+
+def _dinov2_cards() -> list[WeightCard]:
+    return [
+        WeightCard(
+            name=f"{arch}.lvd142m",
+            architecture=arch,
+            licence="Apache-2.0",
+            source="https://github.com/facebookresearch/dinov2",
+            pretrained_on=("LVD142M",),
+            citation="arXiv:2304.07193",
+            ignored=("mask_token",),
+        )
+        for arch in ARCHITECTURES
+        if arch.startswith("dinov2_vit")
+    ]
+
+
+CARDS: dict[str, WeightCard] = {c.name: c for c in [*_dinov3_cards(), *_medical_cards(), *_dinov2_cards()]}
+
+
+def get_card(name: str) -> WeightCard:
+    """The card called `name`, or `family_arch` of the only card that begins so (`braindino_vitb16`).
+
+    An architecture, or `timm/NAME`, gives a bare card: no published weights, the architecture's default options.
+
+    Raises:
+        ValueError: unknown name; close matches are named.
+    """
+    if name in CARDS:
+        return CARDS[name]
+    if name in ARCHITECTURES or name.startswith("timm/"):
+        return WeightCard(name=name, architecture=name, licence="as its author says", source="")
+    tagged = [c for c in CARDS.values() if c.name.split(".")[0] == name]
+    if len(tagged) == 1:
+        return tagged[0]
+    hint = "See `nnunet-fm encoders list`. Any plain ViT of timm: timm/NAME. A file: its path."
+    raise ValueError(unknown("encoder", name, [*CARDS, *ARCHITECTURES], hint))

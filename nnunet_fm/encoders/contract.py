@@ -1,0 +1,55 @@
+"""The contract that every encoder obeys; the trainer, the cache and the analysis ask nothing else of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What an encoder wants to be fed.
+
+    Attributes:
+        spatial_dims: 2 for slices, 3 for volumes.
+        divisor: every spatial size must be a multiple of this (pixels or voxels).
+        native_size: spatial size that the weights were pretrained at, one value per dimension.
+        axis_order: order of the spatial axes, slowest first; nnU-Net's is "zyx".
+        orientation: anatomical plane or orientation of the pretraining images.
+        intensity: intensity convention of the pretraining images, in words.
+    """
+
+    spatial_dims: int
+    divisor: int
+    native_size: tuple[int, ...]
+    axis_order: str = "yx"
+    orientation: str = "axial"
+    intensity: str = "z-score"
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """One tapped feature map, named as in timm: `channels`, `stride` (input pixels per cell) and module `name`."""
+
+    channels: int
+    stride: int
+    name: str
+
+
+class Encoder(Protocol):
+    """An `nn.Module`, 2-D or 3-D, that says what it is and gives features."""
+
+    kind: Literal["tokens", "pyramid"]
+    input_spec: InputSpec
+    in_channels: int
+    feature_info: Sequence[FeatureInfo]
+
+    def features(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "b d *tokens"]]:
+        """One feature map per tap, spatial axes in nnU-Net's order."""
+        ...
+
+    def embed(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b d"]:
+        """One vector per input: the CLS token, or what the paper pools."""
+        ...

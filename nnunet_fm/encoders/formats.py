@@ -1,0 +1,169 @@
+"""Key formats of published checkpoints, turned into the names of our encoders and back.
+
+Every function takes and gives a flat state dict. Nothing is dropped in silence: what a format carries beyond the
+encoder is returned with the reason.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+@dataclass
+class Converted:
+    """A state dict in our names, and what was left out of it, by reason."""
+
+    tensors: State
+    dropped: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+_DINOV3_RENAMES = (
+    ("storage_tokens", "reg_token"),
+    (".ls1.gamma", ".gamma_1"),
+    (".ls2.gamma", ".gamma_2"),
+    (".mlp.w1.", ".mlp.fc1_g."),
+    (".mlp.w2.", ".mlp.fc1_x."),
+    (".mlp.w3.", ".mlp.fc2."),
+)
+
+_TRANSFORMERS_RENAMES = (
+    (r"^embeddings\.patch_embeddings\.", "patch_embed.proj."),
+    (r"^embeddings\.register_tokens", "storage_tokens"),
+    (r"^embeddings\.", ""),
+    (r"^(model\.)?layer\.", "blocks."),
+    (r"\.attention\.o_proj\.", ".attn.proj."),
+    (r"\.layer_scale(\d)\.lambda1", r".ls\1.gamma"),
+    (r"\.mlp\.gate_proj\.", ".mlp.w1."),
+)
+
+
+def from_dinov3(state: Mapping[str, Tensor]) -> Converted:
+    """Official DINOv3 names (`storage_tokens`, `ls1.gamma`, fused `attn.qkv`) to ours."""
+    result = Converted({})
+    masks = {k: v for k, v in state.items() if k.endswith("qkv.bias_mask")}
+    for key, value in state.items():
+        if key == "rope_embed.periods":
+            result.dropped[key] = f"recomputed; stored as {str(value.dtype).removeprefix('torch.')}"
+            result.notes["rope_periods"] = _periods_precision(value)
+        elif key in masks:
+            result.dropped[key] = "applied to the bias"
+        elif key.endswith("attn.qkv.bias"):
+            _split_qkv_bias(result, key, value, masks.get(f"{key}_mask"))
+        elif key == "mask_token":
+            result.tensors[key] = value.reshape(1, -1)
+        else:
+            for old, new in _DINOV3_RENAMES:
+                key = key.replace(old, new)
+            result.tensors[f"vit.{key}"] = value
+    return result
+
+
+def _split_qkv_bias(result: Converted, key: str, bias: Tensor, mask: Tensor | None) -> None:
+    """Queries and values keep their bias; the key's must be masked or zero, as our attention has none."""
+    query, middle, value = bias.chunk(3)
+    masked = mask is not None and not mask.chunk(3)[1].nan_to_num(0).any()
+    if not masked and middle.nan_to_num(1).any():
+        raise ValueError(
+            f"{key} has a non-zero key bias that is not masked (mask_k_bias: false in its training); "
+            "timm's DINOv3 cannot hold it, and dropping it would change the features. "
+            "Allowed: checkpoints trained with mask_k_bias: true."
+        )
+    stem = f"vit.{key.removesuffix('qkv.bias')}"
+    result.tensors |= {f"{stem}q_bias": query.clone(), f"{stem}v_bias": value.clone()}
+
+
+def _periods_precision(periods: Tensor) -> str:
+    if periods.dtype == torch.bfloat16:
+        return "stored bfloat16"
+    return "rounded to bfloat16" if torch.equal(periods, periods.bfloat16().to(periods.dtype)) else "float32"
+
+
+def from_transformers_dinov3(state: Mapping[str, Tensor]) -> Converted:
+    """`transformers` DINOv3 names (separate q, k, v) to ours, by way of the official ones."""
+    official: State = {}
+    gated = any(".mlp.gate_proj." in k for k in state)
+    for key, value in state.items():
+        new = key
+        for pattern, replacement in _TRANSFORMERS_RENAMES:
+            new = re.sub(pattern, replacement, new)
+        new = new.replace(".mlp.up_proj.", ".mlp.w2." if gated else ".mlp.fc1.")
+        new = new.replace(".mlp.down_proj.", ".mlp.w3." if gated else ".mlp.fc2.")
+        official[new] = value
+    for key in [k for k in official if k.endswith(".attention.q_proj.weight")]:
+        stem = key.removesuffix("q_proj.weight")
+        fused = stem.replace(".attention.", ".attn.qkv.")
+        parts = [official.pop(f"{stem}{p}_proj.weight", None) for p in "qkv"]
+        if any(p is None for p in parts):
+            raise ValueError(f"{stem}*: one of q_proj, k_proj, v_proj is missing")
+        official[f"{fused}weight"] = torch.cat([p for p in parts if p is not None])
+        biases = [official.pop(f"{stem}{p}_proj.bias", None) for p in "qkv"]
+        if any(b is not None for b in biases):
+            width = official[f"{fused}weight"].shape[0] // 3
+            official[f"{fused}bias"] = torch.cat([torch.zeros(width) if b is None else b for b in biases])
+    return from_dinov3(official)
+
+
+def from_timm(state: Mapping[str, Tensor]) -> Converted:
+    """timm's own names, and ours (which already stand under `vit.`)."""
+    if any(k.startswith("vit.") for k in state):
+        return Converted(dict(state))
+    tensors = {k if k == "mask_token" else f"vit.{k}": v for k, v in state.items()}
+    dropped = {k: "classification head" for k in tensors if k.startswith("vit.head.")}
+    return Converted({k: v for k, v in tensors.items() if k not in dropped}, dropped)
+
+
+def from_dinov2(state: Mapping[str, Tensor]) -> Converted:
+    """Official DINOv2 names to timm's: registers, and the CLS position folded into the CLS token."""
+    tensors = dict(state)
+    result = Converted({})
+    if "mask_token" in tensors:
+        del tensors["mask_token"]
+        result.dropped["mask_token"] = "used in pretraining only"
+    if "register_tokens" in tensors:
+        tensors["reg_token"] = tensors.pop("register_tokens")
+        position = tensors["pos_embed"]
+        tensors["cls_token"] = tensors["cls_token"] + position[:, :1]
+        tensors["pos_embed"] = position[:, 1:]
+    renamed = {k.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."): v for k, v in tensors.items()}
+    result.tensors = {f"vit.{k}": v for k, v in renamed.items()}
+    return result
+
+
+def to_dinov3(state: Mapping[str, Tensor]) -> State:
+    """Our names of a DINOv3 encoder to the official ones (the reference release's `dino_encoder`)."""
+    official: State = {}
+    for key, value in state.items():
+        if key.endswith(("q_bias", "v_bias")):
+            continue
+        new = key.removeprefix("vit.")
+        for theirs, ours in _DINOV3_RENAMES:
+            new = new.replace(ours, theirs)
+        official[new] = value
+    for key in [k for k in state if k.endswith("attn.q_bias")]:
+        stem = key.removesuffix("q_bias")
+        query, value = state[key], state[f"{stem}v_bias"]
+        official[f"{stem.removeprefix('vit.')}qkv.bias"] = torch.cat([query, torch.zeros_like(query), value])
+    return official
+
+
+Detector = Callable[[Mapping[str, Tensor]], bool]
+Converter = Callable[[Mapping[str, Tensor]], Converted]
+
+FORMATS: dict[str, tuple[Detector, Converter]] = {
+    "nnunet-fm": (lambda s: "vit.patch_embed.proj.weight" in s, from_timm),
+    "transformers DINOv3": (lambda s: "embeddings.patch_embeddings.weight" in s, from_transformers_dinov3),
+    "DINOv3": (lambda s: "blocks.0.ls1.gamma" in s and "pos_embed" not in s, from_dinov3),
+    "DINOv2": (lambda s: "pos_embed" in s and ("mask_token" in s or "register_tokens" in s), from_dinov2),
+    "timm": (lambda s: "patch_embed.proj.weight" in s, from_timm),
+}
+
+
+def detect(state: Mapping[str, Tensor]) -> str | None:
+    """Name of the format that the keys are in, or None."""
+    return next((name for name, (matches, _) in FORMATS.items() if matches(state)), None)

@@ -1,0 +1,81 @@
+"""The table of architectures: a name and the constructor that builds it, with random weights."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_fm.encoders.contract import Encoder
+from nnunet_fm.encoders.dinov3 import Dinov3
+from nnunet_fm.encoders.timm_vit import TimmViT
+from nnunet_fm.messages import unknown
+
+Builder = Callable[..., nn.Module]
+TIMM_PREFIX = "timm/"
+
+ARCHITECTURES: dict[str, Builder] = {}
+
+
+def register_architecture(name: str, builder: Builder) -> None:
+    """Add an encoder: `builder(taps=..., **options)` must give a module that obeys `Encoder`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in ARCHITECTURES or name.startswith(TIMM_PREFIX):
+        raise ValueError(f"architecture {name!r} is already registered")
+    ARCHITECTURES[name] = builder
+
+
+def build_encoder(architecture: str, taps: Sequence[int] | None = None, **options: Any) -> Encoder:
+    """Build an encoder with random weights; nothing is read or downloaded.
+
+    Args:
+        architecture: a name of the table, or `timm/NAME` for any plain ViT of timm.
+        taps: blocks whose features are given; the last of each quarter if None.
+        **options: numerical options of the architecture, as a weight card states them.
+
+    Raises:
+        ValueError: unknown architecture (close matches are named) or option.
+    """
+    if architecture.startswith(TIMM_PREFIX):
+        return cast(Encoder, TimmViT(architecture.removeprefix(TIMM_PREFIX), taps, **options))
+    if architecture not in ARCHITECTURES:
+        raise ValueError(unknown("encoder architecture", architecture, ARCHITECTURES, "Any timm ViT: timm/NAME."))
+    return cast(Encoder, ARCHITECTURES[architecture](taps=taps, **options))
+
+
+def random_state(architecture: str, seed: int, **options: Any) -> dict[str, Tensor]:
+    """State dict of the architecture's own random initialisation, a function of `seed` alone.
+
+    The global random generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = cast(nn.Module, build_encoder(architecture, **options))
+    return encoder.state_dict()
+
+
+def _register_dinov3() -> None:
+    published = {"vits16": "small", "vits16plus": "small_plus", "vitb16": "base", "vitl16": "large"}
+    for short, timm_name in {**published, "vith16plus": "huge_plus"}.items():
+        register_architecture(f"dinov3_{short}", partial(Dinov3, f"vit_{timm_name}_patch16_dinov3"))
+    small = partial(Dinov3, "vit_small_patch16_dinov3")
+    register_architecture("dinov3_vitt16", partial(small, embed_dim=192, num_heads=3))
+    register_architecture("dinov3_test16", partial(small, embed_dim=32, num_heads=2, depth=4))
+
+
+def _register_dinov2() -> None:
+    for short, timm_name in {"vits14": "small", "vitb14": "base", "vitl14": "large", "vitg14": "giant"}.items():
+        for ending in ("", "_reg4"):
+            register_architecture(
+                f"dinov2_{short}{ending}", partial(TimmViT, f"vit_{timm_name}_patch14{ending}_dinov2")
+            )
+    test = partial(TimmViT, "vit_small_patch14_dinov2", embed_dim=32, num_heads=2, depth=4, image_size=56)
+    register_architecture("dinov2_test14", test)
+
+
+_register_dinov3()
+_register_dinov2()

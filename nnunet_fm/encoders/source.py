@@ -1,0 +1,77 @@
+"""Where the weights of a frozen encoder come from, as plain JSON that plans carry."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from nnunet_fm.encoders.cards import get_card
+from nnunet_fm.encoders.checkpoint import CheckpointError, LoadReport, load_encoder, tensors_sha256
+from nnunet_fm.encoders.registry import random_state
+
+DEFAULT_SEED = 0
+
+
+def describe_source(
+    given: str, card: str | None = None, seed: int = DEFAULT_SEED
+) -> tuple[dict[str, Any], LoadReport | None]:
+    """Resolve what a user typed after `--encoder` into the network arguments that name it.
+
+    Args:
+        given: path of a weight file, or the name of an architecture for random weights.
+        card: weight card of the file; found from the file if None.
+        seed: of the random weights.
+
+    Returns:
+        `encoder`, `encoder_options` and `encoder_source` for `FrozenEncoderNetwork`, and the loader's report (None for
+        random weights).
+
+    Raises:
+        FileNotFoundError, CheckpointError, ValueError: as `load_encoder`.
+    """
+    if _is_path(given):
+        _, report = load_encoder(given, card)
+        source = {"file": report.file, "card": report.card, "sha256": report.sha256}
+        named = {"encoder": report.architecture, "encoder_options": report.options, "encoder_source": source}
+        return named, report
+    found = get_card(given)
+    if found.source:
+        raise ValueError(
+            f"{given} names published weights, which nnunet-fm does not ship: {found.source} ({found.licence}). "
+            f"Give the file: --encoder FILE --card {found.name}. For random weights: --encoder {found.architecture}"
+        )
+    state = random_state(found.architecture, seed, **found.options)
+    source = {"seed": seed, "card": found.name, "sha256": tensors_sha256(state)}
+    return {"encoder": found.architecture, "encoder_options": dict(found.options), "encoder_source": source}, None
+
+
+def _is_path(given: str) -> bool:
+    return Path(given).suffix in (".pth", ".pt", ".bin", ".safetensors", ".ckpt") or Path(given).is_file()
+
+
+def load_source(source: dict[str, Any], architecture: str, options: dict[str, Any]) -> dict[str, Tensor]:
+    """State dict that `source` names, checked against the hash it carries.
+
+    Raises:
+        FileNotFoundError: the file has gone.
+        CheckpointError: the file (or the random generator) now gives other weights.
+    """
+    if "file" in source:
+        try:
+            encoder, _ = load_encoder(source["file"], source["card"], **options)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"encoder file {source['file']!r} named by the plans has gone (tensor hash {source['sha256'][:12]}…). "
+                "Put it back, or type `nnunet-fm plan` again with the file's new path"
+            ) from None
+        state = cast(nn.Module, encoder).state_dict()
+    else:
+        state = random_state(architecture, source["seed"], **options)
+    found = tensors_sha256(state)
+    if found != source["sha256"]:
+        origin = source.get("file", f"random seed {source.get('seed')}")
+        raise CheckpointError(
+            f"the encoder changed: {origin} now has tensor hash {found[:12]}…, the plans were written for "
+            f"{source['sha256'][:12]}…. Put the former file back, or type `nnunet-fm plan` again and train anew"
+        )
+    return state

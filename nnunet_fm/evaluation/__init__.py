@@ -1,0 +1,6 @@
+"""Evaluation of segmentations by region."""
+
+from nnunet_fm.evaluation.metrics import dice, hausdorff95
+from nnunet_fm.evaluation.segmentations import CaseScore, Region, evaluate_folders, markdown_table, write_csv
+
+__all__ = ["CaseScore", "Region", "dice", "evaluate_folders", "hausdorff95", "markdown_table", "write_csv"]

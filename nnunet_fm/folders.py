@@ -1,0 +1,24 @@
+"""Where the folders that are read, not imported, lie: `trainers` (scanned by nnU-Net) and `plans` (presets)."""
+
+import os
+from pathlib import Path
+
+EXT_TRAINER = "nnUNet_extTrainer"
+
+
+def folder(name: str) -> Path:
+    """Folder `trainers` or `plans`: inside the installed package, beside it in a checkout."""
+    package = Path(__file__).parent
+    return package / name if (package / name).is_dir() else package.parent / name
+
+
+def with_trainers(existing: str | None) -> str:
+    """The value for `nnUNet_extTrainer` that adds our trainers to what the user already has there."""
+    ours = str(folder("trainers"))
+    paths = [p for p in (existing or "").split(os.pathsep) if p.strip()]
+    return os.pathsep.join(paths if ours in paths else [*paths, ours])
+
+
+def activate() -> None:
+    """Let nnU-Net find our trainers in this Python process and its children."""
+    os.environ[EXT_TRAINER] = with_trainers(os.environ.get(EXT_TRAINER))
