@@ -171,7 +171,7 @@ def _encoders_show(parsed: argparse.Namespace) -> None:
 
 def _encoders_verify(parsed: argparse.Namespace) -> None:
     from nnunet_fm.encoders import load_encoder
-    from nnunet_fm.encoders.checkpoint import describe, fingerprint
+    from nnunet_fm.encoders.report import describe, fingerprint
 
     pairs = (pair.partition("=")[::2] for pair in parsed.option)
     options = {key: json.loads(value) if value in ("true", "false") else value for key, value in pairs}

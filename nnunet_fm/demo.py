@@ -42,7 +42,18 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
     _as_input(out / "test", test)
     road.step(
         "nnU-Net plans and preprocesses",
-        *("nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "-np", 2, "-npfp", 2, "--verify_dataset_integrity"),
+        *(
+            "nnUNetv2_plan_and_preprocess",
+            "-d",
+            DATASET,
+            "-c",
+            "2d",
+            "-np",
+            2,
+            "-npfp",
+            2,
+            "--verify_dataset_integrity",
+        ),
     )
     chosen = ("--encoder", encoder or ENCODER, "--patch", 96, "-o", "FM_demo")
     road.step("planning around the encoder", "nnunet-fm", "plan", "-d", DATASET, "-c", "2d", *chosen)
@@ -99,7 +110,7 @@ class _Road:
             )
             for line in process.stdout or ():
                 stream.write(line)
-                if line.rstrip() and ("Pseudo dice" in line or "encoder" in line and "tensor hash" in line):
+                if line.rstrip() and ("Pseudo dice" in line or ("encoder" in line and "tensor hash" in line)):
                     print(f"    {line.split(': ', 1)[-1].rstrip()}", flush=True)
         if process.wait():
             tail = "\n".join(log.read_text().splitlines()[-15:])

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from nnunet_fm.files import replaced_atomically
 from nnunet_fm.network import ENCODER
 from nnunet_fm.planning import NETWORK
-from nnunet_fm.trainer import FINAL, replaced_atomically
+from nnunet_fm.trainer import FINAL
 
 COPIED = ("dataset.json", "dataset_fingerprint.json")
 

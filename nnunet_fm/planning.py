@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_fm.decoders import DECODERS
 from nnunet_fm.encoders import CARDS, build_encoder
 from nnunet_fm.encoders.source import describe_source
 from nnunet_fm.folders import folder
@@ -121,6 +122,8 @@ def _frozen_configuration(
         "decoder": request.decoder or preset["decoder"],
     }
     FusionSchedule.parse(arguments["fusion"])
+    if arguments["decoder"] not in DECODERS:
+        raise ValueError(unknown("decoder", arguments["decoder"], DECODERS))
     encoder = build_encoder(named["encoder"], taps or None, **named["encoder_options"])
     arguments["taps"] = [int(f.name.split(".")[-1]) for f in encoder.feature_info]
     step = 2 ** (encoder.input_spec.divisor - 1).bit_length()
@@ -175,9 +178,7 @@ def _scaled_batch(stock: dict[str, Any], patch: Sequence[int]) -> int:
     return max(2, round(stock["batch_size"] * math.prod(stock["patch_size"]) / math.prod(patch)))
 
 
-def _apply_field_of_view(
-    configuration: dict[str, Any], stock: dict[str, Any], fov: str, request: PlanRequest
-) -> str:
+def _apply_field_of_view(configuration: dict[str, Any], stock: dict[str, Any], fov: str, request: PlanRequest) -> str:
     if fov not in FIELDS_OF_VIEW:
         raise ValueError(unknown("field of view", fov, FIELDS_OF_VIEW))
     spacing, size, patch = stock["spacing"], stock["median_image_size_in_voxels"], configuration["patch_size"]
@@ -188,7 +189,8 @@ def _apply_field_of_view(
     configuration["median_image_size_in_voxels"] = [s * n / fitted for s, n in zip(spacing, size, strict=True)]
     label = "x".join(str(p) for p in dict.fromkeys(patch))
     configuration["data_identifier"] = f"{stock['data_identifier']}_fit{label}"
-    return f"field of view fit: spacing {_mm(spacing)} becomes {_mm(configuration['spacing'])}, so the patch covers a slice"
+    fitted_mm = _mm(configuration["spacing"])
+    return f"field of view fit: spacing {_mm(spacing)} becomes {fitted_mm}, so that the patch covers a slice"
 
 
 def _mm(spacing: Sequence[float]) -> str:
@@ -242,7 +244,9 @@ def _summary(plans: dict[str, Any], request: PlanRequest, words: list[str], name
     subset, identifier = plans["train_subset"], plans["plans_name"]
     lines = [f"plans {identifier}, configuration {name}:", *(f"  {w}" for w in words)]
     if subset["ratio"] < 1:
-        lines.append(f"  trains on {subset['ratio']:.0%} of the training cases (seed {subset['seed']}, {subset['rule']})")
+        lines.append(
+            f"  trains on {subset['ratio']:.0%} of the training cases (seed {subset['seed']}, {subset['rule']})"
+        )
     lines.append("next:")
     if plans["configurations"][name].get("data_identifier", "").rpartition("_fit")[1]:
         lines.append(f"  nnUNetv2_preprocess -d {plans['dataset_name']} -plans_name {identifier} -c {name}")

@@ -4,7 +4,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -139,7 +139,7 @@ def _bare(network: nn.Module) -> nn.Module:
         network = network.module
     if isinstance(network, OptimizedModule):
         network = network._orig_mod
-    return cast(nn.Module, network)
+    return network
 
 
 def predict_command(words: list[str]) -> int:

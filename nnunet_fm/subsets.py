@@ -3,13 +3,13 @@
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from nnunet_fm.messages import unknown
 
-Rule = Literal["nested", "reference"]
+RULES = ("nested", "reference")
 REFERENCE_SEED = 42
 
 
@@ -30,13 +30,13 @@ class TrainSubset:
 
     ratio: float = 1.0
     seed: int = REFERENCE_SEED
-    rule: Rule = "nested"
+    rule: str = "nested"
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
             raise ValueError(f"train ratio {self.ratio}; allowed: above 0, up to 1, e.g. 0.1")
-        if self.rule not in get_args(Rule):
-            raise ValueError(unknown("subset rule", self.rule, get_args(Rule)))
+        if self.rule not in RULES:
+            raise ValueError(unknown("subset rule", self.rule, RULES))
         if self.rule == "reference" and self.seed != REFERENCE_SEED:
             raise ValueError(f"subset seed {self.seed}; the reference rule is defined for seed {REFERENCE_SEED} only")
 

@@ -3,14 +3,11 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock  # noqa: N813 (the module)
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
@@ -18,38 +15,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from nnunet_fm import device as devices
 from nnunet_fm.encoders import tensors_sha256
+from nnunet_fm.files import replaced_atomically
 from nnunet_fm.network import FrozenEncoderNetwork
+from nnunet_fm.optimisation import LinearDecay, Recipe, parameter_groups
 from nnunet_fm.predictor import BatchedPredictor
 from nnunet_fm.subsets import TrainSubset
 
 FINAL = "checkpoint_final.pth"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The numbers of a training (paper section 4.3.1; release braindino_trainer.py).
-
-    Attributes:
-        epochs: number of epochs.
-        iterations: training batches per epoch.
-        validation_iterations: batches per epoch for the pseudo Dice.
-        learning_rate: peak, of decoder and fusion.
-        weight_decay: on matrices only: none on norms, biases and the fusion.
-        betas: of AdamW.
-        encoder_learning_rate: None for a frozen encoder.
-        layer_decay: factor on the encoder's learning rate from each block to the one below it.
-        slim_final: leave the encoder out of the final checkpoint too.
-    """
-
-    epochs: int = 100
-    iterations: int = 250
-    validation_iterations: int = 50
-    learning_rate: float = 3e-4
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.98)
-    encoder_learning_rate: float | None = None
-    layer_decay: float = 1.0
-    slim_final: bool = False
 
 
 class SubsetMixin:
@@ -89,6 +61,7 @@ class FrozenEncoderTrainer(SubsetMixin, RefuseEmptyContinueMixin, nnUNetTrainer)
     """nnU-Net's trainer around a frozen encoder. Variants set `recipe` only."""
 
     recipe: ClassVar[Recipe] = Recipe()
+    network: Any
 
     def initialize(self) -> None:
         """Apply the recipe, build the network as the plans say, then load the encoder and check who it is."""
@@ -142,15 +115,15 @@ class FrozenEncoderTrainer(SubsetMixin, RefuseEmptyContinueMixin, nnUNetTrainer)
         name = self.configuration_manager.network_arch_class_name
         if name != f"{FrozenEncoderNetwork.__module__}.{FrozenEncoderNetwork.__name__}":
             raise ValueError(
-                f"{type(self).__name__} needs a configuration written by `nnunet-fm plan`; {self.configuration_name} of "
-                f"{self.plans_manager.plans_name} names the network {name}. Type `nnunet-fm plan -d ID -c 2d --encoder "
-                "NAME|FILE`, then train its configuration with -p FM_..."
+                f"{type(self).__name__} needs a configuration written by `nnunet-fm plan`; "
+                f"{self.configuration_name} of {self.plans_manager.plans_name} names the network {name}. "
+                "Type `nnunet-fm plan -d ID -c 2d --encoder NAME|FILE`, then train its configuration with -p FM_..."
             )
 
     @property
     def bare_network(self) -> FrozenEncoderNetwork:
         """The network without DDP's and torch.compile's wrappers."""
-        network = self.network
+        network: Any = self.network
         if isinstance(network, DistributedDataParallel):
             network = network.module
         if isinstance(network, OptimizedModule):
@@ -193,9 +166,9 @@ class FrozenEncoderTrainer(SubsetMixin, RefuseEmptyContinueMixin, nnUNetTrainer)
             return
         final = os.path.basename(filename) == FINAL
         slim = self.bare_network.frozen and (not final or self.recipe.slim_final)
-        with replaced_atomically(filename) as temporary:
-            with self.bare_network.slim_state_dict() if slim else nullcontext():
-                super().save_checkpoint(temporary)
+        encoder_left_out = self.bare_network.slim_state_dict() if slim else nullcontext()
+        with replaced_atomically(filename) as temporary, encoder_left_out:
+            super().save_checkpoint(temporary)
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         """Refuse to continue a run that another encoder began."""
@@ -239,70 +212,6 @@ class SubsetTrainer(SubsetMixin, RefuseEmptyContinueMixin, nnUNetTrainer):
             return
         with replaced_atomically(filename) as temporary:
             super().save_checkpoint(temporary)
-
-
-class LinearDecay(LRScheduler):
-    """Learning rate of every group falls linearly to zero; stepped by epoch number, as nnU-Net does."""
-
-    def __init__(self, optimizer: Optimizer, epochs: int) -> None:
-        self.epochs = epochs
-        self.peaks = [group["lr"] for group in optimizer.param_groups]
-        super().__init__(optimizer)
-
-    def step(self, epoch: int | None = None) -> None:
-        """Set the rates of epoch `epoch`, counted from 0."""
-        factor = 1 - (epoch or 0) / self.epochs
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * factor
-
-
-def parameter_groups(network: FrozenEncoderNetwork, recipe: Recipe) -> list[dict[str, Any]]:
-    """Decoder matrices with decay; norms, biases and fusion without; the encoder's blocks if it learns."""
-    decay, plain = [], [network.fusion.weight]
-    for parameter in network.decoder.parameters():
-        (decay if parameter.ndim > 1 else plain).append(parameter)
-    rate = recipe.learning_rate
-    groups: list[dict[str, Any]] = [
-        {"params": decay, "lr": rate, "weight_decay": recipe.weight_decay},
-        {"params": plain, "lr": rate, "weight_decay": 0.0},
-    ]
-    if recipe.encoder_learning_rate is not None:
-        groups += _encoder_groups(network.encoder, recipe, recipe.encoder_learning_rate)
-    return groups
-
-
-def _encoder_groups(encoder: nn.Module, recipe: Recipe, rate: float) -> Iterator[dict[str, Any]]:
-    """Embeddings, each block, final norm: the rate falls by `layer_decay` from each to the one below it."""
-    blocks = list(encoder.vit.blocks)  # type: ignore[union-attr, arg-type]
-    inside = {id(p) for block in blocks for p in block.parameters()}
-    top = [p for name, p in encoder.named_parameters() if id(p) not in inside and ".norm." in name]
-    bottom = [p for p in encoder.parameters() if id(p) not in inside and all(p is not t for t in top)]
-    for above, parameters in enumerate([top, *(list(b.parameters()) for b in reversed(blocks)), bottom]):
-        for matrices in (True, False):
-            chosen = [p for p in parameters if (p.ndim > 1) == matrices]
-            scale = recipe.layer_decay**above
-            yield {"params": chosen, "lr": rate * scale, "weight_decay": recipe.weight_decay if matrices else 0.0}
-
-
-@contextmanager
-def replaced_atomically(filename: str) -> Iterator[str]:
-    """Give a name to write to, then move that file over `filename`; on any error the old file stays.
-
-    Raises:
-        OSError: the disk is full or not writable; the message says what survived.
-    """
-    target, temporary = Path(filename), Path(f"{filename}.tmp")
-    try:
-        yield str(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        survived = f"the previous {target.name} is intact" if target.exists() else "there was none before"
-        raise OSError(
-            f"could not write {target} ({error}); {survived}. Free disk space, then continue with --c"
-        ) from error
 
 
 @contextmanager

@@ -6,42 +6,43 @@ Your own variant is a class like these in a folder of your own, added to `nnUNet
 from dataclasses import replace
 
 from nnunet_fm import trainer
+from nnunet_fm.optimisation import Recipe
 
 
 class FrozenDinoTrainer(trainer.FrozenEncoderTrainer):
     """The paper's: 100 epochs of 250 iterations, AdamW 3e-4, linear decay, encoder frozen."""
 
-    recipe = trainer.Recipe()
+    recipe = Recipe()
 
 
 class FrozenDinoTrainer_20epochs(trainer.FrozenEncoderTrainer):  # noqa: N801 (nnU-Net's way of naming)
     """A fifth of the paper's schedule."""
 
-    recipe = trainer.Recipe(epochs=20)
+    recipe = Recipe(epochs=20)
 
 
 class FrozenDinoTrainer_1epoch(trainer.FrozenEncoderTrainer):  # noqa: N801
     """One epoch: to see whether everything fits."""
 
-    recipe = trainer.Recipe(epochs=1)
+    recipe = Recipe(epochs=1)
 
 
 class FrozenDinoTrainerDemo(trainer.FrozenEncoderTrainer):
     """Minutes on two CPU cores with a small encoder: 12 epochs of 40 iterations."""
 
-    recipe = trainer.Recipe(epochs=12, iterations=40, validation_iterations=8, learning_rate=1e-3)
+    recipe = Recipe(epochs=12, iterations=40, validation_iterations=8, learning_rate=1e-3)
 
 
 class FrozenDinoTrainerTest(trainer.FrozenEncoderTrainer):
     """Two epochs of two iterations, for tests."""
 
-    recipe = trainer.Recipe(epochs=2, iterations=2, validation_iterations=1)
+    recipe = Recipe(epochs=2, iterations=2, validation_iterations=1)
 
 
 class FineTunedDinoTrainer(trainer.FrozenEncoderTrainer):
     """Ablation: the encoder learns at a tenth of the decoder's rate, as in the released code."""
 
-    recipe = trainer.Recipe(encoder_learning_rate=3e-5)
+    recipe = Recipe(encoder_learning_rate=3e-5)
 
 
 class FineTunedDinoTrainerTest(trainer.FrozenEncoderTrainer):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 (its usual name)
 from tqdm import tqdm
@@ -72,7 +73,9 @@ def find_cases(source: Path) -> list[Case]:
     return sorted(cases.values(), key=lambda c: c.name)
 
 
-def convert_brats(source: Path, raw: Path, dataset_id: int, name: str, copy: bool = False, workers: int = 2) -> Conversion:
+def convert_brats(
+    source: Path, raw: Path, dataset_id: int, name: str, copy: bool = False, workers: int = 2
+) -> Conversion:
     """Write `DatasetXXX_NAME` below `raw`.
 
     Cases without a segmentation become test cases. Images are linked where the file system allows it. Labels
@@ -128,9 +131,9 @@ def _convert_case(case: Case, folder: Path, copy: bool) -> str | None:
         return f"incomplete: no {', '.join(missing)}"
     try:
         images = {c: sitk.ReadImage(str(p)) for c, p in case.files.items()}
-        problem = _grid_problem(images) or _voxel_problem(images)
+        problem = _grid_problem(images) or _voxel_problem(case.files)
         labels = _standard_labels(images["seg"], case.old_names) if "seg" in images and not problem else None
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError, nib.filebasedimages.ImageFileError) as error:
         return f"unreadable: {str(error).strip().splitlines()[-1]}"
     if problem or isinstance(labels, str):
         return problem or str(labels)
@@ -155,11 +158,14 @@ def _grid_problem(images: dict[str, sitk.Image]) -> str | None:
     return None
 
 
-def _voxel_problem(images: dict[str, sitk.Image]) -> str | None:
-    for channel, image in images.items():
-        wrong = int((~np.isfinite(sitk.GetArrayViewFromImage(image))).sum())
-        if wrong:
-            return f"{wrong} voxels of {channel} are NaN or infinite"
+def _voxel_problem(files: dict[str, Path]) -> str | None:
+    """NaN or infinite voxels, read with nibabel: SimpleITK turns NaN into 0 without a word."""
+    for channel, path in files.items():
+        image = nib.load(path)
+        if image.get_data_dtype().kind == "f":
+            wrong = int((~np.isfinite(np.asarray(image.dataobj))).sum())
+            if wrong:
+                return f"{wrong} voxels of {channel} are NaN or infinite"
     return None
 
 

@@ -50,7 +50,7 @@ def make_case(
     """
     rng = np.random.default_rng(seed)
     tissues = _anatomy(rng, tuple(shape))
-    brain = sum(tissues.values()) > 0.5
+    brain = np.stack(list(tissues.values())).sum(0) > 0.5
     labels = _tumour(rng, tissues["white"], brain)
     for name, label in (("necrosis", NECROSIS), ("oedema", OEDEMA), ("enhancing", ENHANCING)):
         part = (labels == label).astype(float)
@@ -63,7 +63,7 @@ def make_case(
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> Volume:
     """Gaussian noise of unit variance with a correlation length of `sigma` in-plane voxels."""
     noise = ndimage.gaussian_filter(rng.standard_normal(shape), (sigma / 3, sigma, sigma), mode="wrap")
-    return noise / noise.std()
+    return (noise - noise.mean()) / noise.std()
 
 
 def _anatomy(rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, Volume]:
@@ -112,9 +112,7 @@ def _tumour(rng: np.random.Generator, white: Volume, brain: np.ndarray) -> Label
     return labels
 
 
-def _image(
-    rng: np.random.Generator, tissues: dict[str, Volume], means: Sequence[float], brain: np.ndarray
-) -> Volume:
+def _image(rng: np.random.Generator, tissues: dict[str, Volume], means: Sequence[float], brain: np.ndarray) -> Volume:
     """Mix the tissue means, add texture, bias field and Rician noise, scale as a scanner would, strip the outside."""
     image = sum(tissues[t] * m * rng.uniform(0.93, 1.07) for t, m in zip(TISSUES, means, strict=True))
     shape = brain.shape

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from nnunet_fm.encoders.registry import ARCHITECTURES
+from nnunet_fm.encoders.registry import ARCHITECTURES, own_class
 from nnunet_fm.messages import unknown
 
 TRAINING_CODE = {"norm_eps": 1e-6, "rope": "bfloat16"}
@@ -40,10 +40,29 @@ class WeightCard:
 
 
 _HEADS = (r"dino_head\..*", r"ibot_head\..*", r"gram_.*", r"dino_loss\..*", r"ibot_patch_loss\..*")
-_BRAINDINO_DATA = (
-    "ICBM ID1000 PIOP1 PIOP2 LONG579 ABIDE PPMI TCGA-GBM CPTAC-GBM GLIS-RT REMBRANDT IvyGAP BraTS2025-GLI-PRE "
-    "BraTS2023-PED BraTS2023-MEN BraTS2023-SSA MEN-SEG-CLASS ReMIND fastMRI-Brain ACRIN-DSC-MR-Brain ACRIN-FMISO-Brain"
-).split()
+_BRAINDINO_DATA = [
+    "ICBM",
+    "ID1000",
+    "PIOP1",
+    "PIOP2",
+    "LONG579",
+    "ABIDE",
+    "PPMI",
+    "TCGA-GBM",
+    "CPTAC-GBM",
+    "GLIS-RT",
+    "REMBRANDT",
+    "IvyGAP",
+    "BraTS2025-GLI-PRE",
+    "BraTS2023-PED",
+    "BraTS2023-MEN",
+    "BraTS2023-SSA",
+    "MEN-SEG-CLASS",
+    "ReMIND",
+    "fastMRI-Brain",
+    "ACRIN-DSC-MR-Brain",
+    "ACRIN-FMISO-Brain",
+]
 
 
 def _dinov3_cards() -> list[WeightCard]:
@@ -62,14 +81,15 @@ def _dinov3_cards() -> list[WeightCard]:
         )
         for arch, tag in meta
     ]
-    trained = {"licence": "as its author says", "options": TRAINING_CODE, "ignored": _HEADS}
     for arch in [a for a in ARCHITECTURES if a.startswith("dinov3_")]:
         cards.append(
             WeightCard(
                 name=f"{arch}.trained",
                 architecture=arch,
                 source="any checkpoint written by the DINOv3 training code or by this project",
-                **trained,
+                licence="as its author says",
+                options=TRAINING_CODE,
+                ignored=_HEADS,
             )
         )
     return cards
@@ -126,17 +146,20 @@ CARDS: dict[str, WeightCard] = {c.name: c for c in [*_dinov3_cards(), *_medical_
 def get_card(name: str) -> WeightCard:
     """The card called `name`, or `family_arch` of the only card that begins so (`braindino_vitb16`).
 
-    An architecture, or `timm/NAME`, gives a bare card: no published weights, the architecture's default options.
+    An architecture, `timm/NAME` or a class of the user's gives a bare card: no published weights, default options.
 
     Raises:
         ValueError: unknown name; close matches are named.
     """
     if name in CARDS:
         return CARDS[name]
-    if name in ARCHITECTURES or name.startswith("timm/"):
+    if name in ARCHITECTURES or name.startswith("timm/") or own_class(name):
         return WeightCard(name=name, architecture=name, licence="as its author says", source="")
     tagged = [c for c in CARDS.values() if c.name.split(".")[0] == name]
     if len(tagged) == 1:
         return tagged[0]
-    hint = "See `nnunet-fm encoders list`. Any plain ViT of timm: timm/NAME. A file: its path."
+    hint = (
+        "See `nnunet-fm encoders list`. Any plain ViT of timm: timm/NAME. A file: its path. "
+        "A class of yours: its importable dotted path."
+    )
     raise ValueError(unknown("encoder", name, [*CARDS, *ARCHITECTURES], hint))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -38,6 +38,7 @@ class FeatureInfo:
     name: str
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """An `nn.Module`, 2-D or 3-D, that says what it is and gives features."""
 

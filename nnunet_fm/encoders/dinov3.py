@@ -41,7 +41,7 @@ class Dinov3(TimmViT):
         model: str,
         taps: Sequence[int] | None = None,
         norm_eps: float = 1e-5,
-        rope: RopeType = "float32",
+        rope: str = "float32",
         qkv_bias: bool = False,
         **arguments: Any,
     ) -> None:
@@ -50,7 +50,7 @@ class Dinov3(TimmViT):
         name = f"{model}_qkvb" if qkv_bias else model
         super().__init__(name, taps, norm_layer=partial(LayerNorm, eps=norm_eps), **arguments)
         self.mask_token = nn.Parameter(torch.zeros(1, self.width))
-        self.rope: RopeType = rope
+        self.rope = rope
         periods = self.vit.rope.periods
         if rope != "float32":
             periods.copy_(periods.bfloat16())

@@ -27,6 +27,8 @@ _DINOV3_RENAMES = (
     ("storage_tokens", "reg_token"),
     (".ls1.gamma", ".gamma_1"),
     (".ls2.gamma", ".gamma_2"),
+)
+_GATED_RENAMES = (
     (".mlp.w1.", ".mlp.fc1_g."),
     (".mlp.w2.", ".mlp.fc1_x."),
     (".mlp.w3.", ".mlp.fc2."),
@@ -58,7 +60,7 @@ def from_dinov3(state: Mapping[str, Tensor]) -> Converted:
         elif key == "mask_token":
             result.tensors[key] = value.reshape(1, -1)
         else:
-            for old, new in _DINOV3_RENAMES:
+            for old, new in (*_DINOV3_RENAMES, *_GATED_RENAMES):
                 key = key.replace(old, new)
             result.tensors[f"vit.{key}"] = value
     return result
@@ -110,7 +112,7 @@ def from_transformers_dinov3(state: Mapping[str, Tensor]) -> Converted:
 
 
 def from_timm(state: Mapping[str, Tensor]) -> Converted:
-    """timm's own names, and ours (which already stand under `vit.`)."""
+    """Timm's own names, and ours (which already stand under `vit.`)."""
     if any(k.startswith("vit.") for k in state):
         return Converted(dict(state))
     tensors = {k if k == "mask_token" else f"vit.{k}": v for k, v in state.items()}
@@ -138,11 +140,12 @@ def from_dinov2(state: Mapping[str, Tensor]) -> Converted:
 def to_dinov3(state: Mapping[str, Tensor]) -> State:
     """Our names of a DINOv3 encoder to the official ones (the reference release's `dino_encoder`)."""
     official: State = {}
+    gated = any(".mlp.fc1_g." in k for k in state)
     for key, value in state.items():
         if key.endswith(("q_bias", "v_bias")):
             continue
         new = key.removeprefix("vit.")
-        for theirs, ours in _DINOV3_RENAMES:
+        for theirs, ours in (*_DINOV3_RENAMES, *(_GATED_RENAMES if gated else ())):
             new = new.replace(ours, theirs)
         official[new] = value
     for key in [k for k in state if k.endswith("attn.q_bias")]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pydoc import locate
 from typing import Any, cast
 
 import torch
@@ -33,7 +34,8 @@ def build_encoder(architecture: str, taps: Sequence[int] | None = None, **option
     """Build an encoder with random weights; nothing is read or downloaded.
 
     Args:
-        architecture: a name of the table, or `timm/NAME` for any plain ViT of timm.
+        architecture: a name of the table, `timm/NAME` for any plain ViT of timm, or the dotted path of an importable
+            class of yours (`my_package.MyEncoder`) that takes `taps` and obeys `Encoder`.
         taps: blocks whose features are given; the last of each quarter if None.
         **options: numerical options of the architecture, as a weight card states them.
 
@@ -42,9 +44,19 @@ def build_encoder(architecture: str, taps: Sequence[int] | None = None, **option
     """
     if architecture.startswith(TIMM_PREFIX):
         return cast(Encoder, TimmViT(architecture.removeprefix(TIMM_PREFIX), taps, **options))
-    if architecture not in ARCHITECTURES:
-        raise ValueError(unknown("encoder architecture", architecture, ARCHITECTURES, "Any timm ViT: timm/NAME."))
-    return cast(Encoder, ARCHITECTURES[architecture](taps=taps, **options))
+    builder = ARCHITECTURES.get(architecture) or own_class(architecture)
+    if builder is None:
+        hint = "Any timm ViT: timm/NAME. A class of yours: its importable dotted path."
+        raise ValueError(unknown("encoder architecture", architecture, ARCHITECTURES, hint))
+    return cast(Encoder, builder(taps=taps, **options))
+
+
+def own_class(architecture: str) -> Builder | None:
+    """The user's class that a dotted path names, or None if there is no such class."""
+    if "." not in architecture or "/" in architecture:
+        return None
+    found = locate(architecture)
+    return cast(Builder, found) if isinstance(found, type) and issubclass(found, nn.Module) else None
 
 
 def random_state(architecture: str, seed: int, **options: Any) -> dict[str, Tensor]:

@@ -6,8 +6,10 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from nnunet_fm.encoders.cards import get_card
-from nnunet_fm.encoders.checkpoint import CheckpointError, LoadReport, load_encoder, tensors_sha256
+from nnunet_fm.encoders.checkpoint import load_encoder
+from nnunet_fm.encoders.reading import CheckpointError
 from nnunet_fm.encoders.registry import random_state
+from nnunet_fm.encoders.report import LoadReport, tensors_sha256
 
 DEFAULT_SEED = 0
 
@@ -31,7 +33,7 @@ def describe_source(
     """
     if _is_path(given):
         _, report = load_encoder(given, card)
-        source = {"file": report.file, "card": report.card, "sha256": report.sha256}
+        source: dict[str, Any] = {"file": report.file, "card": report.card, "sha256": report.sha256}
         named = {"encoder": report.architecture, "encoder_options": report.options, "encoder_source": source}
         return named, report
     found = get_card(given)

@@ -86,9 +86,7 @@ def _score_case(job: tuple[str, Path, Path, tuple[Region, ...]]) -> list[CaseSco
         raise ValueError(f"{case} has labels 3 and 4: 4 is a resection cavity, not one of the regions WT, TC, ET")
     if not predicted_file.is_file():
         worst = image_diagonal(truth.shape, spacing)
-        return [
-            CaseScore(case, r.name, 0.0, worst, int(np.isin(truth, r.labels).sum()), 0, "missing") for r in regions
-        ]
+        return [CaseScore(case, r.name, 0.0, worst, int(np.isin(truth, r.labels).sum()), 0, "missing") for r in regions]
     predicted, predicted_spacing = _read(predicted_file)
     if predicted.shape != truth.shape or not np.allclose(predicted_spacing, spacing, atol=1e-3):
         raise ValueError(

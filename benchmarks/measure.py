@@ -1,0 +1,81 @@
+"""What the benchmarks share: workers that take turns, and the tensors saved for the backward pass."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Step = Callable[[], Any]
+
+
+def take_turns(makers: dict[str, Callable[[], Step]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each step, measured in turn: A B A B ...
+
+    Each maker builds its step in a process of its own, so that allocator settings of one do not reach the other; only
+    one runs at a time. The first round warms up and is not counted.
+    """
+    context = get_context("spawn")
+    ends: dict[str, Connection] = {}
+    processes = []
+    for name, maker in makers.items():
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, maker, torch.get_num_threads()), daemon=True)
+        process.start()
+        processes.append(process)
+        ends[name] = ours
+    seconds: dict[str, list[float]] = {name: [] for name in makers}
+    for number in range(rounds + 1):
+        for name, end in ends.items():
+            end.send("step")
+            elapsed = end.recv()
+            if number:
+                seconds[name].append(elapsed)
+    for end in ends.values():
+        end.send("stop")
+    for process in processes:
+        process.join()
+    return seconds
+
+
+def _serve(end: Connection, maker: Callable[[], Step], threads: int) -> None:
+    torch.set_num_threads(threads)
+    step = maker()
+    while end.recv() == "step":
+        started = time.perf_counter()
+        step()
+        end.send(time.perf_counter() - started)
+
+
+def paired_ratio(slow: list[float], fast: list[float]) -> float:
+    """Median over the rounds of the ratio within a round."""
+    return round(statistics.median(s / f for s, f in zip(slow, fast, strict=True)), 2)
+
+
+@contextmanager
+def saved_for_backward(network: nn.Module) -> Iterator[list[float]]:
+    """Within it, count the MiB that autograd keeps, parameters left out; the total is appended at the end."""
+    parameters = {p.untyped_storage().data_ptr() for p in _with_copies(network)}
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    total: list[float] = []
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield total
+    total.append(sum(seen.values()) / 2**20)
+
+
+def _with_copies(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    for copy in getattr(network, "_compute", []):
+        yield from copy.parameters()

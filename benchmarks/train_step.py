@@ -1,0 +1,128 @@
+"""One training step of ViT-B/16 on two 256x256 slices: the released behaviour against ours, taking turns.
+
+The released BrainDINO code trains the encoder too, in float32 on the CPU, with a decoder of transposed convolutions
+over images. Floor by operations per slice (2 x MAC): released 3 x 83.4 = 250 GFLOP in float32; ours 2 x 44.6 + 3 x 38.8
+= 206 with a learnable fusion (the gradient crosses the encoder, no weight gradients), 44.6 + 3 x 38.8 = 161 with a fixed
+one, in bfloat16. The last line printed is JSON.
+"""
+
+import argparse
+import json
+import statistics
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from dynamic_network_architectures.building_blocks.patch_encode_decode import LayerNormNd
+from measure import Step, paired_ratio, saved_for_backward, take_turns
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from torch import Tensor, nn
+
+from nnunet_fm import device as devices
+from nnunet_fm.encoders import build_encoder
+from nnunet_fm.network import FrozenEncoderNetwork
+from nnunet_fm.trainer import Recipe, parameter_groups
+
+CHANNELS, CLASSES, BATCH, SIDE = 4, 4, 2, 256
+ENCODER = "dinov3_vitb16"
+OPTIONS = {"norm_eps": 1e-6, "rope": "bfloat16"}
+
+
+class ReleasedNetwork(nn.Module):
+    """Behaviour of the release (BDS/dinov3/models/primus.py, braindino_trainer.py): everything learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to3 = nn.Conv2d(CHANNELS, 3, 1, bias=False)
+        self.encoder: Any = build_encoder(ENCODER, drop_path_rate=0.2, **OPTIONS)
+        widths = [3072, 1536, 768, 384, 192]
+        stages: list[nn.Module] = []
+        for i, o in pairwise(widths):
+            stages += [nn.ConvTranspose2d(i, o, 2, 2), LayerNormNd(o), nn.GELU()]
+        self.decode = nn.Sequential(*stages, nn.Conv2d(widths[-1], CLASSES, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class logits."""
+        return self.decode(torch.cat(self.encoder.features(self.to3(x)), 1))
+
+
+def released() -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The released network and its optimiser: decoder 3e-4, encoder 3e-5, decay on everything."""
+    network = ReleasedNetwork().train()
+    rest = [p for n, p in network.named_parameters() if not n.startswith("encoder.")]
+    groups = [{"params": rest, "lr": 3e-4}, {"params": network.encoder.parameters(), "lr": 3e-5}]
+    return network, torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.05)
+
+
+def ours(fusion: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Our network and optimiser as the trainer sets them up on this CPU."""
+    network = FrozenEncoderNetwork(CHANNELS, CLASSES, ENCODER, OPTIONS, fusion=fusion).train()
+    cpu = torch.device("cpu")
+    devices.prepare(network, cpu, devices.best_precision(cpu)[0])
+    recipe = Recipe()
+    return network, torch.optim.AdamW(parameter_groups(network, recipe), betas=recipe.betas, fused=True)
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    """Random slices and labels, the same for both."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(BATCH, CHANNELS, SIDE, SIDE, generator=generator)
+    return x, torch.randint(0, CLASSES, (BATCH, 1, SIDE, SIDE), generator=generator)
+
+
+def loss_function() -> nn.Module:
+    """nnU-Net's Dice and cross-entropy, as its trainer builds it."""
+    dice = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False}
+    return DC_and_CE_loss(dice, {}, weight_ce=1, weight_dice=1, dice_class=MemoryEfficientSoftDiceLoss)
+
+
+def make_step(kind: str) -> Step:
+    """A whole step: forward, loss, backward, clipping, optimiser."""
+    network, optimizer = released() if kind == "released" else ours(kind)
+    (x, target), loss = batch(), loss_function()
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss(network(x), target).backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 12)
+        optimizer.step()
+
+    return step
+
+
+def saved_mib(kind: str) -> float:
+    """MiB kept for the backward pass, per slice."""
+    network, _ = released() if kind == "released" else ours(kind)
+    (x, target), loss = batch(), loss_function()
+    with saved_for_backward(network) as total:
+        loss(network(x), target)
+    return round(total[0] / BATCH, 1)
+
+
+def main() -> None:
+    """Measure both fusions and print one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    reference_saved = saved_mib("released")
+    results = []
+    for fusion in ("learnable", "fixed"):
+        makers = {kind: partial(make_step, kind) for kind in ("released", fusion)}
+        seconds = take_turns(makers, rounds)
+        results.append(
+            {
+                "fusion": fusion,
+                "reference_s": round(statistics.median(seconds["released"]), 3),
+                "ours_s": round(statistics.median(seconds[fusion]), 3),
+                "ratio": paired_ratio(seconds["released"], seconds[fusion]),
+                "reference_saved_mib": reference_saved,
+                "ours_saved_mib": saved_mib(fusion),
+            }
+        )
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Files that matter are written beside their target and moved into place."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replaced_atomically(filename: str) -> Iterator[str]:
+    """Give a name to write to, then move that file over `filename`; on any error the old file stays.
+
+    Raises:
+        OSError: the disk is full or not writable; the message says what survived.
+    """
+    target, temporary = Path(filename), Path(f"{filename}.tmp")
+    try:
+        yield str(temporary)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        survived = f"the previous {target.name} is intact" if target.exists() else "there was none before"
+        raise OSError(
+            f"could not write {target} ({error}); {survived}. Free disk space, then continue with --c"
+        ) from error

@@ -1,0 +1,84 @@
+"""Small data that the tests make themselves, and nnU-Net's folders."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunet_fm.datasets.brats import convert_brats
+from nnunet_fm.datasets.synthetic import SUFFIXES, _write, make_case
+from nnunet_fm.folders import EXT_TRAINER, folder
+
+DATASET = "Dataset007_Small"
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("no shared data beside the checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def nnunet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """nnU-Net's folders, under a path with a space and a non-ASCII letter."""
+    base = tmp_path_factory.mktemp("nn Ünet")
+    names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    for name in names:
+        (base / name).mkdir()
+    return {name: str(base / name) for name in names} | {
+        "nnUNet_n_proc_DA": "1",
+        "nnUNet_def_n_proc": "1",
+        "PYTHONWARNINGS": "ignore",
+        EXT_TRAINER: str(folder("trainers")),
+    }
+
+
+@pytest.fixture(scope="session")
+def run(nnunet: dict[str, str]) -> Run:
+    """Run a console script of this environment as a user would."""
+
+    def run(*words: object, expect: int | None = 0, **environment: str) -> "subprocess.CompletedProcess[str]":
+        script = Path(sys.executable).parent / str(words[0])
+        done = subprocess.run(
+            [str(script), *(str(w) for w in words[1:])],
+            env=os.environ | nnunet | environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert expect is None or done.returncode == expect, done.stdout[-4000:]
+        return done
+
+    return run
+
+
+def write_small_brats(folder: Path, cases: int, labelled: int) -> None:
+    """Cases of 6x48x48 voxels in BraTS 2023's names; the first `labelled` ones have a segmentation."""
+    for seed in range(cases):
+        case = make_case(seed, shape=(6, 48, 48), spacing=(6.0, 3.0, 3.0))
+        name = f"BraTS-T-{seed:05d}"
+        (folder / name).mkdir(parents=True)
+        for channel, suffix in SUFFIXES.items():
+            _write(case.images[channel], case.spacing, folder / name / f"{name}-{suffix}.nii.gz")
+        if seed < labelled:
+            _write(case.labels, case.spacing, folder / name / f"{name}-seg.nii.gz")
+
+
+@pytest.fixture(scope="session")
+def dataset(nnunet: dict[str, str], run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six labelled cases and one unlabelled, planned and preprocessed by stock nnU-Net: the preprocessed folder."""
+    source = tmp_path_factory.mktemp("brats")
+    write_small_brats(source, 7, 6)
+    convert_brats(source, Path(nnunet["nnUNet_raw"]), 7, "Small")
+    run("nnUNetv2_plan_and_preprocess", "-d", 7, "-c", "2d", "-np", 1, "-npfp", 1, "--verify_dataset_integrity")
+    return Path(nnunet["nnUNet_preprocessed"]) / DATASET

@@ -1,0 +1,128 @@
+"""The planner, on plans as nnU-Net writes them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_checkpoint import braindino, official
+
+from nnunet_fm.network import FrozenEncoderNetwork
+from nnunet_fm.planning import PlanRequest, check_patch, presets, write_plans
+from nnunet_fm.subsets import TrainSubset
+
+
+@pytest.fixture()
+def folder(tmp_path: Path) -> Path:
+    stock = {
+        "data_identifier": "nnUNetPlans_2d",
+        "batch_size": 40,
+        "patch_size": [192, 160],
+        "median_image_size_in_voxels": [240.0, 200.0],
+        "spacing": [1.0, 1.0],
+        "architecture": {"network_class_name": "some.UNet", "arch_kwargs": {}, "_kw_requires_import": []},
+    }
+    deep = stock | {"patch_size": [64, 64, 64], "spacing": [1.0] * 3}
+    plans = {
+        "plans_name": "nnUNetPlans",
+        "dataset_name": "Dataset008_X",
+        "configurations": {"2d": stock, "3d_fullres": deep},
+    }
+    (tmp_path / "nnUNetPlans.json").write_text(json.dumps(plans))
+    return tmp_path
+
+
+def written(folder: Path, **request: object) -> tuple[dict, str]:
+    path, words = write_plans(folder, PlanRequest(**request))
+    return json.loads(path.read_text()), words
+
+
+@pytest.mark.parametrize("preset", sorted(presets()))
+def test_every_preset_gives_a_network_that_runs(preset: str, folder: Path) -> None:
+    plans, words = written(folder, encoder="dinov3_test16", preset=preset)
+    configuration = plans["configurations"][preset]
+    assert configuration["inherits_from"] == "2d"
+    network = FrozenEncoderNetwork(4, 3, **configuration["architecture"]["arch_kwargs"])
+    assert network(torch.zeros(1, 4, *configuration["patch_size"])).shape[2:] == tuple(configuration["patch_size"])
+    assert "RANDOM" in words
+    assert f"2d_fm{configuration['patch_size'][0]} 0 -tr FrozenDinoTrainer -p FM_dinov3_test16_random" in words
+
+
+def test_a_weight_file_names_the_plans_and_is_identified_by_its_hash(folder: Path, tmp_path: Path) -> None:
+    torch.save(braindino(official()), tmp_path / "braindino.pth")
+    plans, words = written(folder, encoder=str(tmp_path / "braindino.pth"))
+    assert plans["plans_name"] == "FM_braindino"
+    arguments = plans["configurations"]["2d_fm256"]["architecture"]["arch_kwargs"]
+    assert arguments["encoder"] == "dinov3_test16"
+    assert arguments["encoder_options"] == {"norm_eps": 1e-6, "rope": "bfloat16"}
+    assert arguments["taps"] == [0, 1, 2, 3]
+    assert len(arguments["encoder_source"]["sha256"]) == 64
+    assert "seed" not in arguments["encoder_source"]
+    assert "RANDOM" not in words
+
+
+def test_field_of_view(folder: Path) -> None:
+    native, words = written(folder, encoder="dinov3_test16", patch=(256,), fov="native")
+    configuration = native["configurations"]["2d_fm256"]
+    assert "spacing" not in configuration
+    assert "nnUNetv2_preprocess" not in words
+    fit, words = written(folder, encoder="dinov3_test16", patch=(128, 96), fov="fit")
+    configuration = fit["configurations"]["2d_fm128x96"]
+    factor = max(240 / 128, 200 / 96)
+    assert configuration["spacing"] == pytest.approx([factor, factor])
+    assert configuration["data_identifier"] == "nnUNetPlans_2d_fit128x96"
+    assert "nnUNetv2_preprocess -d Dataset008_X -plans_name FM_dinov3_test16_random -c 2d_fm128x96" in words
+    assert configuration["batch_size"] == round(40 * 192 * 160 / (128 * 96))
+
+
+def test_ratio_and_subset_are_in_the_plans_and_their_name(folder: Path) -> None:
+    plans, words = written(folder, encoder="dinov3_test16", subset=TrainSubset(0.1, 7))
+    assert plans["plans_name"] == "FM_dinov3_test16_random_r010"
+    assert plans["train_subset"] == {"ratio": 0.1, "seed": 7, "rule": "nested"}
+    assert "10% of the training cases" in words
+    stock, words = written(folder, encoder="none", subset=TrainSubset(0.4))
+    assert stock["plans_name"] == "FM_none_r040"
+    assert set(stock["configurations"]) == {"2d", "3d_fullres"}
+    assert "-tr SubsetTrainer -p FM_none_r040" in words
+
+
+def test_configurations_of_one_encoder_gather_in_one_file(folder: Path) -> None:
+    written(folder, encoder="dinov3_test16", patch=(64,))
+    plans, _ = written(folder, encoder="dinov3_test16", patch=(128,))
+    assert {"2d_fm64", "2d_fm128"} <= set(plans["configurations"])
+    with pytest.raises(ValueError, match="another encoder.*-o FM_dinov3_test16_random_2"):
+        written(folder, encoder="dinov3_test16", patch=(128,), seed=1)
+    other, _ = written(folder, encoder="dinov3_test16", patch=(128,), seed=1, output="FM_other")
+    assert other["plans_name"] == "FM_other"
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"patch": (100,)}, "multiples of 16; nearest possible: 96x96 or 112x112"),
+        ({"patch": (250, 256)}, "nearest possible: 240x256 or 256x256"),
+        ({"patch": (1, 2, 3)}, "one side, or two"),
+        ({"base": "2D"}, "Did you mean 2d"),
+        ({"base": "3d_fullres"}, "not 2-D"),
+        ({"preset": "2d_fm265"}, "Did you mean 2d_fm256"),
+        ({"fov": "fitted"}, "Did you mean fit"),
+        ({"fusion": "fix"}, "allowed"),
+        ({"decoder": "unet"}, "unknown decoder"),
+        ({"taps": (1, 7)}, "from 0 to 3"),
+        ({"encoder": "braindino_vitb16"}, "published weights.*--card braindino_vitb16.mri6m"),
+        ({"encoder": "missing.pth"}, "does not exist"),
+    ],
+)
+def test_impossible_requests_name_what_is_possible(request_: dict, message: str, folder: Path) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        written(folder, **({"encoder": "dinov3_test16"} | request_))
+    assert not list(folder.glob("FM_*"))
+
+
+def test_a_dataset_that_is_not_planned(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nnUNetv2_plan_and_preprocess"):
+        write_plans(tmp_path, PlanRequest(encoder="dinov3_test16"))
+
+
+def test_check_patch_accepts_multiples() -> None:
+    check_patch([256, 16], 16)
