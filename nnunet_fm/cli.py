@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nnunet_fm import folders
+from nnunet_fm.programs import check_trainer, command, environment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,15 +135,11 @@ def _run(words: list[str]) -> int:
     if not words:
         print("nnunet-fm run: give a command, e.g. nnunet-fm run nnUNetv2_train 8 2d_fm256 0 ...", file=sys.stderr)
         return 2
-    folders.activate()
-    try:
-        return subprocess.run(words).returncode
-    except FileNotFoundError:
-        print(f"nnunet-fm run: no command {words[0]!r} on the path", file=sys.stderr)
-        return 127
+    return _mended(lambda: subprocess.run(command(words), env=environment()).returncode)
 
 
 def _predict(words: list[str]) -> int:
+    check_trainer(["nnunet-fm", *words])
     from nnunet_fm.predictor import predict_command
 
     folders.activate()

@@ -1,13 +1,11 @@
 """`nnunet-fm demo`: from data made on the spot to Dice and a picture, through the commands that users type."""
 
-import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from nnunet_fm.folders import EXT_TRAINER, with_trainers
+from nnunet_fm.programs import command, environment
 
 DATASET, NAME = 999, "FMDemo"
 CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "dinov3_vitt16"
@@ -90,8 +88,7 @@ class _Road:
             shutil.rmtree(out / old, ignore_errors=True)
         (out / "logs").mkdir(parents=True)
         self.logs, self.count = out / "logs", 0
-        self.environment = os.environ | {name: str(out / name) for name in _NNUNET_FOLDERS}
-        self.environment[EXT_TRAINER] = with_trainers(os.environ.get(EXT_TRAINER))
+        self.environment = environment() | {name: str(out / name) for name in _NNUNET_FOLDERS}
         self.environment |= {"nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2", "PYTHONUNBUFFERED": "1"}
 
     def say(self, what: str) -> None:
@@ -106,7 +103,7 @@ class _Road:
         started = time.monotonic()
         with log.open("w") as stream:
             process = subprocess.Popen(
-                _command(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
+                command(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
             )
             for line in process.stdout or ():
                 stream.write(line)
@@ -121,12 +118,6 @@ class _Road:
 
 
 _NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-
-
-def _command(words: list[str]) -> list[str]:
-    """The script beside this Python, so that a virtual environment need not be activated."""
-    beside = Path(sys.executable).parent / words[0]
-    return [str(beside) if beside.exists() else words[0], *words[1:]]
 
 
 def _device() -> str:

@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, cast
 
 import torch
-from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock  # noqa: N813 (the module)
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel

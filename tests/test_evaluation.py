@@ -63,7 +63,7 @@ def write(path: Path, labels: np.ndarray) -> None:
     sitk.WriteImage(image, str(path))
 
 
-@pytest.fixture()
+@pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     truth = np.zeros((4, 8, 8), int)
     truth[1:3, 1:7, 1:7], truth[1:3, 2:5, 2:5], truth[1:3, 2:4, 2:4] = 2, 1, 3

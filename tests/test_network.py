@@ -1,6 +1,7 @@
 """Fusion, frozen encoder, decoder: what learns, what is computed, what is saved."""
 
 import inspect
+import itertools
 import subprocess
 import sys
 from typing import Any
@@ -109,8 +110,8 @@ def test_output_has_the_size_of_the_input(name: str) -> None:
 def convolutions(widths: list[int], classes: int) -> nn.Sequential:
     """The release's decoder, as convolutions over images."""
     stages = [
-        nn.Sequential(nn.ConvTranspose2d(i, o, 2, 2), LayerNormNd(o), nn.GELU()) for i, o in zip(widths, widths[1:])
-    ]  # noqa: B905
+        nn.Sequential(nn.ConvTranspose2d(i, o, 2, 2), LayerNormNd(o), nn.GELU()) for i, o in itertools.pairwise(widths)
+    ]
     return nn.Sequential(*stages, nn.Conv2d(widths[-1], classes, 1))
 
 

@@ -12,7 +12,7 @@ from nnunet_fm.planning import PlanRequest, check_patch, presets, write_plans
 from nnunet_fm.subsets import TrainSubset
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     stock = {
         "data_identifier": "nnUNetPlans_2d",

@@ -1,6 +1,7 @@
 """Data-ratio subsets: nested, reproducible, and the release's rule to the letter."""
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ def test_smaller_subsets_lie_in_larger_ones(cases: int) -> None:
     keys = [f"case{i:04d}" for i in range(cases)]
     subsets = [set(TrainSubset(r, seed=3).select(keys)) for r in RATIOS]
     assert [len(s) for s in subsets] == [max(1, int(cases * r)) for r in RATIOS]
-    assert all(a <= b for a, b in zip(subsets, subsets[1:]))  # noqa: B905
+    assert all(a <= b for a, b in pairwise(subsets))
     assert subsets == [set(TrainSubset(r, seed=3).select(keys[::-1])) for r in RATIOS]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (its usual name)
+import SimpleITK as sitk
+from nibabel.filebasedimages import ImageFileError
 from tqdm import tqdm
 
 from nnunet_fm.messages import some
@@ -133,7 +134,7 @@ def _convert_case(case: Case, folder: Path, copy: bool) -> str | None:
         images = {c: sitk.ReadImage(str(p)) for c, p in case.files.items()}
         problem = _grid_problem(images) or _voxel_problem(case.files)
         labels = _standard_labels(images["seg"], case.old_names) if "seg" in images and not problem else None
-    except (RuntimeError, ValueError, OSError, nib.filebasedimages.ImageFileError) as error:
+    except (RuntimeError, ValueError, OSError, ImageFileError) as error:
         return f"unreadable: {str(error).strip().splitlines()[-1]}"
     if problem or isinstance(labels, str):
         return problem or str(labels)

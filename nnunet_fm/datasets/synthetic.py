@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from jaxtyping import Float, Integer
 from scipy import ndimage
 from tqdm import tqdm

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from tqdm import tqdm
 
 from nnunet_fm.evaluation.metrics import dice, hausdorff95, image_diagonal

@@ -1,0 +1,38 @@
+# Every target does its own set-up: a virtual environment in .venv with the package in editable mode.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: setup demo test lint types bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else "nnunet-fm needs Python 3.10 to 3.13, this is %d.%d; try make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "Setting up $(VENV); torch is large, this takes some minutes."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/nnunet-fm demo -o demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+bench: setup
+	cd benchmarks && ../$(BIN)/python train_step.py
+	cd benchmarks && ../$(BIN)/python predict.py
+
+clean:
+	rm -rf $(VENV) demo dist build

@@ -1,0 +1,48 @@
+"""What the wheel holds, and that it works away from the checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(words, check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel_holds_one_package_with_trainers_and_plans(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "nnunet_fm/trainers/nnunet_fm_trainers.py" in names
+    assert "nnunet_fm/plans/2d_fm256.json" in names
+    assert "nnunet_fm/py.typed" in names
+    assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"nnunet_fm"}
+    assert not any("__pycache__" in n or n.startswith("nnunetv2") for n in names)
+
+
+def test_the_installed_wheel_is_found_by_nnunet(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    program = (
+        "import nnunet_fm, nnunet_fm.planning as p; nnunet_fm.activate()\n"
+        "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
+        "print(find('FrozenDinoTrainer').recipe.epochs, nnunet_fm.__file__, len(p.presets()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    epochs, file, presets = done.stdout.splitlines()[-1].split()
+    assert (epochs, int(presets)) == ("100", len(list((ROOT / "plans").glob("*.json"))))
+    assert Path(file).is_relative_to(tmp_path)
