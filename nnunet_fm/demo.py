@@ -1,5 +1,6 @@
 """`nnunet-fm demo`: from data made on the spot to Dice and a picture, through the commands that users type."""
 
+import re
 import shutil
 import subprocess
 import time
@@ -9,7 +10,7 @@ from nnunet_fm.programs import command, environment
 
 DATASET, NAME = 999, "FMDemo"
 CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "dinov3_vitt16"
-TRAINING_CASES, TEST_CASES = 20, 4
+TRAINING_CASES, TEST_CASES, EPOCHS = 20, 4, 12
 
 
 def run_demo(out: Path, encoder: str | None = None) -> Path:
@@ -26,6 +27,7 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
         RuntimeError: a step failed; the message names its log.
     """
     from nnunet_fm.datasets.synthetic import write_brats
+    from nnunet_fm.evaluation.segmentations import BRATS_REGIONS
     from nnunet_fm.overlays import overlay_sheet
 
     started = time.monotonic()
@@ -71,6 +73,7 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
         [test / f"{n}_0003.nii.gz" for n in names],
         [truth / f"{n}.nii.gz" for n in names],
         [out / "predictions" / f"{n}.nii.gz" for n in names],
+        BRATS_REGIONS,
         picture,
         f"{TRAINER}, synthetic cases",
     )
@@ -118,6 +121,17 @@ class _Road:
 
 
 _NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+def _told(line: str) -> str:
+    """What of a log line is shown: the encoder, the epochs, the Dice of each."""
+    text = line.split(": ", 1)[-1].strip()
+    if re.match(r"Epoch \d+$", text):
+        return f"{text} of {EPOCHS - 1}"
+    if "Pseudo dice" in text:
+        regions = zip(("WT", "TC", "ET"), re.findall(r"float32\(([\d.]+|nan)\)", text), strict=False)
+        return "validation patches, Dice " + ", ".join(f"{name} {value}" for name, value in regions)
+    return text if "tensor hash" in text else ""
 
 
 def _device() -> str:

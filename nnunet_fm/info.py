@@ -6,8 +6,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_fm.encoders import get_card
+from nnunet_fm.geometry import check_patch
 from nnunet_fm.network import FrozenEncoderNetwork
-from nnunet_fm.planning import check_patch
 
 
 def network_info(

@@ -1,5 +1,6 @@
 """A sheet of slices with ground truth and prediction drawn over them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -7,18 +8,28 @@ import numpy as np
 import SimpleITK as sitk
 from matplotlib.figure import Figure
 
+from nnunet_fm.evaluation import Region
+
 matplotlib.use("agg")
 
 TRUTH_COLOUR, PREDICTION_COLOUR = "#0072B2", "#E69F00"  # told apart by colour-blind readers
 
 
-def overlay_sheet(images: list[Path], truths: list[Path], predictions: list[Path], out: Path, title: str) -> None:
+def overlay_sheet(
+    images: list[Path],
+    truths: list[Path],
+    predictions: list[Path],
+    regions: Sequence[Region],
+    out: Path,
+    title: str,
+) -> None:
     """Draw for each case the slice with most foreground: the image, then truth and prediction as contours.
 
     Args:
         images: one image file per case.
         truths: label files, in the same order.
         predictions: label files, in the same order.
+        regions: whose outlines are drawn.
         out: PNG to write.
         title: above the sheet.
     """
@@ -32,9 +43,9 @@ def overlay_sheet(images: list[Path], truths: list[Path], predictions: list[Path
             row[column].axis("off")
         axes[0, column].set_title(truth_file.name.split(".")[0], fontsize=8)
         for labels, colour, style in ((truth, TRUTH_COLOUR, "solid"), (prediction, PREDICTION_COLOUR, "dashed")):
-            for label in np.unique(labels[z])[1:]:
-                outline = (labels[z] >= label) & (labels[z] > 0)
-                axes[1, column].contour(outline, [0.5], colors=colour, linewidths=1.2, linestyles=style)
+            for mask in (np.isin(labels[z], region.labels) for region in regions):
+                if mask.any():
+                    axes[1, column].contour(mask, [0.5], colors=colour, linewidths=1.2, linestyles=style)
     figure.suptitle(f"{title}: truth solid blue, prediction dashed orange", fontsize=10)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=120)

@@ -3,23 +3,24 @@
 import json
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.decoders import DECODERS
 from nnunet_fm.encoders import CARDS, build_encoder
 from nnunet_fm.encoders.source import describe_source
 from nnunet_fm.folders import folder
 from nnunet_fm.fusion import FusionSchedule
+from nnunet_fm.geometry import FITTED, place, side_label
 from nnunet_fm.messages import unknown
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.subsets import TrainSubset
 
 NETWORK = f"{FrozenEncoderNetwork.__module__}.{FrozenEncoderNetwork.__name__}"
 STOCK_PLANS = "nnUNetPlans"
-FIELDS_OF_VIEW = ("native", "fit")
 NO_ENCODER = "none"
 
 
@@ -83,71 +84,78 @@ def write_plans(preprocessed: Path, request: PlanRequest) -> tuple[Path, str]:
             f"{source} does not exist. Type `nnUNetv2_plan_and_preprocess -d ID -c {request.base}` first"
         )
     plans = json.loads(source.read_text())
-    stock = _base_configuration(plans, request.base)
+    if request.base not in plans["configurations"]:
+        known = plans["configurations"]
+        raise ValueError(unknown("configuration", request.base, known, "Plan it with nnU-Net first."))
     plans["train_subset"] = request.subset.to_json()
-    if request.encoder == NO_ENCODER:
-        plans["plans_name"] = request.output or _identifier("none", request.subset)
-        words = [f"stock configurations ({', '.join(plans['configurations'])}), for -tr SubsetTrainer"]
-        return _save(preprocessed, plans), _summary(plans, request, words, request.base, "SubsetTrainer")
-    configuration, named, words = _frozen_configuration(stock, request)
-    name = "x".join(str(s) for s in dict.fromkeys(configuration["patch_size"]))
-    name = f"{request.base}_fm{name}"
-    plans["plans_name"] = request.output or _identifier(_short(request.encoder), request.subset)
-    plans["configurations"] |= _kept(preprocessed, plans["plans_name"], named["encoder_source"]["sha256"])
+    stock = PlansManager(plans).get_configuration(request.base).configuration
+    write = _stock_plans if request.encoder == NO_ENCODER else _frozen_plans
+    name, words = write(plans, stock, request, preprocessed)
+    trainer = "SubsetTrainer" if request.encoder == NO_ENCODER else "FrozenDinoTrainer"
+    return _save(preprocessed, plans), _summary(plans, words, name, trainer)
+
+
+def _stock_plans(
+    plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest, preprocessed: Path
+) -> tuple[str, list[str]]:
+    """Stock architectures; at another patch, field of view or batch size only if asked for."""
+    plans["plans_name"] = request.output or _identifier("none", request.subset)
+    if not (request.patch or request.fov or request.batch_size):
+        return request.base, [f"stock configurations ({', '.join(plans['configurations'])}), for -tr SubsetTrainer"]
+    strides = stock["architecture"]["arch_kwargs"]["strides"]
+    step = max(math.prod(s[axis] for s in strides) for axis in range(len(stock["patch_size"])))
+    patch = tuple(request.patch or stock["patch_size"])
+    configuration, words = place(stock, request.base, patch, step, request.fov or "native", request.batch_size)
+    name = f"{request.base}_stock{side_label(configuration['patch_size'])}"
     plans["configurations"][name] = configuration
-    return _save(preprocessed, plans), _summary(plans, request, words, name, "FrozenDinoTrainer")
+    return name, ["stock architecture, for -tr SubsetTrainer", *words]
 
 
-def _base_configuration(plans: dict[str, Any], base: str) -> dict[str, Any]:
-    configurations = plans["configurations"]
-    if base not in configurations:
-        raise ValueError(unknown("configuration", base, configurations, "Plan it with nnU-Net first."))
-    if len(configurations[base].get("patch_size", ())) != 2:
-        raise ValueError(f"configuration {base!r} is not 2-D; the encoders here work on slices: use -c 2d")
-    return dict(configurations[base])
-
-
-def _frozen_configuration(
-    stock: dict[str, Any], request: PlanRequest
-) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+def _frozen_plans(
+    plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest, preprocessed: Path
+) -> tuple[str, list[str]]:
+    if len(stock["patch_size"]) != 2:
+        raise ValueError(f"configuration {request.base!r} is not 2-D; the encoders here work on slices: use -c 2d")
     preset = _preset(request)
-    patch = list(request.patch or preset["patch_size"])
-    patch = patch * 2 if len(patch) == 1 else patch
     named, report = describe_source(request.encoder, request.card, request.seed)
-    taps = list(request.taps or preset["taps"] or [])
-    arguments = {
-        **named,
-        "taps": taps or None,
-        "fusion": request.fusion or preset["fusion"],
-        "decoder": request.decoder or preset["decoder"],
+    arguments, step = _network_arguments(named, preset, request)
+    patch = tuple(request.patch or preset["patch_size"])
+    configuration, words = place(stock, request.base, patch, step, request.fov or preset["fov"], request.batch_size)
+    configuration["architecture"] = {
+        "network_class_name": NETWORK,
+        "arch_kwargs": arguments,
+        "_kw_requires_import": [],
     }
-    FusionSchedule.parse(arguments["fusion"])
-    if arguments["decoder"] not in DECODERS:
-        raise ValueError(unknown("decoder", arguments["decoder"], DECODERS))
-    encoder = build_encoder(named["encoder"], taps or None, **named["encoder_options"])
-    arguments["taps"] = [int(f.name.split(".")[-1]) for f in encoder.feature_info]
-    step = 2 ** (encoder.input_spec.divisor - 1).bit_length()
-    check_patch(patch, step)
-    fov = request.fov or preset["fov"]
-    configuration = {
-        "inherits_from": request.base,
-        "patch_size": patch,
-        "batch_size": request.batch_size or _scaled_batch(stock, patch),
-        "architecture": {"network_class_name": NETWORK, "arch_kwargs": arguments, "_kw_requires_import": []},
-        "field_of_view": fov,
-    }
+    name = f"{request.base}_fm{side_label(configuration['patch_size'])}"
+    source = named["encoder_source"]
+    plans["plans_name"] = request.output or _identifier(_short(request.encoder), request.subset)
+    plans["configurations"] |= _kept(preprocessed, plans["plans_name"], source["sha256"])
+    plans["configurations"][name] = configuration
+    origin = "RANDOM weights: a baseline, not a foundation model" if report is None else f"from {report.file}"
     words = [
-        f"encoder {named['encoder_source']['card']}, "
-        + ("RANDOM weights: a baseline, not a foundation model" if report is None else f"from {report.file}"),
-        f"tensor hash {named['encoder_source']['sha256']}",
+        f"encoder {source['card']}, {origin}",
+        f"tensor hash {source['sha256']}",
         f"taps {arguments['taps']}, fusion {arguments['fusion']}, decoder {arguments['decoder']}",
-        f"patch {patch[0]}x{patch[1]}, batch {configuration['batch_size']}",
-        _apply_field_of_view(configuration, stock, fov, request),
+        *words,
     ]
-    seen = CARDS[named["encoder_source"]["card"]].pretrained_on if named["encoder_source"]["card"] in CARDS else ()
-    if seen:
-        words.append(f"pretrained on {', '.join(seen)}: keep these apart from your test cases")
-    return configuration, named, words
+    if source["card"] in CARDS and CARDS[source["card"]].pretrained_on:
+        seen = ", ".join(CARDS[source["card"]].pretrained_on)
+        words.append(f"pretrained on {seen}: keep these apart from your test cases")
+    return name, words
+
+
+def _network_arguments(
+    named: dict[str, Any], preset: dict[str, Any], request: PlanRequest
+) -> tuple[dict[str, Any], int]:
+    """Arguments of the network, checked by building its encoder, and the step that patch sides must be multiples of."""
+    fusion, decoder = request.fusion or preset["fusion"], request.decoder or preset["decoder"]
+    FusionSchedule.parse(fusion)
+    if decoder not in DECODERS:
+        raise ValueError(unknown("decoder", decoder, DECODERS))
+    encoder = build_encoder(named["encoder"], request.taps or preset["taps"], **named["encoder_options"])
+    taps = [int(f.name.split(".")[-1]) for f in encoder.feature_info]
+    arguments = {**named, "taps": taps, "fusion": fusion, "decoder": decoder}
+    return arguments, 2 ** (encoder.input_spec.divisor - 1).bit_length()
 
 
 def _preset(request: PlanRequest) -> dict[str, Any]:
@@ -158,43 +166,6 @@ def _preset(request: PlanRequest) -> dict[str, Any]:
     if known[name]["base"] != request.base:
         raise ValueError(f"preset {name!r} is for -c {known[name]['base']}, not -c {request.base}")
     return known[name]
-
-
-def check_patch(patch: Sequence[int], step: int) -> None:
-    """Raise ValueError unless both sides are positive multiples of `step`; the nearest possible ones are named."""
-    if len(patch) != 2:
-        raise ValueError(f"patch {'x'.join(map(str, patch))}; allowed: one side, or two")
-    if any(side <= 0 or side % step for side in patch):
-        below = "x".join(str(max(step, side // step * step)) for side in patch)
-        above = "x".join(str(max(step, -(-side // step) * step)) for side in patch)
-        raise ValueError(
-            f"patch {'x'.join(map(str, patch))}: both sides must be multiples of {step}; nearest possible: "
-            + " or ".join(dict.fromkeys((below, above)))
-        )
-
-
-def _scaled_batch(stock: dict[str, Any], patch: Sequence[int]) -> int:
-    """The stock batch with as many pixels in it, at least 2."""
-    return max(2, round(stock["batch_size"] * math.prod(stock["patch_size"]) / math.prod(patch)))
-
-
-def _apply_field_of_view(configuration: dict[str, Any], stock: dict[str, Any], fov: str, request: PlanRequest) -> str:
-    if fov not in FIELDS_OF_VIEW:
-        raise ValueError(unknown("field of view", fov, FIELDS_OF_VIEW))
-    spacing, size, patch = stock["spacing"], stock["median_image_size_in_voxels"], configuration["patch_size"]
-    if fov == "native":
-        return f"field of view native: spacing {_mm(spacing)} kept, data of {request.base} reused"
-    fitted = max(s * n / p for s, n, p in zip(spacing, size, patch, strict=True))
-    configuration["spacing"] = [fitted, fitted]
-    configuration["median_image_size_in_voxels"] = [s * n / fitted for s, n in zip(spacing, size, strict=True)]
-    label = "x".join(str(p) for p in dict.fromkeys(patch))
-    configuration["data_identifier"] = f"{stock['data_identifier']}_fit{label}"
-    fitted_mm = _mm(configuration["spacing"])
-    return f"field of view fit: spacing {_mm(spacing)} becomes {fitted_mm}, so that the patch covers a slice"
-
-
-def _mm(spacing: Sequence[float]) -> str:
-    return "x".join(f"{s:.3g}" for s in spacing) + " mm"
 
 
 def _identifier(encoder: str, subset: TrainSubset) -> str:
@@ -240,7 +211,7 @@ def _save(preprocessed: Path, plans: dict[str, Any]) -> Path:
     return path
 
 
-def _summary(plans: dict[str, Any], request: PlanRequest, words: list[str], name: str, trainer: str) -> str:
+def _summary(plans: dict[str, Any], words: list[str], name: str, trainer: str) -> str:
     subset, identifier = plans["train_subset"], plans["plans_name"]
     lines = [f"plans {identifier}, configuration {name}:", *(f"  {w}" for w in words)]
     if subset["ratio"] < 1:
@@ -248,7 +219,7 @@ def _summary(plans: dict[str, Any], request: PlanRequest, words: list[str], name
             f"  trains on {subset['ratio']:.0%} of the training cases (seed {subset['seed']}, {subset['rule']})"
         )
     lines.append("next:")
-    if plans["configurations"][name].get("data_identifier", "").rpartition("_fit")[1]:
+    if FITTED in plans["configurations"][name].get("data_identifier", ""):
         lines.append(f"  nnUNetv2_preprocess -d {plans['dataset_name']} -plans_name {identifier} -c {name}")
     lines.append(f"  nnUNetv2_train {plans['dataset_name']} {name} 0 -tr {trainer} -p {identifier}")
     return "\n".join(lines)

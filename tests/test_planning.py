@@ -7,8 +7,9 @@ import pytest
 import torch
 from test_checkpoint import braindino, official
 
+from nnunet_fm.geometry import check_patch
 from nnunet_fm.network import FrozenEncoderNetwork
-from nnunet_fm.planning import PlanRequest, check_patch, presets, write_plans
+from nnunet_fm.planning import PlanRequest, presets, write_plans
 from nnunet_fm.subsets import TrainSubset
 
 
@@ -20,7 +21,11 @@ def folder(tmp_path: Path) -> Path:
         "patch_size": [192, 160],
         "median_image_size_in_voxels": [240.0, 200.0],
         "spacing": [1.0, 1.0],
-        "architecture": {"network_class_name": "some.UNet", "arch_kwargs": {}, "_kw_requires_import": []},
+        "architecture": {
+            "network_class_name": "some.UNet",
+            "arch_kwargs": {"strides": [[1, 1], [2, 2], [4, 4]]},
+            "_kw_requires_import": [],
+        },
     }
     deep = stock | {"patch_size": [64, 64, 64], "spacing": [1.0] * 3}
     plans = {
@@ -84,6 +89,17 @@ def test_ratio_and_subset_are_in_the_plans_and_their_name(folder: Path) -> None:
     assert stock["plans_name"] == "FM_none_r040"
     assert set(stock["configurations"]) == {"2d", "3d_fullres"}
     assert "-tr SubsetTrainer -p FM_none_r040" in words
+
+
+def test_the_stock_architecture_at_another_patch(folder: Path) -> None:
+    plans, words = written(folder, encoder="none", patch=(128,), fov="fit", batch_size=4)
+    configuration = plans["configurations"]["2d_stock128"]
+    assert configuration["batch_size"] == 4
+    assert configuration["data_identifier"] == "nnUNetPlans_2d_fit128"
+    assert "architecture" not in configuration
+    assert "2d_stock128 0 -tr SubsetTrainer -p FM_none" in words
+    with pytest.raises(ValueError, match="multiples of 8"):
+        written(folder, encoder="none", patch=(100,))
 
 
 def test_configurations_of_one_encoder_gather_in_one_file(folder: Path) -> None:

@@ -1,0 +1,79 @@
+"""Patch, batch and field of view of a configuration."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from nnunet_fm.messages import unknown
+
+FIELDS_OF_VIEW = ("native", "fit")
+FITTED = "_fit"
+
+
+def place(
+    stock: dict[str, Any], base: str, patch: Sequence[int], step: int, fov: str, batch_size: int | None
+) -> tuple[dict[str, Any], list[str]]:
+    """A configuration that inherits from `base` with its own patch, batch and field of view, and that in words.
+
+    Args:
+        stock: the configuration `base`, resolved.
+        base: its name.
+        patch: one side or two, in pixels.
+        step: sides must be multiples of it.
+        fov: `native` keeps the spacing and pads; `fit` resamples so that the patch covers the median slice, on data
+            that nnU-Net has to preprocess anew.
+        batch_size: slices per step; the stock one scaled by the pixels of a slice if None.
+
+    Raises:
+        ValueError: an impossible patch or field of view; the possible ones are named.
+    """
+    if fov not in FIELDS_OF_VIEW:
+        raise ValueError(unknown("field of view", fov, FIELDS_OF_VIEW))
+    sides = list(patch) * 2 if len(patch) == 1 else list(patch)
+    check_patch(sides, step)
+    configuration = {
+        "inherits_from": base,
+        "patch_size": sides,
+        "batch_size": batch_size or _scaled_batch(stock, sides),
+        "field_of_view": fov,
+    }
+    words = [f"patch {'x'.join(map(str, sides))}, batch {configuration['batch_size']}"]
+    spacing = stock["spacing"]
+    if fov == "native":
+        return configuration, [*words, f"field of view native: spacing {_mm(spacing)} kept, data of {base} reused"]
+    size = [s * n for s, n in zip(spacing, stock["median_image_size_in_voxels"], strict=True)]
+    fitted = max(s / p for s, p in zip(size, sides, strict=True))
+    configuration |= {
+        "spacing": [fitted, fitted],
+        "median_image_size_in_voxels": [s / fitted for s in size],
+        "data_identifier": f"{stock['data_identifier']}{FITTED}{side_label(sides)}",
+    }
+    fit = f"field of view fit: spacing {_mm(spacing)} becomes {_mm([fitted, fitted])}, so that the patch covers a slice"
+    return configuration, [*words, fit]
+
+
+def check_patch(patch: Sequence[int], step: int) -> None:
+    """Raise ValueError unless both sides are positive multiples of `step`; the nearest possible ones are named."""
+    if len(patch) != 2:
+        raise ValueError(f"patch {'x'.join(map(str, patch))}; allowed: one side, or two")
+    if any(side <= 0 or side % step for side in patch):
+        below = "x".join(str(max(step, side // step * step)) for side in patch)
+        above = "x".join(str(max(step, -(-side // step) * step)) for side in patch)
+        raise ValueError(
+            f"patch {'x'.join(map(str, patch))}: both sides must be multiples of {step}; nearest possible: "
+            + " or ".join(dict.fromkeys((below, above)))
+        )
+
+
+def side_label(patch: Sequence[int]) -> str:
+    """`256` for a square patch, `256x192` for another."""
+    return "x".join(str(side) for side in dict.fromkeys(patch))
+
+
+def _scaled_batch(stock: dict[str, Any], patch: Sequence[int]) -> int:
+    """The stock batch with as many pixels in it, at least 2."""
+    return max(2, round(stock["batch_size"] * math.prod(stock["patch_size"]) / math.prod(patch)))
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return "x".join(f"{s:.3g}" for s in spacing) + " mm"
