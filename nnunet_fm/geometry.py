@@ -7,7 +7,6 @@ from typing import Any
 from nnunet_fm.messages import unknown
 
 FIELDS_OF_VIEW = ("native", "fit")
-FITTED = "_fit"
 
 
 def place(
@@ -46,7 +45,7 @@ def place(
     configuration |= {
         "spacing": [fitted, fitted],
         "median_image_size_in_voxels": [s / fitted for s in size],
-        "data_identifier": f"{stock['data_identifier']}{FITTED}{side_label(sides)}",
+        "data_identifier": f"{stock['data_identifier']}_fit{side_label(sides)}",
     }
     fit = f"field of view fit: spacing {_mm(spacing)} becomes {_mm([fitted, fitted])}, so that the patch covers a slice"
     return configuration, [*words, fit]

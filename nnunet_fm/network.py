@@ -130,9 +130,11 @@ class FrozenEncoderNetwork(nn.Module):
         return self
 
     def unfreeze(self) -> None:
-        """Let the encoder learn: for the ablation only."""
+        """Let the encoder learn, as far as it reaches the features (DDP wants no others): for the ablation only."""
         self.frozen = False
-        self.encoder.requires_grad_(True)
+        in_use = getattr(self.encoder, "parameters_in_use", self.encoder.parameters)
+        for parameter in in_use():
+            parameter.requires_grad_(True)
         self._refresh_compute()
 
     def set_fusion_learns(self, learns: bool) -> None:

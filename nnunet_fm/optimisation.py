@@ -77,6 +77,6 @@ def _encoder_groups(encoder: nn.Module, recipe: Recipe, rate: float) -> Iterator
     bottom = [p for p in encoder.parameters() if id(p) not in inside and all(p is not t for t in top)]
     for above, parameters in enumerate([top, *(list(b.parameters()) for b in reversed(blocks)), bottom]):
         for matrices in (True, False):
-            chosen = [p for p in parameters if (p.ndim > 1) == matrices]
+            chosen = [p for p in parameters if p.requires_grad and (p.ndim > 1) == matrices]
             scale = recipe.layer_decay**above
             yield {"params": chosen, "lr": rate * scale, "weight_decay": recipe.weight_decay if matrices else 0.0}

@@ -14,7 +14,7 @@ from nnunet_fm.encoders import CARDS, build_encoder
 from nnunet_fm.encoders.source import describe_source
 from nnunet_fm.folders import folder
 from nnunet_fm.fusion import FusionSchedule
-from nnunet_fm.geometry import FITTED, place, side_label
+from nnunet_fm.geometry import place, side_label
 from nnunet_fm.messages import unknown
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.subsets import TrainSubset
@@ -92,7 +92,9 @@ def write_plans(preprocessed: Path, request: PlanRequest) -> tuple[Path, str]:
     write = _stock_plans if request.encoder == NO_ENCODER else _frozen_plans
     name, words = write(plans, stock, request, preprocessed)
     trainer = "SubsetTrainer" if request.encoder == NO_ENCODER else "FrozenDinoTrainer"
-    return _save(preprocessed, plans), _summary(plans, words, name, trainer)
+    path = _save(preprocessed, plans)
+    identifier = PlansManager(plans).get_configuration(name).data_identifier
+    return path, _summary(plans, words, name, trainer, preprocess=not (preprocessed / identifier).is_dir())
 
 
 def _stock_plans(
@@ -211,7 +213,7 @@ def _save(preprocessed: Path, plans: dict[str, Any]) -> Path:
     return path
 
 
-def _summary(plans: dict[str, Any], words: list[str], name: str, trainer: str) -> str:
+def _summary(plans: dict[str, Any], words: list[str], name: str, trainer: str, preprocess: bool) -> str:
     subset, identifier = plans["train_subset"], plans["plans_name"]
     lines = [f"plans {identifier}, configuration {name}:", *(f"  {w}" for w in words)]
     if subset["ratio"] < 1:
@@ -219,7 +221,7 @@ def _summary(plans: dict[str, Any], words: list[str], name: str, trainer: str) -
             f"  trains on {subset['ratio']:.0%} of the training cases (seed {subset['seed']}, {subset['rule']})"
         )
     lines.append("next:")
-    if FITTED in plans["configurations"][name].get("data_identifier", ""):
+    if preprocess:
         lines.append(f"  nnUNetv2_preprocess -d {plans['dataset_name']} -plans_name {identifier} -c {name}")
     lines.append(f"  nnUNetv2_train {plans['dataset_name']} {name} 0 -tr {trainer} -p {identifier}")
     return "\n".join(lines)

@@ -50,20 +50,17 @@ class BatchedPredictor(nnUNetPredictor):
         self.precision_reason = "asked for" if precision else reason
         self.pixels_per_batch = pixels_per_batch
         self.skip_background = skip_background
+        self._prepared: nn.Module | None = None
 
     def predict_sliding_window_return_logits(self, input_image: Float[Tensor, "c z y x"]) -> Tensor:
         """Logits of one preprocessed case, in this predictor's precision."""
         if not torch.isfinite(input_image).all():
             raise ValueError("the preprocessed case holds NaN or infinite voxels; repair the image and predict again")
         network = _bare(self.network)
-        if not isinstance(network, FrozenEncoderNetwork):
-            return super().predict_sliding_window_return_logits(input_image)
-        before = network.precision
-        devices.prepare(network, self.device, self.precision)
-        try:
-            return super().predict_sliding_window_return_logits(input_image)
-        finally:
-            network.use_precision(before)
+        if network is not self._prepared and isinstance(network, FrozenEncoderNetwork):
+            devices.prepare(network, self.device, self.precision)
+            self._prepared = network
+        return super().predict_sliding_window_return_logits(input_image)
 
     @torch.inference_mode()
     def _internal_predict_sliding_window_return_logits(

@@ -33,6 +33,7 @@ def folder(tmp_path: Path) -> Path:
         "dataset_name": "Dataset008_X",
         "configurations": {"2d": stock, "3d_fullres": deep},
     }
+    (tmp_path / "nnUNetPlans_2d").mkdir()
     (tmp_path / "nnUNetPlans.json").write_text(json.dumps(plans))
     return tmp_path
 

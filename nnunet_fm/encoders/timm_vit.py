@@ -1,6 +1,6 @@
 """Any plain vision transformer of timm as an encoder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import timm
@@ -78,6 +78,11 @@ class TimmViT(nn.Module):
         """The CLS token after the final norm; the mean patch token if the model has no CLS token."""
         tokens: Tensor = self.vit.forward_features(x)
         return tokens[:, 0] if self.vit.cls_token is not None else tokens.mean(1)
+
+    def parameters_in_use(self) -> Iterator[nn.Parameter]:
+        """The parameters that reach the features: not those of blocks above the last tap, nor a mask token."""
+        above = {id(p) for block in self.vit.blocks[self.taps[-1] + 1 :] for p in block.parameters()}
+        return (p for p in self.vit.parameters() if id(p) not in above)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
