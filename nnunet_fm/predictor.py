@@ -4,6 +4,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from nnunet_fm import device as devices
+from nnunet_fm.datasets.checks import check_input_folder
 from nnunet_fm.network import FrozenEncoderNetwork, Precision
 
 Slicer = tuple[slice | int, ...]
@@ -170,6 +172,11 @@ def predict_command(words: list[str]) -> int:
                 **stock_arguments,
             )
             print(f"precision {self.precision} ({self.precision_reason}); --precision float32 gives the stock result")
+
+        def predict_from_files(self, images: Any, *args: Any, **stock_arguments: Any) -> Any:
+            channels = len(self.dataset_json["channel_names"])
+            check_input_folder(Path(images), channels, self.dataset_json["file_ending"])
+            return super().predict_from_files(images, *args, **stock_arguments)
 
     entry = stock.predict_entry_point_modelfolder if "-m" in theirs else stock.predict_entry_point
     arguments, predictor = sys.argv, stock.nnUNetPredictor

@@ -1,6 +1,7 @@
 """BraTS conversion and the synthetic cases."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import SimpleITK as sitk
 from conftest import write_small_brats
 
 from nnunet_fm.datasets.brats import convert_brats, find_cases
+from nnunet_fm.datasets.checks import check_input_folder
 from nnunet_fm.datasets.synthetic import make_case, write_brats
 
 OLD = {"T1": "t1", "T1c": "t1ce", "T2": "t2", "FLAIR": "flair"}
@@ -84,7 +86,7 @@ def test_unusable_cases_are_listed_and_the_rest_goes_on(tmp_path: Path) -> None:
     reasons = {k.split(" ")[0]: v for k, v in result.skipped.items()}
     assert reasons["incomplete"] == "incomplete: no T2"
     assert reasons["with-nan"] == "1 voxels of FLAIR are NaN or infinite"
-    assert "different grids: spacing of T1c" in reasons["grids"]
+    assert "different grids: spacing" in reasons["grids"]
     assert "resection cavity" in reasons["cavity"]
     assert "allowed: {0,1,2,4}" in reasons["strange"]
     assert reasons["broken"].startswith("unreadable")
@@ -120,6 +122,34 @@ def test_impossible_conversions(arguments: tuple, error: type, message: str, tmp
     with pytest.raises(error, match=message):
         convert_brats(tmp_path / "b", tmp_path / "raw", *arguments)
     assert not (tmp_path / "raw" / "Dataset005_X").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "b_0001.nii.gz").unlink(), "1 of 2 cases.*b: channels 0000 found, 0000, 0001 needed"),
+        (lambda f: write(f / "b_0002.nii.gz", np.ones((2, 4, 4))), "b: channels 0000, 0001, 0002 found"),
+        (lambda f: write(f / "b_0001.nii.gz", np.full((2, 4, 4), np.nan)), "b: 32 voxels of 0001 are NaN"),
+        (lambda f: write(f / "b_0001.nii.gz", np.ones((2, 4, 5))), "b: different grids: size"),
+        (lambda f: write(f / "b_0001.nii.gz", np.ones((2, 4, 4)), 2.0), "b: different grids: spacing"),
+        (lambda f: (f / "b_0001.nii.gz").write_bytes((f / "a_0001.nii.gz").read_bytes()[:100]), "b: unreadable"),
+    ],
+)
+def test_input_folders_are_checked_before_predicting(spoil: Callable, message: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a_0000", "a_0001", "b_0000", "b_0001"):
+        write(tmp_path / f"{name}.nii.gz", rng.random((2, 4, 4)).astype(np.float32))
+    check_input_folder(tmp_path, 2, ".nii.gz")
+    spoil(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        check_input_folder(tmp_path, 2, ".nii.gz")
+
+
+def test_input_folders_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        check_input_folder(tmp_path / "gone", 2, ".nii.gz")
+    with pytest.raises(FileNotFoundError, match="CASE_0000"):
+        check_input_folder(tmp_path, 2, ".nii.gz")
 
 
 def test_folders_without_brats(tmp_path: Path) -> None:

@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
-from nibabel.filebasedimages import ImageFileError
 from tqdm import tqdm
 
+from nnunet_fm.datasets.checks import case_problem
 from nnunet_fm.messages import some
 
 CHANNELS = ("T1", "T1c", "T2", "FLAIR")
@@ -131,42 +130,20 @@ def _convert_case(case: Case, folder: Path, copy: bool) -> str | None:
     if missing:
         return f"incomplete: no {', '.join(missing)}"
     try:
-        images = {c: sitk.ReadImage(str(p)) for c, p in case.files.items()}
-        problem = _grid_problem(images) or _voxel_problem(case.files)
-        labels = _standard_labels(images["seg"], case.old_names) if "seg" in images and not problem else None
-    except (RuntimeError, ValueError, OSError, ImageFileError) as error:
+        problem = case_problem(case.files)
+        if problem:
+            return problem
+        has_labels = "seg" in case.files
+        labels = _standard_labels(sitk.ReadImage(str(case.files["seg"])), case.old_names) if has_labels else None
+    except RuntimeError as error:
         return f"unreadable: {str(error).strip().splitlines()[-1]}"
-    if problem or isinstance(labels, str):
-        return problem or str(labels)
+    if isinstance(labels, str):
+        return labels
     where = folder / ("imagesTr" if "seg" in case.files else "imagesTs")
     for number, channel in enumerate(CHANNELS):
-        _place(case.files[channel], images[channel], where / f"{case.name}_{number:04d}.nii.gz", copy)
+        _place(case.files[channel], where / f"{case.name}_{number:04d}.nii.gz", copy)
     if labels is not None:
         sitk.WriteImage(labels, str(folder / "labelsTr" / f"{case.name}.nii.gz"), useCompression=True)
-    return None
-
-
-def _grid_problem(images: dict[str, sitk.Image]) -> str | None:
-    first = images[CHANNELS[0]]
-    for channel, image in images.items():
-        if image.GetDimension() != 3:
-            return f"{channel} has {image.GetDimension()} dimensions, 3 are needed"
-        if image.GetSize() != first.GetSize():
-            return f"different grids: {channel} {image.GetSize()}, {CHANNELS[0]} {first.GetSize()}"
-        for what in ("GetSpacing", "GetOrigin", "GetDirection"):
-            if not np.allclose(getattr(image, what)(), getattr(first, what)(), atol=1e-3):
-                return f"different grids: {what[3:].lower()} of {channel} and {CHANNELS[0]}"
-    return None
-
-
-def _voxel_problem(files: dict[str, Path]) -> str | None:
-    """NaN or infinite voxels, read with nibabel: SimpleITK turns NaN into 0 without a word."""
-    for channel, path in files.items():
-        image = nib.load(path)
-        if image.get_data_dtype().kind == "f":
-            wrong = int((~np.isfinite(np.asarray(image.dataobj))).sum())
-            if wrong:
-                return f"{wrong} voxels of {channel} are NaN or infinite"
     return None
 
 
@@ -185,10 +162,10 @@ def _standard_labels(segmentation: sitk.Image, old_names: bool) -> sitk.Image | 
     return image
 
 
-def _place(source: Path, image: sitk.Image, target: Path, copy: bool) -> None:
+def _place(source: Path, target: Path, copy: bool) -> None:
     """Link where names and file system allow it; copy or compress otherwise."""
     if not source.name.endswith(".nii.gz"):
-        sitk.WriteImage(image, str(target), useCompression=True)
+        sitk.WriteImage(sitk.ReadImage(str(source)), str(target), useCompression=True)
     elif copy:
         shutil.copyfile(source, target)
     else:
