@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _mended(function: Callable[[], int | None]) -> int:
     try:
         return function() or 0
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"nnunet-fm: {error}", file=sys.stderr)
         return 2
 
@@ -76,7 +76,8 @@ def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     plan.add_argument("--fusion", help="learnable, fixed or learnable_then_fixed(EPOCHS)")
     plan.add_argument("--decoder", choices=("primus", "light"))
     plan.add_argument("--batch-size", type=int)
-    plan.add_argument("--seed", type=int, default=0, help="of random weights, where NAME has no file")
+    plan.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="e.g. qkv_bias=true")
+    plan.add_argument("--seed", type=int, help="of random weights, where NAME has no file; default 0")
     plan.add_argument("--train-ratio", type=float, default=1.0, help="share of the training cases, e.g. 0.1")
     plan.add_argument("--subset-seed", type=int, default=42)
     plan.add_argument("--subset-rule", default="nested", choices=("nested", "reference"))
@@ -168,11 +169,10 @@ def _encoders_show(parsed: argparse.Namespace) -> None:
 
 def _encoders_verify(parsed: argparse.Namespace) -> None:
     from nnunet_fm.encoders import load_encoder
+    from nnunet_fm.encoders.registry import parse_options
     from nnunet_fm.encoders.report import describe, fingerprint
 
-    pairs = (pair.partition("=")[::2] for pair in parsed.option)
-    options = {key: json.loads(value) if value in ("true", "false") else value for key, value in pairs}
-    encoder, report = load_encoder(parsed.file, parsed.encoder, **options)
+    encoder, report = load_encoder(parsed.file, parsed.encoder, **parse_options(parsed.option))
     print(describe(report))
     print(f"fingerprint   {fingerprint(encoder)}")
 
@@ -180,11 +180,14 @@ def _encoders_verify(parsed: argparse.Namespace) -> None:
 def _plan(parsed: argparse.Namespace) -> None:
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
+    from nnunet_fm.encoders.registry import parse_options
     from nnunet_fm.planning import PlanRequest, write_plans
     from nnunet_fm.subsets import TrainSubset
 
     root = _nnunet_folder("nnUNet_preprocessed")
-    dataset = parsed.d if parsed.d.startswith("Dataset") else maybe_convert_to_dataset_name(int(parsed.d))
+    if not parsed.d.startswith("Dataset") and not parsed.d.isdecimal():
+        raise ValueError(f"dataset {parsed.d!r}; allowed: an id such as 8, or a name such as Dataset008_BraTS21")
+    dataset = maybe_convert_to_dataset_name(int(parsed.d) if parsed.d.isdecimal() else parsed.d)
     subset = TrainSubset(parsed.train_ratio, parsed.subset_seed, parsed.subset_rule)
     request = PlanRequest(
         base=parsed.c,
@@ -198,6 +201,7 @@ def _plan(parsed: argparse.Namespace) -> None:
         decoder=parsed.decoder,
         batch_size=parsed.batch_size,
         seed=parsed.seed,
+        options=parse_options(parsed.option),
         subset=subset,
         source_plans=parsed.p,
         output=parsed.o,
@@ -248,7 +252,9 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     if parsed.regions == "dataset" and not description.is_file():
         raise FileNotFoundError(f"{description} does not exist; give --dataset-json FILE, or --regions brats")
     regions = BRATS_REGIONS if parsed.regions == "brats" else regions_of(description)
-    scores = evaluate_folders(parsed.predictions, parsed.truth, regions, workers=parsed.np)
+    known = json.loads(description.read_text()) if description.is_file() else {}
+    ending = known.get("file_ending", ".nii.gz")
+    scores = evaluate_folders(parsed.predictions, parsed.truth, regions, ending, parsed.np)
     out = parsed.o or parsed.predictions
     write_csv(scores, out / "scores.csv")
     table = markdown_table(scores)

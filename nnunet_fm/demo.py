@@ -10,6 +10,7 @@ from nnunet_fm.programs import command, environment
 
 DATASET, NAME = 999, "FMDemo"
 CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "dinov3_vitt16"
+MARKER = ".nnunet-fm-demo"  # only a folder that carries it is cleared
 TRAINING_CASES, TEST_CASES, EPOCHS = 20, 4, 12
 
 
@@ -17,13 +18,14 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
     """Make data, convert, plan, train, predict, evaluate and draw, in minutes on two cores.
 
     Args:
-        out: folder for everything; the last demo in it is removed.
+        out: folder for everything; a former demo in it is removed.
         encoder: weight file; a small randomly initialised encoder if None.
 
     Returns:
         The picture.
 
     Raises:
+        FileExistsError: the folder holds something else.
         RuntimeError: a step failed; the message names its log.
     """
     from nnunet_fm.datasets.synthetic import write_brats
@@ -87,9 +89,12 @@ class _Road:
     """Runs the steps one after the other, each with a log of its own."""
 
     def __init__(self, out: Path) -> None:
-        for old in ("brats", "test", "imagesTs", "predictions", "scores", "logs", *_NNUNET_FOLDERS):
-            shutil.rmtree(out / old, ignore_errors=True)
+        if out.exists() and any(out.iterdir()):
+            if not (out / MARKER).is_file():
+                raise FileExistsError(f"{out} is not empty and no demo of ours; give another folder: -o FOLDER")
+            shutil.rmtree(out)
         (out / "logs").mkdir(parents=True)
+        (out / MARKER).touch()
         self.logs, self.count = out / "logs", 0
         self.environment = environment() | {name: str(out / name) for name in _NNUNET_FOLDERS}
         self.environment |= {"nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2", "PYTHONUNBUFFERED": "1"}
@@ -104,15 +109,19 @@ class _Road:
         self.say(f"{what}\n    $ {' '.join(words)}")
         log = self.logs / f"{self.count}_{program}.log"
         started = time.monotonic()
-        with log.open("w") as stream:
-            process = subprocess.Popen(
-                command(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
-            )
+        program_line = command(words)
+        with (
+            log.open("w") as stream,
+            subprocess.Popen(
+                program_line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
+            ) as process,
+        ):
             for line in process.stdout or ():
                 stream.write(line)
-                if line.rstrip() and ("Pseudo dice" in line or ("encoder" in line and "tensor hash" in line)):
-                    print(f"    {line.split(': ', 1)[-1].rstrip()}", flush=True)
-        if process.wait():
+                told = _told(line)
+                if told:
+                    print(f"    {told}", flush=True)
+        if process.returncode:
             tail = "\n".join(log.read_text().splitlines()[-15:])
             raise RuntimeError(f"`{' '.join(words)}` failed; the end of {log}:\n{tail}")
         if show:

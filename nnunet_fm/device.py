@@ -21,7 +21,9 @@ def best_precision(device: torch.device) -> tuple[Precision, str]:
         units = [name for name, probe in _CPU_UNITS.items() if getattr(torch.cpu, probe, lambda: False)()]
         if units:
             return "bfloat16", f"CPU with {' and '.join(units)}"
-    return "float32", "no bfloat16 units; on a GPU under nnU-Net's own float16 autocast"
+    if device.type == "cuda":
+        return "float16", "GPU without bfloat16 units"
+    return "float32", "no bfloat16 units"
 
 
 _CPU_UNITS = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}

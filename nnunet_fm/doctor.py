@@ -91,7 +91,9 @@ def _trainers() -> Finding:
 
 
 def _encoders() -> Iterator[Finding]:
-    """Every encoder file named by plans in nnUNet_preprocessed."""
+    """Every encoder file named by plans in nnUNet_preprocessed, loaded and compared with the plans' hash."""
+    from nnunet_fm.encoders.source import load_source
+
     root = os.environ.get("nnUNet_preprocessed", "")
     for plans in sorted(Path(root).glob("Dataset*/FM_*.json")) if root else ():
         for name, configuration in json.loads(plans.read_text())["configurations"].items():
@@ -99,7 +101,9 @@ def _encoders() -> Iterator[Finding]:
             if "file" not in source:
                 continue
             here = f"{plans.parent.name}/{plans.name} {name}: encoder file {source['file']}"
-            if Path(source["file"]).is_file():
-                yield Finding("ok", here)
-            else:
-                yield Finding("fail", f"{here} has gone", "put it back, or type nnunet-fm plan with its new path")
+            try:
+                arguments = configuration["architecture"]["arch_kwargs"]
+                load_source(source, arguments["encoder"], arguments["encoder_options"])
+                yield Finding("ok", f"{here}, tensor hash {source['sha256'][:12]}")
+            except (ValueError, OSError) as error:
+                yield Finding("fail", f"{here}: {error}", "put it back, or type nnunet-fm plan with its new path")

@@ -1,13 +1,13 @@
 """Turns a trained model folder into one that predicts without `nnUNet_extTrainer`, the source file or its path."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
-from nnunet_fm.files import replaced_atomically
+from nnunet_fm.encoders.source import load_source
 from nnunet_fm.network import ENCODER
 from nnunet_fm.planning import NETWORK
 from nnunet_fm.trainer import FINAL
@@ -32,7 +32,7 @@ def export_model(model: Path, out: Path, checkpoint: str = FINAL) -> list[str]:
     Raises:
         FileNotFoundError: no such folder, or no fold with this checkpoint.
         FileExistsError: `out` is not empty.
-        ValueError: the model is not of nnunet-fm, or the checkpoint is slim and cannot be completed.
+        CheckpointError: the checkpoint is slim and its encoder file has changed.
     """
     plans_file = model / "plans.json"
     if not plans_file.is_file():
@@ -42,32 +42,38 @@ def export_model(model: Path, out: Path, checkpoint: str = FINAL) -> list[str]:
         raise FileNotFoundError(f"no fold of {model} has a {checkpoint}; finish the training, or name one with -chk")
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; give a folder that does not exist yet")
-    plans = json.loads(plans_file.read_text())
+    plans = load_json(str(plans_file))
     _forget_paths(plans)
-    out.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     for fold in folds:
-        (out / fold).mkdir()
+        (partial / fold).mkdir(parents=True)
         content = torch.load(model / fold / checkpoint, map_location="cpu", weights_only=False)
-        with replaced_atomically(str(out / fold / FINAL)) as temporary:
-            torch.save(_for_prediction(content), temporary)
+        torch.save(_for_prediction(content), partial / fold / FINAL)
     for name in COPIED:
         if (model / name).is_file():
-            shutil.copyfile(model / name, out / name)
-    (out / "plans.json").write_text(json.dumps(plans, indent=4))
+            shutil.copyfile(model / name, partial / name)
+    save_json(plans, str(partial / "plans.json"), sort_keys=False)
+    if out.exists():
+        out.rmdir()
+    partial.rename(out)
     return folds
 
 
 def _for_prediction(content: dict[str, Any]) -> dict[str, Any]:
-    if not any(k.startswith(ENCODER) for k in content["network_weights"]):
-        raise ValueError(
-            f"this checkpoint is slim (it holds no encoder); export {FINAL}, which is complete unless its recipe says "
-            "slim_final"
-        )
-    _forget_paths(content["init_args"]["plans"])
+    """What prediction needs of a checkpoint, under nnU-Net's own trainer; a slim one is completed from its source."""
+    plans, configuration = content["init_args"]["plans"], content["init_args"]["configuration"]
+    architecture = plans["configurations"][configuration].get("architecture", {})
+    weights = content["network_weights"]
+    if architecture.get("network_class_name") == NETWORK and not any(k.startswith(ENCODER) for k in weights):
+        named = architecture["arch_kwargs"]
+        state = load_source(named["encoder_source"], named["encoder"], named["encoder_options"])
+        weights = {**weights, **{f"{ENCODER}{k}": v for k, v in state.items()}}
+    _forget_paths(plans)
     content["init_args"]["device"] = torch.device("cpu")
-    kept = ("network_weights", "init_args", "inference_allowed_mirroring_axes", "current_epoch", "logging", "_best_ema")
-    exported = {k: content[k] for k in kept}
-    return exported | {
+    kept = ("init_args", "inference_allowed_mirroring_axes", "current_epoch", "logging", "_best_ema")
+    return {k: content[k] for k in kept} | {
+        "network_weights": weights,
         "trainer_name": "nnUNetTrainer",
         "trained_with": content["trainer_name"],
         "optimizer_state": None,

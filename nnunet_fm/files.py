@@ -5,10 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+WRITER = "PytorchStreamWriter"  # torch.save says RuntimeError where the disk is full
+
 
 @contextmanager
-def replaced_atomically(filename: str) -> Iterator[str]:
+def replaced_atomically(filename: str, then: str = "type the command again") -> Iterator[str]:
     """Give a name to write to, then move that file over `filename`; on any error the old file stays.
+
+    Args:
+        filename: the target.
+        then: what to do after space has been made, for the error's message.
 
     Raises:
         OSError: the disk is full or not writable; the message says what survived.
@@ -19,9 +25,9 @@ def replaced_atomically(filename: str) -> Iterator[str]:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, target)
-    except (OSError, RuntimeError) as error:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError) and WRITER not in str(error):
+            raise
         survived = f"the previous {target.name} is intact" if target.exists() else "there was none before"
-        raise OSError(
-            f"could not write {target} ({error}); {survived}. Free disk space, then continue with --c"
-        ) from error
+        raise OSError(f"could not write {target} ({error}); {survived}. Free disk space, then {then}") from error

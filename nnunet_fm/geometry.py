@@ -45,7 +45,7 @@ def place(
     configuration |= {
         "spacing": [fitted, fitted],
         "median_image_size_in_voxels": [s / fitted for s in size],
-        "data_identifier": f"{stock['data_identifier']}_fit{side_label(sides)}",
+        "data_identifier": f"{stock['data_identifier']}_fit{side_label(sides)}_{fitted:.4g}mm",
     }
     fit = f"field of view fit: spacing {_mm(spacing)} becomes {_mm([fitted, fitted])}, so that the patch covers a slice"
     return configuration, [*words, fit]

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, cast
 
 import torch
@@ -16,7 +16,7 @@ from nnunet_fm.encoders.source import load_source
 from nnunet_fm.fusion import Fusion, FusionSchedule
 from nnunet_fm.messages import unknown
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
 ENCODER = "encoder."
 
 
@@ -59,13 +59,14 @@ class FrozenEncoderNetwork(nn.Module):
         self.encoder_source = encoder_source
         self.schedule = FusionSchedule.parse(fusion)
         built = build_encoder(encoder, taps, **self.encoder_options)
+        _check_decodable(built, encoder)
         self.stages = (built.input_spec.divisor - 1).bit_length()
         self.fusion = Fusion(input_channels, built.in_channels)
         self.encoder = cast(nn.Module, built)
         self.decoder = DECODERS[decoder](built.feature_info, num_classes, self.stages)
         self.frozen = True
         self.encoder_loaded = False
-        self.precision: Precision = "float32"
+        self.precision: Precision | None = None
         self._compute: list[nn.Module] = []  # in a list, so that it is no sub-module
         self._slim = False
         self.encoder.requires_grad_(False).eval()
@@ -82,11 +83,25 @@ class FrozenEncoderNetwork(nn.Module):
         Raises:
             ValueError: a side of the input is not a multiple of `2 ** stages`.
         """
-        autocast = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
-        with autocast:
+        with self._autocast(x.device.type):
             with torch.no_grad() if self._gradient_stops_before_decoder() else nullcontext():
                 features = self.encode(x)
             return self.decoder(features).float()
+
+    def _autocast(self, device_type: str) -> AbstractContextManager[Any]:
+        """The precision chosen, whatever autocast the caller is in.
+
+        With none chosen (stock prediction) the caller's, but bfloat16 for float16 where the GPU has it: DINOv3's
+        activations may leave float16's range.
+        """
+        precision = self.precision
+        if precision is None:
+            if device_type != "cuda" or not torch.is_autocast_enabled("cuda"):
+                return nullcontext()
+            precision = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+        if precision == "float32":
+            return torch.autocast(device_type, enabled=False)
+        return torch.autocast(device_type, getattr(torch, precision))
 
     def encode(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b d th tw"]]:
         """Fused channels through the encoder: one feature map per tap."""
@@ -141,10 +156,10 @@ class FrozenEncoderNetwork(nn.Module):
         """Let the fusion learn, or fix it; fixed, the encoder runs without a graph."""
         self.fusion.weight.requires_grad_(learns)
 
-    def use_precision(self, precision: Precision) -> None:
-        """Compute in `float32`, or in bfloat16 autocast with the encoder's matrices held in bfloat16.
+    def use_precision(self, precision: Precision | None) -> None:
+        """Compute in `float32`, in `float16` autocast, or in bfloat16 with the encoder's matrices held in bfloat16.
 
-        The stored weights, and with them the encoder's hash, stay float32.
+        None leaves it to the caller's autocast. The stored weights, and with them the encoder's hash, stay float32.
         """
         self.precision = precision
         self._refresh_compute()
@@ -182,6 +197,16 @@ class FrozenEncoderNetwork(nn.Module):
             yield
         finally:
             self._slim = False
+
+
+def _check_decodable(encoder: Encoder, name: str) -> None:
+    """Raise ValueError where an encoder is not what this network decodes: 2-D tokens, all maps of one stride."""
+    strides = {f.stride for f in encoder.feature_info}
+    if encoder.kind != "tokens" or encoder.input_spec.spatial_dims != 2 or strides != {encoder.input_spec.divisor}:
+        raise ValueError(
+            f"encoder {name} is {encoder.kind}, {encoder.input_spec.spatial_dims}-D, with strides {sorted(strides)}; "
+            "allowed here: 2-D tokens, every map at the stride of its patches"
+        )
 
 
 def _bfloat16_copy(encoder: nn.Module) -> nn.Module:

@@ -24,6 +24,7 @@ class Recipe:
         betas: of AdamW.
         encoder_learning_rate: None for a frozen encoder.
         layer_decay: factor on the encoder's learning rate from each block to the one below it.
+        gradient_checkpointing: recompute the encoder's activations; None decides by the free memory.
         slim_final: leave the encoder out of the final checkpoint too.
     """
 
@@ -35,6 +36,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.98)
     encoder_learning_rate: float | None = None
     layer_decay: float = 1.0
+    gradient_checkpointing: bool | None = None
     slim_final: bool = False
 
 
@@ -71,7 +73,8 @@ def parameter_groups(network: FrozenEncoderNetwork, recipe: Recipe) -> list[dict
 
 def _encoder_groups(encoder: nn.Module, recipe: Recipe, rate: float) -> Iterator[dict[str, Any]]:
     """Embeddings, each block, final norm: the rate falls by `layer_decay` from each to the one below it."""
-    blocks = list(encoder.vit.blocks)  # type: ignore[union-attr, arg-type]
+    body = getattr(encoder, "vit", None)
+    blocks = list(body.blocks) if body is not None else []
     inside = {id(p) for block in blocks for p in block.parameters()}
     top = [p for name, p in encoder.named_parameters() if id(p) not in inside and ".norm." in name]
     bottom = [p for p in encoder.parameters() if id(p) not in inside and all(p is not t for t in top)]

@@ -1,21 +1,23 @@
 """Writes the plans `FM_<encoder>`: the dataset's own nnU-Net plans plus configurations around a frozen encoder."""
 
-import json
 import math
 import re
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.decoders import DECODERS
 from nnunet_fm.encoders import CARDS, build_encoder
 from nnunet_fm.encoders.source import describe_source
+from nnunet_fm.files import replaced_atomically
 from nnunet_fm.folders import folder
 from nnunet_fm.fusion import FusionSchedule
 from nnunet_fm.geometry import place, side_label
-from nnunet_fm.messages import unknown
+from nnunet_fm.messages import some, unknown
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.subsets import TrainSubset
 
@@ -32,12 +34,13 @@ class PlanRequest:
         base: stock configuration to inherit from; `2d`.
         encoder: weight file, architecture name for random weights, or `none` for stock nnU-Net on a subset.
         card: weight card of the file, where it cannot be told from the file.
-        preset: name of a file in `plans/`; the first one for the base if None.
+        preset: name of a file in `plans/`; `<base>_fm256` if None.
         patch: sides in pixels, in the place of the preset's.
         fov: `native` keeps the spacing and pads, `fit` resamples so that the patch covers the median slice.
         taps, fusion, decoder: in the place of the preset's.
         batch_size: slices per step; the stock one scaled by the pixels of a slice if None.
-        seed: of random weights.
+        seed: of random weights; 0 if None.
+        options: of the architecture, in the place of the card's.
         subset: part of the training split.
         source_plans: plans to start from.
         output: identifier of the plans to write; `FM_<encoder>[_rNNN]` if None.
@@ -53,7 +56,8 @@ class PlanRequest:
     fusion: str | None = None
     decoder: str | None = None
     batch_size: int | None = None
-    seed: int = 0
+    seed: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     subset: TrainSubset = TrainSubset()
     source_plans: str = STOCK_PLANS
     output: str | None = None
@@ -61,7 +65,7 @@ class PlanRequest:
 
 def presets() -> dict[str, dict[str, Any]]:
     """The plan presets by name, as shipped in `plans/`."""
-    return {p.stem: json.loads(p.read_text()) for p in sorted(folder("plans").glob("*.json"))}
+    return {p.stem: load_json(str(p)) for p in sorted(folder("plans").glob("*.json"))}
 
 
 def write_plans(preprocessed: Path, request: PlanRequest) -> tuple[Path, str]:
@@ -83,23 +87,32 @@ def write_plans(preprocessed: Path, request: PlanRequest) -> tuple[Path, str]:
         raise FileNotFoundError(
             f"{source} does not exist. Type `nnUNetv2_plan_and_preprocess -d ID -c {request.base}` first"
         )
-    plans = json.loads(source.read_text())
+    plans = load_json(str(source))
     if request.base not in plans["configurations"]:
         known = plans["configurations"]
         raise ValueError(unknown("configuration", request.base, known, "Plan it with nnU-Net first."))
     plans["train_subset"] = request.subset.to_json()
+    _refuse_ignored(request)
     stock = PlansManager(plans).get_configuration(request.base).configuration
     write = _stock_plans if request.encoder == NO_ENCODER else _frozen_plans
-    name, words = write(plans, stock, request, preprocessed)
+    name, words = write(plans, stock, request)
+    _keep_earlier(preprocessed, plans, name)
     trainer = "SubsetTrainer" if request.encoder == NO_ENCODER else "FrozenDinoTrainer"
     path = _save(preprocessed, plans)
-    identifier = PlansManager(plans).get_configuration(name).data_identifier
-    return path, _summary(plans, words, name, trainer, preprocess=not (preprocessed / identifier).is_dir())
+    data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
+    return path, _summary(plans, words, name, trainer, preprocess=not _is_preprocessed(data))
 
 
-def _stock_plans(
-    plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest, preprocessed: Path
-) -> tuple[str, list[str]]:
+def _refuse_ignored(request: PlanRequest) -> None:
+    """Raise ValueError for what was asked and would have no effect."""
+    if request.encoder != NO_ENCODER:
+        return
+    for name in ("card", "preset", "taps", "fusion", "decoder", "seed"):
+        if getattr(request, name) is not None:
+            raise ValueError(f"--{name} has no meaning with --encoder none (stock nnU-Net); leave it out")
+
+
+def _stock_plans(plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest) -> tuple[str, list[str]]:
     """Stock architectures; at another patch, field of view or batch size only if asked for."""
     plans["plans_name"] = request.output or _identifier("none", request.subset)
     if not (request.patch or request.fov or request.batch_size):
@@ -113,13 +126,11 @@ def _stock_plans(
     return name, ["stock architecture, for -tr SubsetTrainer", *words]
 
 
-def _frozen_plans(
-    plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest, preprocessed: Path
-) -> tuple[str, list[str]]:
+def _frozen_plans(plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest) -> tuple[str, list[str]]:
     if len(stock["patch_size"]) != 2:
         raise ValueError(f"configuration {request.base!r} is not 2-D; the encoders here work on slices: use -c 2d")
     preset = _preset(request)
-    named, report = describe_source(request.encoder, request.card, request.seed)
+    named, report = describe_source(request.encoder, request.card, request.seed, request.options)
     arguments, step = _network_arguments(named, preset, request)
     patch = tuple(request.patch or preset["patch_size"])
     configuration, words = place(stock, request.base, patch, step, request.fov or preset["fov"], request.batch_size)
@@ -131,9 +142,9 @@ def _frozen_plans(
     name = f"{request.base}_fm{side_label(configuration['patch_size'])}"
     source = named["encoder_source"]
     plans["plans_name"] = request.output or _identifier(_short(request.encoder), request.subset)
-    plans["configurations"] |= _kept(preprocessed, plans["plans_name"], source["sha256"])
     plans["configurations"][name] = configuration
-    origin = "RANDOM weights: a baseline, not a foundation model" if report is None else f"from {report.file}"
+    random = "RANDOM weights: a baseline, not a foundation model"
+    origin = random if report is None else f"from {report.file} (card by {report.chosen_because})"
     words = [
         f"encoder {source['card']}, {origin}",
         f"tensor hash {source['sha256']}",
@@ -155,7 +166,7 @@ def _network_arguments(
     if decoder not in DECODERS:
         raise ValueError(unknown("decoder", decoder, DECODERS))
     encoder = build_encoder(named["encoder"], request.taps or preset["taps"], **named["encoder_options"])
-    taps = [int(f.name.split(".")[-1]) for f in encoder.feature_info]
+    taps = list(getattr(encoder, "taps", None) or request.taps or ()) or None
     arguments = {**named, "taps": taps, "fusion": fusion, "decoder": decoder}
     return arguments, 2 ** (encoder.input_spec.divisor - 1).bit_length()
 
@@ -171,8 +182,13 @@ def _preset(request: PlanRequest) -> dict[str, Any]:
 
 
 def _identifier(encoder: str, subset: TrainSubset) -> str:
-    ratio = "" if subset.ratio == 1 else f"_r{round(subset.ratio * 100):03d}"
-    return f"FM_{encoder}{ratio}"
+    """`FM_<encoder>`, and what sets the subset apart from the whole, the default seed and the default rule."""
+    if subset.ratio == 1:
+        return f"FM_{encoder}"
+    percent = f"{subset.ratio * 100:06.2f}".replace(".", "p").removesuffix("p00")
+    seed = "" if subset.seed == TrainSubset().seed else f"_s{subset.seed}"
+    rule = "" if subset.rule == TrainSubset().rule else f"_{subset.rule}"
+    return f"FM_{encoder}_r{percent}{seed}{rule}"
 
 
 def _short(encoder: str) -> str:
@@ -181,35 +197,56 @@ def _short(encoder: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
 
 
-def _kept(preprocessed: Path, identifier: str, sha256: str) -> dict[str, Any]:
-    """Configurations that an earlier call wrote to the same plans.
+def _keep_earlier(preprocessed: Path, plans: dict[str, Any], name: str) -> None:
+    """Take over the configurations that an earlier call wrote to the same plans.
 
     Raises:
-        ValueError: those plans were written for another encoder.
+        ValueError: the plans exist with another encoder, subset or content of this configuration: one name, one run.
     """
+    identifier = plans["plans_name"]
     path = preprocessed / f"{identifier}.json"
     if not path.is_file():
-        return {}
-    earlier = {
-        name: c
-        for name, c in json.loads(path.read_text())["configurations"].items()
-        if c.get("architecture", {}).get("network_class_name") == NETWORK
-    }
-    for name, configuration in earlier.items():
-        other = configuration["architecture"]["arch_kwargs"]["encoder_source"]["sha256"]
-        if other != sha256:
-            raise ValueError(
-                f"plans {identifier} already exist for another encoder ({name}: {other[:12]}…, now {sha256[:12]}…). "
-                f"Give the new ones a name: -o {identifier}_2"
-            )
-    return earlier
+        return
+    former = load_json(str(path))
+    added = {n: c for n, c in former["configurations"].items() if "field_of_view" in c}
+    mine = plans["configurations"][name]
+    different = [] if former.get("train_subset") == plans["train_subset"] else ["train_subset"]
+    different += [f"encoder of {n}" for n, c in added.items() if _encoder_hash(c) != _encoder_hash(mine)]
+    if name in added:
+        different += [key for key in mine if _without_path(added[name]).get(key) != _without_path(mine)[key]]
+    if different:
+        raise ValueError(
+            f"plans {identifier} exist already, with another {some(different)}. Give these another name "
+            f"(-o {identifier}_2), or remove {path} if nothing was trained with it"
+        )
+    plans["configurations"] = {**added, **plans["configurations"]}
+
+
+def _encoder_hash(configuration: dict[str, Any]) -> str | None:
+    arguments = configuration.get("architecture", {}).get("arch_kwargs", {})
+    return (arguments.get("encoder_source") or {}).get("sha256")
+
+
+def _without_path(configuration: dict[str, Any]) -> dict[str, Any]:
+    """A copy in which the encoder is known by its hash, wherever its file lies."""
+    copy = deepcopy(configuration)
+    source = copy.get("architecture", {}).get("arch_kwargs", {}).get("encoder_source") or {}
+    source.pop("file", None)
+    return copy
+
+
+def _is_preprocessed(data: Path) -> bool:
+    """Whether nnU-Net has preprocessed every case of the dataset into this folder."""
+    description = data.parent / "dataset.json"
+    if not description.is_file():
+        return data.is_dir()
+    return len(list(data.glob("*.pkl"))) >= load_json(str(description))["numTraining"]
 
 
 def _save(preprocessed: Path, plans: dict[str, Any]) -> Path:
     path = preprocessed / f"{plans['plans_name']}.json"
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(plans, indent=4))
-    temporary.replace(path)
+    with replaced_atomically(str(path)) as temporary:
+        save_json(plans, temporary, sort_keys=False)
     return path
 
 
@@ -221,7 +258,8 @@ def _summary(plans: dict[str, Any], words: list[str], name: str, trainer: str, p
             f"  trains on {subset['ratio']:.0%} of the training cases (seed {subset['seed']}, {subset['rule']})"
         )
     lines.append("next:")
+    dataset = int(plans["dataset_name"][len("Dataset") :][:3])  # nnUNetv2_preprocess takes nothing else
     if preprocess:
-        lines.append(f"  nnUNetv2_preprocess -d {plans['dataset_name']} -plans_name {identifier} -c {name}")
-    lines.append(f"  nnUNetv2_train {plans['dataset_name']} {name} 0 -tr {trainer} -p {identifier}")
+        lines.append(f"  nnUNetv2_preprocess -d {dataset} -plans_name {identifier} -c {name}")
+    lines.append(f"  nnUNetv2_train {dataset} {name} 0 -tr {trainer} -p {identifier}")
     return "\n".join(lines)

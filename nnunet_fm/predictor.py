@@ -12,6 +12,7 @@ from jaxtyping import Float
 from nnunetv2.inference import predict_from_raw_data as stock
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.utilities.helpers import empty_cache
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
@@ -87,8 +88,8 @@ class BatchedPredictor(nnUNetPredictor):
         logits /= weights.clamp_min(torch.finfo(torch.float32).tiny)
         self._fill_background(logits, skipped)
         if not torch.isfinite(logits).all():
-            raise RuntimeError(
-                "the network gave NaN or infinite logits; check the case for NaN voxels, or use --precision float32"
+            raise FloatingPointError(  # no RuntimeError: nnU-Net would take that for a lack of memory
+                f"the network gave NaN or infinite logits in {self.precision}; try --precision float32"
             )
         return logits
 
@@ -113,11 +114,23 @@ class BatchedPredictor(nnUNetPredictor):
         """Mean over the mirrored copies of the logits of each tile."""
         tiles = torch.stack([data[s] for s in batch]).to(self.device)
         mirrors = self._mirrors()
-        outputs = self.network(torch.cat([torch.flip(tiles, m) if m else tiles for m in mirrors]))
+        outputs = self._run(torch.cat([torch.flip(tiles, m) if m else tiles for m in mirrors]))
         mean = outputs[: len(batch)].float()
         for number, mirror in enumerate(mirrors[1:], start=1):
             mean += torch.flip(outputs[number * len(batch) : (number + 1) * len(batch)], mirror)
         return mean / len(mirrors)
+
+    def _run(self, x: Float[Tensor, "n c *patch"]) -> Float[Tensor, "n k *patch"]:
+        """The network on as many inputs at a time as the budget allows; a GPU out of memory halves the budget."""
+        size = max(1, self.pixels_per_batch // x[0, 0].numel())
+        try:
+            return torch.cat([self.network(part) for part in x.split(size)])
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            empty_cache(self.device)
+            self.pixels_per_batch //= 2
+            return self._run(x)
 
     def _fill_background(self, logits: Tensor, skipped: Tensor) -> None:
         """Skipped voxels become background: a high logit for it, or low ones for every region."""
@@ -171,7 +184,13 @@ def predict_command(words: list[str]) -> int:
                 skip_background=ours.skip_background,
                 **stock_arguments,
             )
-            print(f"precision {self.precision} ({self.precision_reason}); --precision float32 gives the stock result")
+
+        def initialize_from_trained_model_folder(self, *args: Any, **stock_arguments: Any) -> None:
+            super().initialize_from_trained_model_folder(*args, **stock_arguments)
+            if isinstance(_bare(self.network), FrozenEncoderNetwork):
+                print(f"precision {self.precision} ({self.precision_reason}); --precision float32 is stock's on CPUs")
+            else:
+                print("stock network: nnU-Net's own precision, tiles batched")
 
         def predict_from_files(self, images: Any, *args: Any, **stock_arguments: Any) -> Any:
             channels = len(self.dataset_json["channel_names"])

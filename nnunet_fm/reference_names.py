@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nnunet_fm.decoders.tokens import weight_from_convolution, weight_to_convolution
 from nnunet_fm.encoders.formats import from_dinov3, to_dinov3
+from nnunet_fm.messages import some
 from nnunet_fm.network import ENCODER
 
 FUSION, THEIR_FUSION = "fusion.", "to3."
@@ -18,7 +19,14 @@ STAGE, HEAD, THEIR_STAGE = "decoder.stages.", "decoder.head.", "up_projection.de
 
 
 def to_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of a `FrozenEncoderNetwork` (DINOv3 encoder, Primus decoder) in the release's names."""
+    """State dict of a `FrozenEncoderNetwork` (DINOv3 encoder, Primus decoder) in the release's names.
+
+    Raises:
+        ValueError: the network has parts that the release's has not (a light decoder).
+    """
+    foreign = [k for k in state if not k.startswith((FUSION, ENCODER, STAGE, HEAD))]
+    if foreign:
+        raise ValueError(f"{some(foreign)}: the release's network has no such parts; allowed: decoder primus")
     stages = 1 + max(int(k.split(".")[2]) for k in state if k.startswith(STAGE))
     converted = {k.replace(FUSION, THEIR_FUSION): v for k, v in state.items() if k.startswith(FUSION)}
     encoder = {k.removeprefix(ENCODER): v for k, v in state.items() if k.startswith(ENCODER)}

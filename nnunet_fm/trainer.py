@@ -1,5 +1,6 @@
 """The trainers' behaviour: the only module that overrides nnU-Net's trainer."""
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,6 +9,7 @@ from typing import Any, ClassVar, cast
 import torch
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
@@ -16,12 +18,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from nnunet_fm import device as devices
 from nnunet_fm.encoders import tensors_sha256
 from nnunet_fm.files import replaced_atomically
+from nnunet_fm.messages import some
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.optimisation import LinearDecay, Recipe, parameter_groups
 from nnunet_fm.predictor import BatchedPredictor
 from nnunet_fm.subsets import TrainSubset
 
 FINAL = "checkpoint_final.pth"
+THEN = "continue with --c"
 
 
 class SubsetMixin:
@@ -38,13 +42,18 @@ class SubsetMixin:
         return chosen, validation
 
 
-class RefuseEmptyContinueMixin:
-    """`--c` with nothing to continue is an error, where stock nnU-Net would start anew and overwrite."""
+class SafeContinueMixin:
+    """`--c` continues the run that the plans describe, or is an error.
+
+    Stock nnU-Net starts anew, and overwrites, where there is no checkpoint, and does not look at what began a run.
+    """
+
+    continued = False
 
     def on_train_start(self) -> None:
         """Check before any data is touched."""
         trainer = cast(nnUNetTrainer, self)
-        if trainer.logger.resume and not getattr(self, "continued", False):
+        if trainer.logger.resume and not self.continued:
             raise FileNotFoundError(
                 f"--c was given, but {trainer.output_folder} holds no checkpoint to continue from. "
                 "Leave --c out to start this training, or check -tr, -p, configuration and fold"
@@ -52,16 +61,40 @@ class RefuseEmptyContinueMixin:
         super().on_train_start()  # type: ignore[misc]
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """Remember that there was something to continue."""
+        """Refuse a checkpoint that other plans began: another encoder, other taps, another subset."""
+        trainer = cast(nnUNetTrainer, self)
+        checkpoint = filename_or_checkpoint
+        if isinstance(checkpoint, str):
+            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
+        began = run_identity(checkpoint["init_args"]["plans"], trainer.configuration_name)
+        now = run_identity(trainer.plans_manager.plans, trainer.configuration_name)
+        different = [key for key in sorted(began.keys() | now.keys()) if began.get(key) != now.get(key)]
+        if different:
+            raise ValueError(
+                f"the checkpoint in {trainer.output_folder} was trained with other plans than "
+                f"{trainer.plans_manager.plans_name} is now; different: {some(different)}. Restore the former plans, "
+                "or train anew under another plans name (nnunet-fm plan ... -o FM_other)"
+            )
+        del checkpoint
         super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
         self.continued = True
 
 
-class FrozenEncoderTrainer(SubsetMixin, RefuseEmptyContinueMixin, nnUNetTrainer):
+def run_identity(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
+    """What makes two runs of one name the same run: the resolved configuration and the subset, not the file's path."""
+    identity = copy.deepcopy(PlansManager(plans).get_configuration(configuration).configuration)
+    arguments = identity.pop("architecture")["arch_kwargs"]
+    source = arguments.pop("encoder_source", None) or {}
+    subset = TrainSubset.from_plans(plans).to_json()
+    return identity | {"network": arguments, "encoder": source.get("sha256"), "train_subset": subset}
+
+
+class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, nnUNetTrainer):
     """nnU-Net's trainer around a frozen encoder. Variants set `recipe` only."""
 
     recipe: ClassVar[Recipe] = Recipe()
     network: Any
+    encoder_gone: FileNotFoundError | None = None
 
     def initialize(self) -> None:
         """Apply the recipe, build the network as the plans say, then load the encoder and check who it is."""
@@ -77,7 +110,10 @@ class FrozenEncoderTrainer(SubsetMixin, RefuseEmptyContinueMixin, nnUNetTrainer)
     def configure_optimizers(self) -> tuple[Optimizer, LRScheduler]:
         """AdamW over what learns. nnU-Net calls this on the built network, before DDP: weights are loaded here."""
         network = self.bare_network
-        network.load_encoder()
+        try:
+            network.load_encoder()
+        except FileNotFoundError as error:  # a complete checkpoint can be validated without the file
+            self.encoder_gone = error
         if self.recipe.encoder_learning_rate is not None:
             network.unfreeze()
         self._prepare_device(network)
@@ -96,7 +132,8 @@ class FrozenEncoderTrainer(SubsetMixin, RefuseEmptyContinueMixin, nnUNetTrainer)
             self.grad_scaler = None  # bfloat16 has float32's range
         needed = devices.saved_bytes(network, tuple(self.configuration_manager.patch_size), self.batch_size)
         crosses = self.recipe.encoder_learning_rate is not None or network.schedule.learns(0)
-        checkpointing = crosses and needed > devices.free_memory(self.device) // 3
+        wanted = self.recipe.gradient_checkpointing
+        checkpointing = crosses and (needed > devices.free_memory(self.device) // 3 if wanted is None else wanted)
         network.use_kernels(gradient_checkpointing=checkpointing)
         self.print_to_log_file(
             f"precision {precision} ({reason}); gradient checkpointing {'on' if checkpointing else 'off'} "
@@ -130,6 +167,15 @@ class FrozenEncoderTrainer(SubsetMixin, RefuseEmptyContinueMixin, nnUNetTrainer)
             network = network._orig_mod
         return cast(FrozenEncoderNetwork, network)
 
+    def on_train_start(self) -> None:
+        """Assert that the encoder is the one that the plans name, also after --c or -pretrained_weights."""
+        if not self.was_initialized:
+            self.initialize()
+        if self.encoder_gone:
+            raise self.encoder_gone
+        self.assert_encoder_unchanged()
+        super().on_train_start()
+
     def on_train_epoch_start(self) -> None:
         """Fix the fusion when its schedule says so."""
         network = self.bare_network
@@ -157,7 +203,10 @@ class FrozenEncoderTrainer(SubsetMixin, RefuseEmptyContinueMixin, nnUNetTrainer)
             return
         found = tensors_sha256(network.encoder.state_dict())
         if found != network.encoder_source["sha256"]:
-            raise RuntimeError(f"the frozen encoder changed: {found} is not {network.encoder_source['sha256']}")
+            raise RuntimeError(
+                f"the frozen encoder is not the one that the plans name: tensor hash {found[:12]}…, "
+                f"not {network.encoder_source['sha256'][:12]}…; was -pretrained_weights given?"
+            )
 
     def save_checkpoint(self, filename: str) -> None:
         """Write beside the target and move it into place, so that a full disk or a kill spares the previous one."""
@@ -167,26 +216,8 @@ class FrozenEncoderTrainer(SubsetMixin, RefuseEmptyContinueMixin, nnUNetTrainer)
         final = os.path.basename(filename) == FINAL
         slim = self.bare_network.frozen and (not final or self.recipe.slim_final)
         encoder_left_out = self.bare_network.slim_state_dict() if slim else nullcontext()
-        with replaced_atomically(filename) as temporary, encoder_left_out:
+        with replaced_atomically(filename, THEN) as temporary, encoder_left_out:
             super().save_checkpoint(temporary)
-
-    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """Refuse to continue a run that another encoder began."""
-        if not self.was_initialized:
-            self.initialize()
-        checkpoint = filename_or_checkpoint
-        if isinstance(checkpoint, str):
-            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
-        began = _encoder_hash(checkpoint["init_args"]["plans"], self.configuration_name)
-        current = (self.bare_network.encoder_source or {}).get("sha256")
-        if began != current:
-            raise ValueError(
-                f"the checkpoint in {self.output_folder} was trained with encoder {str(began)[:12]}…, the plans "
-                f"{self.plans_manager.plans_name} now name {str(current)[:12]}…. Continue with the former plans, or "
-                "train anew under another plans name (`nnunet-fm plan -o FM_other`)"
-            )
-        del checkpoint
-        super().load_checkpoint(filename_or_checkpoint)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """nnU-Net's validation with slices and mirrors batched."""
@@ -194,7 +225,7 @@ class FrozenEncoderTrainer(SubsetMixin, RefuseEmptyContinueMixin, nnUNetTrainer)
             super().perform_actual_validation(save_probabilities)
 
 
-class SubsetTrainer(SubsetMixin, RefuseEmptyContinueMixin, nnUNetTrainer):
+class SubsetTrainer(SubsetMixin, SafeContinueMixin, nnUNetTrainer):
     """Stock nnU-Net on the plans' part of the training split: the baseline of a data-ratio sweep."""
 
     schedule: ClassVar[tuple[int, int, int] | None] = None
@@ -210,7 +241,7 @@ class SubsetTrainer(SubsetMixin, RefuseEmptyContinueMixin, nnUNetTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)
             return
-        with replaced_atomically(filename) as temporary:
+        with replaced_atomically(filename, THEN) as temporary:
             super().save_checkpoint(temporary)
 
 
@@ -223,8 +254,3 @@ def _predictor_replaced() -> Iterator[None]:
         yield
     finally:
         stock.nnUNetPredictor = original
-
-
-def _encoder_hash(plans: dict[str, Any], configuration: str) -> str | None:
-    architecture = plans["configurations"][configuration].get("architecture", {})
-    return (architecture.get("arch_kwargs", {}).get("encoder_source") or {}).get("sha256")

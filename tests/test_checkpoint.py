@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 from test_encoders import randomised
 from torch import Tensor
 
-from nnunet_fm.encoders import CheckpointError, load_encoder
-from nnunet_fm.encoders.formats import to_dinov3
+from nnunet_fm.encoders import CARDS, CheckpointError, build_encoder, load_encoder
+from nnunet_fm.encoders.formats import Converted, to_dinov3
+from nnunet_fm.encoders.identify import identify
 from nnunet_fm.encoders.report import describe, fingerprint
 
 State = dict[str, Tensor]
@@ -206,15 +207,42 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "card"),
+    ("name", "containers", "card"),
     [
-        ("weights.pth", braindino, "dinov3_test16.trained"),
-        ("weights.pth", dict, "dinov3_test16.trained"),  # periods stored in bfloat16
+        ("dinov3_vitb16_pretrain_lvd1689m-73cec8be.pth", [], "dinov3_vitb16.lvd1689m"),
+        ("dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth", [], "dinov3_vitl16.lvd1689m"),
+        ("dinov3_vitl16_pretrain_sat493m-eadcf0ff.pth", [], "dinov3_vitl16.sat493m"),
+        ("braindino.pth", ["teacher"], "braindino_vitb16.mri6m"),
+        ("meddinov3_vitb16.pth", [], "meddinov3_vitb16.ct3m"),
+        ("my_dinov3_brain.pth", ["teacher"], "dinov3_vitb16.trained"),
+        ("checkpoint.pth", ["teacher"], "dinov3_vitb16.trained"),
+        ("dinov2_vits14_reg4_pretrain.pth", [], "dinov2_vits14_reg4.lvd142m"),
     ],
 )
-def test_the_card_is_found_from_the_file(name: str, content: object, card: str, tmp_path: Path) -> None:
-    torch.save(content(official()), tmp_path / name)
-    assert load_encoder(tmp_path / name)[1].card == card
+def test_the_card_is_found_from_the_file(name: str, containers: list[str], card: str) -> None:
+    with torch.device("meta"):
+        tensors = build_encoder(CARDS[card].architecture).state_dict()
+    assert identify(Path(name), Converted(tensors), containers)[0].name == card
+
+
+def test_numerics_are_never_guessed() -> None:
+    with torch.device("meta"):
+        tensors = build_encoder("dinov3_vitb16").state_dict()
+    with pytest.raises(CheckpointError, match=r"share, with different numerics.*--card NAME to plan"):
+        identify(Path("model.pth"), Converted(tensors), [])
+
+
+def test_what_comes_beside_the_encoder_is_listed(tmp_path: Path) -> None:
+    content = braindino(official()) | {"iteration": torch.tensor(3)}
+    content["teacher"]["backbone.local_cls_norm.weight"] = torch.ones(32)
+    torch.save(content, tmp_path / "file.pth")
+    dropped = load_encoder(tmp_path / "file.pth")[1].dropped
+    assert dropped["local_cls_norm.weight"] == "norm of local crops, used in pretraining only"
+    assert dropped["dino_head.mlp.0.weight"] == "pretraining head"
+    state = {f"vit.{k}": v for k, v in [("x", torch.ones(1))]} | {"dino_head.x": torch.ones(1)}
+    torch.save({**randomised("timm/vit_tiny_patch16_224").state_dict(), **state}, tmp_path / "t.pth")
+    with pytest.raises(CheckpointError, match=r"2 tensors unexpected: .*dino_head\.x"):  # this card lists no heads
+        load_encoder(tmp_path / "t.pth", "timm/vit_tiny_patch16_224")
 
 
 def test_a_damaged_file_is_compared_with_its_own_kind(tmp_path: Path) -> None:

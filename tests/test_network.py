@@ -141,6 +141,8 @@ def test_reference_names_go_both_ways() -> None:
     back = from_reference(reference)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[k], state[k]) for k in state)
+    with pytest.raises(ValueError, match="allowed: decoder primus"):
+        to_reference(small(decoder="light").state_dict())
     with pytest.raises(ValueError, match="allowed: to3"):
         from_reference({"seg_head.weight": torch.ones(1)})
 
@@ -154,6 +156,17 @@ def test_the_bfloat16_copy_computes_what_autocast_computes() -> None:
     assert all(torch.equal(a, b) for a, b in zip(fast, plain, strict=True))
     assert all(p.dtype == torch.float32 for p in network.parameters())
     assert network(x).dtype == torch.float32
+
+
+def test_float32_is_float32_whatever_the_caller_does() -> None:
+    network, x = small().eval(), torch.randn(1, 4, 32, 32)
+    network.use_precision("float32")
+    with torch.no_grad():
+        plain = network(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(network(x), plain)
+            network.use_precision(None)
+            assert not torch.equal(network(x), plain)  # none chosen: the caller's
 
 
 def test_the_bfloat16_copy_follows_the_weights() -> None:
@@ -254,6 +267,23 @@ class OwnEncoder(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         return self.convolution(x).mean((2, 3))
+
+
+class Volume(OwnEncoder):
+    """Not for a 2-D network."""
+
+    def __init__(self, taps: Any = None) -> None:
+        from nnunet_fm.encoders import InputSpec
+
+        super().__init__()
+        self.input_spec = InputSpec(3, 8, (64, 64, 64))
+
+
+def test_encoders_that_cannot_be_decoded_are_refused() -> None:
+    with pytest.raises(ValueError, match="3-D.*allowed here: 2-D tokens"):
+        FrozenEncoderNetwork(3, 2, "test_network.Volume")
+    with pytest.raises(ValueError, match="lacks kind"):
+        FrozenEncoderNetwork(3, 2, "torch.nn.Identity")
 
 
 def test_an_encoder_of_ones_own_is_named_by_its_path() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_checkpoint import braindino, official
 
+from nnunet_fm.encoders.registry import parse_options
 from nnunet_fm.geometry import check_patch
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.planning import PlanRequest, presets, write_plans
@@ -76,16 +77,18 @@ def test_field_of_view(folder: Path) -> None:
     configuration = fit["configurations"]["2d_fm128x96"]
     factor = max(240 / 128, 200 / 96)
     assert configuration["spacing"] == pytest.approx([factor, factor])
-    assert configuration["data_identifier"] == "nnUNetPlans_2d_fit128x96"
-    assert "nnUNetv2_preprocess -d Dataset008_X -plans_name FM_dinov3_test16_random -c 2d_fm128x96" in words
+    assert configuration["data_identifier"] == "nnUNetPlans_2d_fit128x96_2.083mm"
+    assert "nnUNetv2_preprocess -d 8 -plans_name FM_dinov3_test16_random -c 2d_fm128x96" in words
     assert configuration["batch_size"] == round(40 * 192 * 160 / (128 * 96))
 
 
 def test_ratio_and_subset_are_in_the_plans_and_their_name(folder: Path) -> None:
     plans, words = written(folder, encoder="dinov3_test16", subset=TrainSubset(0.1, 7))
-    assert plans["plans_name"] == "FM_dinov3_test16_random_r010"
+    assert plans["plans_name"] == "FM_dinov3_test16_random_r010_s7"
     assert plans["train_subset"] == {"ratio": 0.1, "seed": 7, "rule": "nested"}
     assert "10% of the training cases" in words
+    other, _ = written(folder, encoder="dinov3_test16", subset=TrainSubset(0.125, rule="reference"))
+    assert other["plans_name"] == "FM_dinov3_test16_random_r012p50_reference"
     stock, words = written(folder, encoder="none", subset=TrainSubset(0.4))
     assert stock["plans_name"] == "FM_none_r040"
     assert set(stock["configurations"]) == {"2d", "3d_fullres"}
@@ -96,7 +99,7 @@ def test_the_stock_architecture_at_another_patch(folder: Path) -> None:
     plans, words = written(folder, encoder="none", patch=(128,), fov="fit", batch_size=4)
     configuration = plans["configurations"]["2d_stock128"]
     assert configuration["batch_size"] == 4
-    assert configuration["data_identifier"] == "nnUNetPlans_2d_fit128"
+    assert configuration["data_identifier"] == "nnUNetPlans_2d_fit128_1.875mm"
     assert "architecture" not in configuration
     assert "2d_stock128 0 -tr SubsetTrainer -p FM_none" in words
     with pytest.raises(ValueError, match="multiples of 8"):
@@ -107,10 +110,51 @@ def test_configurations_of_one_encoder_gather_in_one_file(folder: Path) -> None:
     written(folder, encoder="dinov3_test16", patch=(64,))
     plans, _ = written(folder, encoder="dinov3_test16", patch=(128,))
     assert {"2d_fm64", "2d_fm128"} <= set(plans["configurations"])
+    again, _ = written(folder, encoder="dinov3_test16", patch=(128,))
+    assert again == plans
     with pytest.raises(ValueError, match="another encoder.*-o FM_dinov3_test16_random_2"):
         written(folder, encoder="dinov3_test16", patch=(128,), seed=1)
     other, _ = written(folder, encoder="dinov3_test16", patch=(128,), seed=1, output="FM_other")
     assert other["plans_name"] == "FM_other"
+
+
+@pytest.mark.parametrize(
+    ("other", "different"),
+    [
+        ({"taps": (0, 1)}, "architecture"),
+        ({"fov": "fit"}, "field_of_view"),
+        ({"fusion": "fixed"}, "architecture"),
+        ({"batch_size": 3}, "batch_size"),
+        ({"subset": TrainSubset(0.5)}, "train_subset"),
+    ],
+)
+def test_one_name_means_one_run(other: dict, different: str, folder: Path) -> None:
+    written(folder, encoder="dinov3_test16", patch=(128,), fov="native", output="FM_x")
+    before = (folder / "FM_x.json").read_text()
+    with pytest.raises(ValueError, match=f"exist already, with another.*{different}"):
+        written(folder, **({"encoder": "dinov3_test16", "patch": (128,), "fov": "native", "output": "FM_x"} | other))
+    assert (folder / "FM_x.json").read_text() == before
+
+
+def test_stock_configurations_gather_too_and_ignore_nothing(folder: Path) -> None:
+    written(folder, encoder="none", patch=(128,))
+    plans, _ = written(folder, encoder="none", patch=(64,))
+    assert {"2d", "2d_stock128", "2d_stock64"} <= set(plans["configurations"])
+    for ignored in ({"taps": (1,)}, {"fusion": "fixed"}, {"decoder": "light"}, {"card": "x"}, {"seed": 3}):
+        with pytest.raises(ValueError, match="no meaning with --encoder none"):
+            written(folder, encoder="none", **ignored)
+    with pytest.raises(ValueError, match="--card x is for a weight file"):
+        written(folder, encoder="dinov3_test16", card="x")
+
+
+def test_options_reach_the_encoder(folder: Path) -> None:
+    plans, _ = written(folder, encoder="dinov3_test16", options=parse_options(["qkv_bias=true", "norm_eps=1e-6"]))
+    arguments = plans["configurations"]["2d_fm256"]["architecture"]["arch_kwargs"]
+    assert arguments["encoder_options"] == {"qkv_bias": True, "norm_eps": 1e-6}
+    with pytest.raises(ValueError, match="colour"):
+        written(folder, encoder="dinov3_test16", options={"colour": "red"})
+    with pytest.raises(ValueError, match="KEY=VALUE"):
+        parse_options(["qkv_bias"])
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,30 @@ def test_any_batch_size_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         results.append(made.predict_sliding_window_return_logits(data))
     torch.testing.assert_close(results[0], results[1])
     torch.testing.assert_close(results[0], results[2])
-    assert calls == [4] * 6 + [4] * 6 + [24]  # four mirrored copies; then everything at once
+    assert calls == [1] * 24 + [4] * 6 + [24]  # one at a time; four mirrored copies; everything at once
+
+
+def test_a_full_gpu_halves_the_batch() -> None:
+    data, calls = torch.randn(4, 4, 32, 32), []
+    exact = predictor(BatchedPredictor, precision="float32").predict_sliding_window_return_logits(data)
+
+    def limited(_: Any, given: tuple) -> None:
+        calls.append(len(given[0]))
+        if len(given[0]) > 5:
+            raise torch.OutOfMemoryError
+
+    made = predictor(BatchedPredictor, precision="float32")
+    made.network.register_forward_pre_hook(limited)
+    torch.testing.assert_close(made.predict_sliding_window_return_logits(data), exact)
+    assert calls[:3] == [16, 16, 16] or max(calls[2:]) <= 16
+    assert max(calls[-2:]) <= 5
+
+
+def test_logits_that_are_not_finite_are_an_error() -> None:
+    made = predictor(BatchedPredictor, precision="float32")
+    made.network.decoder.head.bias.data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="NaN or infinite logits in float32"):
+        made.predict_sliding_window_return_logits(torch.randn(4, 2, 32, 32))
 
 
 def test_bfloat16_agrees() -> None:

@@ -225,6 +225,9 @@ def test_exported_models_predict_without_the_variable(
     assert all((ours[n] == stock).all() for n, stock in labels_in(stock_prediction).items())
     run("nnunet-fm", "predict", *predict_words(images, tmp_path / "q", "-m", out, "-f", 0))
     assert "not empty" in run("nnunet-fm", "export", trained, out, expect=2).stdout
+    run("nnunet-fm", "export", trained, tmp_path / "best", "-chk", "checkpoint_best.pth")  # slim: completed
+    best = torch.load(tmp_path / "best" / "fold_0" / "checkpoint_final.pth", weights_only=False)["network_weights"]
+    assert all(torch.equal(best[k], v) for k, v in content["network_weights"].items() if k.startswith("encoder."))
     assert "no trained model folder" in run("nnunet-fm", "export", tmp_path, tmp_path / "x", expect=2).stdout
 
 
@@ -256,6 +259,15 @@ def test_continuing_nothing_is_an_error(planned: Path, run: Run, nnunet: dict[st
     assert not list(Path(nnunet["nnUNet_results"]).rglob("fold_2/*.pth"))
 
 
+def test_a_finished_run_is_validated_without_its_encoder_file(trained: Path, run: Run, encoder_file: Path) -> None:
+    encoder_file.rename(encoder_file.with_suffix(".moved"))
+    try:
+        assert "Mean Validation Dice" in run(*train_words(TRAINER), "--val").stdout
+        assert "has gone" in run(*train_words(TRAINER, fold=3), expect=1).stdout
+    finally:
+        encoder_file.with_suffix(".moved").rename(encoder_file)
+
+
 def test_a_changed_encoder_file_is_noticed(trained: Path, run: Run, encoder_file: Path) -> None:
     original = encoder_file.read_bytes()
     changed = official()
@@ -269,15 +281,27 @@ def test_a_changed_encoder_file_is_noticed(trained: Path, run: Run, encoder_file
         encoder_file.write_bytes(original)
 
 
-def test_plans_rewritten_for_another_encoder_are_noticed(trained: Path, planned: Path, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("words", "different"),
+    [
+        (["--encoder", "dinov3_test16"], "encoder"),
+        (["--encoder", "FILE", "--taps", "0,1,2"], "network"),
+        (["--encoder", "FILE", "--train-ratio", 0.5], "train_subset"),
+    ],
+)
+def test_plans_rewritten_for_another_run_are_noticed(
+    words: list, different: str, trained: Path, planned: Path, run: Run, encoder_file: Path
+) -> None:
     plans_file = planned / f"{PLANS}.json"
     original = plans_file.read_text()
-    run("nnunet-fm", "plan", "-d", 7, "--encoder", "dinov3_test16", "--patch", 48, "-o", "FM_swapped")
-    swapped = json.loads((planned / "FM_swapped.json").read_text()) | {"plans_name": PLANS}
+    words = [encoder_file if w == "FILE" else w for w in words]
+    run("nnunet-fm", "plan", "-d", 7, *words, "--patch", 48, "--batch-size", 2, "-o", f"FM_{different}")
+    swapped = json.loads((planned / f"FM_{different}.json").read_text()) | {"plans_name": PLANS}
     plans_file.write_text(json.dumps(swapped))
     try:
         said = run(*train_words(TRAINER), "--c", expect=1).stdout
-        assert "was trained with encoder" in said
+        assert "was trained with other plans" in said
+        assert f"different: {different}" in said
     finally:
         plans_file.write_text(original)
 

@@ -40,7 +40,7 @@ class FrozenDinoTrainerTest(trainer.FrozenEncoderTrainer):
 
 
 class FineTunedDinoTrainer(trainer.FrozenEncoderTrainer):
-    """Ablation: the encoder learns at a tenth of the decoder's rate, as in the released code."""
+    """Ablation: the encoder learns too, at a tenth of the decoder's rate (the rates of the released code)."""
 
     recipe = Recipe(encoder_learning_rate=3e-5)
 

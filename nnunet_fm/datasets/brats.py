@@ -100,7 +100,9 @@ def convert_brats(
     if taken:
         raise FileExistsError(f"dataset {dataset_id} exists already ({some(taken)}); choose another id, or remove it")
     cases = find_cases(source)
-    result = Conversion(raw / f"Dataset{dataset_id:03d}_{name}")
+    final = raw / f"Dataset{dataset_id:03d}_{name}"
+    result = Conversion(raw / f".converting_{final.name}")  # moved into place when done: no half dataset is left
+    shutil.rmtree(result.folder, ignore_errors=True)
     for folder in ("imagesTr", "labelsTr", "imagesTs"):
         (result.folder / folder).mkdir(parents=True)
     seen: set[str] = set()
@@ -120,7 +122,9 @@ def convert_brats(
         shutil.rmtree(result.folder)
         reasons = some([f"{k}: {v}" for k, v in result.skipped.items()], 3)
         raise ValueError(f"none of the {len(cases)} cases below {source} could be converted ({reasons})")
-    _write_description(result)
+    _write_description(result, final.name)
+    result.folder.rename(final)
+    result.folder = final
     return result
 
 
@@ -175,14 +179,14 @@ def _place(source: Path, target: Path, copy: bool) -> None:
             shutil.copyfile(source, target)
 
 
-def _write_description(result: Conversion) -> None:
+def _write_description(result: Conversion, name: str) -> None:
     description = {
         "channel_names": {str(i): c for i, c in enumerate(CHANNELS)},
         "labels": LABELS,
         "regions_class_order": REGIONS_CLASS_ORDER,
         "numTraining": len(result.training),
         "file_ending": ".nii.gz",
-        "name": result.folder.name,
+        "name": name,
     }
     (result.folder / "dataset.json").write_text(json.dumps(description, indent=2))
     lines: Iterable[str] = (f"{case},{reason}" for case, reason in result.skipped.items())

@@ -154,7 +154,8 @@ def get_card(name: str) -> WeightCard:
     if name in CARDS:
         return CARDS[name]
     if name in ARCHITECTURES or name.startswith("timm/") or own_class(name):
-        return WeightCard(name=name, architecture=name, licence="as its author says", source="")
+        ignored = _HEADS if name.startswith("dinov3_") else ()
+        return WeightCard(name=name, architecture=name, licence="as its author says", source="", ignored=ignored)
     tagged = [c for c in CARDS.values() if c.name.split(".")[0] == name]
     if len(tagged) == 1:
         return tagged[0]

@@ -42,19 +42,27 @@ def load_encoder(path: str | Path, card: str | None = None, **build: Any) -> tup
             f"{path.name}: keys such as {some(sorted(state))} are in no known format. "
             f"Allowed: {', '.join(formats.FORMATS)}, below any of the prefixes {', '.join(PREFIXES)}"
         )
-    outside = {k: v for k, v in state.items() if _is_head(k)}
-    inside = {k: v for k, v in state.items() if k not in outside}
+    heads = {k for k in state if known != OWN_FORMAT and _is_head(k)}
+    inside = {k: v for k, v in state.items() if k not in heads}
     converted = formats.Converted(inside) if known == OWN_FORMAT else formats.FORMATS[known][1](inside)
     chosen, reason = (get_card(card), "named") if card else identify(path, converted, containers)
+    for key in heads:
+        if any(re.fullmatch(pattern, key) for pattern in chosen.ignored):
+            converted.dropped[key] = "pretraining head"
+        else:
+            converted.tensors[key] = state[key]
     options = {k: v for k, v in {**chosen.options, **build}.items() if k != "taps"}
     if "q_bias" in "".join(converted.tensors) and chosen.architecture.startswith("dinov3"):
         _drop_zero_bias(converted, options)
     encoder = build_encoder(chosen.architecture, build.get("taps"), **options)
     _check(path.name, cast(nn.Module, encoder), converted, chosen)
     missing = _fill(cast(nn.Module, encoder), converted)
+    found = file_sha256(path)
+    if chosen.sha256 not in (None, found):
+        raise CheckpointError(f"{path.name} is not the published {chosen.name}: SHA-256 {found}, not {chosen.sha256}")
     return encoder, LoadReport(
         file=str(path.absolute()),
-        file_sha256=file_sha256(path),
+        file_sha256=found,
         card=chosen.name,
         architecture=chosen.architecture,
         options=options,
@@ -63,7 +71,7 @@ def load_encoder(path: str | Path, card: str | None = None, **build: Any) -> tup
         format=known,
         matched=len(converted.tensors),
         parameters=sum(p.numel() for p in cast(nn.Module, encoder).parameters()),
-        dropped={**converted.dropped, **dict.fromkeys(outside, "pretraining head")},
+        dropped=converted.dropped,
         missing=missing,
         sha256=tensors_sha256(cast(nn.Module, encoder).state_dict()),
         chosen_because=reason,
@@ -79,6 +87,7 @@ def _own_names(card: str | None, build: dict[str, Any]) -> frozenset[str]:
 
 
 def _is_head(key: str) -> bool:
+    """Whether some card knows the key as something beside the encoder; it is not looked at to find the card."""
     patterns = {p for c in CARDS.values() for p in c.ignored if p != "mask_token"}
     return any(re.fullmatch(p, key) for p in patterns)
 

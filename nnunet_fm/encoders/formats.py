@@ -53,6 +53,8 @@ def from_dinov3(state: Mapping[str, Tensor]) -> Converted:
         if key == "rope_embed.periods":
             result.dropped[key] = f"recomputed; stored as {str(value.dtype).removeprefix('torch.')}"
             result.notes["rope_periods"] = _periods_precision(value)
+        elif key.startswith("local_cls_norm."):
+            result.dropped[key] = "norm of local crops, used in pretraining only"
         elif key in masks:
             result.dropped[key] = "applied to the bias"
         elif key.endswith("attn.qkv.bias"):

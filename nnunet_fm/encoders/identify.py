@@ -1,5 +1,6 @@
 """Which weight card a file belongs to, told from its shapes, its name and how it was written."""
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -17,10 +18,10 @@ MOST_DIFFERENT = 0.2  # share of tensors that may differ for a file still to be 
 
 
 def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[WeightCard, str]:
-    """Choose the card of a file by its shapes, then by its name, its container and its rotary precision.
+    """Choose the card of a file by its shapes, then by the words of its name, then by its container.
 
     Raises:
-        CheckpointError: no architecture comes near; the closest one is named.
+        CheckpointError: no architecture comes near (the closest one is named), or cards of other numerics fit as well.
     """
     nearest, difference = closest(converted.tensors)
     if difference > MOST_DIFFERENT * len(_shapes(nearest.architecture)):
@@ -30,14 +31,26 @@ def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[W
             "or timm/NAME): --encoder NAME to verify, --card NAME to plan"
         )
     fitting = [c for c in CARDS.values() if c.architecture == nearest.architecture]
-    named = [c for c in fitting if c.name.split("_")[0] in path.stem.lower() and not c.name.endswith(".trained")]
-    if len(named) == 1:
-        return named[0], "shapes and file name"
-    trained = [c for c in fitting if c.name.endswith(".trained")]
-    if trained and (containers or converted.notes.get("rope_periods") == "stored bfloat16"):
-        return trained[0], "shapes, and the container or rotary periods of the training code"
-    rest = named or [c for c in fitting if not c.ignored] or fitting
-    return rest[0], "shapes"
+    words = set(re.split(r"[^a-z0-9]+", path.stem.lower()))
+    for reason, chosen in (
+        ("shapes and the weights' name in the file name", [c for c in fitting if c.name.split(".")[1] in words]),
+        (
+            "shapes and the family's name in the file name",
+            [c for c in fitting if c.name.split("_")[0] in words - {"dinov3"}],
+        ),
+        (
+            "shapes, and the container that the DINOv3 training code writes",
+            [c for c in fitting if c.name.endswith(".trained") and containers],
+        ),
+        ("shapes", fitting),
+    ):
+        if len(chosen) == 1 or (chosen and all(c.options == chosen[0].options for c in chosen)):
+            return chosen[0], reason
+    names = " or ".join(c.name for c in fitting)
+    raise CheckpointError(
+        f"{path.name} holds the tensors of {nearest.architecture}, which {names} share, with different numerics "
+        "(LayerNorm epsilon, rotary precision). Say which it is: --encoder NAME to verify, --card NAME to plan"
+    )
 
 
 def closest(tensors: Mapping[str, Tensor]) -> tuple[WeightCard, int]:

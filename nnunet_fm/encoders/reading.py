@@ -61,8 +61,10 @@ def unwrap(content: Any, own: frozenset[str] = frozenset()) -> tuple[dict[str, T
         own: names of a user's own encoder, recognised beside the known formats.
     """
     containers: list[str] = []
-    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
+    while isinstance(content, Mapping):
         name = next((c for c in CONTAINERS if isinstance(content.get(c), Mapping)), None)
+        if name is None and any(isinstance(v, Tensor) for v in content.values()):
+            break
         if name is None:
             raise CheckpointError(
                 f"no tensors found; the file's keys are {some(list(map(str, content)))}. "

@@ -1,5 +1,6 @@
 """The table of architectures: a name and the constructor that builds it, with random weights."""
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pydoc import locate
@@ -15,6 +16,7 @@ from nnunet_fm.messages import unknown
 
 Builder = Callable[..., nn.Module]
 TIMM_PREFIX = "timm/"
+CONTRACT = ("kind", "input_spec", "in_channels", "feature_info", "features", "embed")
 
 ARCHITECTURES: dict[str, Builder] = {}
 
@@ -48,7 +50,14 @@ def build_encoder(architecture: str, taps: Sequence[int] | None = None, **option
     if builder is None:
         hint = "Any timm ViT: timm/NAME. A class of yours: its importable dotted path."
         raise ValueError(unknown("encoder architecture", architecture, ARCHITECTURES, hint))
-    return cast(Encoder, builder(taps=taps, **options))
+    try:
+        built = builder(taps=taps, **options)
+    except TypeError as error:
+        raise ValueError(f"{architecture} does not take these options {options}: {error}") from error
+    missing = [name for name in CONTRACT if not hasattr(built, name)]
+    if missing:
+        raise ValueError(f"encoder {architecture} lacks {', '.join(missing)}; see nnunet_fm.encoders.Encoder")
+    return cast(Encoder, built)
 
 
 def own_class(architecture: str) -> Builder | None:
@@ -59,12 +68,30 @@ def own_class(architecture: str) -> Builder | None:
     return cast(Builder, found) if isinstance(found, type) and issubclass(found, nn.Module) else None
 
 
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Options typed as `key=value`: numbers, true and false are read as such.
+
+    Raises:
+        ValueError: no `=`.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"option {pair!r}; allowed: KEY=VALUE, e.g. qkv_bias=true or norm_eps=1e-6")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options
+
+
 def random_state(architecture: str, seed: int, **options: Any) -> dict[str, Tensor]:
     """State dict of the architecture's own random initialisation, a function of `seed` alone.
 
     The global random generator is left as it was.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         encoder = cast(nn.Module, build_encoder(architecture, **options))
     return encoder.state_dict()

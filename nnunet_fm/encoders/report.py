@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from nnunet_fm.messages import some
 
 @dataclass
 class LoadReport:
-    """What the loader did: shown by `nnunet-fm encoders verify`, kept in the plans."""
+    """What the loader did: shown by `nnunet-fm encoders verify` and `nnunet-fm plan`."""
 
     file: str
     file_sha256: str
@@ -33,10 +33,6 @@ class LoadReport:
     sha256: str = ""
     chosen_because: str = ""
     notes: dict[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self)
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:

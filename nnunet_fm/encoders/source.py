@@ -15,14 +15,15 @@ DEFAULT_SEED = 0
 
 
 def describe_source(
-    given: str, card: str | None = None, seed: int = DEFAULT_SEED
+    given: str, card: str | None = None, seed: int | None = None, options: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], LoadReport | None]:
     """Resolve what a user typed after `--encoder` into the network arguments that name it.
 
     Args:
         given: path of a weight file, or the name of an architecture for random weights.
         card: weight card of the file; found from the file if None.
-        seed: of the random weights.
+        seed: of random weights; 0 if None. A file has none.
+        options: in the place of the card's, e.g. `{"qkv_bias": True}`.
 
     Returns:
         `encoder`, `encoder_options` and `encoder_source` for `FrozenEncoderNetwork`, and the loader's report (None for
@@ -32,19 +33,24 @@ def describe_source(
         FileNotFoundError, CheckpointError, ValueError: as `load_encoder`.
     """
     if _is_path(given):
-        _, report = load_encoder(given, card)
+        if seed is not None:
+            raise ValueError(f"a seed was given, but {given} is a weight file; leave --seed out")
+        _, report = load_encoder(given, card, **(options or {}))
         source: dict[str, Any] = {"file": report.file, "card": report.card, "sha256": report.sha256}
         named = {"encoder": report.architecture, "encoder_options": report.options, "encoder_source": source}
         return named, report
-    found = get_card(given)
+    if card is not None:
+        raise ValueError(f"--card {card} is for a weight file, and {given} is none; leave it out")
+    found, seed = get_card(given), DEFAULT_SEED if seed is None else seed
+    options = {**found.options, **(options or {})}
     if found.source:
         raise ValueError(
             f"{given} names published weights, which nnunet-fm does not ship: {found.source} ({found.licence}). "
             f"Give the file: --encoder FILE --card {found.name}. For random weights: --encoder {found.architecture}"
         )
-    state = random_state(found.architecture, seed, **found.options)
+    state = random_state(found.architecture, seed, **options)
     source = {"seed": seed, "card": found.name, "sha256": tensors_sha256(state)}
-    return {"encoder": found.architecture, "encoder_options": dict(found.options), "encoder_source": source}, None
+    return {"encoder": found.architecture, "encoder_options": options, "encoder_source": source}, None
 
 
 def _is_path(given: str) -> bool:
