@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/nnunet-fm demo -o demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -141,7 +141,7 @@ def _run(words: list[str]) -> int:
 
 def _predict(words: list[str]) -> int:
     check_trainer(["nnunet-fm", *words])
-    from nnunet_fm.predictor import predict_command
+    from nnunet_fm.predict_command import predict_command
 
     folders.activate()
     return predict_command(words)

@@ -1,11 +1,13 @@
 """Files that matter are written beside their target and moved into place."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-WRITER = "PytorchStreamWriter"  # torch.save says RuntimeError where the disk is full
+# torch.save says RuntimeError where the disk is full, in one of these words
+WRITER = re.compile("PytorchStreamWriter|inline_container|iostream")
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def replaced_atomically(filename: str, then: str = "type the command again") -> 
         os.replace(temporary, target)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError) and WRITER not in str(error):
+        if not isinstance(error, OSError) and not WRITER.search(str(error)):
             raise
         survived = f"the previous {target.name} is intact" if target.exists() else "there was none before"
         raise OSError(f"could not write {target} ({error}); {survived}. Free disk space, then {then}") from error

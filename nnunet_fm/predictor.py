@@ -1,15 +1,11 @@
 """nnU-Net's predictor with slices and mirrored copies batched. Same logits, one network call for many tiles."""
 
-import argparse
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from nnunetv2.inference import predict_from_raw_data as stock
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.helpers import empty_cache
@@ -19,7 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from nnunet_fm import device as devices
-from nnunet_fm.datasets.checks import check_input_folder
 from nnunet_fm.network import FrozenEncoderNetwork, Precision
 
 Slicer = tuple[slice | int, ...]
@@ -59,7 +54,7 @@ class BatchedPredictor(nnUNetPredictor):
         """Logits of one preprocessed case, in this predictor's precision."""
         if not torch.isfinite(input_image).all():
             raise ValueError("the preprocessed case holds NaN or infinite voxels; repair the image and predict again")
-        network = _bare(self.network)
+        network = bare_network(self.network)
         if network is not self._prepared and isinstance(network, FrozenEncoderNetwork):
             devices.prepare(network, self.device, self.precision)
             self._prepared = network
@@ -146,62 +141,10 @@ def _is_constant(tile: Tensor) -> bool:
     return bool((flat == flat[:, :1]).all())
 
 
-def _bare(network: nn.Module) -> nn.Module:
+def bare_network(network: nn.Module) -> nn.Module:
+    """The network without DDP's and torch.compile's wrappers."""
     if isinstance(network, DistributedDataParallel):
         network = network.module
     if isinstance(network, OptimizedModule):
         network = network._orig_mod
     return network
-
-
-def predict_command(words: list[str]) -> int:
-    """`nnunet-fm predict`: nnU-Net's own command line with this predictor and three flags more.
-
-    Args:
-        words: the flags of `nnUNetv2_predict`, or of `nnUNetv2_predict_from_modelfolder` where `-m` is among them.
-    """
-    parser = argparse.ArgumentParser(
-        prog="nnunet-fm predict",
-        add_help=False,
-        allow_abbrev=False,
-        description="All flags of nnUNetv2_predict (or, with -m, of nnUNetv2_predict_from_modelfolder), and:",
-    )
-    parser.add_argument("-h", "--help", action="store_true", help="this, then nnU-Net's own flags")
-    parser.add_argument("--precision", choices=get_args(Precision), help="default: the fastest the device is good at")
-    parser.add_argument("--pixels-per-batch", type=int, default=16 * 256 * 256, help="lower it if memory runs out")
-    parser.add_argument("--skip-background", action="store_true", help="call slices without any signal background")
-    ours, theirs = parser.parse_known_args(words)
-    if ours.help:
-        parser.print_help()
-        theirs = [*theirs, "-h"]
-
-    class Chosen(BatchedPredictor):
-        def __init__(self, *args: Any, **stock_arguments: Any) -> None:
-            super().__init__(
-                *args,
-                precision=ours.precision,
-                pixels_per_batch=ours.pixels_per_batch,
-                skip_background=ours.skip_background,
-                **stock_arguments,
-            )
-
-        def initialize_from_trained_model_folder(self, *args: Any, **stock_arguments: Any) -> None:
-            super().initialize_from_trained_model_folder(*args, **stock_arguments)
-            if isinstance(_bare(self.network), FrozenEncoderNetwork):
-                print(f"precision {self.precision} ({self.precision_reason}); --precision float32 is stock's on CPUs")
-            else:
-                print("stock network: nnU-Net's own precision, tiles batched")
-
-        def predict_from_files(self, images: Any, *args: Any, **stock_arguments: Any) -> Any:
-            channels = len(self.dataset_json["channel_names"])
-            check_input_folder(Path(images), channels, self.dataset_json["file_ending"])
-            return super().predict_from_files(images, *args, **stock_arguments)
-
-    entry = stock.predict_entry_point_modelfolder if "-m" in theirs else stock.predict_entry_point
-    arguments, predictor = sys.argv, stock.nnUNetPredictor
-    sys.argv, stock.nnUNetPredictor = ["nnunet-fm predict", *theirs], Chosen
-    try:
-        entry()
-    finally:
-        sys.argv, stock.nnUNetPredictor = arguments, predictor
-    return 0

@@ -10,7 +10,6 @@ import torch
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -21,7 +20,7 @@ from nnunet_fm.files import replaced_atomically
 from nnunet_fm.messages import some
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.optimisation import LinearDecay, Recipe, parameter_groups
-from nnunet_fm.predictor import BatchedPredictor
+from nnunet_fm.predictor import BatchedPredictor, bare_network
 from nnunet_fm.subsets import TrainSubset
 
 FINAL = "checkpoint_final.pth"
@@ -160,12 +159,7 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, nnUNetTrainer):
     @property
     def bare_network(self) -> FrozenEncoderNetwork:
         """The network without DDP's and torch.compile's wrappers."""
-        network: Any = self.network
-        if isinstance(network, DistributedDataParallel):
-            network = network.module
-        if isinstance(network, OptimizedModule):
-            network = network._orig_mod
-        return cast(FrozenEncoderNetwork, network)
+        return cast(FrozenEncoderNetwork, bare_network(self.network))
 
     def on_train_start(self) -> None:
         """Assert that the encoder is the one that the plans name, also after --c or -pretrained_weights."""

@@ -62,7 +62,7 @@ def test_predict_passes_on_nnunets_help(run: Run) -> None:
     assert "-prev_stage_predictions" in said
 
 
-def test_an_unknown_trainer_is_named_with_close_matches(run: Run, dataset: Path) -> None:
+def test_an_unknown_trainer_is_named_with_close_matches(run: Run) -> None:
     said = run("nnunet-fm", "run", "nnUNetv2_train", 7, "2d", 0, "-tr", "FrozenDynoTrainer", expect=2).stdout
     assert "Did you mean FrozenDinoTrainer" in said
     said = run(

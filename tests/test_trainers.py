@@ -324,11 +324,17 @@ def test_a_full_disk_spares_the_previous_checkpoint(tmp_path: Path) -> None:
     target = tmp_path / "checkpoint_latest.pth"
     target.write_text("previous")
     with pytest.raises(OSError, match=r"the previous checkpoint_latest\.pth is intact.*--c"):  # noqa: SIM117
-        with replaced_atomically(str(target)) as temporary:
+        with replaced_atomically(str(target), "continue with --c") as temporary:
             Path(temporary).write_text("half")
             raise OSError(28, "No space left on device")
     assert target.read_text() == "previous"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="CUDA error"):  # noqa: SIM117
+        with replaced_atomically(str(tmp_path / "c.pth")):
+            raise RuntimeError("CUDA error: out of memory")
 
 
 def test_a_really_full_disk(tmp_path: Path) -> None:
