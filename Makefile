@@ -31,8 +31,8 @@ types: setup
 	$(BIN)/mypy
 
 bench: setup
-	cd benchmarks && ../$(BIN)/python train_step.py
-	cd benchmarks && ../$(BIN)/python predict.py
+	cd benchmarks && ../$(BIN)/python -W ignore train_step.py
+	cd benchmarks && ../$(BIN)/python -W ignore predict.py
 
 clean:
 	rm -rf $(VENV) demo dist build

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from nnunet_fm.programs import check_trainer, command, environment
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; errors that a user can mend are one message, not a traceback."""
+    warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)  # torch about itself
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["run"]:
         return _run(words[1:])

@@ -141,7 +141,7 @@ def _frozen_plans(plans: dict[str, Any], stock: dict[str, Any], request: PlanReq
     }
     name = f"{request.base}_fm{side_label(configuration['patch_size'])}"
     source = named["encoder_source"]
-    plans["plans_name"] = request.output or _identifier(_short(request.encoder), request.subset)
+    plans["plans_name"] = request.output or _identifier(_short(request), request.subset)
     plans["configurations"][name] = configuration
     random = "RANDOM weights: a baseline, not a foundation model"
     origin = random if report is None else f"from {report.file} (card by {report.chosen_because})"
@@ -191,9 +191,10 @@ def _identifier(encoder: str, subset: TrainSubset) -> str:
     return f"FM_{encoder}_r{percent}{seed}{rule}"
 
 
-def _short(encoder: str) -> str:
-    """Name for the plans: the weight file's own, or the architecture's and `random`."""
-    name = Path(encoder).stem if Path(encoder).is_file() else f"{encoder}_random"
+def _short(request: PlanRequest) -> str:
+    """Name for the plans: the weight file's own, or the architecture's with `random` and the seed if not 0."""
+    file = Path(request.encoder)
+    name = file.stem if file.is_file() else f"{request.encoder}_random{request.seed or ''}"
     return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
 
 
@@ -208,6 +209,8 @@ def _keep_earlier(preprocessed: Path, plans: dict[str, Any], name: str) -> None:
     if not path.is_file():
         return
     former = load_json(str(path))
+    if "train_subset" not in former:
+        raise ValueError(f"plans {identifier} were not written by nnunet-fm and are left alone; choose another -o")
     added = {n: c for n, c in former["configurations"].items() if "field_of_view" in c}
     mine = plans["configurations"][name]
     different = [] if former.get("train_subset") == plans["train_subset"] else ["train_subset"]
@@ -255,7 +258,7 @@ def _summary(plans: dict[str, Any], words: list[str], name: str, trainer: str, p
     lines = [f"plans {identifier}, configuration {name}:", *(f"  {w}" for w in words)]
     if subset["ratio"] < 1:
         lines.append(
-            f"  trains on {subset['ratio']:.0%} of the training cases (seed {subset['seed']}, {subset['rule']})"
+            f"  trains on {100 * subset['ratio']:g} % of the training cases (seed {subset['seed']}, {subset['rule']})"
         )
     lines.append("next:")
     dataset = int(plans["dataset_name"][len("Dataset") :][:3])  # nnUNetv2_preprocess takes nothing else

@@ -117,15 +117,15 @@ class BatchedPredictor(nnUNetPredictor):
 
     def _run(self, x: Float[Tensor, "n c *patch"]) -> Float[Tensor, "n k *patch"]:
         """The network on as many inputs at a time as the budget allows; a GPU out of memory halves the budget."""
-        size = max(1, self.pixels_per_batch // x[0, 0].numel())
-        try:
-            return torch.cat([self.network(part) for part in x.split(size)])
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-            empty_cache(self.device)
+        while True:
+            size = max(1, self.pixels_per_batch // x[0, 0].numel())
+            try:
+                return torch.cat([self.network(part) for part in x.split(size)])
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+            empty_cache(self.device)  # outside the handler, which holds on to the failed call's memory
             self.pixels_per_batch //= 2
-            return self._run(x)
 
     def _fill_background(self, logits: Tensor, skipped: Tensor) -> None:
         """Skipped voxels become background: a high logit for it, or low ones for every region."""

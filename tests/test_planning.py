@@ -86,7 +86,7 @@ def test_ratio_and_subset_are_in_the_plans_and_their_name(folder: Path) -> None:
     plans, words = written(folder, encoder="dinov3_test16", subset=TrainSubset(0.1, 7))
     assert plans["plans_name"] == "FM_dinov3_test16_random_r010_s7"
     assert plans["train_subset"] == {"ratio": 0.1, "seed": 7, "rule": "nested"}
-    assert "10% of the training cases" in words
+    assert "10 % of the training cases" in words
     other, _ = written(folder, encoder="dinov3_test16", subset=TrainSubset(0.125, rule="reference"))
     assert other["plans_name"] == "FM_dinov3_test16_random_r012p50_reference"
     stock, words = written(folder, encoder="none", subset=TrainSubset(0.4))
@@ -113,9 +113,11 @@ def test_configurations_of_one_encoder_gather_in_one_file(folder: Path) -> None:
     again, _ = written(folder, encoder="dinov3_test16", patch=(128,))
     assert again == plans
     with pytest.raises(ValueError, match="another encoder.*-o FM_dinov3_test16_random_2"):
-        written(folder, encoder="dinov3_test16", patch=(128,), seed=1)
-    other, _ = written(folder, encoder="dinov3_test16", patch=(128,), seed=1, output="FM_other")
-    assert other["plans_name"] == "FM_other"
+        written(folder, encoder="dinov3_test16", patch=(128,), seed=1, output="FM_dinov3_test16_random")
+    other, _ = written(folder, encoder="dinov3_test16", patch=(128,), seed=1)
+    assert other["plans_name"] == "FM_dinov3_test16_random1"
+    with pytest.raises(ValueError, match="not written by nnunet-fm"):
+        written(folder, encoder="dinov3_test16", output="nnUNetPlans")
 
 
 @pytest.mark.parametrize(
