@@ -8,8 +8,7 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
 from nnunet_fm.encoders.source import load_source
-from nnunet_fm.network import ENCODER
-from nnunet_fm.planning import NETWORK
+from nnunet_fm.network import ENCODER, NETWORK
 from nnunet_fm.trainer import FINAL
 
 COPIED = ("dataset.json", "dataset_fingerprint.json")

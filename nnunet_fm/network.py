@@ -18,6 +18,7 @@ from nnunet_fm.messages import unknown
 
 Precision = Literal["float32", "bfloat16", "float16"]
 ENCODER = "encoder."
+NETWORK = f"{__name__}.FrozenEncoderNetwork"  # as plans name it
 
 
 class FrozenEncoderNetwork(nn.Module):

@@ -18,10 +18,9 @@ from nnunet_fm.folders import folder
 from nnunet_fm.fusion import FusionSchedule
 from nnunet_fm.geometry import place, side_label
 from nnunet_fm.messages import some, unknown
-from nnunet_fm.network import FrozenEncoderNetwork
+from nnunet_fm.network import NETWORK
 from nnunet_fm.subsets import TrainSubset
 
-NETWORK = f"{FrozenEncoderNetwork.__module__}.{FrozenEncoderNetwork.__name__}"
 STOCK_PLANS = "nnUNetPlans"
 NO_ENCODER = "none"
 

@@ -18,7 +18,7 @@ from nnunet_fm import device as devices
 from nnunet_fm.encoders import tensors_sha256
 from nnunet_fm.files import replaced_atomically
 from nnunet_fm.messages import some
-from nnunet_fm.network import FrozenEncoderNetwork
+from nnunet_fm.network import NETWORK, FrozenEncoderNetwork
 from nnunet_fm.optimisation import LinearDecay, Recipe, parameter_groups
 from nnunet_fm.predictor import BatchedPredictor, bare_network
 from nnunet_fm.subsets import TrainSubset
@@ -149,7 +149,7 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, nnUNetTrainer):
 
     def _check_plans(self) -> None:
         name = self.configuration_manager.network_arch_class_name
-        if name != f"{FrozenEncoderNetwork.__module__}.{FrozenEncoderNetwork.__name__}":
+        if name != NETWORK:
             raise ValueError(
                 f"{type(self).__name__} needs a configuration written by `nnunet-fm plan`; "
                 f"{self.configuration_name} of {self.plans_manager.plans_name} names the network {name}. "

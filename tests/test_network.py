@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from nnunet_fm.decoders import DECODERS
 from nnunet_fm.encoders import FeatureInfo, tensors_sha256
 from nnunet_fm.encoders.source import describe_source
-from nnunet_fm.network import FrozenEncoderNetwork
-from nnunet_fm.planning import NETWORK
+from nnunet_fm.network import NETWORK, FrozenEncoderNetwork
 from nnunet_fm.reference_names import from_reference, to_reference
 
 

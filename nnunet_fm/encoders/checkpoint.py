@@ -75,7 +75,6 @@ def load_encoder(path: str | Path, card: str | None = None, **build: Any) -> tup
         missing=missing,
         sha256=tensors_sha256(cast(nn.Module, encoder).state_dict()),
         chosen_because=reason,
-        notes=converted.notes,
     )
 
 

@@ -20,7 +20,6 @@ class Converted:
 
     tensors: State
     dropped: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
 
 
 _DINOV3_RENAMES = (
@@ -52,7 +51,6 @@ def from_dinov3(state: Mapping[str, Tensor]) -> Converted:
     for key, value in state.items():
         if key == "rope_embed.periods":
             result.dropped[key] = f"recomputed; stored as {str(value.dtype).removeprefix('torch.')}"
-            result.notes["rope_periods"] = _periods_precision(value)
         elif key.startswith("local_cls_norm."):
             result.dropped[key] = "norm of local crops, used in pretraining only"
         elif key in masks:
@@ -80,12 +78,6 @@ def _split_qkv_bias(result: Converted, key: str, bias: Tensor, mask: Tensor | No
         )
     stem = f"vit.{key.removesuffix('qkv.bias')}"
     result.tensors |= {f"{stem}q_bias": query.clone(), f"{stem}v_bias": value.clone()}
-
-
-def _periods_precision(periods: Tensor) -> str:
-    if periods.dtype == torch.bfloat16:
-        return "stored bfloat16"
-    return "rounded to bfloat16" if torch.equal(periods, periods.bfloat16().to(periods.dtype)) else "float32"
 
 
 def from_transformers_dinov3(state: Mapping[str, Tensor]) -> Converted:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ class LoadReport:
     missing: list[str]
     sha256: str = ""
     chosen_because: str = ""
-    notes: dict[str, str] = field(default_factory=dict)
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
