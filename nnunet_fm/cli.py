@@ -12,6 +12,8 @@ from pathlib import Path
 from nnunet_fm import folders
 from nnunet_fm.programs import check_trainer, command, environment
 
+PRETRAIN_PACKAGES = ("blosc2", "cv2", "lightly", "lightning_fabric", "pydantic", "pytorch_lightning", "yaml")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; errors that a user can mend are one message, not a traceback."""
@@ -21,13 +23,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(words[1:])
     if words[:1] == ["predict"]:
         return _mended(lambda: _predict(words[1:]))
-    parsed = build_parser().parse_args(words)
+    parser = build_parser()
+    parsed, rest = parser.parse_known_args(words)
+    overrides = [word for word in rest if "=" in word and not word.startswith("-")]
+    if rest and (overrides != rest or not hasattr(parsed, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        parsed.overrides = overrides
     return _mended(lambda: parsed.function(parsed))
 
 
 def _mended(function: Callable[[], int | None]) -> int:
     try:
         return function() or 0
+    except ModuleNotFoundError as error:
+        if error.name not in PRETRAIN_PACKAGES:
+            raise
+        print(f"nnunet-fm: this command needs {error.name}; type: pip install 'nnunet-fm[pretrain]'", file=sys.stderr)
+        return 2
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"nnunet-fm: {error}", file=sys.stderr)
         return 2
@@ -47,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_model_commands(commands)
     _add_data_commands(commands)
+    _add_pretrain(commands)
     doctor = commands.add_parser("doctor", help="check versions, folders, device, encoder files; print the fixes")
     doctor.set_defaults(function=_doctor)
     return parser
@@ -102,6 +116,13 @@ def _add_model_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     export.add_argument("out", type=Path)
     export.add_argument("-chk", default="checkpoint_final.pth")
     export.set_defaults(function=_export)
+
+
+def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from nnunet_fm_pretrain.cli import add_commands
+
+    pretrain = commands.add_parser("pretrain", help="train an encoder on unlabelled MRI: prepare, run, export, probe")
+    add_commands(pretrain.add_subparsers(required=True, metavar="COMMAND"))
 
 
 def _add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -103,6 +103,7 @@ def _register_dinov3() -> None:
         register_architecture(f"dinov3_{short}", partial(Dinov3, f"vit_{timm_name}_patch16_dinov3"))
     small = partial(Dinov3, "vit_small_patch16_dinov3")
     register_architecture("dinov3_vitt16", partial(small, embed_dim=192, num_heads=3))
+    register_architecture("dinov3_nano8", partial(small, patch_size=8, embed_dim=128, num_heads=2, depth=4))
     register_architecture("dinov3_test16", partial(small, embed_dim=32, num_heads=2, depth=4))
 
 

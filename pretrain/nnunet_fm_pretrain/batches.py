@@ -1,0 +1,96 @@
+"""Batches: one item of the dataset is the whole batch of a rank at a step."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import blosc2
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float16
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nnunet_fm_pretrain.masks import block_mask
+from nnunet_fm_pretrain.order import SampleOrder
+from nnunet_fm_pretrain.recipe import MaskRecipe, Recipe
+from nnunet_fm_pretrain.store import SliceStore
+from nnunet_fm_pretrain.views import ViewMaker
+
+_PAIR_STREAM, _SAMPLE_STREAM = 1, 2  # keep the draws of steps and of samples apart
+
+
+class MultiCropBatch(NamedTuple):
+    """Crops of `b` slices, one channel, and the masks of the global ones."""
+
+    global_crops: Float16[Tensor, "2 b g g"]
+    local_crops: Float16[Tensor, "n b l l"]
+    masks: Bool[Tensor, "2 b th tw"]
+
+
+class MultiCropBatches(Dataset[MultiCropBatch]):
+    """Batches by step number: everything in one derives from (seed, sample number).
+
+    Args:
+        store: the slices.
+        recipe: of the run.
+        masks: part of the objective's recipe.
+        patch: side of a patch in pixels.
+        rank: of this process.
+        ranks: number of processes.
+    """
+
+    def __init__(
+        self, store: SliceStore, recipe: Recipe, masks: MaskRecipe, patch: int, rank: int = 0, ranks: int = 1
+    ) -> None:
+        self.store, self.seed, self.masks, self.patch = store, recipe.seed, masks, patch
+        self.order = SampleOrder(len(store), recipe.optimiser.batch_size, recipe.seed)
+        self.order.samples(0, rank, ranks)  # refuses a batch that cannot be shared out
+        self.views = ViewMaker(recipe.views, patch)
+        self.rank, self.ranks = rank, ranks
+        self.steps = recipe.optimiser.steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> MultiCropBatch:
+        pair = self.views.pair(np.random.default_rng([self.seed, _PAIR_STREAM, step]))
+        grid = (pair.global_size // self.patch,) * 2
+        global_crops, local_crops, masks = [], [], []
+        for sample in self.order.samples(step, self.rank, self.ranks):
+            rng = np.random.default_rng([self.seed, _SAMPLE_STREAM, sample])
+            views = self.views(self.store.read(self.order.slice_of(sample)), pair, rng)
+            global_crops.append(views.global_crops.astype(np.float16))
+            local_crops.append(views.local_crops.astype(np.float16))
+            masks.append(np.stack([block_mask(self.masks, grid, rng) for _ in range(2)]))
+        stacked = (torch.from_numpy(np.stack(parts, axis=1)) for parts in (global_crops, local_crops, masks))
+        return MultiCropBatch(*stacked)
+
+
+def loader(
+    batches: Dataset[MultiCropBatch], first_step: int, last_step: int, workers: int, pin: bool
+) -> DataLoader[MultiCropBatch]:
+    """Batches of the steps from `first_step` up to, not including, `last_step`, in order, whatever the workers."""
+    return DataLoader(
+        batches,
+        sampler=range(first_step, last_step),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=_one_thread if workers else None,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context=_context(workers),
+    )
+
+
+def _context(workers: int) -> str | None:
+    return "forkserver" if workers else None
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(0)
+    blosc2.set_nthreads(1)
+    torch.set_num_threads(1)
+
+
+BatchMaker = Callable[[SliceStore, int, int], Dataset[MultiCropBatch]]

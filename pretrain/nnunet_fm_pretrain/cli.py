@@ -1,0 +1,82 @@
+"""`nnunet-fm pretrain prepare|run|export|probe|doctor`. Heavy imports are made by the command that needs them."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the sub-commands to a parser."""
+    _add_prepare(commands)
+    _add_run(commands)
+
+
+def _add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    prepare = commands.add_parser("prepare", help="make a slice store from MRI volumes")
+    prepare.add_argument("source", type=Path, help="folder, BIDS tree, or CSV (subject_id,dataset,sequence,path[,mask])")
+    prepare.add_argument("-o", type=Path, required=True, metavar="STORE")
+    prepare.add_argument("--size", type=int, default=256, help="side of the cube that the brain is resized to")
+    prepare.add_argument("--slices", type=int, default=128, help="axial slices kept of a volume")
+    prepare.add_argument("--strip", default="none", help="none, mask, hd-bet, deepbet, or command:PROGRAM {in} {out}")
+    prepare.add_argument("--compact", action="store_true", help="255 grey levels instead of float16: 0.6 of the disk")
+    prepare.add_argument("--exclude-subjects", type=Path, metavar="FILE", help="subject ids to leave out, one a line")
+    prepare.add_argument("--dataset", help="name of the collection, where the input does not say it")
+    prepare.add_argument("--licence", default="", help="a note for the manifest")
+    prepare.add_argument("--seed", type=int, default=0, help="of the draw of slices")
+    prepare.add_argument("-np", type=int, default=2, help="volumes at a time")
+    prepare.add_argument("--num-parts", type=int, default=1)
+    prepare.add_argument("--part-id", type=int, default=0)
+    prepare.set_defaults(function=_prepare)
+
+
+def _prepare(parsed: argparse.Namespace) -> int:
+    from nnunet_fm_pretrain.prepare import Job, prepare
+    from nnunet_fm_pretrain.preprocessing import Preprocessing
+
+    job = Job(parsed.o, Preprocessing(parsed.size, parsed.slices, seed=parsed.seed), parsed.strip, parsed.compact)
+    outcomes = prepare(
+        parsed.source,
+        job,
+        parsed.np,
+        (parsed.part_id, parsed.num_parts),
+        parsed.exclude_subjects,
+        parsed.dataset,
+        parsed.licence,
+    )
+    failed = [o for o in outcomes if not o.record]
+    made = sum(not o.ready for o in outcomes if o.record)
+    print(f"{made} volumes made, {len(outcomes) - len(failed) - made} were ready, {len(failed)} failed: {parsed.o}")
+    for outcome in failed[:10]:
+        print(f"  {outcome.source.name}: {outcome.reason}", file=sys.stderr)
+    if failed:
+        print(f"the failures are in {parsed.o}/failures*.csv", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    run = commands.add_parser(
+        "run",
+        help="train an encoder; typed again, it goes on where it was",
+        usage="nnunet-fm pretrain run RECIPE --store STORE -o RUN [KEY=VALUE ...]",
+        epilog="KEY=VALUE changes one key of the recipe, e.g. optimiser.steps=1000",
+    )
+    run.add_argument("recipe", help="name of a shipped recipe, or a YAML file")
+    run.add_argument("--store", type=Path, required=True)
+    run.add_argument("-o", type=Path, required=True, metavar="RUN")
+    run.add_argument("--from", dest="start", type=Path, metavar="RUN", help="start from that run's weights (stage 2)")
+    run.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    run.set_defaults(function=_run, overrides=[])
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    from nnunet_fm_pretrain.recipe import read_recipe
+    from nnunet_fm_pretrain.store import SliceStore
+
+    recipe, store = read_recipe(parsed.recipe, parsed.overrides), SliceStore(parsed.store)
+    from nnunet_fm_pretrain.engine import Engine, make_fabric
+
+    fabric = make_fabric(recipe, parsed.accelerator)
+    fabric.launch()
+    finished = Engine(recipe, store, parsed.o, parsed.start, fabric).train()
+    if finished and fabric.global_rank == 0:
+        print(f"finished: {parsed.o}. Next: nnunet-fm pretrain export {parsed.o} -o ENCODER.pth")

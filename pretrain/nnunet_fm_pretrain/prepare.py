@@ -1,0 +1,198 @@
+"""`nnunet-fm pretrain prepare`: from files to a slice store; parallel, resumable, in parts."""
+
+import csv
+import hashlib
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import blosc2
+import torch
+from tqdm import tqdm
+
+from nnunet_fm.files import replaced_atomically
+from nnunet_fm.messages import some
+from nnunet_fm_pretrain.preprocessing import Preprocessing, preprocess
+from nnunet_fm_pretrain.skull import find_stripper
+from nnunet_fm_pretrain.sources import Source, find_sources, read_subjects, without_subjects
+from nnunet_fm_pretrain.store import VolumeRecord, read_record, volume_path, write_manifest, write_volume
+from nnunet_fm_pretrain.volumes import BadVolumeError, read_volume
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """How every volume is made.
+
+    Attributes:
+        store: folder to write to.
+        preprocessing: see `Preprocessing`.
+        strip: name of the skull stripping plug-in.
+        compact: 255 grey levels instead of float16.
+    """
+
+    store: Path
+    preprocessing: Preprocessing = Preprocessing()
+    strip: str = "none"
+    compact: bool = False
+
+    def key(self) -> str:
+        """Identity of what is done to the input's bytes."""
+        return f"{self.preprocessing.key()}-{self.strip}-{'uint8' if self.compact else 'float16'}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one source: its record, or the reason why there is none; and whether it was there already."""
+
+    source: Source
+    record: VolumeRecord | None = None
+    reason: str = ""
+    ready: bool = False
+
+
+def prepare(
+    given: Path,
+    job: Job,
+    processes: int = 2,
+    part: tuple[int, int] = (0, 1),
+    exclude: Path | None = None,
+    dataset: str | None = None,
+    licence: str = "",
+) -> list[Outcome]:
+    """Make the volumes that are not in the store yet, and the manifest of all that are.
+
+    Args:
+        given: CSV, BIDS tree or folder, see `find_sources`.
+        job: what is done.
+        processes: volumes at a time.
+        part: (number of this part from 0, number of parts); each part writes a manifest of its own.
+        exclude: file of subject ids that are left out.
+        dataset: name of the collection, where the input does not say it.
+        licence: note for volumes that have none of their own.
+
+    Returns:
+        One outcome per volume; those without a record are listed in `failures.csv` as well.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing to do, or names that clash; before any work.
+        OSError, RuntimeError: the disk is full, or a process died; finished volumes stay.
+    """
+    number, parts = part
+    if not 0 <= number < parts:
+        raise ValueError(f"part {number} of {parts}; allowed: --part-id from 0 to {parts - 1}")
+    find_stripper(job.strip)
+    sources = find_sources(given, dataset, licence)
+    if exclude is not None:
+        sources = _not_excluded(sources, exclude)
+    job.store.mkdir(parents=True, exist_ok=True)
+    outcomes = _without_copies(_all_outcomes(sources[number::parts], job, processes))
+    ending = "" if parts == 1 else f"_{number:04d}_of_{parts:04d}"
+    write_manifest(job.store / f"manifest{ending}.jsonl", [o.record for o in outcomes if o.record])
+    _write_failures(job.store / f"failures{ending}.csv", [o for o in outcomes if not o.record])
+    return outcomes
+
+
+def make_volume(source: Source, job: Job) -> Outcome:
+    """Make one volume, or take it from the store if it was made from the same bytes in the same way."""
+    try:
+        digest = source_sha256(source)
+        known = read_record(volume_path(job.store, source.name))
+        if known and (known.source_sha256, known.preprocessing) == (digest, job.key()):
+            return Outcome(source, known, ready=True)
+        volume, image = read_volume(source.path)
+        brain = find_stripper(job.strip)(volume, image, source.mask)
+        slices, numbers = preprocess(volume, brain, job.preprocessing)
+    except BadVolumeError as error:
+        return Outcome(source, reason=str(error))
+    record = write_volume(
+        job.store,
+        slices,
+        job.compact,
+        volume=source.name,
+        dataset=source.dataset,
+        subject=source.subject,
+        session=source.session,
+        sequence=source.sequence,
+        licence=source.licence,
+        slices=tuple(int(n) for n in numbers),
+        source_sha256=digest,
+        preprocessing=job.key(),
+    )
+    return Outcome(source, record)
+
+
+def source_sha256(source: Source) -> str:
+    """SHA-256 of the bytes of the source's files, its mask included.
+
+    Raises:
+        BadVolumeError: no such file.
+    """
+    digest = hashlib.sha256()
+    files = sorted(p for p in source.path.iterdir() if p.is_file()) if source.path.is_dir() else [source.path]
+    for file in [*files, *([source.mask] if source.mask else [])]:
+        if not file.is_file():
+            raise BadVolumeError(f"{file} does not exist")
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _not_excluded(sources: list[Source], exclude: Path) -> list[Source]:
+    kept, unmatched = without_subjects(sources, read_subjects(exclude))
+    logger.warning("left out %d volumes of the subjects in %s", len(sources) - len(kept), exclude)
+    if unmatched:
+        logger.warning("%d ids of %s match no subject here: %s", len(unmatched), exclude, some(unmatched))
+    if not kept:
+        raise ValueError(f"every subject is excluded by {exclude}; nothing is left to prepare")
+    return kept
+
+
+def _all_outcomes(sources: Sequence[Source], job: Job, processes: int) -> list[Outcome]:
+    """Outcomes in the order of the sources."""
+    if processes <= 1:
+        return [make_volume(s, job) for s in tqdm(sources, desc="preparing", unit="volume")]
+    context = get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
+        futures = [pool.submit(make_volume, s, job) for s in sources]
+        try:
+            return [f.result() for f in tqdm(futures, desc="preparing", unit="volume")]
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "a process was killed, perhaps for want of memory; finished volumes are kept. "
+                "Type the command again, with fewer processes: -np 1"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    blosc2.set_nthreads(1)
+
+
+def _without_copies(outcomes: list[Outcome]) -> list[Outcome]:
+    """Volumes with the very bytes of an earlier one become failures: one person under two names biases every split."""
+    first: dict[str, str] = {}
+    result = []
+    for outcome in outcomes:
+        if outcome.record:
+            earlier = first.setdefault(outcome.record.source_sha256, outcome.source.name)
+            if earlier != outcome.source.name:
+                outcome = replace(outcome, record=None, reason=f"its bytes are those of {earlier}")
+        result.append(outcome)
+    return result
+
+
+def _write_failures(path: Path, failures: Sequence[Outcome]) -> None:
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    with replaced_atomically(str(path)) as temporary, Path(temporary).open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("volume", "path", "reason"))
+        writer.writerows((o.source.name, o.source.path, o.reason) for o in failures)

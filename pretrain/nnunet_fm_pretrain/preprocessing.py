@@ -1,0 +1,113 @@
+"""From a volume to the slices that pretraining sees (BrainDINO, section 4.1.2)."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy import ndimage
+from torch.nn.functional import interpolate
+
+from nnunet_fm_pretrain.volumes import BadVolumeError, Mask, Volume
+
+Slices = Float[np.ndarray, "n h w"]
+SMALLEST_BRAIN = 8  # voxels along the shortest side of the non-zero box
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The numbers of the preprocessing; together with the input bytes they decide every value of the store.
+
+    Attributes:
+        size: side of the cube that the brain's bounding box is resized to.
+        slices: axial slices that are kept.
+        centre: mean of the normal distribution that slices are drawn from, as a share of `size` (paper: 128 of 256).
+        spread: its standard deviation, likewise (paper: 50 of 256).
+        percentiles: of the non-zero voxels; values beyond are clipped.
+        seed: of the draw, mixed with the volume's content.
+    """
+
+    size: int = 256
+    slices: int = 128
+    centre: float = 0.5
+    spread: float = 50 / 256
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.slices <= self.size:
+            raise ValueError(f"{self.slices} slices of a cube of side {self.size}; allowed: 1 to {self.size}")
+        if not 16 <= self.size <= 1024:
+            raise ValueError(f"size {self.size}; allowed: 16 to 1024")
+
+    def key(self) -> str:
+        """Short identity of these numbers."""
+        return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:12]
+
+
+def preprocess(volume: Volume, brain: Mask, options: Preprocessing) -> tuple[Slices, Int[np.ndarray, " n"]]:
+    """Crop to the brain, resize to a cube, clip and z-score its non-zero voxels, draw axial slices.
+
+    Args:
+        volume: (z, y, x) as `read_volume` gives it.
+        brain: its brain mask.
+        options: see `Preprocessing`.
+
+    Returns:
+        Slices (float32; background exactly 0, the rest of mean 0 and deviation 1 over the cube) and their numbers
+        in the cube, increasing.
+
+    Raises:
+        BadVolumeError: hardly anything inside the mask, or one value only.
+    """
+    stripped = np.where(brain, volume, 0)
+    cube, inside = _resized(*_cropped(stripped), options.size)
+    normalised = _normalised(cube, inside, options.percentiles)
+    chosen = draw_slices(normalised, options)
+    return normalised[chosen], chosen
+
+
+def draw_slices(cube: Volume, options: Preprocessing) -> Int[np.ndarray, " n"]:
+    """Numbers of slices from N(centre, spread) without replacement; the cube's content seeds the draw."""
+    content = hashlib.sha256(np.ascontiguousarray(cube).tobytes()).digest()
+    rng = np.random.default_rng([options.seed, int.from_bytes(content[:8], "little")])
+    numbers = np.arange(options.size)
+    z = (numbers - options.centre * options.size) / (options.spread * options.size)
+    weights = np.exp(-0.5 * z**2)
+    return np.sort(rng.choice(numbers, options.slices, replace=False, p=weights / weights.sum()))
+
+
+def _cropped(volume: Volume) -> tuple[Volume, Mask]:
+    """The bounding box of the non-zero voxels, and which of them are non-zero."""
+    inside = volume != 0
+    if not inside.any():
+        raise BadVolumeError("nothing but zeros inside the brain mask")
+    box = ndimage.find_objects(inside.astype(np.uint8))[0]
+    shape = tuple(s.stop - s.start for s in box)
+    if min(shape) < SMALLEST_BRAIN:
+        raise BadVolumeError(f"the non-zero box has shape {shape}; allowed: at least {SMALLEST_BRAIN} voxels a side")
+    return volume[box], inside[box]
+
+
+def _resized(volume: Volume, inside: Mask, size: int) -> tuple[Volume, Mask]:
+    """Trilinear to a cube of `size` voxels, after a Gaussian where it shrinks; outside the brain exactly 0."""
+    sigma = [max(0.0, (n / size - 1) / 2) for n in volume.shape]
+    if any(sigma):
+        volume = ndimage.gaussian_filter(volume, sigma)
+    both = torch.from_numpy(np.stack([volume, inside.astype(np.float32)])[None])
+    cube, share = interpolate(both, size=(size,) * 3, mode="trilinear", align_corners=False)[0].numpy()
+    brain = share >= 0.5
+    return np.where(brain, cube, 0).astype(np.float32), brain
+
+
+def _normalised(cube: Volume, inside: Mask, percentiles: tuple[float, float]) -> Volume:
+    values = cube[inside]
+    low, high = np.percentile(values, percentiles)
+    values = np.clip(values, low, high)
+    deviation = values.std(dtype=np.float64)
+    if not deviation > 1e-6 * max(abs(float(low)), abs(float(high)), 1e-6):
+        raise BadVolumeError(f"the brain is constant ({low:g}) between the {percentiles} percentiles")
+    result = np.zeros_like(cube)
+    result[inside] = ((values - values.mean(dtype=np.float64)) / deviation).astype(np.float32)
+    return result

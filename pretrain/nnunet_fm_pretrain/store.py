@@ -1,0 +1,206 @@
+"""The slice store: one blosc2 file a volume, one slice a chunk, and a manifest with checksums."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+from jaxtyping import Float
+
+from nnunet_fm.files import replaced_atomically
+from nnunet_fm.messages import some
+from nnunet_fm_pretrain.preprocessing import Slices
+
+VOLUMES, MANIFESTS, ENDING = "volumes", "manifest*.jsonl", ".b2nd"
+_RECORD = "record"
+
+
+@dataclass(frozen=True)
+class VolumeRecord:
+    """One line of the manifest.
+
+    Attributes:
+        volume: path below `volumes`, without ending.
+        dataset, subject, session, sequence, licence: of the source.
+        slices: numbers of the slices in the cube.
+        size: side of a slice (pixels).
+        dtype: `float16`, or `uint8` (compact).
+        scale, low: value = (code - 1) * scale + low for uint8 codes from 1; code 0 is background.
+        source_sha256: of the input's bytes.
+        preprocessing: key of the numbers and of the plug-in that made it.
+        sha256: of the stored values; empty inside the file itself.
+    """
+
+    volume: str
+    dataset: str
+    subject: str
+    session: str
+    sequence: str
+    licence: str
+    slices: tuple[int, ...]
+    size: int
+    dtype: str
+    scale: float
+    low: float
+    source_sha256: str
+    preprocessing: str
+    sha256: str
+
+
+def volume_path(store: Path, volume: str) -> Path:
+    """File of a volume."""
+    return store / VOLUMES / f"{volume}{ENDING}"
+
+
+def write_volume(store: Path, values: Slices, compact: bool, **about: Any) -> VolumeRecord:
+    """Write one volume, atomically; the record is kept in the file as well.
+
+    Args:
+        store: folder of the store.
+        values: the slices as floats, background exactly 0.
+        compact: store 255 grey levels instead of float16.
+        **about: the other fields of `VolumeRecord`.
+    """
+    codes, scale, low = _compact(values) if compact else (values.astype(np.float16), 1.0, 0.0)
+    record = VolumeRecord(
+        size=values.shape[1],
+        dtype=str(codes.dtype),
+        scale=scale,
+        low=low,
+        sha256=hashlib.sha256(codes.tobytes()).hexdigest(),
+        **about,
+    )
+    path = volume_path(store, record.volume)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shuffle = blosc2.Filter.BITSHUFFLE if compact else blosc2.Filter.SHUFFLE
+    with replaced_atomically(str(path)) as temporary:
+        Path(temporary).unlink(missing_ok=True)  # of a writer that was killed
+        array = blosc2.asarray(
+            codes,
+            chunks=(1, *codes.shape[1:]),
+            blocks=(1, *codes.shape[1:]),
+            cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [shuffle], "nthreads": 1},
+            urlpath=temporary,
+            mode="w",
+        )
+        array.schunk.vlmeta[_RECORD] = json.dumps(asdict(record))
+    return record
+
+
+def read_record(path: Path) -> VolumeRecord | None:
+    """The record inside a volume's file; None if there is none, or the file is damaged."""
+    try:
+        array = blosc2.open(str(path), mode="r")
+        return _record(json.loads(array.schunk.vlmeta[_RECORD]))
+    except Exception:  # blosc2 raises several kinds; whatever it is, the volume is made again
+        return None
+
+
+def write_manifest(path: Path, records: Sequence[VolumeRecord]) -> None:
+    """Write records as JSON lines, sorted by volume, atomically."""
+    lines = [json.dumps(asdict(r)) for r in sorted(records, key=lambda r: r.volume)]
+    with replaced_atomically(str(path)) as temporary:
+        Path(temporary).write_text("".join(f"{line}\n" for line in lines))
+
+
+class SliceStore:
+    """Random access to every slice of a store; slice number i is the same as long as the manifest is.
+
+    Args:
+        folder: as `prepare` wrote it. Manifests of several parts are read as one.
+
+    Raises:
+        FileNotFoundError: no store there, or a volume of the manifest has gone.
+        ValueError: no slice in it, or slices of several sizes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        lines = [line for path in sorted(folder.glob(MANIFESTS)) for line in path.read_text().splitlines()]
+        if not lines:
+            raise FileNotFoundError(f"{folder} is no slice store; type: nnunet-fm pretrain prepare DATA -o {folder}")
+        by_name = {r.volume: r for r in (_record(json.loads(line)) for line in lines)}
+        self.records = [by_name[name] for name in sorted(by_name)]
+        gone = [r.volume for r in self.records if not volume_path(folder, r.volume).is_file()]
+        if gone:
+            raise FileNotFoundError(
+                f"{len(gone)} volumes of {folder} have gone: {some(gone)}; type the `nnunet-fm pretrain prepare` again"
+            )
+        sizes = sorted({r.size for r in self.records})
+        if len(sizes) > 1:
+            raise ValueError(f"{folder} holds slices of sides {sizes}; allowed: one size a store; prepare it anew")
+        self.size = sizes[0]
+        self._ends = np.cumsum([len(r.slices) for r in self.records])
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return int(self._ends[-1])
+
+    def where(self, index: int) -> tuple[VolumeRecord, int]:
+        """The volume of slice number `index`, and the slice's place in it."""
+        volume = int(np.searchsorted(self._ends, index, side="right"))
+        before = int(self._ends[volume - 1]) if volume else 0
+        return self.records[volume], index - before
+
+    def read(self, index: int) -> Float[np.ndarray, "h w"]:
+        """Slice number `index` as float32: z-scores, background 0."""
+        record, place = self.where(index)
+        return self.read_slice(record, place)
+
+    def read_slice(self, record: VolumeRecord, place: int) -> Float[np.ndarray, "h w"]:
+        """The slice at `place` among a volume's slices."""
+        array = blosc2.open(str(volume_path(self.folder, record.volume)), mode="r", dparams={"nthreads": 1})
+        return _decoded(array[place], record)
+
+    def read_volume(self, record: VolumeRecord) -> Slices:
+        """All slices of a volume."""
+        return _decoded(blosc2.open(str(volume_path(self.folder, record.volume)), mode="r")[:], record)
+
+    def identity(self) -> str:
+        """SHA-256 of what is in the store: names and checksums of the volumes."""
+        text = "\n".join(f"{r.volume} {r.sha256}" for r in self.records)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def subjects_sha256(self) -> str:
+        """SHA-256 of the sorted list of `DATASET/SUBJECT`."""
+        return hashlib.sha256("\n".join(self.subjects()).encode()).hexdigest()
+
+    def subjects(self) -> list[str]:
+        """Sorted `DATASET/SUBJECT` of everybody in the store."""
+        return sorted({f"{r.dataset}/{r.subject}" for r in self.records})
+
+    def damaged(self) -> Iterator[str]:
+        """Volumes whose values no longer have the manifest's checksum; reads everything."""
+        for record in self.records:
+            try:
+                values = blosc2.open(str(volume_path(self.folder, record.volume)), mode="r")[:]
+            except Exception:  # blosc2 raises several kinds for a damaged file
+                yield record.volume
+                continue
+            if hashlib.sha256(values.tobytes()).hexdigest() != record.sha256:
+                yield record.volume
+
+
+def _compact(slices: Slices) -> tuple[np.ndarray, float, float]:
+    """Codes 1 to 255 between the smallest and the largest value; 0 for background, exactly."""
+    inside = slices != 0
+    low, high = float(slices[inside].min()), float(slices[inside].max())
+    scale = (high - low) / 254 or 1.0
+    codes = np.where(inside, np.rint((slices - low) / scale) + 1, 0)
+    return codes.astype(np.uint8), scale, low
+
+
+def _decoded(values: np.ndarray, record: VolumeRecord) -> np.ndarray:
+    if record.dtype != "uint8":
+        return values.astype(np.float32)
+    levels = np.concatenate([[0], np.arange(255) * record.scale + record.low]).astype(np.float32)
+    return levels[values]
+
+
+def _record(content: dict[str, Any]) -> VolumeRecord:
+    known = {f.name for f in fields(VolumeRecord)}
+    return VolumeRecord(**{k: tuple(v) if k == "slices" else v for k, v in content.items() if k in known})

@@ -1,0 +1,84 @@
+"""Crops of a slice with OpenCV: global and local, flipped, blurred (BrainDINO, section 4.2.1)."""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from nnunet_fm_pretrain.recipe import CropPair, ViewsRecipe
+
+Image = Float[np.ndarray, "h w"]
+ATTEMPTS = 10  # as torchvision's RandomResizedCrop
+
+
+@dataclass(frozen=True)
+class Views:
+    """The crops of one slice: two global ones and the local ones, each one channel of float32."""
+
+    global_crops: Float[np.ndarray, "2 g g"]
+    local_crops: Float[np.ndarray, "n l l"]
+
+
+class ViewMaker:
+    """Makes the crops of a slice, a function of the random generator that is handed in.
+
+    Args:
+        recipe: sizes, scales and probabilities.
+        patch: side of a patch in pixels. A local size that is no multiple of it is cropped as asked, then cut at the
+            right and bottom, as a convolution of that stride does (168 becomes 160 for patches of 16).
+    """
+
+    def __init__(self, recipe: ViewsRecipe, patch: int) -> None:
+        self.recipe, self.patch = recipe, patch
+
+    def pair(self, rng: np.random.Generator) -> CropPair:
+        """Draw the crop sizes of a step."""
+        weights = np.array([p.probability for p in self.recipe.pairs])
+        return self.recipe.pairs[int(rng.choice(len(weights), p=weights / weights.sum()))]
+
+    def __call__(self, image: Image, pair: CropPair, rng: np.random.Generator) -> Views:
+        """Crops of `image` (z-scores, background 0) in the sizes of `pair`."""
+        r = self.recipe
+        if r.slice_size and image.shape != (r.slice_size, r.slice_size):
+            image = cv2.resize(image, (r.slice_size, r.slice_size), interpolation=cv2.INTER_CUBIC)
+        blurs = (r.blur.global_1, r.blur.global_2)
+        global_crops = [self._crop(image, pair.global_size, r.global_scale, p, rng) for p in blurs]
+        local_crops = [
+            self._crop(image, pair.local_size, r.local_scale, r.blur.local, rng) for _ in range(r.local_crops)
+        ]
+        side = pair.local_size // self.patch * self.patch
+        return Views(np.stack(global_crops), np.stack(local_crops) if local_crops else np.zeros((0, side, side), "f4"))
+
+    def _crop(
+        self, image: Image, side: int, scale: tuple[float, float], blur: float, rng: np.random.Generator
+    ) -> Image:
+        for _ in range(ATTEMPTS):
+            top, left, height, width = self._box(image.shape, scale, rng)
+            region = image[top : top + height, left : left + width]
+            if not self.recipe.foreground or np.count_nonzero(region) >= self.recipe.foreground * region.size:
+                break
+        crop = cv2.resize(region, (side, side), interpolation=cv2.INTER_CUBIC)
+        if rng.random() < self.recipe.flip:
+            crop = cv2.flip(crop, 1)
+        if self.recipe.gamma:
+            crop = np.sign(crop) * np.abs(crop) ** math.exp(rng.uniform(-self.recipe.gamma, self.recipe.gamma))
+        if rng.random() < blur:
+            kernel = (self.recipe.blur.kernel,) * 2
+            crop = cv2.GaussianBlur(crop, kernel, rng.uniform(*self.recipe.blur.sigma))
+        kept = side // self.patch * self.patch
+        return crop[:kept, :kept]
+
+    def _box(
+        self, shape: tuple[int, ...], scale: tuple[float, float], rng: np.random.Generator
+    ) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a box of random area and aspect; the whole image if none fits."""
+        for _ in range(ATTEMPTS):
+            area = shape[0] * shape[1] * rng.uniform(*scale)
+            aspect = math.exp(rng.uniform(math.log(self.recipe.aspect[0]), math.log(self.recipe.aspect[1])))
+            height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+            if 0 < height <= shape[0] and 0 < width <= shape[1]:
+                top, left = rng.integers(shape[0] - height + 1), rng.integers(shape[1] - width + 1)
+                return int(top), int(left), height, width
+        return 0, 0, shape[0], shape[1]

@@ -1,0 +1,103 @@
+"""Reading one MRI volume, whatever the file, and saying what is wrong with it."""
+
+import warnings
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+from jaxtyping import Bool, Float
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+Volume = Float[np.ndarray, "z y x"]
+Mask = Bool[np.ndarray, "z y x"]
+
+ORIENTATION = ("L", "P", "S")
+SMALLEST_SIDE, MOST_VOXELS = 16, 1 << 29
+
+
+class BadVolumeError(ValueError):
+    """A volume that cannot be used; the message says why in one line."""
+
+
+def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
+    """Read a NIfTI file or the DICOM series in a folder.
+
+    Returns:
+        The voxels as float32 in (z, y, x): from the feet up, the first row of a slice at the forehead, the first column
+        at the patient's right, as DICOM and BraTS have it; and the image in the same orientation, for its geometry.
+
+    Raises:
+        BadVolumeError: unreadable, not 3-D, too small or large, constant, or not finite.
+    """
+    image = _read_dicom(path) if path.is_dir() else _read_nifti(path)
+    if len(image.shape) == 4 and image.shape[3] == 1:
+        image = image.slicer[..., 0]
+    if len(image.shape) != 3:
+        raise BadVolumeError(f"{len(image.shape)}-D, shape {image.shape}; allowed: one 3-D volume a file")
+    if min(image.shape) < 2 or max(image.shape) < SMALLEST_SIDE:
+        raise BadVolumeError(f"shape {image.shape}; allowed: a volume of at least {SMALLEST_SIDE} voxels a side")
+    if int(np.prod(image.shape)) > MOST_VOXELS:
+        raise BadVolumeError(f"shape {image.shape} is over {MOST_VOXELS / 1e6:.0f} million voxels; resample it first")
+    image = _canonical(image)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # overflow in scaling shows as a value that is not finite
+            voxels = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
+    except Exception as error:
+        raise BadVolumeError(f"truncated or damaged ({type(error).__name__}: {error})") from None
+    if not np.isfinite(voxels).all():
+        bad = 1 - np.isfinite(voxels).mean()
+        raise BadVolumeError(f"{bad:.1%} of the voxels are NaN or infinite; allowed: none")
+    if voxels.min() == voxels.max():
+        raise BadVolumeError(f"every voxel is {voxels.min():g}")
+    return np.ascontiguousarray(voxels.transpose(2, 1, 0)), image
+
+
+def read_mask(path: Path, like: nib.Nifti1Image) -> Mask:
+    """Read a brain mask that lies on the voxels of `like`.
+
+    Raises:
+        BadVolumeError: unreadable, of another shape, or empty.
+    """
+    image = _canonical(_read_nifti(path))
+    if image.shape != like.shape:
+        raise BadVolumeError(f"mask {path.name} has shape {image.shape}, the volume {like.shape}; allowed: the same")
+    mask = np.asarray(image.dataobj).transpose(2, 1, 0) > 0
+    if not mask.any():
+        raise BadVolumeError(f"mask {path.name} is empty")
+    return mask
+
+
+def _read_nifti(path: Path) -> nib.Nifti1Image:
+    if not path.is_file():
+        raise BadVolumeError(f"{path} does not exist")
+    try:
+        image = nib.load(path)
+    except Exception as error:
+        raise BadVolumeError(f"{path.name} is no readable NIfTI ({type(error).__name__}: {error})") from None
+    if not isinstance(image, nib.Nifti1Image):
+        raise BadVolumeError(f"{path.name} is a {type(image).__name__}; allowed: NIfTI")
+    return image
+
+
+def _canonical(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    """The same image with its axes flipped and permuted to L, P, S (increasing towards them)."""
+    change = ornt_transform(io_orientation(image.affine), axcodes2ornt(ORIENTATION))
+    return image.as_reoriented(change)
+
+
+def _read_dicom(folder: Path) -> nib.Nifti1Image:
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if len(series) != 1:
+        raise BadVolumeError(f"{folder.name} holds {len(series)} DICOM series; allowed: one a folder")
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+    try:
+        image = sitk.ReadImage(files, sitk.sitkFloat32)
+    except RuntimeError as error:
+        raise BadVolumeError(f"DICOM series {folder.name} cannot be read: {str(error).splitlines()[-1]}") from None
+    affine = np.eye(4)
+    direction = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    affine[:3, :3] = np.diag([-1, -1, 1]) @ direction  # DICOM's axes point left and posterior, NIfTI's right and anterior
+    affine[:3, 3] = np.diag([-1, -1, 1]) @ np.array(image.GetOrigin())
+    return nib.Nifti1Image(sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine)
