@@ -10,6 +10,7 @@ from torch import nn
 from nnunet_fm.encoders import formats
 from nnunet_fm.encoders.cards import CARDS, WeightCard, get_card
 from nnunet_fm.encoders.contract import Encoder
+from nnunet_fm.encoders.embedded import embedded_card
 from nnunet_fm.encoders.identify import closest, identify
 from nnunet_fm.encoders.reading import OWN_FORMAT, PREFIXES, CheckpointError, format_of, read_tensors, unwrap
 from nnunet_fm.encoders.registry import build_encoder, own_class
@@ -35,7 +36,9 @@ def load_encoder(path: str | Path, card: str | None = None, **build: Any) -> tup
     """
     path = Path(path)
     own = _own_names(card, build)
-    state, containers, prefixes = unwrap(read_tensors(path), own)
+    content = read_tensors(path)
+    about = embedded_card(path, content)
+    state, containers, prefixes = unwrap(content, own)
     known = format_of(state, own)
     if known is None:
         raise CheckpointError(
@@ -45,7 +48,12 @@ def load_encoder(path: str | Path, card: str | None = None, **build: Any) -> tup
     heads = {k for k in state if known != OWN_FORMAT and _is_head(k)}
     inside = {k: v for k, v in state.items() if k not in heads}
     converted = formats.Converted(inside) if known == OWN_FORMAT else formats.FORMATS[known][1](inside)
-    chosen, reason = (get_card(card), "named") if card else identify(path, converted, containers)
+    if card:
+        chosen, reason = get_card(card), "named"
+    elif "card" in about:
+        chosen, reason = get_card(str(about["card"])), "the card in the file"
+    else:
+        chosen, reason = identify(path, converted, containers)
     for key in heads:
         if any(re.fullmatch(pattern, key) for pattern in chosen.ignored):
             converted.dropped[key] = "pretraining head"
@@ -75,6 +83,7 @@ def load_encoder(path: str | Path, card: str | None = None, **build: Any) -> tup
         missing=missing,
         sha256=tensors_sha256(cast(nn.Module, encoder).state_dict()),
         chosen_because=reason,
+        about=about,
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class LoadReport:
     missing: list[str]
     sha256: str = ""
     chosen_because: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
@@ -82,4 +83,5 @@ def describe(report: LoadReport) -> str:
     for key, reason in report.dropped.items():
         reasons.setdefault(reason, []).append(key)
     lines += [f"              {reason}: {some(keys)}" for reason, keys in reasons.items()]
+    lines += [f"{key:<13} {value}" for key, value in report.about.items() if isinstance(value, str | int) and key != "card"]
     return "\n".join([*lines, f"tensor hash   {report.sha256}"])

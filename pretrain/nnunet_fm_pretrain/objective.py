@@ -7,7 +7,6 @@ their batches (slices, slabs, sessions, 3-D crops), so each makes its own from t
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -26,8 +25,7 @@ class Losses(NamedTuple):
     monitors: dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Exported:
+class Exported(NamedTuple):
     """The encoder that a method trains, for use by others: module, architecture and numerical options."""
 
     encoder: nn.Module

@@ -5,13 +5,17 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from torch.nn.functional import interpolate
 
 from nnunet_fm_pretrain.volumes import BadVolumeError, Mask, Volume
 
 Slices = Float[np.ndarray, "n h w"]
+Box = Float[np.ndarray, "d h w"]
+BoxMask = Bool[np.ndarray, "d h w"]
+Cube = Float[np.ndarray, "s s s"]
+CubeMask = Bool[np.ndarray, "s s s"]
 SMALLEST_BRAIN = 8  # voxels along the shortest side of the non-zero box
 
 
@@ -68,7 +72,7 @@ def preprocess(volume: Volume, brain: Mask, options: Preprocessing) -> tuple[Sli
     return normalised[chosen], chosen
 
 
-def draw_slices(cube: Volume, options: Preprocessing) -> Int[np.ndarray, " n"]:
+def draw_slices(cube: Cube, options: Preprocessing) -> Int[np.ndarray, " n"]:
     """Numbers of slices from N(centre, spread) without replacement; the cube's content seeds the draw."""
     content = hashlib.sha256(np.ascontiguousarray(cube).tobytes()).digest()
     rng = np.random.default_rng([options.seed, int.from_bytes(content[:8], "little")])
@@ -78,7 +82,7 @@ def draw_slices(cube: Volume, options: Preprocessing) -> Int[np.ndarray, " n"]:
     return np.sort(rng.choice(numbers, options.slices, replace=False, p=weights / weights.sum()))
 
 
-def _cropped(volume: Volume) -> tuple[Volume, Mask]:
+def _cropped(volume: Volume) -> tuple[Box, BoxMask]:
     """The bounding box of the non-zero voxels, and which of them are non-zero."""
     inside = volume != 0
     if not inside.any():
@@ -90,7 +94,7 @@ def _cropped(volume: Volume) -> tuple[Volume, Mask]:
     return volume[box], inside[box]
 
 
-def _resized(volume: Volume, inside: Mask, size: int) -> tuple[Volume, Mask]:
+def _resized(volume: Box, inside: BoxMask, size: int) -> tuple[Cube, CubeMask]:
     """Trilinear to a cube of `size` voxels, after a Gaussian where it shrinks; outside the brain exactly 0."""
     sigma = [max(0.0, (n / size - 1) / 2) for n in volume.shape]
     if any(sigma):
@@ -101,7 +105,7 @@ def _resized(volume: Volume, inside: Mask, size: int) -> tuple[Volume, Mask]:
     return np.where(brain, cube, 0).astype(np.float32), brain
 
 
-def _normalised(cube: Volume, inside: Mask, percentiles: tuple[float, float]) -> Volume:
+def _normalised(cube: Cube, inside: CubeMask, percentiles: tuple[float, float]) -> Cube:
     values = cube[inside]
     low, high = np.percentile(values, percentiles)
     values = np.clip(values, low, high)

@@ -171,9 +171,10 @@ def _without_sequence(stem: str) -> str:
 
 
 def _refuse_duplicates(sources: Sequence[Source]) -> None:
-    twice = [name for name, count in Counter(s.name.lower() for s in sources).items() if count > 1]
+    count = Counter(s.name.lower() for s in sources)  # some file systems take upper and lower case for the same
+    twice = list(dict.fromkeys(s.name for s in sources if count[s.name.lower()] > 1))
     if twice:
-        files = [str(s.path) for s in sources if s.name.lower() == twice[0]]
+        files = [str(s.path) for s in sources if s.name.lower() == twice[0].lower()]
         raise ValueError(
             f"{len(twice)} names belong to several volumes: {some(twice)} (e.g. {some(files)}). "
             "Spellings of one sequence count as one. Allowed: one volume per dataset, subject, session and sequence; "

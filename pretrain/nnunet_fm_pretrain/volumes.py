@@ -39,10 +39,10 @@ def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
         raise BadVolumeError(f"shape {image.shape}; allowed: a volume of at least {SMALLEST_SIDE} voxels a side")
     if int(np.prod(image.shape)) > MOST_VOXELS:
         raise BadVolumeError(f"shape {image.shape} is over {MOST_VOXELS / 1e6:.0f} million voxels; resample it first")
-    image = _canonical(image)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # overflow in scaling shows as a value that is not finite
+            image = _canonical(image)
             voxels = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
     except Exception as error:
         raise BadVolumeError(f"truncated or damaged ({type(error).__name__}: {error})") from None

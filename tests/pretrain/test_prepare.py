@@ -1,0 +1,266 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_fm_pretrain.prepare import Job, prepare
+from nnunet_fm_pretrain.preprocessing import Preprocessing, draw_slices, preprocess
+from nnunet_fm_pretrain.store import SliceStore, read_record, volume_path
+from nnunet_fm_pretrain.volumes import BadVolumeError, read_volume
+
+from .conftest import SMALL, write_volume_file
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*")) if p.is_file()}
+
+
+def test_slices_are_scored_and_the_background_is_zero(store: SliceStore) -> None:
+    assert (len(store), store.size, len(store.records)) == (96, 32, 12)
+    for record in store.records:
+        slices = store.read_volume(record)
+        assert slices.shape == (8, 32, 32)
+        inside = slices[slices != 0]
+        assert abs(inside.mean()) < 0.3
+        assert 0.7 < inside.std() < 1.3
+        assert (slices[:, 0, 0] == 0).all()
+        assert list(record.slices) == sorted(set(record.slices))
+    index = 8 * 3 + 5
+    record, place = store.where(index)
+    assert np.array_equal(store.read(index), store.read_volume(record)[place])
+
+
+def test_the_whole_cube_is_scored_exactly() -> None:
+    rng = np.random.default_rng(0)
+    volume = (rng.random((20, 24, 28)).astype(np.float32) + 1) * (rng.random((20, 24, 28)) > 0.2)
+    cube, numbers = preprocess(volume, volume != 0, Preprocessing(size=24, slices=24))
+    inside = cube[cube != 0]
+    assert list(numbers) == list(range(24))
+    assert abs(inside.mean()) < 1e-5
+    assert abs(inside.std() - 1) < 1e-5
+
+
+def test_slices_are_drawn_around_the_middle_and_by_content() -> None:
+    options = Preprocessing(size=256, slices=128)
+    drawn = [draw_slices(np.full((4, 4, 4), float(i)), options) for i in range(40)]
+    together = np.concatenate(drawn)
+    assert 120 < together.mean() < 136
+    weights = np.exp(-0.5 * ((np.arange(256) - 128) / 50) ** 2)
+    likely = np.bincount(together, minlength=256)
+    assert np.corrcoef(likely, weights)[0, 1] > 0.9
+    assert all(len(set(d)) == 128 for d in drawn)
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert np.array_equal(drawn[0], draw_slices(np.full((4, 4, 4), 0.0), options))
+
+
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (1, -1, -1)])
+def test_any_orientation_gives_the_same_volume(tmp_path: Path, flips: tuple[int, int, int]) -> None:
+    plain = write_volume_file(tmp_path / "plain.nii.gz")
+    image = nib.load(plain)
+    turned = image.slicer[:: flips[0], :: flips[1], :: flips[2]]
+    permuted = turned.as_reoriented(np.array([[2, 1], [0, -1], [1, 1]]))
+    nib.save(permuted, tmp_path / "turned.nii.gz")
+    first, _ = read_volume(plain)
+    second, _ = read_volume(tmp_path / "turned.nii.gz")
+    assert np.array_equal(first, second)
+    assert first[:, :14].sum() > first[:, 14:].sum()  # brighter in front, which is the upper half of a slice
+
+
+def test_a_dicom_series_equals_the_nifti(tmp_path: Path) -> None:
+    path = write_volume_file(tmp_path / "v.nii.gz")
+    rounded = nib.load(path)
+    nib.save(nib.Nifti1Image(np.round(rounded.get_fdata()).astype(np.int16), rounded.affine), path)
+    image = sitk.ReadImage(str(path))
+    folder = tmp_path / "series"
+    folder.mkdir()
+    direction = image.GetDirection()
+    for z in range(image.GetSize()[2]):
+        one = image[:, :, z]
+        one.SetMetaData("0020|000e", "1.2.3")
+        one.SetMetaData("0008|0016", "1.2.840.10008.5.1.4.1.1.4")
+        one.SetMetaData("0008|0018", f"1.2.3.{z + 1}")
+        one.SetMetaData("0020|0037", "\\".join(str(direction[i]) for i in (0, 3, 6, 1, 4, 7)))
+        one.SetMetaData("0020|0032", "\\".join(map(str, image.TransformIndexToPhysicalPoint((0, 0, z)))))
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(folder / f"{z:03d}.dcm"))
+        writer.Execute(one)
+    nifti, _ = read_volume(path)
+    dicom, _ = read_volume(folder)
+    assert np.allclose(nifti, dicom)
+
+
+def bad(tmp_path: Path, name: str, values: np.ndarray) -> Path:
+    path = tmp_path / f"{name}.nii.gz"
+    nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    return path
+
+
+def test_bad_volumes_are_listed_and_the_others_made(tmp_path: Path) -> None:
+    write_volume_file(tmp_path / "good.nii.gz")
+    bad(tmp_path, "4d", np.ones((20, 20, 20, 3), np.float32))
+    bad(tmp_path, "2d", np.ones((20, 20), np.float32))
+    bad(tmp_path, "constant", np.full((20, 20, 20), 7, np.float32))
+    bad(tmp_path, "nan", np.full((20, 20, 20), np.nan, np.float32))
+    bad(tmp_path, "tiny", np.arange(8, dtype=np.float32).reshape(2, 2, 2))
+    bad(tmp_path, "box", np.pad(np.ones((30, 3, 30), np.float32), ((0, 0), (9, 9), (0, 0))) * np.arange(30))
+    (tmp_path / "text.nii.gz").write_text("no image")
+    whole = write_volume_file(tmp_path / "cut.nii.gz", seed=5).read_bytes()
+    (tmp_path / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "copy.nii.gz").write_bytes((tmp_path / "good.nii.gz").read_bytes())
+    out = tmp_path / "store"
+    outcomes = prepare(tmp_path, Job(out, SMALL), processes=1, dataset="d")
+    reasons = {o.source.subject: o.reason for o in outcomes if not o.record}
+    for subject, reason in {
+        "4d": "4-D",
+        "2d": "2-D",
+        "constant": "every voxel is 7",
+        "nan": "100.0% of the voxels are NaN",
+        "tiny": "at least 16 voxels",
+        "box": "non-zero box",
+        "text": "no readable NIfTI",
+        "cut": "truncated or damaged",
+        "good": "its bytes are those of d/copy_unknown",
+    }.items():
+        assert reason in reasons.pop(subject)
+    assert not reasons
+    assert [r.subject for r in SliceStore(out).records] == ["copy"]
+    assert (out / "failures.csv").read_text().count("\n") == 10
+
+
+def test_huge_volumes_are_refused_by_their_header(tmp_path: Path) -> None:
+    header = nib.Nifti1Header()
+    header.set_data_shape((2000, 2000, 2000))
+    header.set_data_dtype(np.uint8)
+    with (tmp_path / "huge.nii").open("wb") as stream:
+        header["vox_offset"], header["magic"] = 352, b"n+1"
+        stream.write(header.binaryblock + b"\0" * 4)
+    with pytest.raises(BadVolumeError, match="over 537 million voxels"):
+        read_volume(tmp_path / "huge.nii")
+
+
+def test_a_second_run_makes_nothing(volumes: Path, tmp_path: Path) -> None:
+    job = Job(tmp_path, SMALL)
+    prepare(volumes, job, processes=1)
+    before = contents(tmp_path)
+    outcomes = prepare(volumes, job, processes=1)
+    assert all(o.ready for o in outcomes)
+    assert contents(tmp_path) == before
+    changed = prepare(volumes, Job(tmp_path, Preprocessing(size=32, slices=6)), processes=1)
+    assert not any(o.ready for o in changed)
+
+
+def test_parts_together_are_the_whole(volumes: Path, store: SliceStore, tmp_path: Path) -> None:
+    for part in range(3):
+        prepare(volumes, Job(tmp_path, SMALL), processes=1, part=(part, 3), dataset=store.records[0].dataset)
+    assert SliceStore(tmp_path).identity() == store.identity()
+    with pytest.raises(ValueError, match="part 3 of 3; allowed: --part-id from 0 to 2"):
+        prepare(volumes, Job(tmp_path, SMALL), part=(3, 3))
+
+
+def test_a_killed_run_is_completed_to_the_same_bytes(volumes: Path, tmp_path: Path) -> None:
+    def words(out: Path) -> list[str]:
+        told = ["pretrain", "prepare", volumes, "-o", out, "--size", 160, "--slices", 100, "-np", 2]
+        return [sys.executable, "-W", "ignore", "-m", "nnunet_fm.cli", *map(str, told)]
+
+    subprocess.run(words(tmp_path / "whole"), check=True, capture_output=True)
+    with subprocess.Popen(
+        words(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        while not list((tmp_path / "killed").rglob("*.b2nd")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert len(list((tmp_path / "killed").rglob("*.b2nd"))) < 12
+    subprocess.run(words(tmp_path / "killed"), check=True, capture_output=True)
+    whole, killed = contents(tmp_path / "whole"), contents(tmp_path / "killed")
+    assert {k: v for k, v in killed.items() if not k.endswith(".tmp")} == whole
+
+
+def test_compact_stores_are_near_and_keep_the_background(volumes: Path, store: SliceStore, tmp_path: Path) -> None:
+    prepare(volumes, Job(tmp_path, SMALL, compact=True), processes=1, dataset=store.records[0].dataset)
+    compact = SliceStore(tmp_path)
+    for exact, near in zip(store.records, compact.records, strict=True):
+        one, other = store.read_volume(exact), compact.read_volume(near)
+        assert np.array_equal(one == 0, other == 0)
+        assert np.abs(one - other).max() <= near.scale / 2 + 2e-3  # half a level, and float16
+    assert compact.records[0].dtype == "uint8"
+
+
+def test_masks_and_commands_strip(tmp_path: Path) -> None:
+    write_volume_file(tmp_path / "v.nii.gz")
+    image = nib.load(tmp_path / "v.nii.gz")
+    mask = np.zeros(image.shape, np.uint8)
+    mask[4:-4, 4:-4, 4:-4] = 1
+    nib.save(nib.Nifti1Image(mask, image.affine), tmp_path / "m.nii.gz")
+    (tmp_path / "t.csv").write_text("subject_id,dataset,sequence,path,mask\na,d,T1,v.nii.gz,m.nii.gz\n")
+    given = prepare(tmp_path / "t.csv", Job(tmp_path / "1", SMALL, strip="mask"), processes=1)
+    program = tmp_path / "strip.sh"
+    program.write_text(f"#!/bin/sh\ncp {tmp_path}/m.nii.gz $2\n")
+    program.chmod(0o755)
+    made = prepare(tmp_path / "t.csv", Job(tmp_path / "2", SMALL, strip=f"command:{program} {{in}} {{out}}"), processes=1)
+    none = prepare(tmp_path / "t.csv", Job(tmp_path / "3", SMALL), processes=1)
+    checksums = [o[0].record.sha256 for o in (given, made, none) if o[0].record]
+    assert checksums[0] == checksums[1] != checksums[2]
+    program.write_text("#!/bin/sh\necho no brain >&2; exit 3\n")
+    (failed,) = prepare(tmp_path / "t.csv", Job(tmp_path / "4", SMALL, strip=f"command:{program} {{in}} {{out}}"), 1)
+    assert failed.reason == f"{program} failed with code 3; it said: no brain"
+
+
+@pytest.mark.parametrize(
+    ("strip", "message"),
+    [
+        ("hdbet", "Did you mean hd-bet"),
+        ("command:no-such-program {in} {out}", "not on the PATH"),
+        ("command:cp", "with {in} and {out}"),
+    ],
+)
+def test_stripping_is_checked_before_any_work(volumes: Path, tmp_path: Path, strip: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare(volumes, Job(tmp_path / "s", strip=strip))
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_full_disk_stops_with_what_to_do(volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("blosc2.asarray", full)
+    with pytest.raises(OSError, match=r"No space left.*Free disk space, then type the command again"):
+        prepare(volumes, Job(tmp_path, SMALL), processes=1)
+
+
+def test_damage_is_found(volumes: Path, tmp_path: Path) -> None:
+    prepare(volumes, Job(tmp_path, SMALL), processes=1, dataset="d")
+    found = SliceStore(tmp_path)
+    assert not list(found.damaged())
+    path = volume_path(tmp_path, "d/S03_T1")
+    path.write_bytes(path.read_bytes()[:200])
+    assert list(found.damaged()) == ["d/S03_T1"]
+    assert read_record(path) is None
+    outcomes = prepare(volumes, Job(tmp_path, SMALL), processes=1, dataset="d")
+    assert [o.source.name for o in outcomes if not o.ready] == ["d/S03_T1"]
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="1 volumes of .* have gone: d/S03_T1"):
+        SliceStore(tmp_path)
+
+
+def test_stores_are_checked(volumes: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is no slice store; type: nnunet-fm pretrain prepare"):
+        SliceStore(tmp_path)
+    prepare(volumes, Job(tmp_path, SMALL), processes=1, dataset="d")
+    lines = (tmp_path / "manifest.jsonl").read_text().splitlines()
+    other = json.loads(lines[0]) | {"size": 64}
+    (tmp_path / "manifest.jsonl").write_text("\n".join([*lines[1:], json.dumps(other)]))
+    with pytest.raises(ValueError, match=r"slices of sides \[32, 64\]"):
+        SliceStore(tmp_path)
+    with pytest.raises(ValueError, match="9 slices of a cube of side 8"):
+        Preprocessing(size=8, slices=9)
