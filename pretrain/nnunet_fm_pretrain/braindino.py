@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -75,13 +75,14 @@ class BrainDino(Objective):
 
     def forward(self, batch: MultiCropBatch, step: int, phase: str) -> Losses:
         """DINO, iBOT and KoLeo losses of a batch."""
-        global_crops, local_crops = _three_channels(batch.global_crops), _three_channels(batch.local_crops)
+        exact = _exact(self.student.encoder.mask_token)
+        global_crops, local_crops = (_three_channels(c.to(exact)) for c in (batch.global_crops, batch.local_crops))
         masks = batch.masks.flatten(0, 1)
         with torch.no_grad():
             taught = forward_tokens(self.teacher.encoder, global_crops)
         seen = forward_tokens(self.student.encoder, global_crops, masks)
         views = [seen.cls.unflatten(0, (2, -1))]
-        if len(local_crops):
+        if len(batch.local_crops):
             local_cls = forward_tokens(self.student.encoder, local_crops).cls
             views.append(local_cls.unflatten(0, (len(batch.local_crops), -1)))
         teacher_cls = taught.cls.unflatten(0, (2, -1))
@@ -93,7 +94,7 @@ class BrainDino(Objective):
             monitors = {
                 "dino_entropy": dino_entropy,
                 "ibot_entropy": ibot_entropy,
-                **_spread(teacher_cls[0].float()),
+                **_spread(teacher_cls[0].to(exact)),
             }
         return Losses(
             s.dino_weight * dino + s.ibot_weight * ibot + s.koleo_weight * koleo,
@@ -106,16 +107,17 @@ class BrainDino(Objective):
     ) -> tuple[Tensor, Tensor]:
         """Mean over all pairs of a student's view and another view of the teacher's."""
         views, slices = student_cls.shape[:2]
-        pairs = 1 - torch.eye(views, 2, device=student_cls.device)
-        weights = torch.full((slices,), 1 / slices, device=student_cls.device)
+        exact = {"device": student_cls.device, "dtype": _exact(student_cls)}
+        pairs = 1 - torch.eye(views, 2, **exact)
+        weights = torch.full((slices,), 1 / slices, **exact)
         return self._distil("dino", student_cls, teacher_cls, pairs / pairs.sum(), weights, step)
 
     def _ibot(self, seen: Tokens, taught: Tokens, masks: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Mean over crops of the mean over the crop's masked patches; crops without a mask count as 0 (DINOv2)."""
         hidden = masks.flatten(1)
         per_crop = hidden.sum(1, keepdim=True).clamp(min=1)
-        weights = (1 / (per_crop * len(hidden))).expand_as(hidden)[hidden]
-        pairs = torch.ones(1, 1, device=masks.device)
+        weights = (1 / (per_crop * len(hidden)).to(_exact(seen.patches))).expand_as(hidden)[hidden]
+        pairs = weights.new_ones(1, 1)
         return self._distil("ibot", seen.patches[hidden][None], taught.patches[hidden][None], pairs, weights, step)
 
     def _distil(
@@ -135,7 +137,7 @@ class BrainDino(Objective):
             return sinkhorn_bias(rows, prototypes, temperature)
         centre = getattr(self, f"{name}_centre")
         # the mean of the logits is the logit of the mean
-        both = torch.cat([rows.float().sum(0), rows.new_tensor([len(rows)]).float()])
+        both = torch.cat([rows.sum(0), rows.new_tensor([len(rows)])])
         if dist.is_initialized():
             dist.all_reduce(both)
         mean = logits(both[None, :-1] / both[-1].clamp(min=1), prototypes)[0]
@@ -146,7 +148,7 @@ class BrainDino(Objective):
     def _koleo(self, cls: Float[Tensor, "2 b d"]) -> Tensor:
         """Nearest neighbours among the slices of all ranks, in float32, summed over the two crops (DINOv2)."""
         with torch.autocast(cls.device.type, enabled=False):
-            crops = [c if c.dtype == torch.float64 else c.float() for c in cls]
+            crops = list(cls.to(_exact(cls)))
             if dist.is_initialized() and dist.get_world_size() > 1:
                 crops = [torch.cat(gather(c.contiguous())) for c in crops]
             return torch.stack([self.koleo(c) for c in crops]).sum()
@@ -208,19 +210,24 @@ class _Networks(nn.Module):
 
 def _encoder(recipe: EncoderRecipe, drop_path: float) -> Dinov3:
     options: dict[str, Any] = {**TRAINING_CODE, "init_values": recipe.layer_scale, "drop_path_rate": drop_path}
-    encoder = build_encoder(recipe.architecture, **options)
-    if not isinstance(encoder, Dinov3):
-        raise ValueError(f"encoder.architecture {recipe.architecture}; allowed: a dinov3_* name, see `encoders list`")
+    if not recipe.architecture.startswith("dinov3_"):
+        raise ValueError(f"encoder.architecture {recipe.architecture}; allowed: a dinov3_* name of `encoders list`")
+    encoder = cast(Dinov3, build_encoder(recipe.architecture, **options))
     nn.init.trunc_normal_(encoder.mask_token, std=0.02)
     encoder.set_fused_attention(torch.cuda.is_available())  # its backward pass is slow on CPUs
     return encoder
 
 
+def _exact(x: Tensor) -> torch.dtype:
+    """Losses are computed in float32 at least, whatever the autocast precision of the tokens."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def _three_channels(crops: Tensor) -> Float[Tensor, "vb 3 h w"]:
     """Crops of all views as one batch, repeated to three channels on the device, without a copy."""
     if not len(crops):
-        return crops.new_zeros((0, CHANNELS, *crops.shape[2:])).float()
-    return crops.flatten(0, 1).float().unsqueeze(1).expand(-1, CHANNELS, -1, -1)
+        return crops.new_zeros((0, CHANNELS, *crops.shape[2:]))
+    return crops.flatten(0, 1).unsqueeze(1).expand(-1, CHANNELS, -1, -1)
 
 
 def _spread(cls: Float[Tensor, "b d"]) -> dict[str, Tensor]:

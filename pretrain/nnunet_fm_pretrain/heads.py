@@ -35,7 +35,8 @@ class PrototypeHead(nn.Module):
 
     def forward(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows bottleneck"]:
         """Bottleneck vectors of length 1."""
-        return normalize(self.layers(x).float() if x.dtype != torch.float64 else self.layers(x), dim=-1)
+        y = self.layers(x)
+        return normalize(y.to(torch.promote_types(y.dtype, torch.float32)), dim=-1)
 
     @property
     def prototypes(self) -> Float[Tensor, "k bottleneck"]:

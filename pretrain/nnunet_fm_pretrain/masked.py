@@ -1,6 +1,7 @@
 """The forward pass of pretraining: masked patches are replaced by the mask token before the first block."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +49,7 @@ def rescale_positions(encoder: Dinov3, factor: float) -> None:
     """
     rope, exact = encoder.vit.rope, encoder.vit.rope.get_embed
 
-    def stretched(shape: list[int]) -> Tensor:
+    def stretched(shape: Sequence[int]) -> Tensor:
         if not encoder.training:
             return exact(shape)
         stretch = torch.empty(1).uniform_(-math.log(factor), math.log(factor)).exp().to(rope.periods.device)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from nnunet_fm_pretrain.recipe import CropPair, ViewsRecipe
 
 Image = Float[np.ndarray, "h w"]
+Crop = Float[np.ndarray, "side side"]
 ATTEMPTS = 10  # as torchvision's RandomResizedCrop
 
 
@@ -53,7 +54,7 @@ class ViewMaker:
 
     def _crop(
         self, image: Image, side: int, scale: tuple[float, float], blur: float, rng: np.random.Generator
-    ) -> Image:
+    ) -> Crop:
         for _ in range(ATTEMPTS):
             top, left, height, width = self._box(image.shape, scale, rng)
             region = image[top : top + height, left : left + width]

@@ -1,0 +1,135 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from nnunet_fm_pretrain.batches import MultiCropBatches, loader
+from nnunet_fm_pretrain.masks import block_mask
+from nnunet_fm_pretrain.order import SampleOrder
+from nnunet_fm_pretrain.recipe import CropPair, MaskRecipe, Recipe, ViewsRecipe, parse_recipe, read_recipe
+from nnunet_fm_pretrain.store import SliceStore
+from nnunet_fm_pretrain.views import ViewMaker
+
+from .conftest import small_recipe
+
+PAIR = CropPair(global_size=64, local_size=32)
+CALM = {"flip": 0.0, "blur": {"global_1": 0, "global_2": 0, "local": 0}}
+
+
+def slice_of(side: int) -> np.ndarray:
+    y, x = np.mgrid[:side, :side].astype(np.float32) / side
+    return 1 + x + 10 * y
+
+
+def test_every_slice_comes_once_an_epoch_in_an_order_of_the_seed() -> None:
+    order, other = SampleOrder(10, 4, seed=1), SampleOrder(10, 4, seed=2)
+    epochs = [[order.slice_of(n) for n in range(first, first + 10)] for first in (0, 10)]
+    assert [sorted(e) for e in epochs] == [list(range(10))] * 2
+    assert epochs[0] != epochs[1]
+    assert epochs[0] != [other.slice_of(n) for n in range(10)]
+
+
+def test_ranks_share_the_samples_of_a_step() -> None:
+    order = SampleOrder(100, 12, seed=0)
+    for ranks in (1, 2, 3, 4, 6, 12):
+        shared = [n for rank in range(ranks) for n in order.samples(7, rank, ranks)]
+        assert shared == list(range(84, 96))
+    with pytest.raises(ValueError, match="batch_size 12 on 5 devices; allowed: a multiple"):
+        order.samples(0, 0, 5)
+    with pytest.raises(ValueError, match="10 slices, fewer than one batch of 12"):
+        SampleOrder(10, 12, 0)
+
+
+@pytest.mark.parametrize("scale", [(0.32, 1.0), (0.05, 0.32)])
+def test_crops_cover_the_asked_share_of_the_slice(scale: tuple[float, float]) -> None:
+    maker = ViewMaker(ViewsRecipe(global_scale=scale, **CALM), 16)
+    shares, aspects = [], []
+    for seed in range(300):
+        crop = maker(slice_of(256), PAIR, np.random.default_rng(seed)).global_crops[0]
+        height, width = (crop[:, 0].max() - crop[:, 0].min()) / 10, crop[0].max() - crop[0].min()
+        shares.append(height * width)
+        aspects.append(width / height)
+    assert scale[0] * 0.9 < min(shares)
+    assert max(shares) < scale[1] * 1.1
+    assert abs(np.mean(shares) - np.mean(scale)) < 0.08  # large boxes that do not fit are drawn again
+    assert 0.7 < min(aspects) < max(aspects) < 1.4
+
+
+def test_a_flip_is_a_flip_and_blur_blurs_the_second_global_crop() -> None:
+    still = ViewMaker(ViewsRecipe(global_scale=(1, 1), aspect=(1, 1), **CALM), 16)
+    flipped = ViewMaker(ViewsRecipe(global_scale=(1, 1), aspect=(1, 1), **(CALM | {"flip": 1.0})), 16)
+    image = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    rng = np.random.default_rng
+    assert np.array_equal(still(image, PAIR, rng(0)).global_crops[0], image)
+    assert np.array_equal(flipped(image, PAIR, rng(0)).global_crops[0], image[:, ::-1])
+    blur = {"global_1": 0.0, "global_2": 1.0, "local": 0.0, "kernel": 9, "sigma": (1.0, 1.0)}
+    one, two = ViewMaker(ViewsRecipe(global_scale=(1, 1), aspect=(1, 1), flip=0, blur=blur), 16)(
+        image, PAIR, rng(0)
+    ).global_crops
+    assert np.array_equal(one, image)
+    assert np.allclose(two, cv2.GaussianBlur(image, (9, 9), 1.0))
+
+
+def test_the_effective_blur_probabilities_are_those_of_the_paper_s_code() -> None:
+    blur = read_recipe("braindino_stage1").views.blur
+    assert (blur.global_1, blur.global_2, blur.local) == (0.0, 0.9, 0.5)
+
+
+def test_a_local_size_off_the_grid_is_cut() -> None:
+    views = ViewMaker(ViewsRecipe(local_crops=3), 16)(
+        slice_of(256), CropPair(global_size=256, local_size=168), np.random.default_rng(0)
+    )
+    assert views.global_crops.shape == (2, 256, 256)
+    assert views.local_crops.shape == (3, 160, 160)
+
+
+def test_stage_two_draws_its_sizes_by_step() -> None:
+    recipe = read_recipe("braindino_stage2").views
+    maker = ViewMaker(recipe, 16)
+    drawn = [maker.pair(np.random.default_rng([0, 1, step])) for step in range(2000)]
+    for pair in recipe.pairs:
+        assert abs(sum(p == pair for p in drawn) / 2000 - pair.probability) < 0.04
+    views = maker(slice_of(256), recipe.pairs[0], np.random.default_rng(0))
+    assert views.global_crops.shape == (2, 512, 512)
+
+
+def test_empty_crops_are_drawn_again() -> None:
+    image = np.zeros((128, 128), np.float32)
+    image[:40, :40] = 1
+    few = {"local_scale": (0.02, 0.05), "local_crops": 8}
+    means = []
+    for foreground in (0.0, 0.5):
+        maker = ViewMaker(ViewsRecipe(**few, foreground=foreground), 16)
+        crops = [maker(image, PAIR, np.random.default_rng(s)).local_crops for s in range(20)]
+        means.append(np.mean([c.mean() for c in crops]))
+    assert means[1] > 3 * means[0]
+
+
+def test_masks_hide_the_asked_share_of_half_the_crops() -> None:
+    recipe = MaskRecipe(probability=0.5, ratio=(0.1, 0.5))
+    masks = [block_mask(recipe, (16, 16), np.random.default_rng(s)) for s in range(400)]
+    shares = np.array([m.mean() for m in masks])
+    assert 0.42 < (shares > 0).mean() < 0.58
+    assert 0.2 < shares[shares > 0].mean() < 0.32
+    assert shares.max() <= 0.5
+    again = block_mask(recipe, (16, 16), np.random.default_rng(3))
+    assert np.array_equal(masks[3], again)
+    assert not block_mask(recipe, (1, 1), np.random.default_rng(0)).any()
+
+
+def batches(store: SliceStore, recipe: Recipe, rank: int = 0, ranks: int = 1) -> MultiCropBatches:
+    return MultiCropBatches(store, recipe, recipe.objective.masks, 16, rank, ranks)
+
+
+def test_a_step_is_the_same_for_any_number_of_workers_ranks_and_starts(store: SliceStore, recipe: Recipe) -> None:
+    whole = [batches(store, recipe)[step] for step in range(12)]
+    for workers in (1, 2):
+        made = list(loader(batches(store, recipe), 5, 12, workers, pin=False))
+        assert all(torch.equal(a, b) for one, two in zip(made, whole[5:], strict=True) for a, b in zip(one, two, strict=True))
+    for step in (0, 11):
+        halves = [batches(store, recipe, rank, 2)[step] for rank in range(2)]
+        for one, first, second in zip(whole[step], *halves, strict=True):
+            assert torch.equal(one, torch.cat([first, second], dim=1))
+    assert whole[0].global_crops.dtype == torch.float16
+    other = parse_recipe(small_recipe(seed=1), "test")
+    assert not torch.equal(batches(store, other)[0].local_crops, whole[0].local_crops)
