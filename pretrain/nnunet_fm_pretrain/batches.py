@@ -1,13 +1,12 @@
 """Batches: one item of the dataset is the whole batch of a rank at a step."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import blosc2
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float16
+from jaxtyping import Bool, Float, Float16
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -15,16 +14,16 @@ from nnunet_fm_pretrain.masks import block_mask
 from nnunet_fm_pretrain.order import SampleOrder
 from nnunet_fm_pretrain.recipe import MaskRecipe, Recipe
 from nnunet_fm_pretrain.store import SliceStore
-from nnunet_fm_pretrain.views import ViewMaker
+from nnunet_fm_pretrain.views import ViewMaker, fuse
 
 _PAIR_STREAM, _SAMPLE_STREAM = 1, 2  # keep the draws of steps and of samples apart
 
 
 class MultiCropBatch(NamedTuple):
-    """Crops of `b` slices, one channel, and the masks of the global ones."""
+    """Crops of `b` slices, of one channel or three, and the masks of the global ones."""
 
-    global_crops: Float16[Tensor, "2 b g g"]
-    local_crops: Float16[Tensor, "n b l l"]
+    global_crops: Float16[Tensor, "2 b c g g"]
+    local_crops: Float16[Tensor, "n b c l l"]
     masks: Bool[Tensor, "2 b th tw"]
 
 
@@ -59,12 +58,23 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
         global_crops, local_crops, masks = [], [], []
         for sample in self.order.samples(step, self.rank, self.ranks):
             rng = np.random.default_rng([self.seed, _SAMPLE_STREAM, sample])
-            views = self.views(self.store.read(self.order.slice_of(sample)), pair, rng)
+            views = self.views(self._image(sample, rng), pair, rng)
             global_crops.append(views.global_crops.astype(np.float16))
             local_crops.append(views.local_crops.astype(np.float16))
             masks.append(np.stack([block_mask(self.masks, grid, rng) for _ in range(2)]))
         stacked = (torch.from_numpy(np.stack(parts, axis=1)) for parts in (global_crops, local_crops, masks))
         return MultiCropBatch(*stacked)
+
+    def _image(self, sample: int, rng: np.random.Generator) -> Float[np.ndarray, "c h w"]:
+        """The slice; with fusion, three channels of it and of the sequences that are registered to it."""
+        record, place = self.store.where(self.order.slice_of(sample))
+        fusion = self.views.recipe.fusion
+        if not fusion.probability:
+            return self.store.read_slice(record, place)[None]
+        together = self.store.registered(record)
+        if len(together) > 1 and rng.random() < fusion.probability:
+            return fuse(np.stack([self.store.read_slice(r, place) for r in together]), fusion, rng)
+        return self.store.read_slice(record, place)[None].repeat(3, axis=0)
 
 
 def loader(
@@ -91,6 +101,3 @@ def _one_thread(_: int) -> None:
     cv2.setNumThreads(0)
     blosc2.set_nthreads(1)
     torch.set_num_threads(1)
-
-
-BatchMaker = Callable[[SliceStore, int, int], Dataset[MultiCropBatch]]

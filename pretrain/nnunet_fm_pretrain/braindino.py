@@ -223,11 +223,9 @@ def _exact(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _three_channels(crops: Tensor) -> Float[Tensor, "vb 3 h w"]:
-    """Crops of all views as one batch, repeated to three channels on the device, without a copy."""
-    if not len(crops):
-        return crops.new_zeros((0, CHANNELS, *crops.shape[2:]))
-    return crops.flatten(0, 1).unsqueeze(1).expand(-1, CHANNELS, -1, -1)
+def _three_channels(crops: Float[Tensor, "v b c h w"]) -> Float[Tensor, "vb 3 h w"]:
+    """Crops of all views as one batch; one channel is repeated to three on the device, without a copy."""
+    return crops.flatten(0, 1).expand(-1, CHANNELS, -1, -1)
 
 
 def _spread(cls: Float[Tensor, "b d"]) -> dict[str, Tensor]:

@@ -19,6 +19,9 @@ def _add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     prepare.add_argument("--slices", type=int, default=128, help="axial slices kept of a volume")
     prepare.add_argument("--strip", default="none", help="none, mask, hd-bet, deepbet, or command:PROGRAM {in} {out}")
     prepare.add_argument("--compact", action="store_true", help="255 grey levels instead of float16: 0.6 of the disk")
+    prepare.add_argument(
+        "--registered", action="store_true", help="sequences of a session lie on one grid: crop them together"
+    )
     prepare.add_argument("--exclude-subjects", type=Path, metavar="FILE", help="subject ids to leave out, one a line")
     prepare.add_argument("--dataset", help="name of the collection, where the input does not say it")
     prepare.add_argument("--licence", default="", help="a note for the manifest")
@@ -33,7 +36,8 @@ def _prepare(parsed: argparse.Namespace) -> int:
     from nnunet_fm_pretrain.prepare import Job, prepare
     from nnunet_fm_pretrain.preprocessing import Preprocessing
 
-    job = Job(parsed.o, Preprocessing(parsed.size, parsed.slices, seed=parsed.seed), parsed.strip, parsed.compact)
+    numbers = Preprocessing(parsed.size, parsed.slices, seed=parsed.seed)
+    job = Job(parsed.o, numbers, parsed.strip, parsed.compact, parsed.registered)
     outcomes = prepare(
         parsed.source,
         job,

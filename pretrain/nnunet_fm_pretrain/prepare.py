@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from nnunet_fm.files import replaced_atomically
 from nnunet_fm.messages import some
-from nnunet_fm_pretrain.preprocessing import Preprocessing, preprocess
+from nnunet_fm_pretrain.preprocessing import Preprocessing, preprocess_registered
 from nnunet_fm_pretrain.skull import find_stripper
 from nnunet_fm_pretrain.sources import Source, find_sources, read_subjects, without_subjects
 from nnunet_fm_pretrain.store import VolumeRecord, read_record, volume_path, write_manifest, write_volume
@@ -34,16 +34,27 @@ class Job:
         preprocessing: see `Preprocessing`.
         strip: name of the skull stripping plug-in.
         compact: 255 grey levels instead of float16.
+        registered: the sequences of one subject and session lie on one grid: crop them together, keep the same slices.
     """
 
     store: Path
     preprocessing: Preprocessing = Preprocessing()
     strip: str = "none"
     compact: bool = False
+    registered: bool = False
 
     def key(self) -> str:
         """Identity of what is done to the input's bytes."""
         return f"{self.preprocessing.key()}-{self.strip}-{'uint8' if self.compact else 'float16'}"
+
+    def groups(self, sources: Sequence[Source]) -> list[list[Source]]:
+        """Sources that are made together."""
+        if not self.registered:
+            return [[source] for source in sources]
+        together: dict[tuple[str, ...], list[Source]] = {}
+        for source in sources:
+            together.setdefault((source.dataset, source.subject, source.session), []).append(source)
+        return list(together.values())
 
 
 @dataclass(frozen=True)
@@ -91,40 +102,59 @@ def prepare(
     if exclude is not None:
         sources = _not_excluded(sources, exclude)
     job.store.mkdir(parents=True, exist_ok=True)
-    outcomes = _without_copies(_all_outcomes(sources[number::parts], job, processes))
+    outcomes = _without_copies(_all_outcomes(job.groups(sources)[number::parts], job, processes))
     ending = "" if parts == 1 else f"_{number:04d}_of_{parts:04d}"
     write_manifest(job.store / f"manifest{ending}.jsonl", [o.record for o in outcomes if o.record])
     _write_failures(job.store / f"failures{ending}.csv", [o for o in outcomes if not o.record])
     return outcomes
 
 
-def make_volume(source: Source, job: Job) -> Outcome:
-    """Make one volume, or take it from the store if it was made from the same bytes in the same way."""
+def make_group(sources: Sequence[Source], job: Job) -> list[Outcome]:
+    """Make the volumes of one grid, or take them from the store if they were made from the same bytes the same way."""
+    digests, bad = {}, {}
+    volumes, brains = [], []
+    for source in sources:
+        try:
+            digests[source.name] = source_sha256(source)
+        except BadVolumeError as error:
+            bad[source.name] = str(error)
+    good = [s for s in sources if s.name in digests]
+    group = hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:16] if len(good) > 1 else ""
+    known = {s.name: read_record(volume_path(job.store, s.name)) for s in good}
+    wanted = {s.name: (digests[s.name], job.key(), group) for s in good}
+    if all(r and (r.source_sha256, r.preprocessing, r.registered) == wanted[n] for n, r in known.items()):
+        return [Outcome(s, known.get(s.name), bad.get(s.name, ""), ready=True) for s in sources]
+    for source in good:
+        try:
+            volume, image = read_volume(source.path)
+            brains.append(find_stripper(job.strip)(volume, image, source.mask))
+            volumes.append(volume)
+        except BadVolumeError as error:
+            bad[source.name] = str(error)
+    good = [s for s in good if s.name not in bad]
     try:
-        digest = source_sha256(source)
-        known = read_record(volume_path(job.store, source.name))
-        if known and (known.source_sha256, known.preprocessing) == (digest, job.key()):
-            return Outcome(source, known, ready=True)
-        volume, image = read_volume(source.path)
-        brain = find_stripper(job.strip)(volume, image, source.mask)
-        slices, numbers = preprocess(volume, brain, job.preprocessing)
+        cut, numbers = preprocess_registered(volumes, brains, job.preprocessing) if good else ([], [])
     except BadVolumeError as error:
-        return Outcome(source, reason=str(error))
-    record = write_volume(
-        job.store,
-        slices,
-        job.compact,
-        volume=source.name,
-        dataset=source.dataset,
-        subject=source.subject,
-        session=source.session,
-        sequence=source.sequence,
-        licence=source.licence,
-        slices=tuple(int(n) for n in numbers),
-        source_sha256=digest,
-        preprocessing=job.key(),
-    )
-    return Outcome(source, record)
+        bad |= {s.name: str(error) for s in good}
+        good, cut = [], []
+    records = {}
+    for source, slices in zip(good, cut, strict=True):
+        records[source.name] = write_volume(
+            job.store,
+            slices,
+            job.compact,
+            volume=source.name,
+            dataset=source.dataset,
+            subject=source.subject,
+            session=source.session,
+            sequence=source.sequence,
+            licence=source.licence,
+            slices=tuple(int(n) for n in numbers),
+            source_sha256=digests[source.name],
+            preprocessing=job.key(),
+            registered=group,
+        )
+    return [Outcome(s, records.get(s.name), bad.get(s.name, "")) for s in sources]
 
 
 def source_sha256(source: Source) -> str:
@@ -152,15 +182,15 @@ def _not_excluded(sources: list[Source], exclude: Path) -> list[Source]:
     return kept
 
 
-def _all_outcomes(sources: Sequence[Source], job: Job, processes: int) -> list[Outcome]:
+def _all_outcomes(groups: Sequence[Sequence[Source]], job: Job, processes: int) -> list[Outcome]:
     """Outcomes in the order of the sources."""
     if processes <= 1:
-        return [make_volume(s, job) for s in tqdm(sources, desc="preparing", unit="volume")]
+        return [o for g in tqdm(groups, desc="preparing", unit="volume") for o in make_group(g, job)]
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
-        futures = [pool.submit(make_volume, s, job) for s in sources]
+        futures = [pool.submit(make_group, g, job) for g in groups]
         try:
-            return [f.result() for f in tqdm(futures, desc="preparing", unit="volume")]
+            return [o for f in tqdm(futures, desc="preparing", unit="volume") for o in f.result()]
         except BrokenProcessPool:
             raise RuntimeError(
                 "a process was killed, perhaps for want of memory; finished volumes are kept. "

@@ -1,6 +1,7 @@
 """From a volume to the slices that pretraining sees (BrainDINO, section 4.1.2)."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,7 +14,6 @@ from nnunet_fm_pretrain.volumes import BadVolumeError, Mask, Volume
 
 Slices = Float[np.ndarray, "n h w"]
 Box = Float[np.ndarray, "d h w"]
-BoxMask = Bool[np.ndarray, "d h w"]
 Cube = Float[np.ndarray, "s s s"]
 CubeMask = Bool[np.ndarray, "s s s"]
 SMALLEST_BRAIN = 8  # voxels along the shortest side of the non-zero box
@@ -65,16 +65,34 @@ def preprocess(volume: Volume, brain: Mask, options: Preprocessing) -> tuple[Sli
     Raises:
         BadVolumeError: hardly anything inside the mask, or one value only.
     """
-    stripped = np.where(brain, volume, 0)
-    cube, inside = _resized(*_cropped(stripped), options.size)
-    normalised = _normalised(cube, inside, options.percentiles)
-    chosen = draw_slices(normalised, options)
-    return normalised[chosen], chosen
+    (slices,), chosen = preprocess_registered([volume], [brain], options)
+    return slices, chosen
 
 
-def draw_slices(cube: Cube, options: Preprocessing) -> Int[np.ndarray, " n"]:
-    """Numbers of slices from N(centre, spread) without replacement; the cube's content seeds the draw."""
-    content = hashlib.sha256(np.ascontiguousarray(cube).tobytes()).digest()
+def preprocess_registered(
+    volumes: Sequence[Volume], brains: Sequence[Mask], options: Preprocessing
+) -> tuple[list[Slices], Int[np.ndarray, " n"]]:
+    """The same for volumes on one grid: one box around all of their brains, the same slices of each.
+
+    Raises:
+        BadVolumeError: as `preprocess`, or volumes of several shapes.
+    """
+    shapes = {v.shape for v in volumes}
+    if len(shapes) > 1:
+        raise BadVolumeError(f"its sequences have the shapes {sorted(shapes)}; registered ones have the same")
+    stripped = [np.where(brain, volume, 0) for volume, brain in zip(volumes, brains, strict=True)]
+    box = _bounding_box(np.any([s != 0 for s in stripped], axis=0))
+    cubes = [_normalised(*_resized(s[box], options.size), options.percentiles) for s in stripped]
+    chosen = draw_slices(cubes, options)
+    return [cube[chosen] for cube in cubes], chosen
+
+
+def draw_slices(cubes: Sequence[Cube], options: Preprocessing) -> Int[np.ndarray, " n"]:
+    """Numbers of slices from N(centre, spread) without replacement; the cubes' content seeds the draw."""
+    digest = hashlib.sha256()
+    for cube in cubes:
+        digest.update(np.ascontiguousarray(cube).tobytes())
+    content = digest.digest()
     rng = np.random.default_rng([options.seed, int.from_bytes(content[:8], "little")])
     numbers = np.arange(options.size)
     z = (numbers - options.centre * options.size) / (options.spread * options.size)
@@ -82,31 +100,31 @@ def draw_slices(cube: Cube, options: Preprocessing) -> Int[np.ndarray, " n"]:
     return np.sort(rng.choice(numbers, options.slices, replace=False, p=weights / weights.sum()))
 
 
-def _cropped(volume: Volume) -> tuple[Box, BoxMask]:
-    """The bounding box of the non-zero voxels, and which of them are non-zero."""
-    inside = volume != 0
+def _bounding_box(inside: Mask) -> tuple[slice, ...]:
     if not inside.any():
         raise BadVolumeError("nothing but zeros inside the brain mask")
-    box = ndimage.find_objects(inside.astype(np.uint8))[0]
+    box: tuple[slice, ...] = ndimage.find_objects(inside.astype(np.uint8))[0]
     shape = tuple(s.stop - s.start for s in box)
     if min(shape) < SMALLEST_BRAIN:
         raise BadVolumeError(f"the non-zero box has shape {shape}; allowed: at least {SMALLEST_BRAIN} voxels a side")
-    return volume[box], inside[box]
+    return box
 
 
-def _resized(volume: Box, inside: BoxMask, size: int) -> tuple[Cube, CubeMask]:
-    """Trilinear to a cube of `size` voxels, after a Gaussian where it shrinks; outside the brain exactly 0."""
+def _resized(volume: Box, size: int) -> tuple[Cube, CubeMask]:
+    """Trilinear to a cube of `size` voxels, after a Gaussian where it shrinks; and which voxels are the brain."""
+    inside = (volume != 0).astype(np.float32)
     sigma = [max(0.0, (n / size - 1) / 2) for n in volume.shape]
     if any(sigma):
         volume = ndimage.gaussian_filter(volume, sigma)
-    both = torch.from_numpy(np.stack([volume, inside.astype(np.float32)])[None])
+    both = torch.from_numpy(np.stack([volume, inside])[None])
     cube, share = interpolate(both, size=(size,) * 3, mode="trilinear", align_corners=False)[0].numpy()
-    brain = share >= 0.5
-    return np.where(brain, cube, 0).astype(np.float32), brain
+    return cube, share >= 0.5
 
 
 def _normalised(cube: Cube, inside: CubeMask, percentiles: tuple[float, float]) -> Cube:
     values = cube[inside]
+    if not len(values):
+        raise BadVolumeError("nothing is left of the brain after resizing")
     low, high = np.percentile(values, percentiles)
     values = np.clip(values, low, high)
     deviation = values.std(dtype=np.float64)

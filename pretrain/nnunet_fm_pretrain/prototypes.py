@@ -134,7 +134,9 @@ class _CrossEntropy(torch.autograd.Function):
             d_student[:, part] = logits(change, student_prototypes.T)
             d_prototypes += logits(change.flatten(0, 1).T, student[:, part].flatten(0, 1).T)
         ctx.save_for_backward(d_student, d_prototypes)  # type: ignore[attr-defined]
-        return loss, entropy / max(1, teacher.shape[0] * teacher.shape[1])
+        entropy = entropy / max(1, teacher.shape[0] * teacher.shape[1])
+        ctx.mark_non_differentiable(entropy)  # type: ignore[attr-defined]
+        return loss, entropy
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -60,6 +60,22 @@ class BlurRecipe(_Part):
     sigma: Range = (0.1, 2.0)
 
 
+class FusionRecipe(_Part):
+    """Registered sequences fused to three channels, as the fusion in front of a frozen encoder will do later.
+
+    A slice for which it is not drawn, or whose volume is by itself, is repeated to three channels (the paper's way).
+
+    Attributes:
+        probability: of a slice to be fused.
+        concentration: of the Dirichlet distribution of the weights that the three channels share.
+        spread: standard deviation of what each channel's weights have on top.
+    """
+
+    probability: Share = 0.0
+    concentration: Annotated[float, Field(gt=0)] = 1.0
+    spread: Rate = 0.2
+
+
 class ViewsRecipe(_Part):
     """Crops of a slice.
 
@@ -73,6 +89,7 @@ class ViewsRecipe(_Part):
         flip: probability of a left-right flip.
         blur: see `BlurRecipe`.
         gamma: exponent g of a random contrast change sign(x) |x|^exp(U(-g, g)) of each crop; 0: none.
+        fusion: see `FusionRecipe`.
         foreground: a crop with a smaller share of non-zero pixels is drawn again, ten times at most.
     """
 
@@ -85,6 +102,7 @@ class ViewsRecipe(_Part):
     flip: Share = 0.5
     blur: BlurRecipe = BlurRecipe()
     gamma: Rate = 0.0
+    fusion: FusionRecipe = FusionRecipe()
     foreground: Share = 0.0
 
     @model_validator(mode="after")

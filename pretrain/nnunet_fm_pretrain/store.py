@@ -32,6 +32,7 @@ class VolumeRecord:
         scale, low: value = (code - 1) * scale + low for uint8 codes from 1; code 0 is background.
         source_sha256: of the input's bytes.
         preprocessing: key of the numbers and of the plug-in that made it.
+        registered: the same text for volumes that lie on one grid with the same slices; empty for one by itself.
         sha256: of the stored values; empty inside the file itself.
     """
 
@@ -48,6 +49,7 @@ class VolumeRecord:
     low: float
     source_sha256: str
     preprocessing: str
+    registered: str
     sha256: str
 
 
@@ -134,6 +136,9 @@ class SliceStore:
         if len(sizes) > 1:
             raise ValueError(f"{folder} holds slices of sides {sizes}; allowed: one size a store; prepare it anew")
         self.size = sizes[0]
+        self._together: dict[str, list[VolumeRecord]] = {}
+        for record in self.records:
+            self._together.setdefault(record.registered or record.volume, []).append(record)
         self._ends = np.cumsum([len(r.slices) for r in self.records])
 
     def __len__(self) -> int:
@@ -155,6 +160,10 @@ class SliceStore:
         """The slice at `place` among a volume's slices."""
         array = blosc2.open(str(volume_path(self.folder, record.volume)), mode="r", dparams={"nthreads": 1})
         return _decoded(array[place], record)
+
+    def registered(self, record: VolumeRecord) -> list[VolumeRecord]:
+        """The volumes on one grid with this one, itself among them, sorted by name."""
+        return self._together[record.registered or record.volume]
 
     def read_volume(self, record: VolumeRecord) -> Slices:
         """All slices of a volume."""

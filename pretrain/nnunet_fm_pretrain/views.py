@@ -1,4 +1,4 @@
-"""Crops of a slice with OpenCV: global and local, flipped, blurred (BrainDINO, section 4.2.1)."""
+"""Crops of a slice with OpenCV: global and local, flipped, blurred (BrainDINO, section 4.2.1); fused sequences."""
 
 import math
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from nnunet_fm_pretrain.recipe import CropPair, ViewsRecipe
+from nnunet_fm_pretrain.recipe import CropPair, FusionRecipe, ViewsRecipe
 
-Image = Float[np.ndarray, "h w"]
-Crop = Float[np.ndarray, "side side"]
+Image = Float[np.ndarray, "c h w"]
+Crop = Float[np.ndarray, "c side side"]
 ATTEMPTS = 10  # as torchvision's RandomResizedCrop
 
 
 @dataclass(frozen=True)
 class Views:
-    """The crops of one slice: two global ones and the local ones, each one channel of float32."""
+    """The crops of one slice: two global ones and the local ones, float32, one channel or three."""
 
-    global_crops: Float[np.ndarray, "2 g g"]
-    local_crops: Float[np.ndarray, "n l l"]
+    global_crops: Float[np.ndarray, "2 c g g"]
+    local_crops: Float[np.ndarray, "n c l l"]
 
 
 class ViewMaker:
@@ -40,24 +40,27 @@ class ViewMaker:
         return self.recipe.pairs[int(rng.choice(len(weights), p=weights / weights.sum()))]
 
     def __call__(self, image: Image, pair: CropPair, rng: np.random.Generator) -> Views:
-        """Crops of `image` (z-scores, background 0) in the sizes of `pair`."""
+        """Crops of `image` (z-scores, background 0; one channel or three) in the sizes of `pair`."""
         r = self.recipe
-        if r.slice_size and image.shape != (r.slice_size, r.slice_size):
-            image = cv2.resize(image, (r.slice_size, r.slice_size), interpolation=cv2.INTER_CUBIC)
+        pixels = np.ascontiguousarray(image.transpose(1, 2, 0))  # OpenCV has the channels last
+        if r.slice_size and pixels.shape[:2] != (r.slice_size, r.slice_size):
+            pixels = cv2.resize(pixels, (r.slice_size, r.slice_size), interpolation=cv2.INTER_CUBIC)
         blurs = (r.blur.global_1, r.blur.global_2)
-        global_crops = [self._crop(image, pair.global_size, r.global_scale, p, rng) for p in blurs]
+        global_crops = [self._crop(pixels, pair.global_size, r.global_scale, p, rng) for p in blurs]
         local_crops = [
-            self._crop(image, pair.local_size, r.local_scale, r.blur.local, rng) for _ in range(r.local_crops)
+            self._crop(pixels, pair.local_size, r.local_scale, r.blur.local, rng) for _ in range(r.local_crops)
         ]
+        if local_crops:
+            return Views(np.stack(global_crops), np.stack(local_crops))
         side = pair.local_size // self.patch * self.patch
-        return Views(np.stack(global_crops), np.stack(local_crops) if local_crops else np.zeros((0, side, side), "f4"))
+        return Views(np.stack(global_crops), np.zeros((0, len(image), side, side), np.float32))
 
     def _crop(
-        self, image: Image, side: int, scale: tuple[float, float], blur: float, rng: np.random.Generator
+        self, pixels: np.ndarray, side: int, scale: tuple[float, float], blur: float, rng: np.random.Generator
     ) -> Crop:
         for _ in range(ATTEMPTS):
-            top, left, height, width = self._box(image.shape, scale, rng)
-            region = image[top : top + height, left : left + width]
+            top, left, height, width = self._box(pixels.shape, scale, rng)
+            region = pixels[top : top + height, left : left + width]
             if not self.recipe.foreground or np.count_nonzero(region) >= self.recipe.foreground * region.size:
                 break
         crop = cv2.resize(region, (side, side), interpolation=cv2.INTER_CUBIC)
@@ -69,7 +72,7 @@ class ViewMaker:
             kernel = (self.recipe.blur.kernel,) * 2
             crop = cv2.GaussianBlur(crop, kernel, rng.uniform(*self.recipe.blur.sigma))
         kept = side // self.patch * self.patch
-        return crop[:kept, :kept]
+        return crop.reshape(side, side, -1)[:kept, :kept].transpose(2, 0, 1)
 
     def _box(
         self, shape: tuple[int, ...], scale: tuple[float, float], rng: np.random.Generator
@@ -83,3 +86,12 @@ class ViewMaker:
                 top, left = rng.integers(shape[0] - height + 1), rng.integers(shape[1] - width + 1)
                 return int(top), int(left), height, width
         return 0, 0, shape[0], shape[1]
+
+
+def fuse(
+    sequences: Float[np.ndarray, "s h w"], recipe: FusionRecipe, rng: np.random.Generator
+) -> Float[np.ndarray, "3 h w"]:
+    """Three channels, each a weighted sum of registered sequences."""
+    shared = rng.dirichlet([recipe.concentration] * len(sequences))
+    weights = shared + recipe.spread * rng.standard_normal((3, len(sequences)))
+    return np.einsum("cs,shw->chw", weights.astype(np.float32), sequences)

@@ -24,7 +24,7 @@ def batch(slices: int = 4, local_crops: int = 2) -> MultiCropBatch:
     masks = torch.zeros(2, slices, 2, 2, dtype=torch.bool)
     masks[0, 1, 0] = masks[1, 2, 1, 1] = masks[1, 0] = True
     return MultiCropBatch(
-        torch.randn(2, slices, 32, 32).half(), torch.randn(local_crops, slices, 16, 16).half(), masks
+        torch.randn(2, slices, 1, 32, 32).half(), torch.randn(local_crops, slices, 1, 16, 16).half(), masks
     )
 
 
@@ -89,7 +89,7 @@ def test_the_losses_equal_plain_ones_in_float64(centring: str) -> None:
     warm, cold = 0.1, 0.055
 
     def embed(networks: torch.nn.Module, crops: torch.Tensor, masks: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        x = crops.double().flatten(0, 1)[:, None].repeat(1, 3, 1, 1)
+        x = crops.double().flatten(0, 1).repeat(1, 3, 1, 1)
         tokens = forward_tokens(networks.encoder, x, masks)
         return tokens.cls, tokens.patches
 
@@ -157,7 +157,7 @@ def test_the_mean_centre_moves_after_the_step_only() -> None:
     made = objective(objective={"centring": "mean", "centre_momentum": 0.9})
     made.train()
     with torch.no_grad():
-        cls = forward_tokens(made.teacher.encoder, batch().global_crops.float().flatten(0, 1)[:, None].repeat(1, 3, 1, 1)).cls
+        cls = forward_tokens(made.teacher.encoder, batch().global_crops.float().flatten(0, 1).repeat(1, 3, 1, 1)).cls
         mean = (made.teacher.dino_head(cls) @ made.teacher.dino_head.prototypes.T).mean(0)
     made(batch(), 0, "main")
     assert not made.dino_centre.any()

@@ -50,7 +50,7 @@ def test_the_whole_cube_is_scored_exactly() -> None:
 
 def test_slices_are_drawn_around_the_middle_and_by_content() -> None:
     options = Preprocessing(size=256, slices=128)
-    drawn = [draw_slices(np.full((4, 4, 4), float(i)), options) for i in range(40)]
+    drawn = [draw_slices([np.full((4, 4, 4), float(i))], options) for i in range(40)]
     together = np.concatenate(drawn)
     assert 120 < together.mean() < 136
     weights = np.exp(-0.5 * ((np.arange(256) - 128) / 50) ** 2)
@@ -58,7 +58,7 @@ def test_slices_are_drawn_around_the_middle_and_by_content() -> None:
     assert np.corrcoef(likely, weights)[0, 1] > 0.9
     assert all(len(set(d)) == 128 for d in drawn)
     assert not np.array_equal(drawn[0], drawn[1])
-    assert np.array_equal(drawn[0], draw_slices(np.full((4, 4, 4), 0.0), options))
+    assert np.array_equal(drawn[0], draw_slices([np.full((4, 4, 4), 0.0)], options))
 
 
 @pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (1, -1, -1)])

@@ -18,7 +18,7 @@ CALM = {"flip": 0.0, "blur": {"global_1": 0, "global_2": 0, "local": 0}}
 
 def slice_of(side: int) -> np.ndarray:
     y, x = np.mgrid[:side, :side].astype(np.float32) / side
-    return 1 + x + 10 * y
+    return (1 + x + 10 * y)[None]
 
 
 def test_every_slice_comes_once_an_epoch_in_an_order_of_the_seed() -> None:
@@ -45,7 +45,7 @@ def test_crops_cover_the_asked_share_of_the_slice(scale: tuple[float, float]) ->
     maker = ViewMaker(ViewsRecipe(global_scale=scale, **CALM), 16)
     shares, aspects = [], []
     for seed in range(300):
-        crop = maker(slice_of(256), PAIR, np.random.default_rng(seed)).global_crops[0]
+        crop = maker(slice_of(256), PAIR, np.random.default_rng(seed)).global_crops[0, 0]
         height, width = (crop[:, 0].max() - crop[:, 0].min()) / 10, crop[0].max() - crop[0].min()
         shares.append(height * width)
         aspects.append(width / height)
@@ -58,16 +58,16 @@ def test_crops_cover_the_asked_share_of_the_slice(scale: tuple[float, float]) ->
 def test_a_flip_is_a_flip_and_blur_blurs_the_second_global_crop() -> None:
     still = ViewMaker(ViewsRecipe(global_scale=(1, 1), aspect=(1, 1), **CALM), 16)
     flipped = ViewMaker(ViewsRecipe(global_scale=(1, 1), aspect=(1, 1), **(CALM | {"flip": 1.0})), 16)
-    image = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    image = np.random.default_rng(0).standard_normal((1, 64, 64)).astype(np.float32)
     rng = np.random.default_rng
     assert np.array_equal(still(image, PAIR, rng(0)).global_crops[0], image)
-    assert np.array_equal(flipped(image, PAIR, rng(0)).global_crops[0], image[:, ::-1])
+    assert np.array_equal(flipped(image, PAIR, rng(0)).global_crops[0], image[:, :, ::-1])
     blur = {"global_1": 0.0, "global_2": 1.0, "local": 0.0, "kernel": 9, "sigma": (1.0, 1.0)}
     one, two = ViewMaker(ViewsRecipe(global_scale=(1, 1), aspect=(1, 1), flip=0, blur=blur), 16)(
         image, PAIR, rng(0)
     ).global_crops
     assert np.array_equal(one, image)
-    assert np.allclose(two, cv2.GaussianBlur(image, (9, 9), 1.0))
+    assert np.allclose(two, cv2.GaussianBlur(image[0], (9, 9), 1.0))
 
 
 def test_the_effective_blur_probabilities_are_those_of_the_paper_s_code() -> None:
@@ -79,8 +79,8 @@ def test_a_local_size_off_the_grid_is_cut() -> None:
     views = ViewMaker(ViewsRecipe(local_crops=3), 16)(
         slice_of(256), CropPair(global_size=256, local_size=168), np.random.default_rng(0)
     )
-    assert views.global_crops.shape == (2, 256, 256)
-    assert views.local_crops.shape == (3, 160, 160)
+    assert views.global_crops.shape == (2, 1, 256, 256)
+    assert views.local_crops.shape == (3, 1, 160, 160)
 
 
 def test_stage_two_draws_its_sizes_by_step() -> None:
@@ -90,12 +90,12 @@ def test_stage_two_draws_its_sizes_by_step() -> None:
     for pair in recipe.pairs:
         assert abs(sum(p == pair for p in drawn) / 2000 - pair.probability) < 0.04
     views = maker(slice_of(256), recipe.pairs[0], np.random.default_rng(0))
-    assert views.global_crops.shape == (2, 512, 512)
+    assert views.global_crops.shape == (2, 1, 512, 512)
 
 
 def test_empty_crops_are_drawn_again() -> None:
-    image = np.zeros((128, 128), np.float32)
-    image[:40, :40] = 1
+    image = np.zeros((1, 128, 128), np.float32)
+    image[:, :40, :40] = 1
     few = {"local_scale": (0.02, 0.05), "local_crops": 8}
     means = []
     for foreground in (0.0, 0.5):
