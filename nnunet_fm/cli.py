@@ -37,9 +37,10 @@ def _mended(function: Callable[[], int | None]) -> int:
     try:
         return function() or 0
     except ModuleNotFoundError as error:
-        if error.name not in PRETRAIN_PACKAGES:
+        package = (error.name or "").split(".")[0]
+        if package not in PRETRAIN_PACKAGES:
             raise
-        print(f"nnunet-fm: this command needs {error.name}; type: pip install 'nnunet-fm[pretrain]'", file=sys.stderr)
+        print(f"nnunet-fm: this command needs {package}; type: pip install 'nnunet-fm[pretrain]'", file=sys.stderr)
         return 2
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"nnunet-fm: {error}", file=sys.stderr)

@@ -83,5 +83,7 @@ def describe(report: LoadReport) -> str:
     for key, reason in report.dropped.items():
         reasons.setdefault(reason, []).append(key)
     lines += [f"              {reason}: {some(keys)}" for reason, keys in reasons.items()]
-    lines += [f"{key:<13} {value}" for key, value in report.about.items() if isinstance(value, str | int) and key != "card"]
+    lines += [
+        f"{key:<13} {value}" for key, value in report.about.items() if isinstance(value, str | int) and key != "card"
+    ]
     return "\n".join([*lines, f"tensor hash   {report.sha256}"])

@@ -14,7 +14,9 @@ FOLDER = "checkpoints"
 
 def checkpoints(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    found = [(int(m.group(1)), p) for p in (run / FOLDER).glob("step_*.pt") if (m := re.match(r"step_(\d+)\.pt$", p.name))]
+    found = [
+        (int(m.group(1)), p) for p in (run / FOLDER).glob("step_*.pt") if (m := re.match(r"step_(\d+)\.pt$", p.name))
+    ]
     return [path for _, path in sorted(found)]
 
 
@@ -52,7 +54,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}); delete it, the one before is used") from None
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}); delete it, the one before is used"
+        ) from None
     if not isinstance(content, dict) or "objective" not in content:
         raise CheckpointError(f"{path} is no checkpoint of `nnunet-fm pretrain run`")
     return content

@@ -9,11 +9,16 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the sub-commands to a parser."""
     _add_prepare(commands)
     _add_run(commands)
+    _add_export(commands)
+    _add_probe(commands)
+    _add_doctor(commands)
 
 
 def _add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     prepare = commands.add_parser("prepare", help="make a slice store from MRI volumes")
-    prepare.add_argument("source", type=Path, help="folder, BIDS tree, or CSV (subject_id,dataset,sequence,path[,mask])")
+    prepare.add_argument(
+        "source", type=Path, help="folder, BIDS tree, or CSV (subject_id,dataset,sequence,path[,mask])"
+    )
     prepare.add_argument("-o", type=Path, required=True, metavar="STORE")
     prepare.add_argument("--size", type=int, default=256, help="side of the cube that the brain is resized to")
     prepare.add_argument("--slices", type=int, default=128, help="axial slices kept of a volume")
@@ -73,7 +78,7 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _run(parsed: argparse.Namespace) -> None:
-    from nnunet_fm_pretrain.recipe import read_recipe
+    from nnunet_fm_pretrain.recipe_files import read_recipe
     from nnunet_fm_pretrain.store import SliceStore
 
     recipe, store = read_recipe(parsed.recipe, parsed.overrides), SliceStore(parsed.store)
@@ -84,3 +89,75 @@ def _run(parsed: argparse.Namespace) -> None:
     finished = Engine(recipe, store, parsed.o, parsed.start, fabric).train()
     if finished and fabric.global_rank == 0:
         print(f"finished: {parsed.o}. Next: nnunet-fm pretrain export {parsed.o} -o ENCODER.pth")
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser("export", help="write the trained encoder as a file for nnunet-fm plan --encoder")
+    export.add_argument("run", type=Path, help="folder of the run, or one of its checkpoints")
+    export.add_argument("-o", type=Path, required=True, metavar="FILE", help=".pth (DINOv3's form) or .safetensors")
+    export.add_argument("--half", action="store_true", help="float16: half the size")
+    export.set_defaults(function=_export)
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    from nnunet_fm_pretrain.export import export
+
+    card = export(parsed.run, parsed.o, parsed.half)
+    if card["step"] < card["steps"]:
+        print(f"note: the run stands at step {card['step']} of {card['steps']}")
+    print(f"wrote {parsed.o}: {card['card']}, licence: {card['licence']}")
+    print(f"Next: nnunet-fm plan -d DATASET --encoder {parsed.o}")
+
+
+def _add_probe(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    probe = commands.add_parser("probe", help="linear probes beside random weights and raw pixels")
+    probe.add_argument("encoder", type=Path, help="weight file")
+    probe.add_argument("--table", type=Path, help="CSV with subject_id, path and targets")
+    probe.add_argument("--targets", default="", metavar="age,sex")
+    probe.add_argument("--held-out", type=Path, metavar="FILE", help="subjects that pretraining has not seen")
+    probe.add_argument(
+        "--dataset", type=Path, metavar="nnUNet_raw/DatasetXXX", help="labelled data for the patch probe"
+    )
+    probe.add_argument("--split", type=Path, metavar="FILE", help="splits_final.json of that dataset")
+    probe.add_argument("--fold", type=int, default=0)
+    probe.add_argument("--size", type=int, default=128, help="as in prepare")
+    probe.add_argument("--slices", type=int, default=64, help="as in prepare")
+    probe.add_argument("--seeds", type=int, default=3, help="randomly initialised networks beside it")
+    probe.add_argument("-o", type=Path, metavar="CSV")
+    probe.set_defaults(function=_probe)
+
+
+def _probe(parsed: argparse.Namespace) -> None:
+    if not (parsed.table and parsed.targets) and not (parsed.dataset and parsed.split):
+        raise ValueError("nothing to probe; give --table FILE --targets age,sex, or --dataset FOLDER --split FILE")
+    from nnunet_fm_pretrain.preprocessing import Preprocessing
+    from nnunet_fm_pretrain.probe import encoders_beside_random, probe_patches, probe_table, write_results
+    from nnunet_fm_pretrain.probes import markdown
+
+    encoders = encoders_beside_random(parsed.encoder, parsed.seeds)
+    results = []
+    if parsed.table:
+        options = Preprocessing(parsed.size, parsed.slices)
+        results += probe_table(encoders, parsed.table, parsed.targets.split(","), options, parsed.held_out)
+    if parsed.dataset:
+        results += probe_patches(encoders, parsed.dataset, parsed.split, parsed.fold, parsed.size)
+    print(markdown(results))
+    if parsed.o:
+        write_results(results, parsed.o)
+
+
+def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    doctor = commands.add_parser("doctor", help="check packages, devices, a store and a recipe; print the fixes")
+    doctor.add_argument("--store", type=Path, help="read every volume of it and compare with the manifest")
+    doctor.add_argument("--recipe", help="does it fit the store and this machine?")
+    doctor.set_defaults(function=_doctor)
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from nnunet_fm_pretrain.doctor import examine
+
+    failed = False
+    for finding in examine(parsed.store, parsed.recipe):
+        print(finding, flush=True)
+        failed |= finding.level == "fail"
+    return 1 if failed else 0

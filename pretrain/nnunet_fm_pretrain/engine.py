@@ -26,12 +26,14 @@ from nnunet_fm_pretrain.objective import Losses, Objective
 from nnunet_fm_pretrain.objectives import make_objective
 from nnunet_fm_pretrain.optimisation import clip_gradients, learning_rate, make_optimiser, set_learning_rate
 from nnunet_fm_pretrain.progress import Progress
-from nnunet_fm_pretrain.recipe import Recipe, differences, parse_recipe
+from nnunet_fm_pretrain.recipe import Recipe
+from nnunet_fm_pretrain.recipe_files import differences, parse_recipe
 from nnunet_fm_pretrain.store import SliceStore
 
 logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.yaml"
+CALM = 0.1  # share of the steps before which uniform targets are no reason for alarm
 
 
 def make_fabric(recipe: Recipe, accelerator: str = "auto") -> Fabric:
@@ -75,6 +77,7 @@ class Engine:
             raise ValueError("a stage 2 recipe starts from a stage 1 run; add: --from RUN")
         self.objective: Objective = make_objective(recipe)
         self.step = self.bad_steps = 0
+        self.alarmed = False
         if former is None:
             self._initialise(start)
         self.optimisers = {
@@ -110,7 +113,7 @@ class Engine:
                     waited = time.perf_counter() - before
                     values = self._one_step(batch)
                     means = progress.step(self.step, values, waited)
-                    if means and self.step > o.warmup_steps:
+                    if means and self.step > max(o.warmup_steps, CALM * o.steps):
                         self._watch(means, progress)
                     self.step += 1
                     stop = self._any_rank(asked.signal)
@@ -163,9 +166,13 @@ class Engine:
         torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]) >> 1)
 
     def _watch(self, means: dict[str, float], progress: Progress) -> None:
+        """Say that training has collapsed, or no longer has; once, not at every line of the log."""
         sentence = self.objective.alarm(means)
-        if sentence:
-            progress.say(f"COLLAPSE at step {self.step}: {sentence}. This run will not give a useful encoder")
+        if sentence and not self.alarmed:
+            progress.say(f"COLLAPSE at step {self.step}: {sentence}. If it stays so, the encoder will be of no use")
+        if self.alarmed and not sentence:
+            progress.say(f"recovered at step {self.step}")
+        self.alarmed = bool(sentence)
 
     def _any_rank(self, asked: bool) -> bool:
         if self.fabric.world_size == 1:
@@ -202,7 +209,8 @@ class Engine:
             earlier = parse_recipe(content["recipe"], str(start))
             if earlier.encoder.architecture != given.architecture:
                 raise ValueError(
-                    f"{start} trained {earlier.encoder.architecture}, this recipe {given.architecture}; allowed: the same"
+                    f"{start} trained {earlier.encoder.architecture}, this recipe {given.architecture}; "
+                    "allowed: the same"
                 )
             self.objective.load_state_dict(content["objective"])
         elif given.init != "scratch":

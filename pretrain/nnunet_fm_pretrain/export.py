@@ -11,7 +11,7 @@ from nnunet_fm.encoders.embedded import write_encoder
 from nnunet_fm.encoders.formats import to_dinov3
 from nnunet_fm_pretrain import checkpoints
 from nnunet_fm_pretrain.objectives import make_objective
-from nnunet_fm_pretrain.recipe import parse_recipe
+from nnunet_fm_pretrain.recipe_files import parse_recipe
 
 META_DERIVATIVE = (
     "started from other weights: a derivative of them, to be passed on under their terms "

@@ -14,7 +14,9 @@ from nnunet_fm_pretrain.sequences import sequence_in, sequence_named
 COLUMNS = ("subject_id", "dataset", "sequence", "path")
 OPTIONAL = ("mask", "licence", "session")
 UNKNOWN = "unknown"
-_NOT_IMAGES = re.compile(r"(^|[_\-.])(mask|seg|label|labels|dseg|gold_standard)([_\-.0-9]|$)|segmentation", re.IGNORECASE)
+_NOT_IMAGES = re.compile(
+    r"(^|[_\-.])(mask|seg|label|labels|dseg|gold_standard)([_\-.0-9]|$)|segmentation", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ def _from_table(path: Path) -> list[Source]:
     for number, row in enumerate(rows, 2):
         empty = [c for c in COLUMNS if not (row[c] or "").strip()]
         if empty:
-            raise ValueError(f"{path}, line {number}: {', '.join(empty)} is empty; allowed: a value in each of {COLUMNS}")
+            raise ValueError(
+                f"{path}, line {number}: {', '.join(empty)} is empty; allowed: a value in each of {COLUMNS}"
+            )
         row = {k: (v or "").strip() for k, v in row.items() if k}
         sources.append(
             Source(
@@ -145,7 +149,7 @@ def _from_bids(root: Path, dataset: str | None) -> list[Source]:
 
 
 def _from_folder(root: Path, dataset: str) -> list[Source]:
-    """Every NIfTI file and DICOM series; the subject is the folder below the root, or what the file name begins with."""
+    """Every NIfTI file and DICOM series; the subject is the folder below the root, else the file name's beginning."""
     sources = []
     for path in sorted(p for p in root.rglob("*") if _is_nifti(p) and not _NOT_IMAGES.search(p.name)):
         sequence = sequence_in(path.name)

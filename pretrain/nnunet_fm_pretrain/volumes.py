@@ -98,6 +98,8 @@ def _read_dicom(folder: Path) -> nib.Nifti1Image:
         raise BadVolumeError(f"DICOM series {folder.name} cannot be read: {str(error).splitlines()[-1]}") from None
     affine = np.eye(4)
     direction = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-    affine[:3, :3] = np.diag([-1, -1, 1]) @ direction  # DICOM's axes point left and posterior, NIfTI's right and anterior
+    affine[:3, :3] = (
+        np.diag([-1, -1, 1]) @ direction
+    )  # DICOM's axes point left and posterior, NIfTI's right and anterior
     affine[:3, 3] = np.diag([-1, -1, 1]) @ np.array(image.GetOrigin())
     return nib.Nifti1Image(sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine)

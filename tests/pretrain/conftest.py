@@ -5,16 +5,18 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-
-from nnunet_fm_pretrain.preprocessing import Preprocessing
 from nnunet_fm_pretrain.prepare import Job, prepare
-from nnunet_fm_pretrain.recipe import Recipe, parse_recipe
+from nnunet_fm_pretrain.preprocessing import Preprocessing
+from nnunet_fm_pretrain.recipe import Recipe
+from nnunet_fm_pretrain.recipe_files import parse_recipe
 from nnunet_fm_pretrain.store import SliceStore
 
 SMALL = Preprocessing(size=32, slices=8)
 
 
-def write_volume_file(path: Path, seed: int = 0, shape: tuple[int, ...] = (24, 28, 20), affine: np.ndarray | None = None) -> Path:
+def write_volume_file(
+    path: Path, seed: int = 0, shape: tuple[int, ...] = (24, 28, 20), affine: np.ndarray | None = None
+) -> Path:
     """A noisy ellipsoid on 0, brighter towards the front."""
     rng = np.random.default_rng(seed)
     grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")

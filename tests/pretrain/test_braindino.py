@@ -1,14 +1,14 @@
 import plain_losses as plain
 import pytest
 import torch
-
-from nnunet_fm.encoders import build_encoder, random_state
-from nnunet_fm.encoders.cards import TRAINING_CODE
 from nnunet_fm_pretrain.batches import MultiCropBatch
 from nnunet_fm_pretrain.braindino import BrainDino
 from nnunet_fm_pretrain.masked import forward_tokens, rescale_positions
 from nnunet_fm_pretrain.optimisation import clip_gradients, layer_scale, learning_rate, make_optimiser
-from nnunet_fm_pretrain.recipe import parse_recipe, read_recipe
+from nnunet_fm_pretrain.recipe_files import parse_recipe, read_recipe
+
+from nnunet_fm.encoders import build_encoder, random_state
+from nnunet_fm.encoders.cards import TRAINING_CODE
 
 from .conftest import small_recipe
 
@@ -74,7 +74,9 @@ def test_positions_are_stretched_in_training_only() -> None:
 
 @pytest.mark.parametrize("centring", ["sinkhorn", "mean"])
 def test_the_losses_equal_plain_ones_in_float64(centring: str) -> None:
-    made = objective(objective={"centring": centring, "teacher_temperature": [0.04, 0.07], "teacher_temperature_steps": 10})
+    made = objective(
+        objective={"centring": centring, "teacher_temperature": [0.04, 0.07], "teacher_temperature_steps": 10}
+    )
     made.double().train()
     with torch.no_grad():  # a teacher unlike the student, and a centre unlike zero
         for p in made.teacher.parameters():
@@ -88,7 +90,9 @@ def test_the_losses_equal_plain_ones_in_float64(centring: str) -> None:
     losses = made(given, step, "main")
     warm, cold = 0.1, 0.055
 
-    def embed(networks: torch.nn.Module, crops: torch.Tensor, masks: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def embed(
+        networks: torch.nn.Module, crops: torch.Tensor, masks: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         x = crops.double().flatten(0, 1).repeat(1, 3, 1, 1)
         tokens = forward_tokens(networks.encoder, x, masks)
         return tokens.cls, tokens.patches
@@ -171,12 +175,16 @@ def test_schedules_and_layers_are_those_of_dinov3() -> None:
     assert learning_rate(10_000, recipe) == pytest.approx(1e-4)
     assert learning_rate(499_999, recipe) == pytest.approx(1e-6)
     assert learning_rate(10_000, recipe.model_copy(update={"lr_scaling": "sqrt_1024"})) == pytest.approx(4e-4)
-    four = {name: layer_scale(name, 4, recipe) for name in ("vit.blocks.3.attn.qkv.weight", "vit.blocks.0.norm1.weight")}
+    four = {
+        name: layer_scale(name, 4, recipe) for name in ("vit.blocks.3.attn.qkv.weight", "vit.blocks.0.norm1.weight")
+    }
     assert list(four.values()) == pytest.approx([0.9, 0.9**4])
     assert layer_scale("vit.cls_token", 4, recipe) == pytest.approx(0.9**5)
     assert layer_scale("vit.patch_embed.proj.weight", 4, recipe) == pytest.approx(0.9**5 * 0.2)
     made = objective()
-    temperatures = [objective(objective={"teacher_temperature_steps": 10}).teacher_temperature(s) for s in (0, 5, 10, 99)]
+    temperatures = [
+        objective(objective={"teacher_temperature_steps": 10}).teacher_temperature(s) for s in (0, 5, 10, 99)
+    ]
     assert temperatures == pytest.approx([0.04, 0.055, 0.07, 0.07])
     groups = make_optimiser(made.owned("main"), recipe).param_groups
     assert sum(len(g["params"]) for g in groups) == len(list(made.student.parameters()))

@@ -14,13 +14,14 @@ import pytest
 import torch
 import yaml
 from lightning_fabric import Fabric
-
-from nnunet_fm.encoders import load_encoder
 from nnunet_fm_pretrain import checkpoints
 from nnunet_fm_pretrain.engine import Engine, make_fabric
 from nnunet_fm_pretrain.export import export
-from nnunet_fm_pretrain.recipe import Recipe, parse_recipe
+from nnunet_fm_pretrain.recipe import Recipe
+from nnunet_fm_pretrain.recipe_files import parse_recipe
 from nnunet_fm_pretrain.store import SliceStore
+
+from nnunet_fm.encoders import load_encoder
 
 from .conftest import small_recipe
 
@@ -42,6 +43,10 @@ def short(steps: int = 4, **parts: Any) -> Recipe:
 
 def state(run: Path) -> dict[str, Any]:
     return checkpoints.load(checkpoints.latest(run))
+
+
+def read_log(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "log.csv").read_text().splitlines()))
 
 
 def same(one: Any, other: Any) -> bool:
@@ -111,7 +116,7 @@ def test_two_ranks_equal_one_with_the_same_batch(store: SliceStore, tmp_path: Pa
         one, two = (state(tmp_path / f"{centring}{ranks}")["objective"] for ranks in (1, 2))
         for key in one:
             assert torch.allclose(one[key], two[key], rtol=1e-3, atol=1e-5), key
-        logs = [list(csv.DictReader((tmp_path / f"{centring}{r}" / "log.csv").open())) for r in (1, 2)]
+        logs = [read_log(tmp_path / f"{centring}{r}") for r in (1, 2)]
         assert float(logs[0][0]["koleo"]) == pytest.approx(float(logs[1][0]["koleo"]), abs=1e-3)
 
 
@@ -123,7 +128,7 @@ def test_a_stopped_run_continues_bit_equal_and_its_log_has_no_gap(store: SliceSt
     before = torch.load(tmp_path / "step_00000008.pt")
     engine(recipe, store, tmp_path / "whole").train()
     assert same(state(tmp_path / "whole"), before)
-    steps = [int(r["step"]) for r in csv.DictReader((tmp_path / "whole" / "log.csv").open())]
+    steps = [int(r["step"]) for r in read_log(tmp_path / "whole")]
     assert steps == [1, 3, 5, 7]
 
 
@@ -229,7 +234,8 @@ def test_a_warm_start_says_what_follows_for_the_licence(store: SliceStore, tmp_p
     warm = short(2, encoder={"init": str(tmp_path / "encoder.pth")})
     begun = engine(warm, store, tmp_path / "two")
     assert same(
-        dict(begun.objective.exported().encoder.state_dict()), dict(load_encoder(tmp_path / "encoder.pth")[0].state_dict())
+        dict(begun.objective.exported().encoder.state_dict()),
+        dict(load_encoder(tmp_path / "encoder.pth")[0].state_dict()),
     )
     begun.train()
     assert "derivative" in export(tmp_path / "two", tmp_path / "second.pth")["licence"]
@@ -239,7 +245,14 @@ def test_a_warm_start_says_what_follows_for_the_licence(store: SliceStore, tmp_p
 
 
 def test_devices_are_those_of_the_launcher(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"NTASKS": 8, "NTASKS_PER_NODE": 4, "NODEID": 1, "PROCID": 5, "LOCALID": 1, "JOB_NAME": "x"}.items():
+    for name, value in {
+        "NTASKS": 8,
+        "NTASKS_PER_NODE": 4,
+        "NODEID": 1,
+        "PROCID": 5,
+        "LOCALID": 1,
+        "JOB_NAME": "x",
+    }.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
     made = make_fabric(recipe, "cpu")
     assert (made.world_size, made.global_rank, made.local_rank) == (8, 5, 1)

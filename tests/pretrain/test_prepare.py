@@ -10,7 +10,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-
 from nnunet_fm_pretrain.prepare import Job, prepare
 from nnunet_fm_pretrain.preprocessing import Preprocessing, draw_slices, preprocess
 from nnunet_fm_pretrain.store import SliceStore, read_record, volume_path
@@ -206,7 +205,9 @@ def test_masks_and_commands_strip(tmp_path: Path) -> None:
     program = tmp_path / "strip.sh"
     program.write_text(f"#!/bin/sh\ncp {tmp_path}/m.nii.gz $2\n")
     program.chmod(0o755)
-    made = prepare(tmp_path / "t.csv", Job(tmp_path / "2", SMALL, strip=f"command:{program} {{in}} {{out}}"), processes=1)
+    made = prepare(
+        tmp_path / "t.csv", Job(tmp_path / "2", SMALL, strip=f"command:{program} {{in}} {{out}}"), processes=1
+    )
     none = prepare(tmp_path / "t.csv", Job(tmp_path / "3", SMALL), processes=1)
     checksums = [o[0].record.sha256 for o in (given, made, none) if o[0].record]
     assert checksums[0] == checksums[1] != checksums[2]
@@ -264,3 +265,30 @@ def test_stores_are_checked(volumes: Path, tmp_path: Path) -> None:
         SliceStore(tmp_path)
     with pytest.raises(ValueError, match="9 slices of a cube of side 8"):
         Preprocessing(size=8, slices=9)
+
+
+def test_registered_sequences_share_box_and_slices(tmp_path: Path) -> None:
+    write_volume_file(tmp_path / "mri/a/t1.nii.gz")
+    image = nib.load(tmp_path / "mri/a/t1.nii.gz")
+    values = image.get_fdata() ** 0.5
+    values[:, :14] = 0  # this sequence covers half of the brain
+    nib.save(nib.Nifti1Image(values.astype(np.float32), image.affine), tmp_path / "mri/a/flair.nii.gz")
+    write_volume_file(tmp_path / "mri/b/t1.nii.gz", seed=3)
+    write_volume_file(tmp_path / "mri/c/t1.nii.gz", seed=4)
+    write_volume_file(tmp_path / "mri/c/t2.nii.gz", seed=5, shape=(24, 24, 24))
+    outcomes = prepare(tmp_path / "mri", Job(tmp_path / "store", SMALL, registered=True), processes=1, dataset="d")
+    store = SliceStore(tmp_path / "store")
+    flair, t1, alone = store.records
+    assert [r.volume for r in store.registered(t1)] == ["d/a_FLAIR", "d/a_T1"]
+    assert store.registered(alone) == [alone]
+    assert flair.slices == t1.slices
+    one, other = store.read_volume(flair), store.read_volume(t1)
+    assert (other[:, 20:] != 0).mean() > 0.3
+    assert not (one[:, 20:] != 0).any()  # the box is that of both
+    both = (one != 0) & (other != 0)
+    assert np.corrcoef(one[both], other[both])[0, 1] > 0.85  # the same voxels
+    reasons = [o.reason for o in outcomes if not o.record]
+    assert len(reasons) == 2
+    assert "registered ones have the same" in reasons[0]
+    again = prepare(tmp_path / "mri", Job(tmp_path / "store", SMALL, registered=True), processes=1, dataset="d")
+    assert [o.ready for o in again] == [True, True, True, False, False]

@@ -2,7 +2,6 @@ import plain_losses as plain
 import pytest
 import torch
 from lightly.loss import DINOLoss, IBOTPatchLoss
-
 from nnunet_fm_pretrain import prototypes
 from nnunet_fm_pretrain.prototypes import cross_entropy, sinkhorn_bias
 
@@ -42,7 +41,9 @@ def test_no_rows_give_a_bias_that_is_never_used() -> None:
     assert sinkhorn_bias(torch.zeros(0, 6), torch.randn(5, 6), COLD).shape == (5,)
 
 
-def loss_of_views(student: torch.Tensor, own: torch.Tensor, teacher: torch.Tensor, other: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def loss_of_views(
+    student: torch.Tensor, own: torch.Tensor, teacher: torch.Tensor, other: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
     pairs = 1 - torch.eye(len(student), len(teacher), dtype=torch.float64)
     weights = torch.full((student.shape[1],), 1 / student.shape[1], dtype=torch.float64)
     return cross_entropy(student, own, teacher, other, bias, pairs / pairs.sum(), weights, (WARM, COLD))[0]

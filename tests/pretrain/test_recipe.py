@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from nnunet_fm_pretrain.recipe import differences, parse_recipe, read_recipe, shipped_recipes
+from nnunet_fm_pretrain.recipe_files import differences, parse_recipe, read_recipe, shipped_recipes
 
 from .conftest import small_recipe
 
@@ -22,7 +21,11 @@ def test_the_paper_s_numbers() -> None:
     objective, optimiser = recipe.objective, recipe.optimiser
     assert (optimiser.steps, optimiser.batch_size, optimiser.warmup_steps) == (500_000, 1024, 10_000)
     assert (optimiser.peak_lr, optimiser.weight_decay, optimiser.layer_decay, optimiser.clip) == (1e-4, 0.04, 0.9, 3.0)
-    assert (objective.dino_head.hidden, objective.dino_head.bottleneck, objective.dino_head.prototypes) == (2048, 256, 65536)
+    assert (objective.dino_head.hidden, objective.dino_head.bottleneck, objective.dino_head.prototypes) == (
+        2048,
+        256,
+        65536,
+    )
     assert objective.momentum == (0.994, 0.994)
     assert (objective.koleo_weight, objective.ibot_weight) == (0.1, 1.0)
     second = read_recipe("braindino_stage2")
@@ -37,7 +40,9 @@ def test_the_paper_s_numbers() -> None:
 
 
 def test_single_keys_are_overridden() -> None:
-    recipe = read_recipe("braindino_tiny_cpu", ["optimiser.steps=2000", "objective.momentum=[0.9, 1.0]", "run.compile=true"])
+    recipe = read_recipe(
+        "braindino_tiny_cpu", ["optimiser.steps=2000", "objective.momentum=[0.9, 1.0]", "run.compile=true"]
+    )
     assert (recipe.optimiser.steps, recipe.objective.momentum, recipe.run.compile) == (2000, (0.9, 1.0), True)
 
 

@@ -1,16 +1,19 @@
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
-
 from nnunet_fm_pretrain.batches import MultiCropBatches, loader
 from nnunet_fm_pretrain.masks import block_mask
 from nnunet_fm_pretrain.order import SampleOrder
-from nnunet_fm_pretrain.recipe import CropPair, MaskRecipe, Recipe, ViewsRecipe, parse_recipe, read_recipe
+from nnunet_fm_pretrain.prepare import Job, prepare
+from nnunet_fm_pretrain.recipe import CropPair, FusionRecipe, MaskRecipe, Recipe, ViewsRecipe
+from nnunet_fm_pretrain.recipe_files import parse_recipe, read_recipe
 from nnunet_fm_pretrain.store import SliceStore
-from nnunet_fm_pretrain.views import ViewMaker
+from nnunet_fm_pretrain.views import ViewMaker, fuse
 
-from .conftest import small_recipe
+from .conftest import SMALL, small_recipe, write_volume_file
 
 PAIR = CropPair(global_size=64, local_size=32)
 CALM = {"flip": 0.0, "blur": {"global_1": 0, "global_2": 0, "local": 0}}
@@ -125,7 +128,9 @@ def test_a_step_is_the_same_for_any_number_of_workers_ranks_and_starts(store: Sl
     whole = [batches(store, recipe)[step] for step in range(12)]
     for workers in (1, 2):
         made = list(loader(batches(store, recipe), 5, 12, workers, pin=False))
-        assert all(torch.equal(a, b) for one, two in zip(made, whole[5:], strict=True) for a, b in zip(one, two, strict=True))
+        assert all(
+            torch.equal(a, b) for one, two in zip(made, whole[5:], strict=True) for a, b in zip(one, two, strict=True)
+        )
     for step in (0, 11):
         halves = [batches(store, recipe, rank, 2)[step] for rank in range(2)]
         for one, first, second in zip(whole[step], *halves, strict=True):
@@ -133,3 +138,24 @@ def test_a_step_is_the_same_for_any_number_of_workers_ranks_and_starts(store: Sl
     assert whole[0].global_crops.dtype == torch.float16
     other = parse_recipe(small_recipe(seed=1), "test")
     assert not torch.equal(batches(store, other)[0].local_crops, whole[0].local_crops)
+
+
+def test_fusion_mixes_registered_sequences_into_three_channels() -> None:
+    sequences = np.stack([slice_of(16)[0], -slice_of(16)[0], np.zeros((16, 16), np.float32)])
+    same = fuse(sequences[:1], FusionRecipe(spread=0.0), np.random.default_rng(0))
+    assert np.allclose(same, sequences[:1].repeat(3, axis=0))
+    apart = fuse(sequences, FusionRecipe(spread=0.2), np.random.default_rng(0))
+    factors = [c[0, 0] / sequences[0, 0, 0] for c in apart]
+    assert len({round(float(f), 4) for f in factors}) == 3
+    assert all(np.allclose(c, f * sequences[0], atol=1e-5) for c, f in zip(apart, factors, strict=True))
+
+
+def test_a_batch_has_three_channels_once_fusion_is_on(tmp_path: Path) -> None:
+    for number, sequence in enumerate(("t1", "flair", "t2")):
+        write_volume_file(tmp_path / "mri" / "a" / f"{sequence}.nii.gz", number)
+    prepare(tmp_path / "mri", Job(tmp_path / "store", SMALL, registered=True), processes=1)
+    for probability, fused in ((0.0, False), (1.0, True)):
+        recipe = parse_recipe(small_recipe(views={"fusion": {"probability": probability}}), "test")
+        made = batches(SliceStore(tmp_path / "store"), recipe)[0].global_crops
+        assert made.shape == (2, 4, 3 if fused else 1, 32, 32)
+        assert not fused or not torch.equal(made[:, :, 0], made[:, :, 1])
