@@ -20,10 +20,10 @@ from typing import Any
 from unittest import mock
 
 import torch
-from measure import Step, paired_ratio, take_turns
 from nnunetv2.inference import predict_from_raw_data as stock
 from torch import Tensor
 
+from measure import Step, paired_ratio, take_turns
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.predictor import BatchedPredictor
 

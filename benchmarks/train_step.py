@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from dynamic_network_architectures.building_blocks.patch_encode_decode import LayerNormNd
-from measure import Step, paired_ratio, saved_for_backward, take_turns
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 
+from measure import Step, paired_ratio, saved_for_backward, take_turns
 from nnunet_fm import device as devices
 from nnunet_fm.encoders import build_encoder
 from nnunet_fm.network import FrozenEncoderNetwork

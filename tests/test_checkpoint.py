@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_encoders import randomised
 from torch import Tensor
 
 from nnunet_fm.encoders import CARDS, CheckpointError, build_encoder, load_encoder
 from nnunet_fm.encoders.formats import Converted, to_dinov3
 from nnunet_fm.encoders.identify import identify
 from nnunet_fm.encoders.report import describe, fingerprint
+from test_encoders import randomised
 
 State = dict[str, Tensor]
 PERIODS = 100.0 ** (torch.arange(4, dtype=torch.float32) / 4)

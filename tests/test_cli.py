@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Run
-from test_checkpoint import braindino, official
 
+from conftest import Run
 from nnunet_fm.cli import main
 from nnunet_fm.folders import folder
+from test_checkpoint import braindino, official
 
 
 def test_help_answers_without_torch() -> None:

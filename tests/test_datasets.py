@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import write_small_brats
 
+from conftest import write_small_brats
 from nnunet_fm.datasets.brats import convert_brats, find_cases
 from nnunet_fm.datasets.checks import check_input_folder
 from nnunet_fm.datasets.synthetic import make_case, write_brats

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from plain_dinov3 import features as plain_features
 from torch import nn
 
 from nnunet_fm.encoders import ARCHITECTURES, CARDS, build_encoder, get_card, random_state
 from nnunet_fm.encoders.formats import to_dinov3
+from plain_dinov3 import features as plain_features
 
 SMALL = ["dinov3_test16", "dinov3_vitt16", "dinov2_test14", "timm/vit_tiny_patch16_224"]
 # Parameters in millions; DINOv3: Meta's model table (arXiv:2508.10104), DINOv2: arXiv:2304.07193.

@@ -10,7 +10,6 @@ import pytest
 import torch
 from dynamic_network_architectures.building_blocks.patch_encode_decode import LayerNormNd
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from test_encoders import randomised
 from torch import Tensor, nn
 
 from nnunet_fm.decoders import DECODERS
@@ -18,6 +17,7 @@ from nnunet_fm.encoders import FeatureInfo, tensors_sha256
 from nnunet_fm.encoders.source import describe_source
 from nnunet_fm.network import NETWORK, FrozenEncoderNetwork
 from nnunet_fm.reference_names import from_reference, to_reference
+from test_encoders import randomised
 
 
 def small(**arguments: Any) -> FrozenEncoderNetwork:

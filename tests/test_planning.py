@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_checkpoint import braindino, official
 
 from nnunet_fm.encoders.registry import parse_options
 from nnunet_fm.geometry import check_patch
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.planning import PlanRequest, presets, write_plans
 from nnunet_fm.subsets import TrainSubset
+from test_checkpoint import braindino, official
 
 
 @pytest.fixture

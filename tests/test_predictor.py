@@ -7,9 +7,9 @@ from unittest import mock
 import pytest
 import torch
 from nnunetv2.inference import predict_from_raw_data as stock
-from test_network import small
 
 from nnunet_fm.predictor import BatchedPredictor
+from test_network import small
 
 
 def predictor(kind: Any, patch: int = 32, regions: bool = False, **arguments: Any) -> Any:

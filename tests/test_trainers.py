@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from conftest import DATASET, Run
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from test_checkpoint import braindino, official
 
+from conftest import DATASET, Run
 from nnunet_fm.files import replaced_atomically
 from nnunet_fm.folders import EXT_TRAINER, folder
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.optimisation import LinearDecay, Recipe, parameter_groups
+from test_checkpoint import braindino, official
 
 CONFIGURATION, PLANS, TRAINER = "2d_fm48", "FM_braindino", "FrozenDinoTrainerTest"
 

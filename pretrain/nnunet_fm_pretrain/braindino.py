@@ -107,9 +107,8 @@ class BrainDino(Objective):
     ) -> tuple[Tensor, Tensor]:
         """Mean over all pairs of a student's view and another view of the teacher's."""
         views, slices = student_cls.shape[:2]
-        exact = {"device": student_cls.device, "dtype": _exact(student_cls)}
-        pairs = 1 - torch.eye(views, 2, **exact)
-        weights = torch.full((slices,), 1 / slices, **exact)
+        pairs = 1 - torch.eye(views, 2, device=student_cls.device, dtype=_exact(student_cls))
+        weights = pairs.new_full((slices,), 1 / slices)
         return self._distil("dino", student_cls, teacher_cls, pairs / pairs.sum(), weights, step)
 
     def _ibot(self, seen: Tokens, taught: Tokens, masks: Tensor, step: int) -> tuple[Tensor, Tensor]:

@@ -132,10 +132,10 @@ def _probe(parsed: argparse.Namespace) -> None:
         raise ValueError("nothing to probe; give --table FILE --targets age,sex, or --dataset FOLDER --split FILE")
     from nnunet_fm_pretrain.preprocessing import Preprocessing
     from nnunet_fm_pretrain.probe import encoders_beside_random, probe_patches, probe_table, write_results
-    from nnunet_fm_pretrain.probes import markdown
+    from nnunet_fm_pretrain.probes import ProbeResult, markdown
 
     encoders = encoders_beside_random(parsed.encoder, parsed.seeds)
-    results = []
+    results: list[ProbeResult] = []
     if parsed.table:
         options = Preprocessing(parsed.size, parsed.slices)
         results += probe_table(encoders, parsed.table, parsed.targets.split(","), options, parsed.held_out)

@@ -9,6 +9,7 @@ import torch
 from lightly.utils.scheduler import cosine_warmup_schedule
 from torch import nn
 
+from nnunet_fm.encoders.timm_vit import TimmViT
 from nnunet_fm_pretrain.recipe import OptimiserRecipe
 
 SCALE = "lr_scale"
@@ -18,7 +19,7 @@ def make_optimiser(modules: Mapping[str, nn.Module], recipe: OptimiserRecipe) ->
     """AdamW over modules: one group for each pair of learning rate factor and weight decay."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module in modules.values():
-        depth = len(module.vit.blocks) if hasattr(module, "vit") else 0
+        depth = module.depth if isinstance(module, TimmViT) else 0
         for name, parameter in module.named_parameters():
             scale = layer_scale(name, depth, recipe) if depth else 1.0
             decay = 0.0 if undecayed(name, parameter) else recipe.weight_decay

@@ -111,34 +111,41 @@ def prepare(
 
 def make_group(sources: Sequence[Source], job: Job) -> list[Outcome]:
     """Make the volumes of one grid, or take them from the store if they were made from the same bytes the same way."""
-    digests, bad = {}, {}
-    volumes, brains = [], []
+    digests: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for source in sources:
         try:
             digests[source.name] = source_sha256(source)
         except BadVolumeError as error:
-            bad[source.name] = str(error)
-    good = [s for s in sources if s.name in digests]
-    group = hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:16] if len(good) > 1 else ""
-    known = {s.name: read_record(volume_path(job.store, s.name)) for s in good}
-    wanted = {s.name: (digests[s.name], job.key(), group) for s in good}
-    if all(r and (r.source_sha256, r.preprocessing, r.registered) == wanted[n] for n, r in known.items()):
-        return [Outcome(s, known.get(s.name), bad.get(s.name, ""), ready=True) for s in sources]
-    for source in good:
+            reasons[source.name] = str(error)
+    group = hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:16] if len(digests) > 1 else ""
+    records = {name: read_record(volume_path(job.store, name)) for name in digests}
+    wanted = {name: (digest, job.key(), group) for name, digest in digests.items()}
+    ready = all(r and (r.source_sha256, r.preprocessing, r.registered) == wanted[n] for n, r in records.items())
+    if not ready:
+        good = [s for s in sources if s.name in digests]
+        records, failed = _made(good, digests, group, job)
+        reasons |= failed
+    return [Outcome(s, records.get(s.name), reasons.get(s.name, ""), ready) for s in sources]
+
+
+def _made(
+    sources: Sequence[Source], digests: dict[str, str], group: str, job: Job
+) -> tuple[dict[str, VolumeRecord | None], dict[str, str]]:
+    """Write the volumes of one grid: records, and reasons where there is none, by name."""
+    read, reasons = [], {}
+    for source in sources:
         try:
             volume, image = read_volume(source.path)
-            brains.append(find_stripper(job.strip)(volume, image, source.mask))
-            volumes.append(volume)
+            read.append((source, volume, find_stripper(job.strip)(volume, image, source.mask)))
         except BadVolumeError as error:
-            bad[source.name] = str(error)
-    good = [s for s in good if s.name not in bad]
+            reasons[source.name] = str(error)
     try:
-        cut, numbers = preprocess_registered(volumes, brains, job.preprocessing) if good else ([], [])
+        cut, numbers = preprocess_registered([v for _, v, _ in read], [b for *_, b in read], job.preprocessing)
     except BadVolumeError as error:
-        bad |= {s.name: str(error) for s in good}
-        good, cut = [], []
-    records = {}
-    for source, slices in zip(good, cut, strict=True):
+        return {}, reasons | {s.name: str(error) for s, *_ in read}
+    records: dict[str, VolumeRecord | None] = {}
+    for (source, *_), slices in zip(read, cut, strict=True):
         records[source.name] = write_volume(
             job.store,
             slices,
@@ -154,7 +161,7 @@ def make_group(sources: Sequence[Source], job: Job) -> list[Outcome]:
             preprocessing=job.key(),
             registered=group,
         )
-    return [Outcome(s, records.get(s.name), bad.get(s.name, "")) for s in sources]
+    return records, reasons
 
 
 def source_sha256(source: Source) -> str:

@@ -77,6 +77,8 @@ def preprocess_registered(
     Raises:
         BadVolumeError: as `preprocess`, or volumes of several shapes.
     """
+    if not volumes:
+        raise BadVolumeError("no volume of this session can be read")
     shapes = {v.shape for v in volumes}
     if len(shapes) > 1:
         raise BadVolumeError(f"its sequences have the shapes {sorted(shapes)}; registered ones have the same")

@@ -106,14 +106,13 @@ def probe_patches(encoders: dict[str, Encoder], raw: Path, split: Path, fold: in
     }
     asked |= {name: (encoder, patch) for name, encoder in encoders.items()}
     for name, (encoder, context) in tqdm(asked.items(), desc="patch probes"):
-        parts = [
-            [
-                (patch_features(encoder, cases[c][0], patch, context), patch_labels(cases[c][1], patch))
-                for c in chosen[p]
-            ]
-            for p in ("train", "val")
-        ]
-        yield dense_probe(name, *parts, target=f"patches of {raw.name}")
+        train, val = ([_patches(encoder, cases[c], patch, context) for c in chosen[p]] for p in ("train", "val"))
+        yield dense_probe(name, train, val, target=f"patches of {raw.name}")
+
+
+def _patches(encoder: Encoder | None, case: tuple[Any, Any], patch: int, context: int) -> tuple[Any, Any]:
+    images, labels = case
+    return patch_features(encoder, images, patch, context), patch_labels(labels, patch)
 
 
 def write_results(results: Sequence[ProbeResult], path: Path) -> None:

@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 
 from nnunet_fm.device import keep_freed_memory
 from nnunet_fm.encoders import Encoder
+from nnunet_fm.encoders.timm_vit import TimmViT
 from nnunet_fm_pretrain.preprocessing import Preprocessing, preprocess
 from nnunet_fm_pretrain.probes import Features
 from nnunet_fm_pretrain.volumes import read_volume
@@ -101,9 +102,9 @@ def read_case(
 
 def quiet(encoder: Encoder) -> Encoder:
     """The encoder frozen, in evaluation mode, with the attention that is fast on this machine."""
-    module = cast(nn.Module, encoder).requires_grad_(False).eval()
+    cast(nn.Module, encoder).requires_grad_(False).eval()
     if not torch.cuda.is_available():
         keep_freed_memory()
-        if hasattr(module, "set_fused_attention"):
-            module.set_fused_attention(False)
+        if isinstance(encoder, TimmViT):
+            encoder.set_fused_attention(False)
     return encoder

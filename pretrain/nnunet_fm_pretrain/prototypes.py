@@ -42,11 +42,11 @@ def sinkhorn_bias(
     Returns:
         b; softmax(logits / temperature + b) is the iteration's result.
     """
-    bias = None
-    for _ in range(iterations):
-        bias = -_column_logsumexp(rows, prototypes, temperature, bias)
+    bias = -_column_logsumexp(rows, prototypes, temperature, None)
+    for _ in range(iterations - 1):
         bias = bias - bias.max()  # a constant changes nothing
-    return bias
+        bias = -_column_logsumexp(rows, prototypes, temperature, bias)
+    return bias - bias.max()
 
 
 def _column_logsumexp(

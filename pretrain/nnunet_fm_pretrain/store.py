@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -211,5 +211,4 @@ def _decoded(values: np.ndarray, record: VolumeRecord) -> np.ndarray:
 
 
 def _record(content: dict[str, Any]) -> VolumeRecord:
-    known = {f.name for f in fields(VolumeRecord)}
-    return VolumeRecord(**{k: tuple(v) if k == "slices" else v for k, v in content.items() if k in known})
+    return VolumeRecord(**{**content, "slices": tuple(content["slices"])})

@@ -5,6 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+
 from nnunet_fm_pretrain.prepare import Job, prepare
 from nnunet_fm_pretrain.preprocessing import Preprocessing
 from nnunet_fm_pretrain.recipe import Recipe

@@ -1,14 +1,14 @@
 import plain_losses as plain
 import pytest
 import torch
+
+from nnunet_fm.encoders import build_encoder, random_state
+from nnunet_fm.encoders.cards import TRAINING_CODE
 from nnunet_fm_pretrain.batches import MultiCropBatch
 from nnunet_fm_pretrain.braindino import BrainDino
 from nnunet_fm_pretrain.masked import forward_tokens, rescale_positions
 from nnunet_fm_pretrain.optimisation import clip_gradients, layer_scale, learning_rate, make_optimiser
 from nnunet_fm_pretrain.recipe_files import parse_recipe, read_recipe
-
-from nnunet_fm.encoders import build_encoder, random_state
-from nnunet_fm.encoders.cards import TRAINING_CODE
 
 from .conftest import small_recipe
 

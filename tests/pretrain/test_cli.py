@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from nnunet_fm_pretrain.store import SliceStore
 
 from nnunet_fm.cli import main
+from nnunet_fm_pretrain.store import SliceStore
 
 from .conftest import small_recipe, write_volume_file
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 import yaml
 from lightning_fabric import Fabric
+
+from nnunet_fm.encoders import load_encoder
 from nnunet_fm_pretrain import checkpoints
 from nnunet_fm_pretrain.engine import Engine, make_fabric
 from nnunet_fm_pretrain.export import export
 from nnunet_fm_pretrain.recipe import Recipe
 from nnunet_fm_pretrain.recipe_files import parse_recipe
 from nnunet_fm_pretrain.store import SliceStore
-
-from nnunet_fm.encoders import load_encoder
 
 from .conftest import small_recipe
 

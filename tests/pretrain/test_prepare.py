@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from nnunet_fm_pretrain.prepare import Job, prepare
 from nnunet_fm_pretrain.preprocessing import Preprocessing, draw_slices, preprocess
 from nnunet_fm_pretrain.store import SliceStore, read_record, volume_path

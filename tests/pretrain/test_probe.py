@@ -6,6 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+
+from nnunet_fm.encoders import build_encoder
+from nnunet_fm.encoders.cards import TRAINING_CODE
 from nnunet_fm_pretrain.preprocessing import Preprocessing
 from nnunet_fm_pretrain.probe import encoders_beside_random, probe_patches, probe_table, write_results
 from nnunet_fm_pretrain.probe_features import patch_features, patch_labels
@@ -16,9 +19,6 @@ from nnunet_fm_pretrain.probes import (
     regression_probe,
     trivial_regression,
 )
-
-from nnunet_fm.encoders import build_encoder
-from nnunet_fm.encoders.cards import TRAINING_CODE
 
 from .conftest import write_volume_file
 

@@ -2,6 +2,7 @@ import plain_losses as plain
 import pytest
 import torch
 from lightly.loss import DINOLoss, IBOTPatchLoss
+
 from nnunet_fm_pretrain import prototypes
 from nnunet_fm_pretrain.prototypes import cross_entropy, sinkhorn_bias
 

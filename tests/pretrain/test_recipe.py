@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from nnunet_fm_pretrain.recipe_files import differences, parse_recipe, read_recipe, shipped_recipes
 
 from .conftest import small_recipe

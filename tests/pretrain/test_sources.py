@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from nnunet_fm_pretrain.sequences import sequence_in, sequence_named
 from nnunet_fm_pretrain.sources import find_sources, read_subjects, without_subjects
 

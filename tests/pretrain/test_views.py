@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from nnunet_fm_pretrain.batches import MultiCropBatches, loader
 from nnunet_fm_pretrain.masks import block_mask
 from nnunet_fm_pretrain.order import SampleOrder
