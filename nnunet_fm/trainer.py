@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from nnunet_fm import device as devices
 from nnunet_fm.encoders import tensors_sha256
+from nnunet_fm.encoders.source import origin_of
 from nnunet_fm.files import replaced_atomically
 from nnunet_fm.messages import some
 from nnunet_fm.network import NETWORK, FrozenEncoderNetwork
@@ -143,7 +144,7 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, nnUNetTrainer):
         source = network.encoder_source or {}
         total = sum(p.numel() for p in network.parameters())
         learns = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        origin = source.get("file", f"RANDOM weights, seed {source.get('seed')}")
+        origin = origin_of(source)
         self.print_to_log_file(f"encoder {source.get('card')} from {origin}, tensor hash {source['sha256'][:12]}")
         self.print_to_log_file(f"{total:,} parameters, {learns:,} learn ({100 * learns / total:.2f} %)")
 

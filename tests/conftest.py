@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nnunet_fm.datasets.brats import convert_brats
-from nnunet_fm.datasets.synthetic import SUFFIXES, _write, make_case
+from nnunet_fm.datasets.synthetic import SUFFIXES, make_case, write_image
 from nnunet_fm.folders import EXT_TRAINER, folder
 
 DATASET = "Dataset007_Small"
@@ -69,9 +69,9 @@ def write_small_brats(folder: Path, cases: int, labelled: int) -> None:
         name = f"BraTS-T-{seed:05d}"
         (folder / name).mkdir(parents=True)
         for channel, suffix in SUFFIXES.items():
-            _write(case.images[channel], case.spacing, folder / name / f"{name}-{suffix}.nii.gz")
+            write_image(case.images[channel], case.spacing, folder / name / f"{name}-{suffix}.nii.gz")
         if seed < labelled:
-            _write(case.labels, case.spacing, folder / name / f"{name}-seg.nii.gz")
+            write_image(case.labels, case.spacing, folder / name / f"{name}-seg.nii.gz")
 
 
 @pytest.fixture(scope="session")

@@ -19,18 +19,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(out.glob("*.whl"))
 
 
-def test_the_wheel_holds_one_package_with_trainers_and_plans(wheel: Path) -> None:
+def test_the_wheel_holds_two_packages_with_trainers_plans_and_recipes(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "nnunet_fm/trainers/nnunet_fm_trainers.py" in names
     assert "nnunet_fm/plans/2d_fm256.json" in names
     assert "nnunet_fm/py.typed" in names
-    assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"nnunet_fm"}
+    assert "nnunet_fm_pretrain/recipes/braindino_stage1.yaml" in names
+    assert "nnunet_fm_pretrain/py.typed" in names
+    assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"nnunet_fm", "nnunet_fm_pretrain"}
     assert not any("__pycache__" in n or n.startswith("nnunetv2") for n in names)
 
 
 def test_the_installed_wheel_is_found_by_nnunet(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     program = (
+        "from nnunet_fm_pretrain.recipe_files import shipped_recipes; assert 'braindino_stage2' in shipped_recipes()\n"
         "import nnunet_fm, nnunet_fm.planning as p; nnunet_fm.activate()\n"
         "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
         "print(find('FrozenDinoTrainer').recipe.epochs, nnunet_fm.__file__, len(p.presets()))"

@@ -49,9 +49,9 @@ def make_case(
         spacing: mm (z, y, x).
     """
     rng = np.random.default_rng(seed)
-    tissues = _anatomy(rng, tuple(shape))
+    tissues = anatomy(rng, tuple(shape))
     brain = np.stack(list(tissues.values())).sum(0) > 0.5
-    labels = _tumour(rng, tissues["white"], brain)
+    labels = tumour(rng, tissues["white"], brain)
     for name, label in (("necrosis", NECROSIS), ("oedema", OEDEMA), ("enhancing", ENHANCING)):
         part = (labels == label).astype(float)
         tissues = {k: v * (1 - part) for k, v in tissues.items()} | {name: part}
@@ -60,20 +60,20 @@ def make_case(
     return SyntheticCase(images, labels, spacing)
 
 
-def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> Volume:
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> Volume:
     """Gaussian noise of unit variance with a correlation length of `sigma` in-plane voxels."""
     noise = ndimage.gaussian_filter(rng.standard_normal(shape), (sigma / 3, sigma, sigma), mode="wrap")
     return (noise - noise.mean()) / noise.std()
 
 
-def _anatomy(rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, Volume]:
+def anatomy(rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, Volume]:
     """Tissue maps of a brain: a folded grey ribbon around white matter, ventricles, deep grey nuclei."""
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
-    warp = [0.03 * _smooth_noise(rng, shape, 14) for _ in range(3)]
+    warp = [0.03 * smooth_noise(rng, shape, 14) for _ in range(3)]
     x, y, z = x * rng.uniform(0.95, 1.08) + warp[0], y * rng.uniform(0.95, 1.08) + warp[1], z + warp[2]
     radius = np.sqrt((x / 0.80) ** 2 + (y / 0.90) ** 2 + ((z + 0.1) / 0.95) ** 2)
     depth = 1 - radius  # 0 at the surface
-    folds = _smooth_noise(rng, shape, 2.2)
+    folds = smooth_noise(rng, shape, 2.2)
     midline = np.exp(-((x / 0.02) ** 2)) * (depth < 0.45) * (z > -0.3)
     head = depth > 0
     sulci = head & ((depth < 0.05 + 0.05 * folds) | ((folds > 1.1) & (depth < 0.16)) | (midline > 0.5))
@@ -91,7 +91,7 @@ def _anatomy(rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, Volu
     }
 
 
-def _tumour(rng: np.random.Generator, white: Volume, brain: np.ndarray) -> Labels:
+def tumour(rng: np.random.Generator, white: Volume, brain: np.ndarray) -> Labels:
     """A core with a necrotic centre and an enhancing rim, inside oedema that follows the white matter."""
     shape = white.shape
     candidates = np.argwhere(ndimage.binary_erosion(white > 0.5, iterations=1))
@@ -100,7 +100,7 @@ def _tumour(rng: np.random.Generator, white: Volume, brain: np.ndarray) -> Label
     steps = (0.28, 1.0, 1.0)  # in in-plane pixels: slices are thicker
     offsets = [(g - c) / s for g, c, s in zip(np.ogrid[tuple(map(slice, shape))], centre, steps, strict=True)]
     distance = np.sqrt(sum(o**2 for o in offsets)) / rng.uniform(13, 22)
-    border = distance + 0.16 * _smooth_noise(rng, shape, 3.5) + 0.10 * _smooth_noise(rng, shape, 1.6)
+    border = distance + 0.16 * smooth_noise(rng, shape, 3.5) + 0.10 * smooth_noise(rng, shape, 1.6)
     core_size = rng.uniform(0.45, 0.65)
     oedema = (border - 0.25 * (white - 0.5) < 1) & brain
     core = (border < core_size) & brain
@@ -116,8 +116,8 @@ def _image(rng: np.random.Generator, tissues: dict[str, Volume], means: Sequence
     """Mix the tissue means, add texture, bias field and Rician noise, scale as a scanner would, strip the outside."""
     image = sum(tissues[t] * m * rng.uniform(0.93, 1.07) for t, m in zip(TISSUES, means, strict=True))
     shape = brain.shape
-    image = image * (1 + 0.04 * _smooth_noise(rng, shape, 3))
-    image = image * np.exp(0.12 * _smooth_noise(rng, shape, 30))
+    image = image * (1 + 0.04 * smooth_noise(rng, shape, 3))
+    image = image * np.exp(0.12 * smooth_noise(rng, shape, 30))
     level = rng.uniform(0.02, 0.045)
     noisy = np.hypot(image + level * rng.standard_normal(shape), level * rng.standard_normal(shape))
     return (noisy * brain * rng.uniform(300, 900)).astype(np.float32)
@@ -141,14 +141,15 @@ def write_brats(folder: Path, cases: int, first_seed: int = 0, labelled: bool = 
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)
         for channel, suffix in SUFFIXES.items():
-            _write(case.images[channel].round().astype(np.int16), case.spacing, target / f"{name}-{suffix}.nii.gz")
+            write_image(case.images[channel].round().astype(np.int16), case.spacing, target / f"{name}-{suffix}.nii.gz")
         where = target / f"{name}-seg.nii.gz" if labelled else folder / "labels" / f"{name}.nii.gz"
         where.parent.mkdir(exist_ok=True)
-        _write(case.labels, case.spacing, where)
+        write_image(case.labels, case.spacing, where)
     return names
 
 
-def _write(array: np.ndarray, spacing: tuple[float, float, float], path: Path) -> None:
+def write_image(array: np.ndarray, spacing: tuple[float, float, float], path: Path) -> None:
+    """Write (z, y, x) voxels with their spacing in mm (z, y, x)."""
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(tuple(reversed(spacing)))
     sitk.WriteImage(image, str(path), useCompression=True)

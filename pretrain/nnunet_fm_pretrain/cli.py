@@ -1,4 +1,4 @@
-"""`nnunet-fm pretrain prepare|run|export|probe|doctor`. Heavy imports are made by the command that needs them."""
+"""`nnunet-fm pretrain synthesize|prepare|run|export|probe|doctor`. Imports are made where needed."""
 
 import argparse
 import sys
@@ -7,11 +7,28 @@ from pathlib import Path
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the sub-commands to a parser."""
+    _add_synthesize(commands)
     _add_prepare(commands)
     _add_run(commands)
     _add_export(commands)
     _add_probe(commands)
     _add_doctor(commands)
+
+
+def _add_synthesize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    synthesize = commands.add_parser("synthesize", help="make brains of random contrast to pretrain on")
+    synthesize.add_argument("-o", type=Path, required=True, metavar="FOLDER")
+    synthesize.add_argument("--subjects", type=int, default=200, help="of four registered sequences each")
+    synthesize.add_argument("--first-seed", type=int, default=0)
+    synthesize.add_argument("-np", type=int, default=2, help="subjects at a time")
+    synthesize.set_defaults(function=_synthesize)
+
+
+def _synthesize(parsed: argparse.Namespace) -> None:
+    from nnunet_fm_pretrain.synthesis import synthesize
+
+    table = synthesize(parsed.o, parsed.subjects, parsed.first_seed, parsed.np)
+    print(f"Next: nnunet-fm pretrain prepare {table} --registered -o STORE")
 
 
 def _add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
