@@ -45,6 +45,16 @@ def state(run: Path) -> dict[str, Any]:
     return checkpoints.load(checkpoints.latest(run))
 
 
+def kill_everything_that_names(run: Path) -> None:
+    """SIGKILL for the launcher and for its workers, which are sessions of their own."""
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(run).encode() in command.read_bytes():
+                os.kill(int(command.parent.name), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+
+
 def read_log(run: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((run / "log.csv").read_text().splitlines()))
 
@@ -96,7 +106,7 @@ def test_two_processes_killed_and_started_again_end_bit_equal(store: SliceStore,
     while not checkpoints.checkpoints(tmp_path / "killed"):
         assert process.poll() is None, process.communicate()[0][-3000:]
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
+    kill_everything_that_names(tmp_path / "killed")
     process.communicate()
     assert state(tmp_path / "killed")["step"] < 200
     more = ("run.workers=2", "run.save_every=50")
