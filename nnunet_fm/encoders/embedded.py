@@ -1,6 +1,7 @@
 """The card that a weight file carries inside: which weight card it belongs to, and where it comes from."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ def write_encoder(path: Path, state: Mapping[str, Tensor], about: Mapping[str, A
             torch.save({"teacher": {f"backbone.{k}": v for k, v in state.items()}, KEY: json.dumps(about)}, temporary)
         else:
             save_file({k: v.contiguous() for k, v in state.items()}, temporary, metadata={KEY: json.dumps(about)})
+            os.chmod(temporary, 0o666 & ~_umask())  # safetensors writes files that only their owner can read
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def embedded_card(path: Path, content: Any) -> dict[str, Any]:

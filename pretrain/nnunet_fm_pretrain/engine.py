@@ -17,11 +17,12 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
 from nnunet_fm.device import keep_freed_memory
-from nnunet_fm.encoders.checkpoint import load_encoder
+from nnunet_fm.encoders import get_card, load_encoder
 from nnunet_fm.files import replaced_atomically
 from nnunet_fm.messages import some
 from nnunet_fm_pretrain import checkpoints
 from nnunet_fm_pretrain.batches import loader
+from nnunet_fm_pretrain.export import DERIVATIVE
 from nnunet_fm_pretrain.objective import Losses, Objective
 from nnunet_fm_pretrain.objectives import make_objective
 from nnunet_fm_pretrain.optimisation import clip_gradients, learning_rate, make_optimiser, set_learning_rate
@@ -81,7 +82,7 @@ class Engine:
         if former is None:
             self._initialise(start)
         self.optimisers = {
-            phase: make_optimiser(self.objective.owned(phase), recipe.optimiser) for phase in self._all_phases()
+            phase: make_optimiser(self.objective.owned(phase), recipe.optimiser) for phase in self.objective.all_phases
         }
         if former:
             self._restore(former)
@@ -130,6 +131,7 @@ class Engine:
         o = self.recipe.optimiser
         rate = learning_rate(self.step, o)
         values: dict[str, float] = {"lr": rate}
+        good = True
         for phase in self.objective.phases(self.step):
             self._seed(phase)
             optimiser = self.set_up[phase]
@@ -138,6 +140,7 @@ class Engine:
             self.objective.before_step(self.step)
             norms = clip_gradients(self.objective.owned(phase), o.clip)
             finite = all(np.isfinite(n) for n in norms.values())
+            good &= finite
             if finite:
                 set_learning_rate(optimiser.optimizer, rate)
                 optimiser.step()
@@ -147,7 +150,7 @@ class Engine:
             parts = {**losses.parts, **losses.monitors}
             values |= {"loss": float(losses.total.detach())}
             values |= {k: float(v) for k, v in parts.items()} | {f"norm_{k}": v for k, v in norms.items()}
-        if finite:
+        if good:
             self.objective.after_step(self.step)
         return values | {"bad_steps": float(self.bad_steps)}
 
@@ -221,6 +224,7 @@ class Engine:
                     f"type encoder.architecture={report.architecture}"
                 )
             self.objective.load_encoder(encoder)
+            logger.warning("starts from %s (%s): %s", report.card, get_card(report.card).licence, DERIVATIVE)
 
     def _check_same(self, former: dict[str, Any]) -> None:
         earlier = parse_recipe(former["recipe"], str(self.run))
@@ -240,10 +244,6 @@ class Engine:
                 f"the store {self.store.folder} is not the one that {self.run} was begun with (its volumes or their "
                 "checksums differ), so the run cannot go on exactly. Put the former store back, or give a new folder"
             )
-
-    def _all_phases(self) -> list[str]:
-        """Phases in the order of their first appearance; a cycle is looked for in the first hundred steps."""
-        return list(dict.fromkeys(p for step in range(100) for p in self.objective.phases(step)))
 
 
 class _Asked:

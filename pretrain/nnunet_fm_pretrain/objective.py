@@ -7,7 +7,7 @@ their batches (slices, slabs, sessions, 3-D crops), so each makes its own from t
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -37,7 +37,12 @@ class Objective(nn.Module, ABC):
     """A pretraining method: its networks, its batches and its losses.
 
     Its state dict is all that it remembers from step to step.
+
+    Attributes:
+        all_phases: names of all phases that there are; each has an optimiser of its own.
     """
+
+    all_phases: ClassVar[tuple[str, ...]] = ("main",)
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -49,7 +54,7 @@ class Objective(nn.Module, ABC):
 
     def phases(self, step: int) -> Sequence[str]:
         """Names of the phases of a step, in order."""
-        return ("main",)
+        return self.all_phases
 
     @abstractmethod
     def owned(self, phase: str) -> Mapping[str, nn.Module]:

@@ -238,11 +238,14 @@ def test_an_export_is_loaded_without_further_words(store: SliceStore, tmp_path: 
     assert Recipe.model_validate_json(report.about["recipe"]) == made.recipe
 
 
-def test_a_warm_start_says_what_follows_for_the_licence(store: SliceStore, tmp_path: Path) -> None:
+def test_a_warm_start_says_what_follows_for_the_licence(
+    store: SliceStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     engine(short(2), store, tmp_path / "one").train()
     export(tmp_path / "one", tmp_path / "encoder.pth")
     warm = short(2, encoder={"init": str(tmp_path / "encoder.pth")})
     begun = engine(warm, store, tmp_path / "two")
+    assert "starts from dinov3_test16.trained (as its author says): a derivative" in caplog.text
     assert same(
         dict(begun.objective.exported().encoder.state_dict()),
         dict(load_encoder(tmp_path / "encoder.pth")[0].state_dict()),
