@@ -13,7 +13,7 @@ from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.embedded import embedded_card
 from nnunet_fm.encoders.identify import closest, identify
 from nnunet_fm.encoders.reading import OWN_FORMAT, PREFIXES, CheckpointError, format_of, read_tensors, unwrap
-from nnunet_fm.encoders.registry import build_encoder, own_class
+from nnunet_fm.encoders.registry import ARCHITECTURES, build_encoder, own_class
 from nnunet_fm.encoders.report import LoadReport, file_sha256, tensors_sha256
 from nnunet_fm.messages import some
 
@@ -50,7 +50,7 @@ def load_encoder(path: str | Path, card: str | None = None, **build: Any) -> tup
     converted = formats.Converted(inside) if known == OWN_FORMAT else formats.FORMATS[known][1](inside)
     if card:
         chosen, reason = get_card(card), "named"
-    elif "card" in about:
+    elif about.get("card") in {*CARDS, *ARCHITECTURES}:  # never a class that the file names
         chosen, reason = get_card(str(about["card"])), "the card in the file"
     else:
         chosen, reason = identify(path, converted, containers)

@@ -1,5 +1,6 @@
 """Batches: one item of the dataset is the whole batch of a rank at a step."""
 
+import signal
 from typing import NamedTuple
 
 import blosc2
@@ -46,6 +47,12 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
         self.order = SampleOrder(len(store), recipe.optimiser.batch_size, recipe.seed)
         self.order.samples(0, rank, ranks)  # refuses a batch that cannot be shared out
         self.views = ViewMaker(recipe.views, patch)
+        for pair in recipe.views.pairs:
+            if pair.global_size % patch or pair.local_size < patch:
+                raise ValueError(
+                    f"crops of {pair.global_size} and {pair.local_size} px for patches of {patch}; "
+                    "allowed: global sizes that are multiples of the patch, local ones not below it"
+                )
         self.rank, self.ranks = rank, ranks
         self.steps = recipe.optimiser.steps
 
@@ -88,7 +95,7 @@ def loader(
         num_workers=workers,
         worker_init_fn=_one_thread if workers else None,
         pin_memory=pin,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=2 if workers else None,
         multiprocessing_context=_context(workers),
     )
 
@@ -98,6 +105,8 @@ def _context(workers: int) -> str | None:
 
 
 def _one_thread(_: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):  # sent to the whole group; the main process saves, then ends them
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     blosc2.set_nthreads(1)
     torch.set_num_threads(1)

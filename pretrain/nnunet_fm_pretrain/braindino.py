@@ -178,6 +178,8 @@ class BrainDino(Objective):
     def alarm(self, monitors: Mapping[str, float]) -> str | None:
         """Uniform targets, one target for all, or one direction of all CLS tokens."""
         for name, head in (("dino", self.settings.dino_head), ("ibot", self.settings.ibot_head)):
+            if name == "ibot" and not self.settings.masks.probability:
+                continue
             share = monitors[f"{name}_entropy"] / math.log(head.prototypes)
             if share > UNIFORM:
                 return f"the teacher's {name} targets are uniform (entropy {share:.1%} of ln K): nothing is taught"

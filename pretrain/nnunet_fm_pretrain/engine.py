@@ -22,7 +22,7 @@ from nnunet_fm.files import replaced_atomically
 from nnunet_fm.messages import some
 from nnunet_fm_pretrain import checkpoints
 from nnunet_fm_pretrain.batches import loader
-from nnunet_fm_pretrain.export import DERIVATIVE
+from nnunet_fm_pretrain.export import DERIVATIVE, OWN
 from nnunet_fm_pretrain.objective import Losses, Objective
 from nnunet_fm_pretrain.objectives import make_objective
 from nnunet_fm_pretrain.optimisation import clip_gradients, learning_rate, make_optimiser, set_learning_rate
@@ -34,7 +34,8 @@ from nnunet_fm_pretrain.store import SliceStore
 logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.yaml"
-CALM = 0.1  # share of the steps before which uniform targets are no reason for alarm
+CALM = 1000  # steps, or a tenth of the run, in which uniform targets are no reason for alarm
+RECOMPILES = 256  # torch.compile specialises on each block's stochastic depth and on each crop size; its default is 8
 
 
 def make_fabric(recipe: Recipe, accelerator: str = "auto") -> Fabric:
@@ -74,19 +75,21 @@ class Engine:
         former = checkpoints.load(found[-1]) if found else None
         if former:
             self._check_same(former)
+        elif start is not None and recipe.encoder.init != "scratch":
+            raise ValueError(f"both --from {start} and encoder.init={recipe.encoder.init}; allowed: one of them")
         elif recipe.stage == 2 and start is None:
             raise ValueError("a stage 2 recipe starts from a stage 1 run; add: --from RUN")
         self.objective: Objective = make_objective(recipe)
         self.step = self.bad_steps = 0
         self.alarmed = False
+        self.licence, self.seen = OWN, set(store.subjects())
         if former is None:
             self._initialise(start)
         self.optimisers = {
             phase: make_optimiser(self.objective.owned(phase), recipe.optimiser) for phase in self.objective.all_phases
         }
-        if former:
-            self._restore(former)
         if recipe.run.compile and fabric.device.type == "cuda":
+            torch._dynamo.config.recompile_limit = RECOMPILES
             for module in self.objective.modules():
                 if type(module).__name__ == "EvaBlock":
                     module.compile()
@@ -94,6 +97,8 @@ class Engine:
             keep_freed_memory()
         self.model, *set_up = fabric.setup(self.objective, *self.optimisers.values())
         self.set_up = dict(zip(self.optimisers, set_up, strict=True))
+        if former:
+            self._restore(former)  # now that everything is where it will stay
         if fabric.global_rank == 0 and former is None:
             run.mkdir(parents=True, exist_ok=True)
             with replaced_atomically(str(run / RECIPE)) as temporary:
@@ -114,7 +119,7 @@ class Engine:
                     waited = time.perf_counter() - before
                     values = self._one_step(batch)
                     means = progress.step(self.step, values, waited)
-                    if means and self.step > max(o.warmup_steps, CALM * o.steps):
+                    if means and self.step > max(o.warmup_steps, min(CALM, o.steps // 10)):
                         self._watch(means, progress)
                     self.step += 1
                     stop = self._any_rank(asked.signal)
@@ -192,7 +197,8 @@ class Engine:
                 "bad_steps": self.bad_steps,
                 "recipe": self.recipe.model_dump(mode="json"),
                 "store": self.store.identity(),
-                "subjects": self.store.subjects(),
+                "subjects": sorted(self.seen),
+                "licence": self.licence,
                 "objective": self.objective.state_dict(),
                 "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
             }
@@ -204,6 +210,7 @@ class Engine:
         for name, state in former["optimisers"].items():
             self.optimisers[name].load_state_dict(state)
         self.step, self.bad_steps = former["step"], former["bad_steps"]
+        self.licence, self.seen = former["licence"], set(former["subjects"])
 
     def _initialise(self, start: Path | None) -> None:
         given = self.recipe.encoder
@@ -215,7 +222,8 @@ class Engine:
                     f"{start} trained {earlier.encoder.architecture}, this recipe {given.architecture}; "
                     "allowed: the same"
                 )
-            self.objective.load_state_dict(content["objective"])
+            self._fill(content["objective"], start)
+            self.licence, self.seen = content["licence"], self.seen | set(content["subjects"])
         elif given.init != "scratch":
             encoder, report = load_encoder(given.init, given.card)
             if report.architecture != given.architecture:
@@ -224,7 +232,17 @@ class Engine:
                     f"type encoder.architecture={report.architecture}"
                 )
             self.objective.load_encoder(encoder)
+            self.licence = DERIVATIVE
             logger.warning("starts from %s (%s): %s", report.card, get_card(report.card).licence, DERIVATIVE)
+
+    def _fill(self, state: dict[str, Any], start: Path) -> None:
+        try:
+            self.objective.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the networks of {start} and of this recipe differ ({str(error).splitlines()[1].strip()}); "
+                "allowed: the same heads and prototypes, see objective.*_head"
+            ) from None
 
     def _check_same(self, former: dict[str, Any]) -> None:
         earlier = parse_recipe(former["recipe"], str(self.run))

@@ -13,6 +13,7 @@ from nnunet_fm_pretrain import checkpoints
 from nnunet_fm_pretrain.objectives import make_objective
 from nnunet_fm_pretrain.recipe_files import parse_recipe
 
+OWN = "as its author says"
 DERIVATIVE = "a derivative of the weights it started from, to be passed on under their terms (Meta's: DINOv3 License)"
 
 
@@ -46,7 +47,7 @@ def export(run: Path, out: Path, half: bool = False) -> dict[str, Any]:
         "subjects": len(subjects),
         "subjects_sha256": hashlib.sha256("\n".join(subjects).encode()).hexdigest(),
         "store_sha256": content["store"],
-        "licence": "as its author says" if recipe.encoder.init == "scratch" else DERIVATIVE,
+        "licence": content["licence"],
         "recipe": json.dumps(content["recipe"]),
     }
     state = {k: v.half() if half else v for k, v in to_dinov3(encoder.state_dict()).items()}

@@ -18,9 +18,17 @@ from nnunet_fm.files import replaced_atomically
 from nnunet_fm.messages import some
 from nnunet_fm_pretrain.preprocessing import Preprocessing, preprocess_registered
 from nnunet_fm_pretrain.skull import find_stripper
-from nnunet_fm_pretrain.sources import Source, find_sources, read_subjects, without_subjects
-from nnunet_fm_pretrain.store import VolumeRecord, read_record, volume_path, write_manifest, write_volume
-from nnunet_fm_pretrain.volumes import BadVolumeError, read_volume
+from nnunet_fm_pretrain.sources import Source, find_sources
+from nnunet_fm_pretrain.store import (
+    VolumeRecord,
+    intact_record,
+    manifest_name,
+    read_manifests,
+    write_manifest,
+    write_volume,
+)
+from nnunet_fm_pretrain.subjects import read_subjects, without_subjects
+from nnunet_fm_pretrain.volumes import BadVolumeError, check_same_grid, read_volume
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +109,13 @@ def prepare(
     sources = find_sources(given, dataset, licence)
     if exclude is not None:
         sources = _not_excluded(sources, exclude)
+    _check_former(job.store, sources, parts)
     job.store.mkdir(parents=True, exist_ok=True)
     outcomes = _without_copies(_all_outcomes(job.groups(sources)[number::parts], job, processes))
-    ending = "" if parts == 1 else f"_{number:04d}_of_{parts:04d}"
-    write_manifest(job.store / f"manifest{ending}.jsonl", [o.record for o in outcomes if o.record])
-    _write_failures(job.store / f"failures{ending}.csv", [o for o in outcomes if not o.record])
+    name = manifest_name(number, parts)
+    write_manifest(job.store / name, [o.record for o in outcomes if o.record])
+    failures = name.replace("manifest", "failures").replace(".jsonl", ".csv")
+    _write_failures(job.store / failures, [o for o in outcomes if not o.record])
     return outcomes
 
 
@@ -119,7 +129,7 @@ def make_group(sources: Sequence[Source], job: Job) -> list[Outcome]:
         except BadVolumeError as error:
             reasons[source.name] = str(error)
     group = hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:16] if len(digests) > 1 else ""
-    records = {name: read_record(volume_path(job.store, name)) for name in digests}
+    records = {name: intact_record(job.store, name) for name in digests}
     wanted = {name: (digest, job.key(), group) for name, digest in digests.items()}
     ready = all(r and (r.source_sha256, r.preprocessing, r.registered) == wanted[n] for n, r in records.items())
     if not ready:
@@ -133,14 +143,16 @@ def _made(
     sources: Sequence[Source], digests: dict[str, str], group: str, job: Job
 ) -> tuple[dict[str, VolumeRecord | None], dict[str, str]]:
     """Write the volumes of one grid: records, and reasons where there is none, by name."""
-    read, reasons = [], {}
+    read, images, reasons = [], [], {}
     for source in sources:
         try:
             volume, image = read_volume(source.path)
             read.append((source, volume, find_stripper(job.strip)(volume, image, source.mask)))
+            images.append(image)
         except BadVolumeError as error:
             reasons[source.name] = str(error)
     try:
+        check_same_grid(images)
         cut, numbers = preprocess_registered([v for _, v, _ in read], [b for *_, b in read], job.preprocessing)
     except BadVolumeError as error:
         return {}, reasons | {s.name: str(error) for s, *_ in read}
@@ -175,13 +187,40 @@ def source_sha256(source: Source) -> str:
     for file in [*files, *([source.mask] if source.mask else [])]:
         if not file.is_file():
             raise BadVolumeError(f"{file} does not exist")
-        digest.update(file.read_bytes())
+        try:
+            digest.update(file.read_bytes())
+        except OSError as error:
+            raise BadVolumeError(f"{file} cannot be read: {error.strerror}") from None
     return digest.hexdigest()
+
+
+def _check_former(store: Path, sources: Sequence[Source], parts: int) -> None:
+    """A store is made from one input in one number of parts: mixed, left-out subjects would come back unseen.
+
+    Raises:
+        ValueError: it holds volumes that this input does not name, or was made in other parts.
+    """
+    former, former_parts = read_manifests(store)
+    if former and former_parts != parts:
+        raise ValueError(
+            f"{store} was made with --num-parts {former_parts}, now {parts}; use the same, or delete its manifests"
+        )
+    others = sorted({r.volume for r in former} - {s.name for s in sources})
+    if others:
+        raise ValueError(
+            f"{store} holds {len(others)} volumes that this input does not name (excluded now?): {some(others)}. "
+            "One store is made from one input: give another -o, or a CSV that names them all"
+        )
 
 
 def _not_excluded(sources: list[Source], exclude: Path) -> list[Source]:
     kept, unmatched = without_subjects(sources, read_subjects(exclude))
     logger.warning("left out %d volumes of the subjects in %s", len(sources) - len(kept), exclude)
+    if len(kept) == len(sources):
+        raise ValueError(
+            f"none of the ids in {exclude} ({some(unmatched)}) is a subject here; "
+            f"the subjects are called {some(sorted({s.subject for s in sources}))}"
+        )
     if unmatched:
         logger.warning("%d ids of %s match no subject here: %s", len(unmatched), exclude, some(unmatched))
     if not kept:

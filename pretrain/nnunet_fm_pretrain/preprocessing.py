@@ -75,13 +75,10 @@ def preprocess_registered(
     """The same for volumes on one grid: one box around all of their brains, the same slices of each.
 
     Raises:
-        BadVolumeError: as `preprocess`, or volumes of several shapes.
+        BadVolumeError: as `preprocess`.
     """
     if not volumes:
         raise BadVolumeError("no volume of this session can be read")
-    shapes = {v.shape for v in volumes}
-    if len(shapes) > 1:
-        raise BadVolumeError(f"its sequences have the shapes {sorted(shapes)}; registered ones have the same")
     stripped = [np.where(brain, volume, 0) for volume, brain in zip(volumes, brains, strict=True)]
     box = _bounding_box(np.any([s != 0 for s in stripped], axis=0))
     cubes = [_normalised(*_resized(s[box], options.size), options.percentiles) for s in stripped]

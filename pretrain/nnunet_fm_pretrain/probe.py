@@ -26,9 +26,10 @@ from nnunet_fm_pretrain.probes import (
     regression_probe,
     trivial_regression,
 )
-from nnunet_fm_pretrain.sources import read_subjects
+from nnunet_fm_pretrain.subjects import read_subjects
 
 PIXELS = "pixels"
+EMPTY = ("", "n/a", "na", "nan")
 CONTEXT = 3  # the wider window of pixels is this many patches a side
 
 
@@ -62,11 +63,18 @@ def probe_table(
     Raises:
         ValueError: columns are missing, or no subject of the table is held out.
     """
-    rows = list(csv.DictReader(table.read_text().splitlines()))
+    lines = table.read_text(encoding="utf-8-sig").splitlines()
+    rows = list(csv.DictReader(lines, delimiter="\t" if table.suffix == ".tsv" else ","))
     path_column = "path" if rows and "path" in rows[0] else "t1"
     missing = [c for c in ("subject_id", path_column, *targets) if not rows or c not in rows[0]]
     if missing:
         raise ValueError(f"{table} lacks the columns {some(missing)}; it has {some(list(rows[0]) if rows else [], 10)}")
+    empty = [r["subject_id"] for r in rows for t in targets if r[t].strip().lower() in EMPTY]
+    if empty:
+        raise ValueError(f"{table} lacks targets of {some(empty)}; leave these subjects out")
+    subjects = [r["subject_id"] for r in rows]
+    if len(set(subjects)) < len(subjects):
+        raise ValueError(f"{table} names a subject twice; allowed: one volume a subject")
     excluded = set(read_subjects(held_out)) if held_out else {r["subject_id"] for r in rows}
     tested = [i for i, row in enumerate(rows) if row["subject_id"] in excluded]
     if not tested:

@@ -7,7 +7,7 @@ from typing import cast
 import nibabel as nib
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Shaped
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 
@@ -16,7 +16,7 @@ from nnunet_fm.encoders import Encoder
 from nnunet_fm.encoders.timm_vit import TimmViT
 from nnunet_fm_pretrain.preprocessing import Preprocessing, preprocess
 from nnunet_fm_pretrain.probes import Features
-from nnunet_fm_pretrain.volumes import read_volume
+from nnunet_fm_pretrain.volumes import canonical, read_volume
 
 BATCH = 64
 
@@ -88,16 +88,21 @@ def read_case(
     """
     images = []
     for channel in range(channels):
-        voxels = np.asarray(nib.load(raw / "imagesTr" / f"{case}_{channel:04d}{ending}").dataobj, np.float32)
+        voxels = _canonical_voxels(raw / "imagesTr" / f"{case}_{channel:04d}{ending}").astype(np.float32)
         inside = voxels != 0
         values = np.clip(voxels[inside], *np.percentile(voxels[inside], (0.5, 99.5)))
         scored = np.zeros_like(voxels)
         scored[inside] = (values - values.mean()) / max(float(values.std()), 1e-6)
         images.append(scored.transpose(2, 1, 0))
-    labels = np.asarray(nib.load(raw / "labelsTr" / f"{case}{ending}").dataobj).transpose(2, 1, 0)
+    labels = _canonical_voxels(raw / "labelsTr" / f"{case}{ending}").transpose(2, 1, 0)
     resized = interpolate(torch.from_numpy(np.stack(images)), size=(size, size), mode="bilinear", antialias=True)
     small = interpolate(torch.from_numpy(labels.astype(np.float32))[:, None], size=(size, size), mode="nearest-exact")
     return resized.numpy(), small[:, 0].numpy().astype(np.int64)
+
+
+def _canonical_voxels(path: Path) -> Shaped[np.ndarray, "x y z"]:
+    """Voxels in the orientation that pretraining has seen."""
+    return np.asarray(canonical(nib.load(path)).dataobj)
 
 
 def quiet(encoder: Encoder) -> Encoder:

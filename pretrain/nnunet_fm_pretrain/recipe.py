@@ -8,7 +8,14 @@ Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(gt=0)]
 Range = tuple[float, float]
+
+
+def _check_range(name: str, given: Range) -> None:
+    low, high = given
+    if not 0 < low <= high:
+        raise ValueError(f"{name} is ({low:g}, {high:g}); allowed: 0 < low <= high")
 
 
 class _Part(BaseModel):
@@ -53,6 +60,13 @@ class BlurRecipe(_Part):
     local: Share = 0.5
     kernel: Positive = 9
     sigma: Range = (0.1, 2.0)
+
+    @model_validator(mode="after")
+    def _kernel_is_odd(self) -> "BlurRecipe":
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel is {self.kernel}; allowed: odd numbers")
+        _check_range("sigma", self.sigma)
+        return self
 
 
 class FusionRecipe(_Part):
@@ -106,9 +120,7 @@ class ViewsRecipe(_Part):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the probabilities of the crop pairs sum to {total:g}; allowed: 1")
         for name in ("global_scale", "local_scale", "aspect"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name} is ({low:g}, {high:g}); allowed: 0 < low <= high")
+            _check_range(name, getattr(self, name))
         return self
 
 
@@ -125,7 +137,12 @@ class MaskRecipe(_Part):
     """Block masks of the student's global crops: how many crops have one, and the share of masked patches."""
 
     probability: Share = 0.5
-    ratio: Range = (0.1, 0.5)
+    ratio: tuple[Share, Share] = (0.1, 0.5)
+
+    @model_validator(mode="after")
+    def _ratio_is_ordered(self) -> "MaskRecipe":
+        _check_range("ratio", self.ratio)
+        return self
 
 
 class BrainDinoRecipe(_Part):
@@ -157,8 +174,8 @@ class BrainDinoRecipe(_Part):
     koleo_weight: Rate = 0.1
     centring: Literal["sinkhorn", "mean"] = "sinkhorn"
     centre_momentum: Share = 0.9
-    student_temperature: Annotated[float, Field(gt=0)] = 0.1
-    teacher_temperature: Range = (0.04, 0.07)
+    student_temperature: Temperature = 0.1
+    teacher_temperature: tuple[Temperature, Temperature] = (0.04, 0.07)
     teacher_temperature_steps: Count = 100_000
     freeze_last_layer_steps: Count = 1250
     momentum: tuple[Share, Share] = (0.994, 0.994)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from nnunet_fm.messages import unknown
 from nnunet_fm_pretrain.volumes import BadVolumeError, Mask, Volume, read_mask
@@ -22,8 +23,9 @@ def find_stripper(name: str) -> Stripper:
 
     Args:
         name: `none` (everything that is not 0), `mask` (the source's own), `hd-bet` (the paper's; its program must be
-            installed with its weights), `deepbet` (made for T1; its weights come with it), or `command:` and any
-            program that reads the NIfTI file `{in}` and writes the mask `{out}`.
+            installed with its weights; without a GPU it runs without test-time augmentation), `deepbet` (made for T1;
+            its weights come with it), or `command:` and any program that reads the NIfTI file `{in}` and writes the
+            mask `{out}`.
 
     Raises:
         ValueError: unknown name, or a program that is not there.
@@ -33,7 +35,8 @@ def find_stripper(name: str) -> Stripper:
     if name == "mask":
         return _given
     if name == "hd-bet":
-        return _command("hd-bet -i {in} -o {out} --save_bet_mask --no_bet_image -device cpu --disable_tta", "_bet")
+        device = "" if torch.cuda.is_available() else " -device cpu --disable_tta"
+        return _command("hd-bet -i {in} -o {out} --save_bet_mask --no_bet_image" + device, "_bet")
     if name == "deepbet":
         return _deepbet()
     if name.startswith("command:"):

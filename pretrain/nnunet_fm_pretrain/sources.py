@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,9 +15,9 @@ from nnunet_fm_pretrain.sequences import sequence_in, sequence_named
 COLUMNS = ("subject_id", "dataset", "sequence", "path")
 OPTIONAL = ("mask", "licence", "session")
 UNKNOWN = "unknown"
-_NOT_IMAGES = re.compile(
-    r"(^|[_\-.])(mask|seg|label|labels|dseg|gold_standard)([_\-.0-9]|$)|segmentation", re.IGNORECASE
-)
+_NOT_IMAGES = re.compile("mask|seg|label|lesion|tumou?r|gold_standard", re.IGNORECASE)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def find_sources(given: Path, dataset: str | None = None, licence: str = "") -> 
     """Volumes below `given`, sorted by name.
 
     Args:
-        given: CSV or TSV with the columns of `COLUMNS` (and `mask`, `session`, `licence`), BIDS tree, or any folder.
+        given: CSV or TSV with the columns of `COLUMNS` (and `mask`, `session`, `licence`), BIDS tree, nnU-Net raw
+            dataset (its training images only), or any other folder.
         dataset: name of the collection, where the input does not say it; the folder's own name if None.
         licence: note for volumes that have none of their own.
 
@@ -62,8 +64,11 @@ def find_sources(given: Path, dataset: str | None = None, licence: str = "") -> 
     """
     if not given.exists():
         raise FileNotFoundError(f"{given} does not exist; give a folder, a BIDS tree or a CSV ({', '.join(COLUMNS)})")
+    nnunet = next((f for f in (given, given.parent) if (f / "dataset.json").is_file() and given.is_dir()), None)
     if given.is_file():
         sources = _from_table(given)
+    elif nnunet is not None:
+        sources = _from_nnunet(nnunet, dataset)
     elif (given / "dataset_description.json").is_file() or any(given.glob("sub-*/**/anat")):
         sources = _from_bids(given, dataset)
     else:
@@ -74,38 +79,10 @@ def find_sources(given: Path, dataset: str | None = None, licence: str = "") -> 
     return sorted((replace(s, licence=s.licence or licence) for s in sources), key=lambda s: s.name)
 
 
-def read_subjects(path: Path) -> list[str]:
-    """Subject ids of a file: one a line, or the column `subject_id` of a CSV; `#` begins a comment.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, or no id in it.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give a file with one subject id a line")
-    lines = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
-    lines = [line for line in lines if line]
-    if lines and "," in lines[0]:
-        rows = list(csv.DictReader(lines))
-        if "subject_id" not in rows[0]:
-            raise ValueError(f"{path} has the columns {some(list(rows[0]), 10)}; allowed: one called subject_id")
-        lines = [row["subject_id"] for row in rows]
-    elif lines and lines[0] == "subject_id":
-        lines = lines[1:]
-    if not lines:
-        raise ValueError(f"{path} names no subject; give one subject id a line")
-    return lines
-
-
-def without_subjects(sources: Sequence[Source], excluded: Iterable[str]) -> tuple[list[Source], list[str]]:
-    """Sources whose subject (`ID` or `DATASET/ID`) is not excluded, and the excluded ids that matched none."""
-    names = set(excluded)
-    known = {s.subject for s in sources} | {f"{s.dataset}/{s.subject}" for s in sources}
-    kept = [s for s in sources if s.subject not in names and f"{s.dataset}/{s.subject}" not in names]
-    return kept, sorted(names - known)
-
-
 def _from_table(path: Path) -> list[Source]:
-    with path.open(newline="") as stream:
+    if _is_nifti(path):
+        raise ValueError(f"{path} is one image; give the folder that it lies in, or a CSV ({', '.join(COLUMNS)})")
+    with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
         columns = list(reader.fieldnames or ())
         missing = [c for c in COLUMNS if c not in columns]
@@ -139,7 +116,7 @@ def _from_bids(root: Path, dataset: str | None) -> list[Source]:
     about = json.loads(description.read_text()) if description.is_file() else {}
     name = dataset or about.get("Name") or root.resolve().name
     sources = []
-    for path in sorted(p for p in root.glob("sub-*/**/anat/*") if _is_nifti(p) and not _NOT_IMAGES.search(p.name)):
+    for path in _images(root.glob("sub-*/**/anat/*")):
         entities = path.name.split(".")[0].split("_")
         subject = entities[0].removeprefix("sub-")
         session = "_".join(e for e in entities[1:-1] if not e.startswith("ce-"))
@@ -151,7 +128,7 @@ def _from_bids(root: Path, dataset: str | None) -> list[Source]:
 def _from_folder(root: Path, dataset: str) -> list[Source]:
     """Every NIfTI file and DICOM series; the subject is the folder below the root, else the file name's beginning."""
     sources = []
-    for path in sorted(p for p in root.rglob("*") if _is_nifti(p) and not _NOT_IMAGES.search(p.name)):
+    for path in _images(root.rglob("*")):
         sequence = sequence_in(path.name)
         inside = path.relative_to(root).parts[:-1]
         stem = re.sub(r"\.nii(\.gz)?$", "", path.name)
@@ -160,12 +137,32 @@ def _from_folder(root: Path, dataset: str) -> list[Source]:
         if inside and sequence is None:  # the file name is all there is to tell it from its neighbours
             session = "_".join([*inside[1:], stem])
         sources.append(Source(subject, dataset, sequence or UNKNOWN, path, session=session))
-    for path in sorted({p.parent for p in root.rglob("*.dcm")}):
+    for path in sorted({p.parent for p in root.rglob("*") if p.suffix.lower() == ".dcm"}):
         inside = path.relative_to(root).parts or (path.resolve().name,)
         sequence = sequence_in(inside[-1]) or UNKNOWN
         session = "_".join(inside[1:] if sequence == UNKNOWN else inside[1:-1])
         sources.append(Source(inside[0], dataset, sequence, path, session=session))
     return sources
+
+
+def _from_nnunet(root: Path, dataset: str | None) -> list[Source]:
+    about = json.loads((root / "dataset.json").read_text())
+    ending, names = about["file_ending"], about["channel_names"]
+    sources = []
+    for path in sorted((root / "imagesTr").glob(f"*{ending}")):
+        subject, _, channel = path.name.removesuffix(ending).rpartition("_")
+        sequence = names.get(str(int(channel)), UNKNOWN) if channel.isdigit() else UNKNOWN
+        sources.append(Source(subject, dataset or root.name, sequence_named(sequence) or sequence, path))
+    return sources
+
+
+def _images(paths: Iterable[Path]) -> list[Path]:
+    """NIfTI files but those whose name or folder says that they hold labels; how many these are is told."""
+    found = sorted(p for p in paths if _is_nifti(p))
+    labels = [p for p in found if _NOT_IMAGES.search(p.name) or p.parent.name.lower().startswith("labels")]
+    if labels:
+        logger.warning("left out %d files that are named like labels: %s", len(labels), some([p.name for p in labels]))
+    return [p for p in found if p not in set(labels)]
 
 
 def _without_sequence(stem: str) -> str:
@@ -187,7 +184,7 @@ def _refuse_duplicates(sources: Sequence[Source]) -> None:
 
 
 def _is_nifti(path: Path) -> bool:
-    return path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
+    return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
 def _beside(table: Path, given: str) -> Path:

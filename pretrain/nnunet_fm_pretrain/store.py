@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from nnunet_fm.files import replaced_atomically
 from nnunet_fm.messages import some
 from nnunet_fm_pretrain.preprocessing import Slices
 
-VOLUMES, MANIFESTS, ENDING = "volumes", "manifest*.jsonl", ".b2nd"
+VOLUMES, ENDING = "volumes", ".b2nd"
 _RECORD = "record"
 
 
@@ -81,15 +82,18 @@ def write_volume(store: Path, values: Slices, compact: bool, **about: Any) -> Vo
     shuffle = blosc2.Filter.BITSHUFFLE if compact else blosc2.Filter.SHUFFLE
     with replaced_atomically(str(path)) as temporary:
         Path(temporary).unlink(missing_ok=True)  # of a writer that was killed
-        array = blosc2.asarray(
-            codes,
-            chunks=(1, *codes.shape[1:]),
-            blocks=(1, *codes.shape[1:]),
-            cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [shuffle], "nthreads": 1},
-            urlpath=temporary,
-            mode="w",
-        )
-        array.schunk.vlmeta[_RECORD] = json.dumps(asdict(record))
+        try:
+            array = blosc2.asarray(
+                codes,
+                chunks=(1, *codes.shape[1:]),
+                blocks=(1, *codes.shape[1:]),
+                cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [shuffle], "nthreads": 1},
+                urlpath=temporary,
+                mode="w",
+            )
+            array.schunk.vlmeta[_RECORD] = json.dumps(asdict(record))
+        except RuntimeError as error:  # what blosc2 says where a disk is full
+            raise OSError(f"blosc2: {error}") from error
     return record
 
 
@@ -100,6 +104,39 @@ def read_record(path: Path) -> VolumeRecord | None:
         return _record(json.loads(array.schunk.vlmeta[_RECORD]))
     except Exception:  # blosc2 raises several kinds; whatever it is, the volume is made again
         return None
+
+
+def intact_record(store: Path, volume: str) -> VolumeRecord | None:
+    """The record of a volume that is there with the values that it was written with; else None."""
+    path = volume_path(store, volume)
+    record = read_record(path)
+    return record if record and _values_sha256(path) == record.sha256 else None
+
+
+def _values_sha256(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(blosc2.open(str(path), mode="r")[:].tobytes()).hexdigest()
+    except Exception:  # blosc2 raises several kinds for a damaged file
+        return None
+
+
+def manifest_name(part: int, parts: int) -> str:
+    """File of the manifest of one part."""
+    return "manifest.jsonl" if parts == 1 else f"manifest_{part:04d}_of_{parts:04d}.jsonl"
+
+
+def read_manifests(store: Path) -> tuple[list[VolumeRecord], int]:
+    """Records of all manifests of a store, and in how many parts it was made.
+
+    Raises:
+        ValueError: manifests of several partitions.
+    """
+    found = sorted(store.glob("manifest*.jsonl"))
+    parts = {int(m.group(1)) if (m := re.search(r"_of_(\d+)\.jsonl$", p.name)) else 1 for p in found}
+    if len(parts) > 1:
+        raise ValueError(f"{store} has manifests of {sorted(parts)} parts; allowed: one number. Delete the stale ones")
+    lines = [line for path in found for line in path.read_text().splitlines()]
+    return [_record(json.loads(line)) for line in lines], parts.pop() if parts else 0
 
 
 def write_manifest(path: Path, records: Sequence[VolumeRecord]) -> None:
@@ -122,11 +159,14 @@ class SliceStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        lines = [line for path in sorted(folder.glob(MANIFESTS)) for line in path.read_text().splitlines()]
-        if not lines:
+        records, parts = read_manifests(folder)
+        if not records:
             raise FileNotFoundError(f"{folder} is no slice store; type: nnunet-fm pretrain prepare DATA -o {folder}")
-        by_name = {r.volume: r for r in (_record(json.loads(line)) for line in lines)}
-        self.records = [by_name[name] for name in sorted(by_name)]
+        missing = [n for n in range(parts) if not (folder / manifest_name(n, parts)).is_file()]
+        if missing:
+            raise ValueError(f"{folder} lacks part {some([str(n) for n in missing])} of {parts}; prepare --part-id it")
+        self.records = sorted(records, key=lambda r: r.volume)
+        _refuse_copies(self.records)
         gone = [r.volume for r in self.records if not volume_path(folder, r.volume).is_file()]
         if gone:
             raise FileNotFoundError(
@@ -158,8 +198,12 @@ class SliceStore:
 
     def read_slice(self, record: VolumeRecord, place: int) -> Float[np.ndarray, "h w"]:
         """The slice at `place` among a volume's slices."""
-        array = blosc2.open(str(volume_path(self.folder, record.volume)), mode="r", dparams={"nthreads": 1})
-        return _decoded(array[place], record)
+        path = volume_path(self.folder, record.volume)
+        try:
+            values = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})[place]
+        except Exception as error:  # blosc2 raises several kinds for a damaged file
+            raise OSError(f"{path} cannot be read ({error}); type: nnunet-fm pretrain doctor --store ...") from error
+        return _decoded(values, record)
 
     def registered(self, record: VolumeRecord) -> list[VolumeRecord]:
         """The volumes on one grid with this one, itself among them, sorted by name."""
@@ -185,18 +229,24 @@ class SliceStore:
     def damaged(self) -> Iterator[str]:
         """Volumes whose values no longer have the manifest's checksum; reads everything."""
         for record in self.records:
-            try:
-                values = blosc2.open(str(volume_path(self.folder, record.volume)), mode="r")[:]
-            except Exception:  # blosc2 raises several kinds for a damaged file
+            if _values_sha256(volume_path(self.folder, record.volume)) != record.sha256:
                 yield record.volume
-                continue
-            if hashlib.sha256(values.tobytes()).hexdigest() != record.sha256:
-                yield record.volume
+
+
+def _refuse_copies(records: Sequence[VolumeRecord]) -> None:
+    """One person under two names, prepared in different parts, would stand on both sides of every split."""
+    first: dict[str, str] = {}
+    for record in records:
+        earlier = first.setdefault(record.source_sha256, record.volume)
+        if earlier != record.volume:
+            raise ValueError(f"{record.volume} was made from the very bytes of {earlier}; leave one of them out")
 
 
 def _compact(slices: Slices) -> tuple[np.ndarray, float, float]:
     """Codes 1 to 255 between the smallest and the largest value; 0 for background, exactly."""
     inside = slices != 0
+    if not inside.any():
+        return np.zeros(slices.shape, np.uint8), 1.0, 0.0
     low, high = float(slices[inside].min()), float(slices[inside].max())
     scale = (high - low) / 254 or 1.0
     codes = np.where(inside, np.rint((slices - low) / scale) + 1, 0)

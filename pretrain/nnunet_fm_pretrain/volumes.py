@@ -1,6 +1,7 @@
 """Reading one MRI volume, whatever the file, and saying what is wrong with it."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +15,7 @@ Mask = Bool[np.ndarray, "z y x"]
 
 ORIENTATION = ("L", "P", "S")
 SMALLEST_SIDE, MOST_VOXELS = 16, 1 << 29
+SAME_PLACE = 0.01  # mm
 
 
 class BadVolumeError(ValueError):
@@ -42,7 +44,7 @@ def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # overflow in scaling shows as a value that is not finite
-            image = _canonical(image)
+            image = canonical(image)
             voxels = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
     except Exception as error:
         raise BadVolumeError(f"truncated or damaged ({type(error).__name__}: {error})") from None
@@ -60,13 +62,34 @@ def read_mask(path: Path, like: nib.Nifti1Image) -> Mask:
     Raises:
         BadVolumeError: unreadable, of another shape, or empty.
     """
-    image = _canonical(_read_nifti(path))
+    try:
+        image = canonical(_read_nifti(path))
+        voxels = np.asarray(image.dataobj)
+    except BadVolumeError:
+        raise
+    except Exception as error:
+        raise BadVolumeError(f"mask {path.name} is damaged ({type(error).__name__}: {error})") from None
     if image.shape != like.shape:
         raise BadVolumeError(f"mask {path.name} has shape {image.shape}, the volume {like.shape}; allowed: the same")
-    mask = np.asarray(image.dataobj).transpose(2, 1, 0) > 0
+    if not np.allclose(image.affine, like.affine, atol=SAME_PLACE):
+        raise BadVolumeError(f"mask {path.name} lies elsewhere than the volume: their affines differ")
+    mask = voxels.transpose(2, 1, 0) > 0
     if not mask.any():
         raise BadVolumeError(f"mask {path.name} is empty")
     return mask
+
+
+def check_same_grid(images: Sequence[nib.Nifti1Image]) -> None:
+    """Refuse images that do not lie on the same voxels.
+
+    Raises:
+        BadVolumeError: shapes or affines differ.
+    """
+    for image in images[1:]:
+        same_shape = image.shape == images[0].shape
+        if not same_shape or not np.allclose(image.affine, images[0].affine, atol=SAME_PLACE):
+            what = f"shapes {images[0].shape} and {image.shape}" if not same_shape else "affines that differ"
+            raise BadVolumeError(f"its session's sequences have {what}; registered ones lie on the same grid")
 
 
 def _read_nifti(path: Path) -> nib.Nifti1Image:
@@ -81,7 +104,7 @@ def _read_nifti(path: Path) -> nib.Nifti1Image:
     return image
 
 
-def _canonical(image: nib.Nifti1Image) -> nib.Nifti1Image:
+def canonical(image: nib.Nifti1Image) -> nib.Nifti1Image:
     """The same image with its axes flipped and permuted to L, P, S (increasing towards them)."""
     change = ornt_transform(io_orientation(image.affine), axcodes2ornt(ORIENTATION))
     return image.as_reoriented(change)
@@ -96,6 +119,9 @@ def _read_dicom(folder: Path) -> nib.Nifti1Image:
         image = sitk.ReadImage(files, sitk.sitkFloat32)
     except RuntimeError as error:
         raise BadVolumeError(f"DICOM series {folder.name} cannot be read: {str(error).splitlines()[-1]}") from None
+    if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
+        raise BadVolumeError(f"DICOM series {folder.name} holds colour pictures; allowed: an MRI volume")
+    _check_steps(folder, files)
     affine = np.eye(4)
     direction = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     affine[:3, :3] = (
@@ -103,3 +129,18 @@ def _read_dicom(folder: Path) -> nib.Nifti1Image:
     )  # DICOM's axes point left and posterior, NIfTI's right and anterior
     affine[:3, 3] = np.diag([-1, -1, 1]) @ np.array(image.GetOrigin())
     return nib.Nifti1Image(sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine)
+
+
+def _check_steps(folder: Path, files: Sequence[str]) -> None:
+    """Refuse a series with slices missing: its geometry would be distorted."""
+    reader = sitk.ImageFileReader()
+    places = []
+    for file in files:
+        reader.SetFileName(file)
+        reader.ReadImageInformation()
+        places.append(np.array(reader.GetOrigin()))
+    steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    if len(steps) and steps.max() > 1.5 * np.median(steps):
+        raise BadVolumeError(
+            f"DICOM series {folder.name} lacks slices: steps of {steps.min():.2f} to {steps.max():.2f} mm"
+        )

@@ -15,7 +15,10 @@ import torch
 import yaml
 from lightning_fabric import Fabric
 
-from nnunet_fm.encoders import load_encoder
+from nnunet_fm.encoders import load_encoder, random_state
+from nnunet_fm.encoders.cards import TRAINING_CODE
+from nnunet_fm.encoders.embedded import write_encoder
+from nnunet_fm.encoders.formats import to_dinov3
 from nnunet_fm_pretrain import checkpoints
 from nnunet_fm_pretrain.engine import Engine, make_fabric
 from nnunet_fm_pretrain.export import export
@@ -151,12 +154,14 @@ def test_a_finished_run_is_left_alone(store: SliceStore, tmp_path: Path) -> None
 
 
 def test_sigterm_saves_and_exits_cleanly(store: SliceStore, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path / "r.yaml", optimiser={"steps": 100_000}, run={"save_every": 100_000})
+    """The signal goes to the whole group, workers too, as torchrun, srun and Ctrl-C send it."""
+    run = {"save_every": 100_000, "workers": 1}
+    recipe = write_recipe(tmp_path / "r.yaml", optimiser={"steps": 100_000}, run=run)
     process = start(recipe, store, tmp_path / "run")
     while not (tmp_path / "run" / "log.csv").is_file():
         assert process.poll() is None
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
     said = finish(process)
     assert "type the command again to go on" in said
     assert 0 < state(tmp_path / "run")["step"] < 100_000
@@ -196,6 +201,10 @@ def test_stage_two_starts_from_stage_one(store: SliceStore, tmp_path: Path) -> N
     assert same(dict(begun.objective.state_dict()), state(tmp_path / "one")["objective"])
     assert begun.step == 0
     begun.train()
+    assert export(tmp_path / "two", tmp_path / "e.pth")["subjects"] == 6
+    wider = short(1, stage=2, objective={"dino_head": {"prototypes": 48}})
+    with pytest.raises(ValueError, match=r"the networks of .* differ .*dino_.* allowed: the same heads"):
+        engine(wider, store, tmp_path / "four", start=tmp_path / "one")
     other = short(1, stage=2, encoder={"architecture": "dinov3_nano8"})
     with pytest.raises(ValueError, match="trained dinov3_test16, this recipe dinov3_nano8"):
         engine(other, store, tmp_path / "three", start=tmp_path / "one")
@@ -252,6 +261,9 @@ def test_a_warm_start_says_what_follows_for_the_licence(
     )
     begun.train()
     assert "derivative" in export(tmp_path / "two", tmp_path / "second.pth")["licence"]
+    last = engine(short(1, stage=2), store, tmp_path / "last", start=tmp_path / "two")
+    last.train()
+    assert "derivative" in export(tmp_path / "last", tmp_path / "third.pth")["licence"]
     with pytest.raises(ValueError, match="encoder.init holds dinov3_test16, the recipe asks for dinov3_nano8"):
         wrong = {"init": str(tmp_path / "encoder.pth"), "architecture": "dinov3_nano8"}
         engine(short(2, encoder=wrong), store, tmp_path / "three")
@@ -269,3 +281,15 @@ def test_devices_are_those_of_the_launcher(recipe: Recipe, monkeypatch: pytest.M
         monkeypatch.setenv(f"SLURM_{name}", str(value))
     made = make_fabric(recipe, "cpu")
     assert (made.world_size, made.global_rank, made.local_rank) == (8, 5, 1)
+
+
+def test_crops_off_the_grid_are_refused(store: SliceStore, tmp_path: Path) -> None:
+    odd = {"pairs": [{"global_size": 40, "local_size": 16}]}
+    with pytest.raises(ValueError, match="crops of 40 and 16 px for patches of 16"):
+        engine(short(1, views=odd), store, tmp_path).train()
+
+
+def test_a_file_cannot_name_a_class_to_import(tmp_path: Path) -> None:
+    state = random_state("dinov3_test16", 0, **TRAINING_CODE)
+    write_encoder(tmp_path / "braindino.safetensors", to_dinov3(state), {"card": "subprocess.Popen"})
+    assert load_encoder(tmp_path / "braindino.safetensors")[1].card == "dinov3_test16.trained"

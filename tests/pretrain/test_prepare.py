@@ -96,6 +96,10 @@ def test_a_dicom_series_equals_the_nifti(tmp_path: Path) -> None:
     nifti, _ = read_volume(path)
     dicom, _ = read_volume(folder)
     assert np.allclose(nifti, dicom)
+    for number in (7, 8):
+        (folder / f"{number:03d}.dcm").unlink()
+    with pytest.raises(BadVolumeError, match=r"lacks slices: steps of 1.00 to 3.00 mm"):
+        read_volume(folder)
 
 
 def bad(tmp_path: Path, name: str, values: np.ndarray) -> Path:
@@ -233,7 +237,7 @@ def test_stripping_is_checked_before_any_work(volumes: Path, tmp_path: Path, str
 
 def test_a_full_disk_stops_with_what_to_do(volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise RuntimeError("Error while creating the NDArray: No space left")  # blosc2's kind
 
     monkeypatch.setattr("blosc2.asarray", full)
     with pytest.raises(OSError, match=r"No space left.*Free disk space, then type the command again"):
@@ -290,6 +294,63 @@ def test_registered_sequences_share_box_and_slices(tmp_path: Path) -> None:
     assert np.corrcoef(one[both], other[both])[0, 1] > 0.85  # the same voxels
     reasons = [o.reason for o in outcomes if not o.record]
     assert len(reasons) == 2
-    assert "registered ones have the same" in reasons[0]
+    assert "registered ones lie on the same grid" in reasons[0]
     again = prepare(tmp_path / "mri", Job(tmp_path / "store", SMALL, registered=True), processes=1, dataset="d")
     assert [o.ready for o in again] == [True, True, True, False, False]
+
+
+def test_a_store_is_made_from_one_input_in_one_number_of_parts(volumes: Path, tmp_path: Path) -> None:
+    job = Job(tmp_path / "store", SMALL)
+    prepare(volumes, job, processes=1, part=(0, 2), dataset="d")
+    with pytest.raises(ValueError, match=r"lacks part 1 of 2; prepare --part-id"):
+        SliceStore(job.store)
+    with pytest.raises(ValueError, match=r"made with --num-parts 2, now 1"):
+        prepare(volumes, job, processes=1, dataset="d")
+    prepare(volumes, job, processes=1, part=(1, 2), dataset="d")
+    assert len(SliceStore(job.store).records) == 12
+    (tmp_path / "exclude.txt").write_text("S03\n")
+    with pytest.raises(ValueError, match=r"holds 2 volumes .* \(excluded now\?\): d/S03_FLAIR"):
+        prepare(volumes, job, processes=1, part=(0, 2), dataset="d", exclude=tmp_path / "exclude.txt")
+    (tmp_path / "exclude.txt").write_text("sub-99\n")
+    with pytest.raises(ValueError, match=r"none of the ids .* \(99\) is a subject here; the subjects are called S00"):
+        prepare(volumes, Job(tmp_path / "other", SMALL), processes=1, exclude=tmp_path / "exclude.txt")
+
+
+def test_one_person_under_two_names_in_two_parts_is_refused(tmp_path: Path) -> None:
+    write_volume_file(tmp_path / "mri/a.nii.gz")
+    (tmp_path / "mri/b.nii.gz").write_bytes((tmp_path / "mri/a.nii.gz").read_bytes())
+    for part in range(2):
+        prepare(tmp_path / "mri", Job(tmp_path / "store", SMALL), processes=1, part=(part, 2), dataset="d")
+    with pytest.raises(ValueError, match="d/b_unknown was made from the very bytes of d/a_unknown"):
+        SliceStore(tmp_path / "store")
+
+
+def test_masks_lie_where_the_volume_lies(tmp_path: Path) -> None:
+    path = write_volume_file(tmp_path / "v.nii.gz")
+    image = nib.load(path)
+    ones = np.ones(image.shape, np.uint8)
+    moved = image.affine.copy()
+    moved[0, 3] = 5
+    nib.save(nib.Nifti1Image(ones, moved), tmp_path / "moved.nii.gz")
+    nib.save(nib.Nifti1Image(ones[:-1], image.affine), tmp_path / "smaller.nii.gz")
+    nib.save(nib.Nifti1Image(0 * ones, image.affine), tmp_path / "empty.nii.gz")
+    whole = (tmp_path / "moved.nii.gz").read_bytes()
+    (tmp_path / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
+    reasons = {"moved": "lies elsewhere", "smaller": "has shape", "empty": "is empty", "cut": "no readable NIfTI"}
+    rows = [f"{name},d,T1,v.nii.gz,{name}.nii.gz" for name in reasons]
+    (tmp_path / "t.csv").write_text("\n".join(["subject_id,dataset,sequence,path,mask", *rows]))
+    outcomes = prepare(tmp_path / "t.csv", Job(tmp_path / "s", SMALL, strip="mask"), processes=1)
+    assert all(reasons[o.source.subject] in o.reason for o in outcomes)
+
+
+def test_a_flipped_byte_is_found_and_mended(volumes: Path, tmp_path: Path) -> None:
+    prepare(volumes, Job(tmp_path, SMALL), processes=1, dataset="d")
+    path = volume_path(tmp_path, "d/S03_T1")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    path.write_bytes(bytes(content))
+    assert list(SliceStore(tmp_path).damaged()) == ["d/S03_T1"]
+    assert [o.source.name for o in prepare(volumes, Job(tmp_path, SMALL), 1, dataset="d") if not o.ready] == [
+        "d/S03_T1"
+    ]
+    assert not list(SliceStore(tmp_path).damaged())

@@ -116,6 +116,9 @@ def test_a_table_is_probed_beside_random_weights_pixels_and_the_mean(tmp_path: P
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 10
     with pytest.raises(ValueError, match="lacks the columns weight"):
         list(probe_table(encoders, tmp_path / "t.csv", ["weight"], SMALL, None))
+    (tmp_path / "gap.csv").write_text((tmp_path / "t.csv").read_text().replace(",20,F", ",n/a,F"))
+    with pytest.raises(ValueError, match=r"lacks targets of s0; leave"):
+        list(probe_table(encoders, tmp_path / "gap.csv", ["age"], SMALL, None))
     (tmp_path / "held_out.txt").write_text("nobody\n")
     with pytest.raises(ValueError, match=r"no subject of .*t.csv is in"):
         list(probe_table(encoders, tmp_path / "t.csv", ["age"], SMALL, tmp_path / "held_out.txt"))

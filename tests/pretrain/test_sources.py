@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from nnunet_fm_pretrain.sequences import sequence_in, sequence_named
-from nnunet_fm_pretrain.sources import find_sources, read_subjects, without_subjects
+from nnunet_fm_pretrain.sources import find_sources
+from nnunet_fm_pretrain.subjects import read_subjects, without_subjects
 
 
 def touch(path: Path) -> Path:
@@ -125,3 +126,34 @@ def test_excluded_subjects(tmp_path: Path, volumes: Path) -> None:
     file.write_text("# nobody\n")
     with pytest.raises(ValueError, match="names no subject"):
         read_subjects(file)
+
+
+def test_subjects_are_read_from_bids_tables_too(tmp_path: Path) -> None:
+    touch(tmp_path / "sub-7/anat/sub-7_T1w.nii.gz")
+    touch(tmp_path / "sub-8/anat/sub-8_T1w.nii.gz")
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-7\t30\n")
+    kept, unmatched = without_subjects(find_sources(tmp_path), read_subjects(tmp_path / "participants.tsv"))
+    assert [s.subject for s in kept] == ["8"]
+    assert not unmatched
+    (tmp_path / "wrong.tsv").write_text("id\tage\n7\t30\n")
+    with pytest.raises(ValueError, match="has the columns id, age; allowed: one of"):
+        read_subjects(tmp_path / "wrong.tsv")
+
+
+@pytest.mark.parametrize("inside", ["", "imagesTr"])
+def test_an_nnunet_dataset_gives_training_images_by_case_and_channel(tmp_path: Path, inside: str) -> None:
+    about = {"file_ending": ".nii.gz", "channel_names": {"0": "T1", "1": "FLAIR"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(about))
+    for name in ("imagesTr/BRATS_001_0000", "imagesTr/BRATS_001_0001", "labelsTr/BRATS_001", "imagesTs/BRATS_002_0000"):
+        touch(tmp_path / f"{name}.nii.gz")
+    found = find_sources(tmp_path / inside, "d")
+    assert [s.name for s in found] == ["d/BRATS_001_FLAIR", "d/BRATS_001_T1"]
+
+
+def test_labels_are_no_images_and_that_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a/t1.nii.gz", "a/aseg.nii.gz", "a/brainmask.nii.gz", "a/tumor.nii.gz", "labelsTr/a.nii.gz"):
+        touch(tmp_path / name)
+    assert len(find_sources(tmp_path)) == 1
+    assert "left out 4 files that are named like labels" in caplog.text
+    with pytest.raises(ValueError, match="is one image; give the folder"):
+        find_sources(tmp_path / "a/t1.nii.gz")
