@@ -10,7 +10,7 @@ import json
 import statistics
 import tempfile
 import time
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
-from measure import Step, paired_ratio, take_turns
+from measure import paired_ratio
 from nnunet_fm_pretrain.batches import MultiCropBatches, loader
 from nnunet_fm_pretrain.recipe import Recipe
 from nnunet_fm_pretrain.recipe_files import read_recipe
 from nnunet_fm_pretrain.store import SliceStore, VolumeRecord, write_manifest, write_volume
 
-SIDE, SLICES, VOLUMES, BATCH = 256, 64, 6, 32
+SIDE, SLICES, VOLUMES, BATCH, PER_ROUND = 256, 64, 6, 32, 4
 
 
 def make_store(folder: Path) -> None:
@@ -74,40 +74,43 @@ def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def make_step(kind: str, folder: Path) -> Step:
-    """One batch out of a loader with one worker."""
+def batches(kind: str, folder: Path) -> Iterator[Any]:
+    """Batches out of a loader with one worker."""
     recipe = read_recipe("braindino_stage1", [f"optimiser.batch_size={BATCH}"])
-    source: Any
     if kind == "ours":
-        batches = MultiCropBatches(SliceStore(folder), recipe, recipe.objective.masks, patch=16)
-        source = iter(loader(batches, 0, 10_000, workers=1, pin=False))
-    else:
-        data = WithTorchvision(folder, recipe)
-        order = torch.arange(10_000 * BATCH).remainder(len(data)).tolist()
-        source = iter(DataLoader(data, BATCH, sampler=order, num_workers=1, worker_init_fn=_one_thread))
-    for _ in range(8):  # what the workers had made before they were asked
+        made = MultiCropBatches(SliceStore(folder), recipe, recipe.objective.masks, patch=16)
+        return iter(loader(made, 0, 10_000, workers=1, pin=False))
+    data = WithTorchvision(folder, recipe)
+    order = torch.arange(10_000 * BATCH).remainder(len(data)).tolist()
+    return iter(DataLoader(data, BATCH, sampler=order, num_workers=1, worker_init_fn=_one_thread))
+
+
+def seconds_per_slice(kind: str, folder: Path, rounds: int) -> list[float]:
+    """Of each round of a few batches, after those that the worker had made ahead."""
+    source = batches(kind, folder)
+    for _ in range(6):
         next(source)
-
-    def step() -> None:
-        for _ in range(4):
+    measured = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        for _ in range(PER_ROUND):
             next(source)
-
-    return step
+        measured.append((time.perf_counter() - started) / (PER_ROUND * BATCH))
+    return measured
 
 
 def main() -> None:
     """Measure and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as name:
         make_store(Path(name))
-        per_slice = {}
-        for kind in ("ours", "torchvision"):  # each alone: its worker runs ahead while the other is measured
-            started = time.perf_counter()
-            seconds = take_turns({kind: partial(make_step, kind, Path(name))}, rounds)[kind]
-            per_slice[kind] = [s / (4 * BATCH) for s in seconds]
-            print(f"{kind}: {time.perf_counter() - started:.0f} s")
+        # in turn, a loader alone at a time: a worker runs ahead while the other is measured
+        per_slice: dict[str, list[float]] = {"ours": [], "torchvision": []}
+        for _ in range(2):
+            for kind, measured in per_slice.items():
+                measured += seconds_per_slice(kind, Path(name), rounds)
     speeds = {kind: 1 / statistics.median(values) for kind, values in per_slice.items()}
     result = {f"{kind}_per_core": round(speed, 1) for kind, speed in speeds.items()}
     print(json.dumps({**result, "ratio": paired_ratio(per_slice["torchvision"], per_slice["ours"])}))
