@@ -10,6 +10,7 @@ from typing import Any
 
 import blosc2
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from nnunet_fm.files import replaced_atomically
@@ -255,7 +256,8 @@ def _compact(slices: Slices) -> tuple[np.ndarray, float, float]:
 
 def _decoded(values: np.ndarray, record: VolumeRecord) -> np.ndarray:
     if record.dtype != "uint8":
-        return values.astype(np.float32)
+        exact: np.ndarray = torch.from_numpy(values).float().numpy()  # numpy converts half value by value
+        return exact
     levels = np.concatenate([[0], np.arange(255) * record.scale + record.low]).astype(np.float32)
     return levels[values]
 
