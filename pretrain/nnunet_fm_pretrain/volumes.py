@@ -1,7 +1,9 @@
 """Reading one MRI volume, whatever the file, and saying what is wrong with it."""
 
+import locale
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -32,7 +34,11 @@ def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
     Raises:
         BadVolumeError: unreadable, not 3-D, too small or large, constant, or not finite.
     """
-    image = _read_dicom(path) if path.is_dir() else _read_nifti(path)
+    if path.is_dir():
+        with locale_kept():
+            image = _read_dicom(path)
+    else:
+        image = _read_nifti(path)
     if len(image.shape) == 4 and image.shape[3] == 1:
         image = image.slicer[..., 0]
     if len(image.shape) != 3:
@@ -54,6 +60,16 @@ def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
     if voxels.min() == voxels.max():
         raise BadVolumeError(f"every voxel is {voxels.min():g}")
     return np.ascontiguousarray(voxels.transpose(2, 1, 0)), image
+
+
+@contextmanager
+def locale_kept() -> Iterator[None]:
+    """The process's locale as it was: GDCM sets it to "C", after which Python reads text files as ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 def read_mask(path: Path, like: nib.Nifti1Image) -> Mask:

@@ -1,4 +1,5 @@
 import json
+import locale
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import SimpleITK as sitk
 from nnunet_fm_pretrain.prepare import Job, prepare
 from nnunet_fm_pretrain.preprocessing import Preprocessing, draw_slices, preprocess
 from nnunet_fm_pretrain.store import SliceStore, read_record, volume_path
-from nnunet_fm_pretrain.volumes import BadVolumeError, read_volume
+from nnunet_fm_pretrain.volumes import BadVolumeError, locale_kept, read_volume
 
 from .conftest import SMALL, write_volume_file
 
@@ -92,9 +93,12 @@ def test_a_dicom_series_equals_the_nifti(tmp_path: Path) -> None:
         writer = sitk.ImageFileWriter()
         writer.KeepOriginalImageUIDOn()
         writer.SetFileName(str(folder / f"{z:03d}.dcm"))
-        writer.Execute(one)
+        with locale_kept():
+            writer.Execute(one)
     nifti, _ = read_volume(path)
+    before = locale.setlocale(locale.LC_ALL)
     dicom, _ = read_volume(folder)
+    assert locale.setlocale(locale.LC_ALL) == before
     assert np.allclose(nifti, dicom)
     for number in (7, 8):
         (folder / f"{number:03d}.dcm").unlink()
