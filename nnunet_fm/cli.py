@@ -269,8 +269,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         evaluate_folders,
         markdown_table,
         regions_of,
-        write_csv,
     )
+    from nnunet_fm.files import write_csv
 
     description = parsed.dataset_json or parsed.predictions / "dataset.json"
     if parsed.regions == "dataset" and not description.is_file():
@@ -293,13 +293,9 @@ def _demo(parsed: argparse.Namespace) -> None:
 
 
 def _doctor(_: argparse.Namespace) -> int:
-    from nnunet_fm.doctor import examine
+    from nnunet_fm.doctor import examine, tell
 
-    failed = False
-    for finding in examine():
-        print(finding, flush=True)
-        failed |= finding.level == "fail"
-    return 1 if failed else 0
+    return tell(examine())
 
 
 def _nnunet_folder(name: str) -> Path:

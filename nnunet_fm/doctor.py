@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,15 @@ class Finding:
     def __str__(self) -> str:
         mark = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}[self.level]
         return f"{mark}  {self.what}" + (f"\n      fix: {self.fix}" if self.fix else "")
+
+
+def tell(findings: Iterable[Finding]) -> int:
+    """Print findings as they come; 1 if any is a failure, else 0."""
+    failed = False
+    for finding in findings:
+        print(finding, flush=True)
+        failed |= finding.level == "fail"
+    return int(failed)
 
 
 def examine() -> Iterator[Finding]:

@@ -1,10 +1,13 @@
 """Files that matter are written beside their target and moved into place."""
 
+import csv
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 # torch.save says RuntimeError where the disk is full, in one of these words
 WRITER = re.compile("PytorchStreamWriter|inline_container|iostream")
@@ -33,3 +36,13 @@ def replaced_atomically(filename: str, then: str = "type the command again") -> 
             raise
         survived = f"the previous {target.name} is intact" if target.exists() else "there was none before"
         raise OSError(f"could not write {target} ({error}); {survived}. Free disk space, then {then}") from error
+
+
+def write_csv(rows: Iterable[Any], path: Path) -> None:
+    """Write dataclass instances of one kind, a line each, their fields as columns."""
+    content = [asdict(row) for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(content[0]))
+        writer.writeheader()
+        writer.writerows(content)

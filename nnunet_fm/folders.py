@@ -6,9 +6,8 @@ from pathlib import Path
 EXT_TRAINER = "nnUNet_extTrainer"
 
 
-def folder(name: str) -> Path:
-    """Folder `trainers` or `plans`: inside the installed package, beside it in a checkout."""
-    package = Path(__file__).parent
+def folder(name: str, package: Path = Path(__file__).parent) -> Path:
+    """Folder that goes with a package (`trainers`, `plans`): inside it once installed, beside it in a checkout."""
     return package / name if (package / name).is_dir() else package.parent / name
 
 

@@ -25,7 +25,6 @@ class WeightCard:
         sha256: of the published file, where known.
         allowed_missing: tensors that the file may lack; they keep their initial value.
         ignored: regular expressions of keys that the file may carry beside the encoder.
-        shipped: file of the weights in the package's folder `weights`; None: to be got from `source`.
     """
 
     name: str
@@ -38,7 +37,6 @@ class WeightCard:
     sha256: str | None = None
     allowed_missing: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    shipped: str | None = None
 
 
 _HEADS = (r"dino_head\..*", r"ibot_head\..*", r"gram_.*", r"dino_loss\..*", r"ibot_patch_loss\..*")
@@ -142,18 +140,7 @@ def _dinov2_cards() -> list[WeightCard]:
     ]
 
 
-SYNTHETIC = WeightCard(
-    name="synth_vitt16.v1",
-    architecture="dinov3_vitt16",
-    options=TRAINING_CODE,
-    licence="Apache-2.0",
-    source="shipped with nnunet-fm; made by the recipe synth_vitt16 from data that the program makes itself",
-    pretrained_on=("synthetic brains",),
-    shipped="synth_vitt16.safetensors",
-)
-
-_ALL = [*_dinov3_cards(), *_medical_cards(), *_dinov2_cards()]
-CARDS: dict[str, WeightCard] = {c.name: c for c in _ALL}
+CARDS: dict[str, WeightCard] = {c.name: c for c in [*_dinov3_cards(), *_medical_cards(), *_dinov2_cards()]}
 
 
 def get_card(name: str) -> WeightCard:

@@ -5,12 +5,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from nnunet_fm.encoders.cards import WeightCard, get_card
+from nnunet_fm.encoders.cards import get_card
 from nnunet_fm.encoders.checkpoint import load_encoder
 from nnunet_fm.encoders.reading import CheckpointError
 from nnunet_fm.encoders.registry import random_state
 from nnunet_fm.encoders.report import LoadReport, tensors_sha256
-from nnunet_fm.folders import folder
 
 DEFAULT_SEED = 0
 
@@ -21,7 +20,7 @@ def describe_source(
     """Resolve what a user typed after `--encoder` into the network arguments that name it.
 
     Args:
-        given: path of a weight file, the name of shipped weights, or that of an architecture for random weights.
+        given: path of a weight file, or the name of an architecture for random weights.
         card: weight card of the file; found from the file if None.
         seed: of random weights; 0 if None. A file has none.
         options: in the place of the card's, e.g. `{"qkv_bias": True}`.
@@ -42,10 +41,7 @@ def describe_source(
         return named, report
     if card is not None:
         raise ValueError(f"--card {card} is for a weight file, and {given} is none; leave it out")
-    found = get_card(given)
-    if found.shipped:
-        return _describe_shipped(found, seed, options)
-    seed = DEFAULT_SEED if seed is None else seed
+    found, seed = get_card(given), DEFAULT_SEED if seed is None else seed
     options = {**found.options, **(options or {})}
     if found.source:
         raise ValueError(
@@ -55,21 +51,6 @@ def describe_source(
     state = random_state(found.architecture, seed, **options)
     source = {"seed": seed, "card": found.name, "sha256": tensors_sha256(state)}
     return {"encoder": found.architecture, "encoder_options": options, "encoder_source": source}, None
-
-
-def _describe_shipped(
-    card: WeightCard, seed: int | None, options: dict[str, Any] | None
-) -> tuple[dict[str, Any], LoadReport]:
-    if seed is not None or options:
-        raise ValueError(f"{card.name} is shipped with its weights; leave --seed and --option out")
-    _, report = load_encoder(shipped_file(card), card.name)
-    source = {"shipped": True, "card": card.name, "sha256": report.sha256}
-    return {"encoder": card.architecture, "encoder_options": report.options, "encoder_source": source}, report
-
-
-def shipped_file(card: WeightCard) -> Path:
-    """File of weights that come with the package."""
-    return folder("weights") / str(card.shipped)
 
 
 def _is_path(given: str) -> bool:
@@ -83,10 +64,7 @@ def load_source(source: dict[str, Any], architecture: str, options: dict[str, An
         FileNotFoundError: the file has gone.
         CheckpointError: the file (or the random generator) now gives other weights.
     """
-    if "shipped" in source:
-        encoder, _ = load_encoder(shipped_file(get_card(source["card"])), source["card"])
-        state = cast(nn.Module, encoder).state_dict()
-    elif "file" in source:
+    if "file" in source:
         try:
             encoder, _ = load_encoder(source["file"], source["card"], **options)
         except FileNotFoundError:
@@ -108,6 +86,4 @@ def load_source(source: dict[str, Any], architecture: str, options: dict[str, An
 
 def origin_of(source: dict[str, Any]) -> str:
     """Where the weights come from, in words."""
-    if "shipped" in source:
-        return f"{source['card']}, shipped with nnunet-fm"
     return str(source.get("file", f"RANDOM weights, seed {source.get('seed')}"))

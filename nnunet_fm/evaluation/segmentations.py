@@ -1,11 +1,10 @@
 """A folder of predictions against a folder of ground truth: per-case scores, CSV and a Markdown table."""
 
-import csv
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -104,16 +103,6 @@ def _read(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     """Labels as (z, y, x), and the spacing in the same order."""
     image = sitk.ReadImage(str(path))
     return sitk.GetArrayFromImage(image).astype(np.int16), tuple(reversed(image.GetSpacing()))
-
-
-def write_csv(scores: Iterable[CaseScore], path: Path) -> None:
-    """One line per case and region."""
-    rows = [asdict(s) for s in scores]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def markdown_table(scores: Sequence[CaseScore]) -> str:

@@ -3,8 +3,6 @@
 import signal
 from typing import NamedTuple
 
-import blosc2
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float16
@@ -15,6 +13,7 @@ from nnunet_fm_pretrain.masks import block_mask
 from nnunet_fm_pretrain.order import SampleOrder
 from nnunet_fm_pretrain.recipe import MaskRecipe, Recipe
 from nnunet_fm_pretrain.store import SliceStore
+from nnunet_fm_pretrain.threads import one_thread
 from nnunet_fm_pretrain.views import ViewMaker, fuse
 
 _PAIR_STREAM, _SAMPLE_STREAM = 1, 2  # keep the draws of steps and of samples apart
@@ -93,20 +92,14 @@ def loader(
         sampler=range(first_step, last_step),
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_start_worker if workers else None,
         pin_memory=pin,
         prefetch_factor=2 if workers else None,
-        multiprocessing_context=_context(workers),
+        multiprocessing_context="forkserver" if workers else None,
     )
 
 
-def _context(workers: int) -> str | None:
-    return "forkserver" if workers else None
-
-
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # sent to the whole group; the main process saves, then ends them
         signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(0)
-    blosc2.set_nthreads(1)
-    torch.set_num_threads(1)
+    one_thread()

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from lightly.loss import KoLeoLoss
 from lightly.models.utils import update_momentum
-from lightly.utils.dist import gather
+from lightly.utils.dist import gather, world_size
 from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -137,7 +137,7 @@ class BrainDino(Objective):
         centre = getattr(self, f"{name}_centre")
         # the mean of the logits is the logit of the mean
         both = torch.cat([rows.sum(0), rows.new_tensor([len(rows)])])
-        if dist.is_initialized():
+        if world_size() > 1:
             dist.all_reduce(both)
         mean = logits(both[None, :-1] / both[-1].clamp(min=1), prototypes)[0]
         m = self.settings.centre_momentum
@@ -148,7 +148,7 @@ class BrainDino(Objective):
         """Nearest neighbours among the slices of all ranks, in float32, summed over the two crops (DINOv2)."""
         with torch.autocast(cls.device.type, enabled=False):
             crops = list(cls.to(_exact(cls)))
-            if dist.is_initialized() and dist.get_world_size() > 1:
+            if world_size() > 1:
                 crops = [torch.cat(gather(c.contiguous())) for c in crops]
             return torch.stack([self.koleo(c) for c in crops]).sum()
 

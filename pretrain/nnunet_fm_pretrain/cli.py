@@ -75,7 +75,8 @@ def _prepare(parsed: argparse.Namespace) -> int:
     for outcome in failed[:10]:
         print(f"  {outcome.source.name}: {outcome.reason}", file=sys.stderr)
     if failed:
-        print(f"the failures are in {parsed.o}/failures*.csv", file=sys.stderr)
+        print(f"all of them: {parsed.o}/failures*.csv. Mend these or leave them out, then type the", file=sys.stderr)
+        print("command again: what is made is kept", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -147,8 +148,9 @@ def _add_probe(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _probe(parsed: argparse.Namespace) -> None:
     if not (parsed.table and parsed.targets) and not (parsed.dataset and parsed.split):
         raise ValueError("nothing to probe; give --table FILE --targets age,sex, or --dataset FOLDER --split FILE")
+    from nnunet_fm.files import write_csv
     from nnunet_fm_pretrain.preprocessing import Preprocessing
-    from nnunet_fm_pretrain.probe import encoders_beside_random, probe_patches, probe_table, write_results
+    from nnunet_fm_pretrain.probe import encoders_beside_random, probe_patches, probe_table
     from nnunet_fm_pretrain.probes import ProbeResult, markdown
 
     encoders = encoders_beside_random(parsed.encoder, parsed.seeds)
@@ -160,7 +162,7 @@ def _probe(parsed: argparse.Namespace) -> None:
         results += probe_patches(encoders, parsed.dataset, parsed.split, parsed.fold, parsed.size)
     print(markdown(results))
     if parsed.o:
-        write_results(results, parsed.o)
+        write_csv(results, parsed.o)
 
 
 def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -171,10 +173,7 @@ def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
+    from nnunet_fm.doctor import tell
     from nnunet_fm_pretrain.doctor import examine
 
-    failed = False
-    for finding in examine(parsed.store, parsed.recipe):
-        print(finding, flush=True)
-        failed |= finding.level == "fail"
-    return 1 if failed else 0
+    return tell(examine(parsed.store, parsed.recipe))

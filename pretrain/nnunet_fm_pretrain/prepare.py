@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-import blosc2
-import torch
 from tqdm import tqdm
 
 from nnunet_fm.files import replaced_atomically
@@ -21,6 +19,7 @@ from nnunet_fm_pretrain.skull import find_stripper
 from nnunet_fm_pretrain.sources import Source, find_sources
 from nnunet_fm_pretrain.store import (
     VolumeRecord,
+    copies,
     intact_record,
     manifest_name,
     read_manifests,
@@ -28,6 +27,7 @@ from nnunet_fm_pretrain.store import (
     write_volume,
 )
 from nnunet_fm_pretrain.subjects import read_subjects, without_subjects
+from nnunet_fm_pretrain.threads import one_thread
 from nnunet_fm_pretrain.volumes import BadVolumeError, check_same_grid, read_volume
 
 logger = logging.getLogger(__name__)
@@ -143,11 +143,12 @@ def _made(
     sources: Sequence[Source], digests: dict[str, str], group: str, job: Job
 ) -> tuple[dict[str, VolumeRecord | None], dict[str, str]]:
     """Write the volumes of one grid: records, and reasons where there is none, by name."""
+    strip = find_stripper(job.strip)
     read, images, reasons = [], [], {}
     for source in sources:
         try:
             volume, image = read_volume(source.path)
-            read.append((source, volume, find_stripper(job.strip)(volume, image, source.mask)))
+            read.append((source, volume, strip(volume, image, source.mask)))
             images.append(image)
         except BadVolumeError as error:
             reasons[source.name] = str(error)
@@ -233,7 +234,7 @@ def _all_outcomes(groups: Sequence[Sequence[Source]], job: Job, processes: int) 
     if processes <= 1:
         return [o for g in tqdm(groups, desc="preparing", unit="volume") for o in make_group(g, job)]
     context = get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=one_thread) as pool:
         futures = [pool.submit(make_group, g, job) for g in groups]
         try:
             return [o for f in tqdm(futures, desc="preparing", unit="volume") for o in f.result()]
@@ -246,22 +247,15 @@ def _all_outcomes(groups: Sequence[Sequence[Source]], job: Job, processes: int) 
             pool.shutdown(cancel_futures=True)
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    blosc2.set_nthreads(1)
-
-
 def _without_copies(outcomes: list[Outcome]) -> list[Outcome]:
-    """Volumes with the very bytes of an earlier one become failures: one person under two names biases every split."""
-    first: dict[str, str] = {}
-    result = []
-    for outcome in outcomes:
-        if outcome.record:
-            earlier = first.setdefault(outcome.record.source_sha256, outcome.source.name)
-            if earlier != outcome.source.name:
-                outcome = replace(outcome, record=None, reason=f"its bytes are those of {earlier}")
-        result.append(outcome)
-    return result
+    """Copies of an earlier volume become failures."""
+    earlier = copies([o.record for o in outcomes if o.record])
+    return [
+        replace(o, record=None, reason=f"its bytes are those of {earlier[o.source.name]}")
+        if o.source.name in earlier
+        else o
+        for o in outcomes
+    ]
 
 
 def _write_failures(path: Path, failures: Sequence[Outcome]) -> None:

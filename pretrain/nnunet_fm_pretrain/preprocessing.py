@@ -14,8 +14,10 @@ from nnunet_fm_pretrain.volumes import BadVolumeError, Mask, Volume
 
 Slices = Float[np.ndarray, "n h w"]
 Box = Float[np.ndarray, "d h w"]
+BoxMask = Bool[np.ndarray, "d h w"]
 Cube = Float[np.ndarray, "s s s"]
 CubeMask = Bool[np.ndarray, "s s s"]
+PERCENTILES = (0.5, 99.5)
 SMALLEST_BRAIN = 8  # voxels along the shortest side of the non-zero box
 
 
@@ -36,7 +38,7 @@ class Preprocessing:
     slices: int = 128
     centre: float = 0.5
     spread: float = 50 / 256
-    percentiles: tuple[float, float] = (0.5, 99.5)
+    percentiles: tuple[float, float] = PERCENTILES
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -81,7 +83,7 @@ def preprocess_registered(
         raise BadVolumeError("no volume of this session can be read")
     stripped = [np.where(brain, volume, 0) for volume, brain in zip(volumes, brains, strict=True)]
     box = _bounding_box(np.any([s != 0 for s in stripped], axis=0))
-    cubes = [_normalised(*_resized(s[box], options.size), options.percentiles) for s in stripped]
+    cubes = [normalised(*_resized(s[box], options.size), options.percentiles) for s in stripped]
     chosen = draw_slices(cubes, options)
     return [cube[chosen] for cube in cubes], chosen
 
@@ -120,8 +122,13 @@ def _resized(volume: Box, size: int) -> tuple[Cube, CubeMask]:
     return cube, share >= 0.5
 
 
-def _normalised(cube: Cube, inside: CubeMask, percentiles: tuple[float, float]) -> Cube:
-    values = cube[inside]
+def normalised(volume: Box, inside: BoxMask, percentiles: tuple[float, float] = PERCENTILES) -> Box:
+    """Clipped to the percentiles of the voxels inside and z-scored over them; 0 outside.
+
+    Raises:
+        BadVolumeError: nothing inside, or one value only.
+    """
+    values = volume[inside]
     if not len(values):
         raise BadVolumeError("nothing is left of the brain after resizing")
     low, high = np.percentile(values, percentiles)
@@ -129,6 +136,6 @@ def _normalised(cube: Cube, inside: CubeMask, percentiles: tuple[float, float]) 
     deviation = values.std(dtype=np.float64)
     if not deviation > 1e-6 * max(abs(float(low)), abs(float(high)), 1e-6):
         raise BadVolumeError(f"the brain is constant ({low:g}) between the {percentiles} percentiles")
-    result = np.zeros_like(cube)
+    result = np.zeros_like(volume)
     result[inside] = ((values - values.mean(dtype=np.float64)) / deviation).astype(np.float32)
     return result

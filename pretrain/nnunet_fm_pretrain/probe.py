@@ -7,7 +7,6 @@ random weights, raw pixels and the trivial answer shows that nothing useful was 
 import csv
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -121,14 +120,6 @@ def probe_patches(encoders: dict[str, Encoder], raw: Path, split: Path, fold: in
 def _patches(encoder: Encoder | None, case: tuple[Any, Any], patch: int, context: int) -> tuple[Any, Any]:
     images, labels = case
     return patch_features(encoder, images, patch, context), patch_labels(labels, patch)
-
-
-def write_results(results: Sequence[ProbeResult], path: Path) -> None:
-    """Write results as CSV."""
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(asdict(results[0])))
-        writer.writeheader()
-        writer.writerows(asdict(r) for r in results)
 
 
 def _is_number(text: str) -> bool:

@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 from nnunet_fm.device import keep_freed_memory
 from nnunet_fm.encoders import Encoder
 from nnunet_fm.encoders.timm_vit import TimmViT
-from nnunet_fm_pretrain.preprocessing import Preprocessing, preprocess
+from nnunet_fm_pretrain.preprocessing import Preprocessing, normalised, preprocess
 from nnunet_fm_pretrain.probes import Features
 from nnunet_fm_pretrain.volumes import canonical, read_volume
 
@@ -89,11 +89,7 @@ def read_case(
     images = []
     for channel in range(channels):
         voxels = _canonical_voxels(raw / "imagesTr" / f"{case}_{channel:04d}{ending}").astype(np.float32)
-        inside = voxels != 0
-        values = np.clip(voxels[inside], *np.percentile(voxels[inside], (0.5, 99.5)))
-        scored = np.zeros_like(voxels)
-        scored[inside] = (values - values.mean()) / max(float(values.std()), 1e-6)
-        images.append(scored.transpose(2, 1, 0))
+        images.append(normalised(voxels, voxels != 0).transpose(2, 1, 0))
     labels = _canonical_voxels(raw / "labelsTr" / f"{case}{ending}").transpose(2, 1, 0)
     resized = interpolate(torch.from_numpy(np.stack(images)), size=(size, size), mode="bilinear", antialias=True)
     small = interpolate(torch.from_numpy(labels.astype(np.float32))[:, None], size=(size, size), mode="nearest-exact")

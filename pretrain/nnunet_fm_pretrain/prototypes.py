@@ -8,6 +8,7 @@ other half, a number per row, is what the softmax normalises away.
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
+from lightly.utils.dist import world_size
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
@@ -63,7 +64,7 @@ def _column_logsumexp(
         peak = torch.maximum(largest, scaled.amax(0))
         total = total * torch.exp(largest - peak) + torch.exp(scaled - peak).sum(0)
         largest = peak
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    if world_size() > 1:
         peak = largest.clone()
         dist.all_reduce(peak, dist.ReduceOp.MAX)
         total = total * torch.exp(largest - peak)

@@ -7,19 +7,16 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
+from nnunet_fm.folders import folder
 from nnunet_fm.messages import unknown
 from nnunet_fm_pretrain.recipe import Recipe
 
-
-def recipes_folder() -> Path:
-    """Folder of the shipped recipes: inside the installed package, beside it in a checkout."""
-    package = Path(__file__).parent
-    return package / "recipes" if (package / "recipes").is_dir() else package.parent / "recipes"
+RECIPES = folder("recipes", Path(__file__).parent)
 
 
 def shipped_recipes() -> dict[str, Path]:
     """Name and file of each shipped recipe."""
-    return {p.stem: p for p in sorted(recipes_folder().glob("*.yaml"))}
+    return {p.stem: p for p in sorted(RECIPES.glob("*.yaml"))}
 
 
 def read_recipe(given: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -41,7 +38,7 @@ def read_recipe(given: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}; allowed: a recipe, see {recipes_folder()}")
+        raise ValueError(f"{path} holds a {type(content).__name__}; allowed: a recipe, see {RECIPES}")
     for override in overrides:
         _override(content, override)
     return parse_recipe(content, path.name)

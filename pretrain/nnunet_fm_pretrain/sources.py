@@ -13,7 +13,6 @@ from nnunet_fm.messages import some
 from nnunet_fm_pretrain.sequences import sequence_in, sequence_named
 
 COLUMNS = ("subject_id", "dataset", "sequence", "path")
-OPTIONAL = ("mask", "licence", "session")
 UNKNOWN = "unknown"
 _NOT_IMAGES = re.compile("mask|seg|label|lesion|tumou?r|gold_standard", re.IGNORECASE)
 

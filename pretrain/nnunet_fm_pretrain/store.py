@@ -35,7 +35,7 @@ class VolumeRecord:
         source_sha256: of the input's bytes.
         preprocessing: key of the numbers and of the plug-in that made it.
         registered: the same text for volumes that lie on one grid with the same slices; empty for one by itself.
-        sha256: of the stored values; empty inside the file itself.
+        sha256: of the stored values.
     """
 
     volume: str
@@ -167,7 +167,10 @@ class SliceStore:
         if missing:
             raise ValueError(f"{folder} lacks part {some([str(n) for n in missing])} of {parts}; prepare --part-id it")
         self.records = sorted(records, key=lambda r: r.volume)
-        _refuse_copies(self.records)
+        twins = copies(self.records)  # prepared in different parts
+        if twins:
+            volume, earlier = next(iter(twins.items()))
+            raise ValueError(f"{volume} was made from the very bytes of {earlier}; leave one of them out")
         gone = [r.volume for r in self.records if not volume_path(folder, r.volume).is_file()]
         if gone:
             raise FileNotFoundError(
@@ -203,7 +206,9 @@ class SliceStore:
         try:
             values = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})[place]
         except Exception as error:  # blosc2 raises several kinds for a damaged file
-            raise OSError(f"{path} cannot be read ({error}); type: nnunet-fm pretrain doctor --store ...") from error
+            raise OSError(
+                f"{path} cannot be read ({error}); type: nnunet-fm pretrain doctor --store {self.folder}"
+            ) from error
         return _decoded(values, record)
 
     def registered(self, record: VolumeRecord) -> list[VolumeRecord]:
@@ -219,10 +224,6 @@ class SliceStore:
         text = "\n".join(f"{r.volume} {r.sha256}" for r in self.records)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def subjects_sha256(self) -> str:
-        """SHA-256 of the sorted list of `DATASET/SUBJECT`."""
-        return hashlib.sha256("\n".join(self.subjects()).encode()).hexdigest()
-
     def subjects(self) -> list[str]:
         """Sorted `DATASET/SUBJECT` of everybody in the store."""
         return sorted({f"{r.dataset}/{r.subject}" for r in self.records})
@@ -234,13 +235,11 @@ class SliceStore:
                 yield record.volume
 
 
-def _refuse_copies(records: Sequence[VolumeRecord]) -> None:
-    """One person under two names, prepared in different parts, would stand on both sides of every split."""
+def copies(records: Sequence[VolumeRecord]) -> dict[str, str]:
+    """Volumes made from the bytes of an earlier one, and that one: a person under two names biases every split."""
     first: dict[str, str] = {}
-    for record in records:
-        earlier = first.setdefault(record.source_sha256, record.volume)
-        if earlier != record.volume:
-            raise ValueError(f"{record.volume} was made from the very bytes of {earlier}; leave one of them out")
+    found = {r.volume: first.setdefault(r.source_sha256, r.volume) for r in records}
+    return {volume: earlier for volume, earlier in found.items() if earlier != volume}
 
 
 def _compact(slices: Slices) -> tuple[np.ndarray, float, float]:

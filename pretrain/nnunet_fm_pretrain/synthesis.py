@@ -1,7 +1,7 @@
 """Brains that the program makes itself, under domain randomisation: data to pretrain on that nobody's licence covers.
 
 Anatomy by formulas (`nnunet_fm.datasets.synthetic`), images by drawing everything that a scanner or a protocol decides:
-the brightness of each tissue, bias field, noise, blur, slice thickness, and whether the skull is there. No real image
+the brightness of each tissue, bias field, noise, blur, and whether the skull is there. No real image
 takes part. The idea is SynthSeg's (Billot et al., Medical Image Analysis 2023): contrast drawn at random, learned
 features that do not depend on it.
 """
@@ -26,7 +26,6 @@ Labels = Integer[np.ndarray, "z y x"]
 
 SHAPE, SPACING = (32, 128, 112), (4.5, 1.5, 1.5)  # voxels and mm, (z, y, x)
 SEQUENCES = 4
-OUTSIDE = ("bone", "scalp")
 LESIONS = {1: "necrosis", 2: "oedema", 3: "enhancing"}
 DATASET, LICENCE, TABLE = "synthetic", "CC0-1.0 (made by the program)", "volumes.csv"
 

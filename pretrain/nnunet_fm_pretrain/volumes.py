@@ -58,7 +58,7 @@ def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
         bad = 1 - np.isfinite(voxels).mean()
         raise BadVolumeError(f"{bad:.1%} of the voxels are NaN or infinite; allowed: none")
     if voxels.min() == voxels.max():
-        raise BadVolumeError(f"every voxel is {voxels.min():g}")
+        raise BadVolumeError(f"every voxel is {voxels.min():g}; allowed: an image with contrast")
     return np.ascontiguousarray(voxels.transpose(2, 1, 0)), image
 
 

@@ -76,6 +76,7 @@ def test_any_orientation_gives_the_same_volume(tmp_path: Path, flips: tuple[int,
 
 
 def test_a_dicom_series_equals_the_nifti(tmp_path: Path) -> None:
+    before = locale.setlocale(locale.LC_ALL)
     path = write_volume_file(tmp_path / "v.nii.gz")
     rounded = nib.load(path)
     nib.save(nib.Nifti1Image(np.round(rounded.get_fdata()).astype(np.int16), rounded.affine), path)
@@ -96,7 +97,6 @@ def test_a_dicom_series_equals_the_nifti(tmp_path: Path) -> None:
         with locale_kept():
             writer.Execute(one)
     nifti, _ = read_volume(path)
-    before = locale.setlocale(locale.LC_ALL)
     dicom, _ = read_volume(folder)
     assert locale.setlocale(locale.LC_ALL) == before
     assert np.allclose(nifti, dicom)

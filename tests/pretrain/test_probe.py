@@ -9,8 +9,9 @@ import torch
 
 from nnunet_fm.encoders import build_encoder
 from nnunet_fm.encoders.cards import TRAINING_CODE
+from nnunet_fm.files import write_csv
 from nnunet_fm_pretrain.preprocessing import Preprocessing
-from nnunet_fm_pretrain.probe import encoders_beside_random, probe_patches, probe_table, write_results
+from nnunet_fm_pretrain.probe import encoders_beside_random, probe_patches, probe_table
 from nnunet_fm_pretrain.probe_features import patch_features, patch_labels
 from nnunet_fm_pretrain.probes import (
     classification_probe,
@@ -112,7 +113,7 @@ def test_a_table_is_probed_beside_random_weights_pixels_and_the_mean(tmp_path: P
     assert len(results) == 5 + 4
     assert {r.n for r in results} == {4}
     assert "| age | MAE | this encoder |" in markdown(results)
-    write_results(results, tmp_path / "out.csv")
+    write_csv(results, tmp_path / "out.csv")
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 10
     with pytest.raises(ValueError, match="lacks the columns weight"):
         list(probe_table(encoders, tmp_path / "t.csv", ["weight"], SMALL, None))

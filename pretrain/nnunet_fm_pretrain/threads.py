@@ -1,0 +1,12 @@
+"""Worker processes: one core each, as there are as many of them as there are cores to use."""
+
+import blosc2
+import cv2
+import torch
+
+
+def one_thread() -> None:
+    """Keep the libraries that a worker calls from starting threads of their own."""
+    blosc2.set_nthreads(1)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
