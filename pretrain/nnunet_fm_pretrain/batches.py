@@ -95,7 +95,7 @@ def loader(
         worker_init_fn=_start_worker if workers else None,
         pin_memory=pin,
         prefetch_factor=2 if workers else None,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context="spawn" if workers else None,  # a fork server would die of a signal to the group
     )
 
 

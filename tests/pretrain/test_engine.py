@@ -154,9 +154,10 @@ def test_a_finished_run_is_left_alone(store: SliceStore, tmp_path: Path) -> None
 
 
 def test_sigterm_saves_and_exits_cleanly(store: SliceStore, tmp_path: Path) -> None:
-    """The signal goes to the whole group, workers too, as torchrun, srun and Ctrl-C send it."""
+    """The signal goes to the whole group, as torchrun, srun and Ctrl-C send it, while the run waits for its worker."""
     run = {"save_every": 100_000, "workers": 1}
-    recipe = write_recipe(tmp_path / "r.yaml", optimiser={"steps": 100_000}, run=run)
+    slow = {"slice_size": 4096}  # resized by the worker
+    recipe = write_recipe(tmp_path / "r.yaml", optimiser={"steps": 100_000}, run=run, views=slow)
     process = start(recipe, store, tmp_path / "run")
     while not (tmp_path / "run" / "log.csv").is_file():
         assert process.poll() is None
