@@ -28,6 +28,7 @@ from nnunet_fm_pretrain.recipe_files import read_recipe
 from nnunet_fm_pretrain.store import SliceStore, VolumeRecord, write_manifest, write_volume
 
 SIDE, SLICES, VOLUMES, BATCH, PER_ROUND = 256, 64, 6, 32, 4
+WITHOUT_MASKS = ("objective.masks.probability=0",)  # torchvision has none
 
 
 def make_store(folder: Path) -> None:
@@ -76,13 +77,17 @@ def _one_thread(_: int) -> None:
 
 def batches(kind: str, folder: Path) -> Iterator[Any]:
     """Batches out of a loader with one worker."""
-    recipe = read_recipe("braindino_stage1", [f"optimiser.batch_size={BATCH}"])
+    recipe = read_recipe("braindino_stage1", [f"optimiser.batch_size={BATCH}", *WITHOUT_MASKS])
     if kind == "ours":
         made = MultiCropBatches(SliceStore(folder), recipe, recipe.objective.masks, patch=16)
         return iter(loader(made, 0, 10_000, workers=1, pin=False))
     data = WithTorchvision(folder, recipe)
     order = torch.arange(10_000 * BATCH).remainder(len(data)).tolist()
-    return iter(DataLoader(data, BATCH, sampler=order, num_workers=1, worker_init_fn=_one_thread))
+    return iter(
+        DataLoader(
+            data, BATCH, sampler=order, num_workers=1, worker_init_fn=_one_thread, multiprocessing_context="spawn"
+        )
+    )
 
 
 def seconds_per_slice(kind: str, folder: Path, rounds: int) -> list[float]:

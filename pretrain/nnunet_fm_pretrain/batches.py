@@ -1,5 +1,6 @@
 """Batches: one item of the dataset is the whole batch of a rank at a step."""
 
+import math
 import signal
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nnunet_fm_pretrain.masks import block_mask
 from nnunet_fm_pretrain.order import SampleOrder
-from nnunet_fm_pretrain.recipe import MaskRecipe, Recipe
+from nnunet_fm_pretrain.recipe import CropPair, MaskRecipe, Recipe
 from nnunet_fm_pretrain.store import SliceStore
 from nnunet_fm_pretrain.threads import one_thread
 from nnunet_fm_pretrain.views import ViewMaker, fuse
@@ -60,16 +61,27 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
 
     def __getitem__(self, step: int) -> MultiCropBatch:
         pair = self.views.pair(np.random.default_rng([self.seed, _PAIR_STREAM, step]))
-        grid = (pair.global_size // self.patch,) * 2
-        global_crops, local_crops, masks = [], [], []
-        for sample in self.order.samples(step, self.rank, self.ranks):
+        samples = self.order.samples(step, self.rank, self.ranks)
+        batch = self._empty(pair, len(samples))
+        for place, sample in enumerate(samples):
             rng = np.random.default_rng([self.seed, _SAMPLE_STREAM, sample])
             views = self.views(self._image(sample, rng), pair, rng)
-            # torch converts to half with vector instructions, numpy value by value
-            global_crops.append(torch.from_numpy(views.global_crops).half())
-            local_crops.append(torch.from_numpy(views.local_crops).half())
-            masks.append(torch.from_numpy(np.stack([block_mask(self.masks, grid, rng) for _ in range(2)])))
-        return MultiCropBatch(*(torch.stack(parts, dim=1) for parts in (global_crops, local_crops, masks)))
+            for into, crops in ((batch.global_crops, views.global_crops), (batch.local_crops, views.local_crops)):
+                for view, crop in enumerate(crops):
+                    into[view, place] = torch.from_numpy(crop)  # converts to half on the way, without a copy between
+            for mask in batch.masks[:, place]:
+                mask.copy_(torch.from_numpy(block_mask(self.masks, (mask.shape[0], mask.shape[1]), rng)))
+        return batch
+
+    def _empty(self, pair: CropPair, slices: int) -> MultiCropBatch:
+        channels = 3 if self.views.recipe.fusion.probability else 1
+        g, n = self.views.side(pair.global_size), pair.global_size // self.patch
+        local = self.views.side(pair.local_size)
+        return MultiCropBatch(
+            _empty((2, slices, channels, g, g), torch.float16),
+            _empty((self.views.recipe.local_crops, slices, channels, local, local), torch.float16),
+            torch.empty(2, slices, n, n, dtype=torch.bool),
+        )
 
     def _image(self, sample: int, rng: np.random.Generator) -> Float[np.ndarray, "c h w"]:
         """The slice; with fusion, three channels of it and of the sequences that are registered to it."""
@@ -81,6 +93,14 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
         if len(together) > 1 and rng.random() < fusion.probability:
             return fuse(np.stack([self.store.read_slice(r, place) for r in together]), fusion, rng)
         return self.store.read_slice(record, place)[None].repeat(3, axis=0)
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """In a worker in shared memory from the start, as torch's own collation does, so that nothing is copied later."""
+    size = math.prod(shape) * dtype.itemsize
+    if torch.utils.data.get_worker_info() is None or not size:
+        return torch.empty(shape, dtype=dtype)
+    return torch.empty(0, dtype=dtype).set_(torch.UntypedStorage._new_shared(size)).view(shape)
 
 
 def loader(

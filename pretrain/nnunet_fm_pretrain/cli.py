@@ -129,8 +129,9 @@ def _export(parsed: argparse.Namespace) -> None:
 
 def _add_probe(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     probe = commands.add_parser("probe", help="linear probes beside random weights and raw pixels")
-    probe.add_argument("encoder", type=Path, help="weight file")
-    probe.add_argument("--table", type=Path, help="CSV with subject_id, path and targets")
+    probe.add_argument("encoders", type=Path, nargs="+", metavar="FILE", help="weight files of one network")
+    probe.add_argument("--table", type=Path, help="CSV with subject_id, path and targets (and mask)")
+    probe.add_argument("--strip", default="none", help="as in prepare")
     probe.add_argument("--targets", default="", metavar="age,sex")
     probe.add_argument("--held-out", type=Path, metavar="FILE", help="subjects that pretraining has not seen")
     probe.add_argument(
@@ -153,11 +154,12 @@ def _probe(parsed: argparse.Namespace) -> None:
     from nnunet_fm_pretrain.probe import encoders_beside_random, probe_patches, probe_table
     from nnunet_fm_pretrain.probes import ProbeResult, markdown
 
-    encoders = encoders_beside_random(parsed.encoder, parsed.seeds)
+    encoders = encoders_beside_random(parsed.encoders, parsed.seeds)
     results: list[ProbeResult] = []
     if parsed.table:
         options = Preprocessing(parsed.size, parsed.slices)
-        results += probe_table(encoders, parsed.table, parsed.targets.split(","), options, parsed.held_out)
+        targets = parsed.targets.split(",")
+        results += probe_table(encoders, parsed.table, targets, options, parsed.held_out, parsed.strip)
     if parsed.dataset:
         results += probe_patches(encoders, parsed.dataset, parsed.split, parsed.fold, parsed.size)
     print(markdown(results))

@@ -17,7 +17,14 @@ from tqdm import tqdm
 from nnunet_fm.encoders import Encoder, build_encoder, load_encoder, random_state
 from nnunet_fm.messages import some
 from nnunet_fm_pretrain.preprocessing import Preprocessing
-from nnunet_fm_pretrain.probe_features import patch_features, patch_labels, quiet, read_case, volume_features
+from nnunet_fm_pretrain.probe_features import (
+    patch_features,
+    patch_labels,
+    quiet,
+    read_case,
+    read_slices,
+    slice_features,
+)
 from nnunet_fm_pretrain.probes import (
     ProbeResult,
     classification_probe,
@@ -25,6 +32,7 @@ from nnunet_fm_pretrain.probes import (
     regression_probe,
     trivial_regression,
 )
+from nnunet_fm_pretrain.skull import find_stripper
 from nnunet_fm_pretrain.subjects import read_subjects
 
 PIXELS = "pixels"
@@ -32,32 +40,50 @@ EMPTY = ("", "n/a", "na", "nan")
 CONTEXT = 3  # the wider window of pixels is this many patches a side
 
 
-def encoders_beside_random(file: Path, seeds: int) -> dict[str, Encoder]:
-    """The encoder of a file, and the same network with random weights, as its training began, once per seed."""
-    encoder, report = load_encoder(file)
-    recipe = json.loads(report.about.get("recipe", "{}"))
-    options: dict[str, Any] = dict(report.options)
-    if "encoder" in recipe:
-        options["init_values"] = recipe["encoder"]["layer_scale"]
-    found = {"this encoder": quiet(encoder)}
+def encoders_beside_random(files: Sequence[Path], seeds: int) -> dict[str, Encoder]:
+    """The encoders of some files, and the same network with random weights, as its training began, once per seed.
+
+    Raises:
+        ValueError: files of different networks.
+        FileNotFoundError, CheckpointError: as `load_encoder`.
+    """
+    trained, networks = {}, []
+    for file in files:
+        encoder, report = load_encoder(file)
+        recipe = json.loads(report.about.get("recipe", "{}"))
+        options: dict[str, Any] = dict(report.options)
+        if "encoder" in recipe:
+            options["init_values"] = recipe["encoder"]["layer_scale"]
+        networks.append((report.architecture, options))
+        trained[str(file)] = encoder
+    architecture, options = networks[0]
+    if any(other != networks[0] for other in networks):
+        raise ValueError(f"the files hold different networks ({networks}); probe them one by one")
+    random = {}
     for seed in range(seeds):
-        other = build_encoder(report.architecture, **options)
-        cast(nn.Module, other).load_state_dict(random_state(report.architecture, seed, **options))
-        found[f"random, seed {seed}"] = quiet(other)
-    return found
+        other = build_encoder(architecture, **options)
+        cast(nn.Module, other).load_state_dict(random_state(architecture, seed, **options))
+        random[f"random, seed {seed}"] = other
+    return {name: quiet(encoder) for name, encoder in {**trained, **random}.items()}
 
 
 def probe_table(
-    encoders: dict[str, Encoder], table: Path, targets: Sequence[str], options: Preprocessing, held_out: Path | None
+    encoders: dict[str, Encoder],
+    table: Path,
+    targets: Sequence[str],
+    options: Preprocessing,
+    held_out: Path | None,
+    strip: str = "none",
 ) -> Iterator[ProbeResult]:
     """Linear probes of whole volumes: numbers by ridge regression, two-valued targets by logistic regression.
 
     Args:
         encoders: by name.
-        table: CSV with `subject_id`, `path` (or `t1`) and the targets.
+        table: CSV with `subject_id`, `path` (or `t1`), if there is one `mask`, and the targets.
         targets: columns to predict.
         options: preprocessing, as in pretraining.
         held_out: subjects that pretraining has not seen: they are predicted, from all others. None: everybody is.
+        strip: skull stripping plug-in, as in pretraining.
 
     Raises:
         ValueError: columns are missing, or no subject of the table is held out.
@@ -78,10 +104,13 @@ def probe_table(
     tested = [i for i, row in enumerate(rows) if row["subject_id"] in excluded]
     if not tested:
         raise ValueError(f"no subject of {table} is in {held_out}; allowed: a file that names some of them")
-    paths = [table.parent / row[path_column] for row in rows]
-    features = {PIXELS: volume_features(None, paths, options)}
-    for name, encoder in tqdm(encoders.items(), desc="volume features"):
-        features[name] = volume_features(encoder, paths, options)
+    stripper, asked = find_stripper(strip), {PIXELS: None, **encoders}
+    found = []
+    for row in tqdm(rows, desc="volume features"):
+        mask = table.parent / row["mask"] if row.get("mask") else None
+        slices = read_slices(table.parent / row[path_column], mask, stripper, options)
+        found.append({name: slice_features(encoder, slices) for name, encoder in asked.items()})
+    features = {name: np.stack([each[name] for each in found]) for name in asked}
     for target in targets:
         values = [row[target] for row in rows]
         if all(_is_number(v) for v in values):

@@ -1,6 +1,5 @@
 """What probes are fed: tokens of a frozen encoder, or raw pixels, of volumes and of patches."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -14,34 +13,41 @@ from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 from nnunet_fm.device import keep_freed_memory
 from nnunet_fm.encoders import Encoder
 from nnunet_fm.encoders.timm_vit import TimmViT
-from nnunet_fm_pretrain.preprocessing import Preprocessing, normalised, preprocess
+from nnunet_fm_pretrain.preprocessing import Preprocessing, Slices, normalised, preprocess
 from nnunet_fm_pretrain.probes import Features
+from nnunet_fm_pretrain.skull import Stripper
 from nnunet_fm_pretrain.volumes import canonical, read_volume
 
 BATCH = 64
 
 
-def volume_features(encoder: Encoder | None, paths: Sequence[Path], options: Preprocessing, side: int = 16) -> Features:
-    """A row per volume: the mean over its slices of the CLS token, or of the raw pixels if there is no encoder.
+def read_slices(path: Path, mask: Path | None, strip: Stripper, options: Preprocessing) -> Slices:
+    """Slices of a volume as pretraining sees them.
+
+    Args:
+        path: NIfTI file or DICOM folder.
+        mask: its brain mask, for the plug-in that wants one.
+        strip: skull stripping plug-in.
+        options: preprocessing, as in pretraining.
+    """
+    volume, image = read_volume(path)
+    return preprocess(volume, strip(volume, image, mask), options)[0]
+
+
+def slice_features(encoder: Encoder | None, slices: Slices, side: int = 16) -> Float[np.ndarray, " d"]:
+    """Of a volume: the mean over its slices of the CLS token, or of the raw pixels if there is no encoder.
 
     Args:
         encoder: frozen; None: slices shrunk to `side` x `side` pixels.
-        paths: NIfTI files or DICOM folders.
-        options: preprocessing, as in pretraining.
+        slices: preprocessed.
         side: see `encoder`.
     """
-    rows = []
-    for path in paths:
-        volume, _ = read_volume(path)
-        slices, _ = preprocess(volume, volume != 0, options)
-        x = torch.from_numpy(slices)[:, None]
-        with torch.inference_mode():
-            if encoder is None:
-                rows.append(interpolate(x, size=(side, side), mode="area").mean(0).flatten().numpy())
-            else:
-                parts = [encoder.embed(part.expand(-1, 3, -1, -1)) for part in x.split(BATCH)]
-                rows.append(torch.cat(parts).mean(0).numpy())
-    return np.stack(rows)
+    x = torch.from_numpy(slices)[:, None]
+    with torch.inference_mode():
+        if encoder is None:
+            return interpolate(x, size=(side, side), mode="area").mean(0).flatten().numpy()
+        parts = [encoder.embed(part.expand(-1, 3, -1, -1).to(_device(encoder))) for part in x.split(BATCH)]
+        return torch.cat(parts).mean(0).cpu().numpy()
 
 
 def patch_features(
@@ -63,7 +69,10 @@ def patch_features(
             return unfold(padded, patch + 2 * border, stride=patch).transpose(1, 2).flatten(0, 1).numpy()
         channels = []
         for channel in x:
-            parts = [encoder.features(p[:, None].expand(-1, 3, -1, -1))[-1] for p in channel.split(BATCH)]
+            parts = [
+                encoder.features(p[:, None].expand(-1, 3, -1, -1).to(_device(encoder)))[-1].cpu()
+                for p in channel.split(BATCH)
+            ]
             channels.append(torch.cat(parts).flatten(2).transpose(1, 2).flatten(0, 1))
         return torch.cat(channels, dim=1).numpy()
 
@@ -102,10 +111,16 @@ def _canonical_voxels(path: Path) -> Shaped[np.ndarray, "x y z"]:
 
 
 def quiet(encoder: Encoder) -> Encoder:
-    """The encoder frozen, in evaluation mode, with the attention that is fast on this machine."""
-    cast(nn.Module, encoder).requires_grad_(False).eval()
-    if not torch.cuda.is_available():
+    """The encoder frozen, in evaluation mode, on the GPU if there is one, with the attention that is fast there."""
+    module = cast(nn.Module, encoder).requires_grad_(False).eval()
+    if torch.cuda.is_available():
+        module.cuda()
+    else:
         keep_freed_memory()
         if isinstance(encoder, TimmViT):
             encoder.set_fused_attention(False)
     return encoder
+
+
+def _device(encoder: Encoder) -> torch.device:
+    return next(cast(nn.Module, encoder).parameters()).device

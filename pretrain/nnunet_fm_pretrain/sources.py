@@ -136,7 +136,7 @@ def _from_folder(root: Path, dataset: str) -> list[Source]:
         if inside and sequence is None:  # the file name is all there is to tell it from its neighbours
             session = "_".join([*inside[1:], stem])
         sources.append(Source(subject, dataset, sequence or UNKNOWN, path, session=session))
-    for path in sorted({p.parent for p in root.rglob("*") if p.suffix.lower() == ".dcm"}):
+    for path in sorted({p.parent for p in root.rglob("*") if _is_dicom(p)}):
         inside = path.relative_to(root).parts or (path.resolve().name,)
         sequence = sequence_in(inside[-1]) or UNKNOWN
         session = "_".join(inside[1:] if sequence == UNKNOWN else inside[1:-1])
@@ -184,6 +184,17 @@ def _refuse_duplicates(sources: Sequence[Source]) -> None:
 
 def _is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
+
+
+def _is_dicom(path: Path) -> bool:
+    """By its ending; scanners' exports often have none, or a number's, and are then told by their first bytes."""
+    ending = path.suffix.lower()
+    if ending in (".dcm", ".ima"):
+        return True
+    if ending.strip(".0123456789") or path.name == "DICOMDIR" or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
 
 
 def _beside(table: Path, given: str) -> Path:

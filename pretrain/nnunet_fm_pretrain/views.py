@@ -18,8 +18,8 @@ ATTEMPTS = 10  # as torchvision's RandomResizedCrop
 class Views:
     """The crops of one slice: two global ones and the local ones, float32, one channel or three."""
 
-    global_crops: Float[np.ndarray, "2 c g g"]
-    local_crops: Float[np.ndarray, "n c l l"]
+    global_crops: list[Float[np.ndarray, "c g g"]]
+    local_crops: list[Float[np.ndarray, "c l l"]]
 
 
 class ViewMaker:
@@ -50,10 +50,11 @@ class ViewMaker:
         local_crops = [
             self._crop(pixels, pair.local_size, r.local_scale, r.blur.local, rng) for _ in range(r.local_crops)
         ]
-        if local_crops:
-            return Views(np.stack(global_crops), np.stack(local_crops))
-        side = pair.local_size // self.patch * self.patch
-        return Views(np.stack(global_crops), np.zeros((0, len(image), side, side), np.float32))
+        return Views(global_crops, local_crops)
+
+    def side(self, size: int) -> int:
+        """Of a crop that is made in this size: whole patches."""
+        return size // self.patch * self.patch
 
     def _crop(
         self, pixels: np.ndarray, side: int, scale: tuple[float, float], blur: float, rng: np.random.Generator
@@ -71,7 +72,7 @@ class ViewMaker:
         if rng.random() < blur:
             kernel = (self.recipe.blur.kernel,) * 2
             crop = cv2.GaussianBlur(crop, kernel, rng.uniform(*self.recipe.blur.sigma))
-        kept = side // self.patch * self.patch
+        kept = self.side(side)
         return crop.reshape(side, side, -1)[:kept, :kept].transpose(2, 0, 1)
 
     def _box(

@@ -106,13 +106,13 @@ def test_a_table_is_probed_beside_random_weights_pixels_and_the_mean(tmp_path: P
             write_volume_file(tmp_path / f"{subject}.nii.gz", seed=subject)
             writer.writerow([f"s{subject}", f"{subject}.nii.gz", 20 + subject, "FM"[subject % 2]])
     (tmp_path / "held_out.txt").write_text("s1\ns2\ns3\ns4\n")
-    encoders = encoders_beside_random(encoder_file, 2)
-    assert list(encoders) == ["this encoder", "random, seed 0", "random, seed 1"]
+    encoders = encoders_beside_random([encoder_file], 2)
+    assert list(encoders) == [str(encoder_file), "random, seed 0", "random, seed 1"]
     results = list(probe_table(encoders, tmp_path / "t.csv", ["age", "sex"], SMALL, tmp_path / "held_out.txt"))
     assert [(r.features, r.target) for r in results[:2]] == [("mean of the others", "age"), ("pixels", "age")]
     assert len(results) == 5 + 4
     assert {r.n for r in results} == {4}
-    assert "| age | MAE | this encoder |" in markdown(results)
+    assert f"| age | MAE | {encoder_file} |" in markdown(results)
     write_csv(results, tmp_path / "out.csv")
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 10
     with pytest.raises(ValueError, match="lacks the columns weight"):
@@ -125,6 +125,42 @@ def test_a_table_is_probed_beside_random_weights_pixels_and_the_mean(tmp_path: P
         list(probe_table(encoders, tmp_path / "t.csv", ["age"], SMALL, tmp_path / "held_out.txt"))
 
 
+def test_a_volume_is_stripped_by_the_mask_of_the_table(tmp_path: Path, encoder_file: Path) -> None:
+    rng = np.random.default_rng(0)
+    with (tmp_path / "t.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["subject_id", "path", "mask", "age"])
+        for subject in range(8):
+            path = write_volume_file(tmp_path / f"{subject}.nii.gz", seed=subject)
+            image = nib.load(path)
+            inside = np.zeros(image.shape, np.uint8)
+            inside[4:-4, 4:-4, 4:-4] = 1
+            noisy = np.where(inside, image.get_fdata(), 100 + 1000 * rng.random(image.shape))
+            nib.save(nib.Nifti1Image(inside, image.affine), tmp_path / f"{subject}_mask.nii.gz")
+            nib.save(nib.Nifti1Image(np.where(inside, noisy, 0), image.affine), tmp_path / f"{subject}_clean.nii.gz")
+            nib.save(nib.Nifti1Image(noisy, image.affine), path)
+            writer.writerow([f"s{subject}", path.name, f"{subject}_mask.nii.gz", 20 + subject])
+    clean = (tmp_path / "t.csv").read_text()
+    for subject in range(8):
+        clean = clean.replace(f"s{subject},{subject}.nii.gz", f"s{subject},{subject}_clean.nii.gz")
+    (tmp_path / "clean.csv").write_text(clean)
+    encoders = encoders_beside_random([encoder_file], 0)
+    stripped, asis, wanted = (
+        [r.value for r in probe_table(encoders, tmp_path / name, ["age"], SMALL, None, strip)]
+        for name, strip in (("t.csv", "mask"), ("t.csv", "none"), ("clean.csv", "none"))
+    )
+    assert stripped == pytest.approx(wanted)
+    assert stripped[1:] != pytest.approx(asis[1:], rel=1e-3)
+
+
+def test_files_of_different_networks_are_not_compared(tmp_path: Path, encoder_file: Path) -> None:
+    other = tmp_path / "braindino_nano8.pth"
+    tensors = build_encoder("dinov3_nano8", **TRAINING_CODE).state_dict()
+    torch.save({"teacher": {f"backbone.{k}": v for k, v in tensors.items()}}, other)
+    with pytest.raises(ValueError, match=r"different networks .*dinov3_test16.*dinov3_nano8.*one by one"):
+        encoders_beside_random([encoder_file, other], 1)
+
+
 def test_an_nnunet_dataset_is_probed_by_patches(tmp_path: Path, encoder_file: Path) -> None:
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / "raw" / folder).mkdir(parents=True)
@@ -134,7 +170,7 @@ def test_an_nnunet_dataset_is_probed_by_patches(tmp_path: Path, encoder_file: Pa
         bright = (nib.load(path).get_fdata() > 110).astype(np.uint8)
         nib.save(nib.Nifti1Image(bright, np.eye(4)), tmp_path / "raw" / "labelsTr" / f"c{case}.nii.gz")
     (tmp_path / "split.json").write_text(json.dumps([{"train": ["c0", "c1"], "val": ["c2", "c3"]}]))
-    encoders = encoders_beside_random(encoder_file, 1)
+    encoders = encoders_beside_random([encoder_file], 1)
     results = list(probe_patches(encoders, tmp_path / "raw", tmp_path / "split.json", 0, 64))
-    assert [r.features for r in results] == ["pixels 16x16", "pixels 48x48", "this encoder", "random, seed 0"]
+    assert [r.features for r in results] == ["pixels 16x16", "pixels 48x48", str(encoder_file), "random, seed 0"]
     assert results[0].value > 0.7

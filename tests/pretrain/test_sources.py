@@ -55,6 +55,19 @@ def test_loose_files_take_the_subject_from_their_name(tmp_path: Path) -> None:
     }
 
 
+def test_dicom_series_are_found_without_their_ending(tmp_path: Path) -> None:
+    names = ("P1/T1/IM_0001", "P2/FLAIR/1.2.840.113619.2", "P3/T2/0001.dcm", "P4/T2/0001.IMA", "DICOMDIR", "P5/notes")
+    for name in names:
+        content = b"" if name == "P5/notes" else bytes(128) + b"DICM"
+        touch(tmp_path / name).write_bytes(content)
+    assert [(s.subject, s.sequence) for s in find_sources(tmp_path)] == [
+        ("P1", "T1"),
+        ("P2", "FLAIR"),
+        ("P3", "T2"),
+        ("P4", "T2"),
+    ]
+
+
 def test_a_bids_tree(tmp_path: Path) -> None:
     (tmp_path / "dataset_description.json").write_text(json.dumps({"Name": "My set", "License": "CC-BY"}))
     for session in ("01", "02"):
