@@ -145,7 +145,7 @@ def _add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     evaluate.set_defaults(function=_evaluate)
     demo = commands.add_parser("demo", help="from made data to Dice and a picture, in minutes")
     demo.add_argument("-o", type=Path, default=Path("demo"), help="folder for everything")
-    demo.add_argument("--encoder", metavar="FILE", help="weight file; a small random encoder if not given")
+    demo.add_argument("--encoder", metavar="FILE", help="weight file; the small one that comes along if not given")
     demo.set_defaults(function=_demo)
 
 

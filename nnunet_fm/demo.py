@@ -9,7 +9,7 @@ from pathlib import Path
 from nnunet_fm.programs import command, environment
 
 DATASET, NAME = 999, "FMDemo"
-CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "dinov3_vitt16"
+CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "synth_vitt16"
 MARKER = ".nnunet-fm-demo"  # only a folder that carries it is cleared
 TRAINING_CASES, TEST_CASES, EPOCHS = 20, 4, 12
 
@@ -19,7 +19,7 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
 
     Args:
         out: folder for everything; a former demo in it is removed.
-        encoder: weight file; a small randomly initialised encoder if None.
+        encoder: weight file or card; the small encoder that comes with this package if None.
 
     Returns:
         The picture.
@@ -35,7 +35,7 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
     started = time.monotonic()
     road = _Road(out)
     if encoder is None:
-        print(f"No encoder given: {ENCODER} with RANDOM weights. Give your own: nnunet-fm demo --encoder FILE")
+        print(f"No encoder given: {ENCODER}, pretrained on made brains. Give your own: nnunet-fm demo --encoder FILE")
     road.say(f"making {TRAINING_CASES} training and {TEST_CASES} test cases (synthetic)")
     write_brats(out / "brats", TRAINING_CASES)
     write_brats(out / "test", TEST_CASES, first_seed=TRAINING_CASES, labelled=False)

@@ -1,4 +1,4 @@
-"""Where the folders that are read, not imported, lie: `trainers` (scanned by nnU-Net) and `plans` (presets)."""
+"""Where the folders that are read, not imported, lie: `trainers` (scanned by nnU-Net), `plans` (presets), `weights`."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ EXT_TRAINER = "nnUNet_extTrainer"
 
 
 def folder(name: str, package: Path = Path(__file__).parent) -> Path:
-    """Folder that goes with a package (`trainers`, `plans`): inside it once installed, beside it in a checkout."""
+    """Folder that goes with a package (e.g. `plans`): inside it once installed, beside it in a checkout."""
     return package / name if (package / name).is_dir() else package.parent / name
 
 

@@ -12,6 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.decoders import DECODERS
 from nnunet_fm.encoders import CARDS, build_encoder
+from nnunet_fm.encoders.cards import shipped_weights
 from nnunet_fm.encoders.source import describe_source
 from nnunet_fm.files import replaced_atomically
 from nnunet_fm.folders import folder
@@ -191,9 +192,14 @@ def _identifier(encoder: str, subset: TrainSubset) -> str:
 
 
 def _short(request: PlanRequest) -> str:
-    """Name for the plans: the weight file's own, or the architecture's with `random` and the seed if not 0."""
+    """Name for the plans: the weights' own, or the architecture's with `random` and the seed if not 0."""
     file = Path(request.encoder)
-    name = file.stem if file.is_file() else f"{request.encoder}_random{request.seed or ''}"
+    if file.is_file():
+        name = file.stem
+    elif shipped_weights(request.encoder):
+        name = request.encoder
+    else:
+        name = f"{request.encoder}_random{request.seed or ''}"
     return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
 
 

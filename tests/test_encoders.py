@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_fm.encoders import ARCHITECTURES, CARDS, build_encoder, get_card, random_state
+from nnunet_fm.encoders import ARCHITECTURES, CARDS, WeightCard, build_encoder, get_card, load_encoder, random_state
+from nnunet_fm.encoders.cards import shipped_weights
 from nnunet_fm.encoders.formats import to_dinov3
 from plain_dinov3 import features as plain_features
 
@@ -131,6 +132,20 @@ def test_unknown_encoders_name_close_matches(name: str, message: str) -> None:
 def test_impossible_encoders_say_what_is_allowed(call: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_encoder(**call)
+
+
+@pytest.mark.parametrize("card", [c for c in CARDS.values() if c.shipped], ids=lambda c: c.name)
+def test_weights_that_come_along_are_small_and_trained(card: WeightCard) -> None:
+    file, found = shipped_weights(card.name.split(".")[0])
+    assert found == card
+    assert file.stat().st_size <= 12e6
+    encoder, report = load_encoder(card.name)
+    assert report.about["step"] == report.about["steps"]
+    random = random_state(card.architecture, 0, **card.options)
+    trained = encoder.state_dict()
+    moved = [k for k in random if not torch.allclose(random[k], trained[k], atol=1e-2)]
+    assert any("patch_embed" in k for k in moved)
+    assert any("attn.qkv" in k for k in moved)
 
 
 def test_one_card_is_found_by_its_architecture_name() -> None:

@@ -23,6 +23,7 @@ def test_the_wheel_holds_two_packages_with_trainers_plans_and_recipes(wheel: Pat
     names = zipfile.ZipFile(wheel).namelist()
     assert "nnunet_fm/trainers/nnunet_fm_trainers.py" in names
     assert "nnunet_fm/plans/2d_fm256.json" in names
+    assert "nnunet_fm/weights/synth_vitt16.v1.safetensors" in names
     assert "nnunet_fm/py.typed" in names
     assert "nnunet_fm_pretrain/recipes/braindino_stage1.yaml" in names
     assert "nnunet_fm_pretrain/py.typed" in names
@@ -35,6 +36,7 @@ def test_the_installed_wheel_is_found_by_nnunet(wheel: Path, tmp_path: Path) -> 
     program = (
         "from nnunet_fm_pretrain.recipe_files import shipped_recipes; assert 'braindino_stage2' in shipped_recipes()\n"
         "import nnunet_fm, nnunet_fm.planning as p; nnunet_fm.activate()\n"
+        "from nnunet_fm.encoders import load_encoder; load_encoder('synth_vitt16')\n"
         "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
         "print(find('FrozenDinoTrainer').recipe.epochs, nnunet_fm.__file__, len(p.presets()))"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunet_fm.encoders import load_encoder, tensors_sha256
 from nnunet_fm.encoders.registry import parse_options
 from nnunet_fm.geometry import check_patch
 from nnunet_fm.network import FrozenEncoderNetwork
@@ -66,6 +67,24 @@ def test_a_weight_file_names_the_plans_and_is_identified_by_its_hash(folder: Pat
     assert len(arguments["encoder_source"]["sha256"]) == 64
     assert "seed" not in arguments["encoder_source"]
     assert "RANDOM" not in words
+
+
+def test_weights_that_come_along_are_named_by_their_card_wherever_they_lie(folder: Path) -> None:
+    plans, words = written(folder, encoder="synth_vitt16")
+    assert plans["plans_name"] == "FM_synth_vitt16"
+    arguments = plans["configurations"]["2d_fm256"]["architecture"]["arch_kwargs"]
+    assert arguments["encoder_source"].keys() == {"card", "sha256"}
+    assert "RANDOM" not in words
+    assert "pretrained on brains made by nnunet-fm" in words
+    network = FrozenEncoderNetwork(4, 3, **arguments)
+    network.load_encoder()
+    _, report = load_encoder("synth_vitt16")
+    assert report.card == arguments["encoder_source"]["card"]
+    assert tensors_sha256(network.encoder.state_dict()) == report.sha256
+    with pytest.raises(ValueError, match="synth_vitt16 names trained weights; leave --seed out"):
+        written(folder, encoder="synth_vitt16", seed=1)
+    with pytest.raises(ValueError, match="--card x is for a weight file"):
+        written(folder, encoder="synth_vitt16", card="x")
 
 
 def test_field_of_view(folder: Path) -> None:

@@ -1,9 +1,11 @@
 """Weight cards: what is known of each published checkpoint, as data."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nnunet_fm.encoders.registry import ARCHITECTURES, own_class
+from nnunet_fm.folders import folder
 from nnunet_fm.messages import unknown
 
 TRAINING_CODE = {"norm_eps": 1e-6, "rope": "bfloat16"}
@@ -25,6 +27,7 @@ class WeightCard:
         sha256: of the published file, where known.
         allowed_missing: tensors that the file may lack; they keep their initial value.
         ignored: regular expressions of keys that the file may carry beside the encoder.
+        shipped: file in the folder `weights`, for weights that come with this package.
     """
 
     name: str
@@ -37,6 +40,7 @@ class WeightCard:
     sha256: str | None = None
     allowed_missing: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    shipped: str | None = None
 
 
 _HEADS = (r"dino_head\..*", r"ibot_head\..*", r"gram_.*", r"dino_loss\..*", r"ibot_patch_loss\..*")
@@ -140,7 +144,31 @@ def _dinov2_cards() -> list[WeightCard]:
     ]
 
 
-CARDS: dict[str, WeightCard] = {c.name: c for c in [*_dinov3_cards(), *_medical_cards(), *_dinov2_cards()]}
+def _shipped_cards() -> list[WeightCard]:
+    return [
+        WeightCard(
+            name="synth_vitt16.v1",
+            architecture="dinov3_vitt16",
+            options=TRAINING_CODE,
+            licence="Apache-2.0, as this package",
+            source="comes with this package; made by the recipe synth_vitt16",
+            pretrained_on=("brains made by nnunet-fm",),
+            shipped="synth_vitt16.v1.safetensors",
+        )
+    ]
+
+
+CARDS: dict[str, WeightCard] = {
+    c.name: c for c in [*_shipped_cards(), *_dinov3_cards(), *_medical_cards(), *_dinov2_cards()]
+}
+
+
+def shipped_weights(name: str) -> tuple[Path, WeightCard] | None:
+    """File and card of weights that come with this package, named in full or without the part behind the dot."""
+    for card in CARDS.values():
+        if card.shipped and name in (card.name, card.name.split(".")[0]):
+            return folder("weights") / card.shipped, card
+    return None
 
 
 def get_card(name: str) -> WeightCard:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nnunet_fm.encoders import formats
-from nnunet_fm.encoders.cards import CARDS, WeightCard, get_card
+from nnunet_fm.encoders.cards import CARDS, WeightCard, get_card, shipped_weights
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.embedded import embedded_card
 from nnunet_fm.encoders.identify import closest, identify
@@ -22,7 +22,7 @@ def load_encoder(path: str | Path, card: str | None = None, **build: Any) -> tup
     """Build the encoder that a file holds and fill it, strictly.
 
     Args:
-        path: `.pth`, `.pt`, `.bin` (tensors only) or `.safetensors`.
+        path: `.pth`, `.pt`, `.bin` (tensors only) or `.safetensors`; or the card of weights that come along.
         card: name of a weight card or architecture; found from the file if None.
         **build: `taps`, or options that take the place of the card's.
 
@@ -34,7 +34,8 @@ def load_encoder(path: str | Path, card: str | None = None, **build: Any) -> tup
         CheckpointError: any tensor missing, unexpected, of another shape or not finite, unless the card lists it.
         ValueError: unknown card.
     """
-    path = Path(path)
+    shipped = shipped_weights(str(path))
+    path, card = (shipped[0], card or shipped[1].name) if shipped else (Path(path), card)
     own = _own_names(card, build)
     content = read_tensors(path)
     about = embedded_card(path, content)

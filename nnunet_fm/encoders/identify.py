@@ -30,7 +30,7 @@ def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[W
             f"{nearest.architecture}, differs in {difference}. Say which it is (a name from `nnunet-fm encoders list`, "
             "or timm/NAME): --encoder NAME to verify, --card NAME to plan"
         )
-    fitting = [c for c in CARDS.values() if c.architecture == nearest.architecture]
+    fitting = [c for c in CARDS.values() if c.architecture == nearest.architecture and not c.shipped]
     words = set(re.split(r"[^a-z0-9]+", path.stem.lower()))
     for reason, chosen in (
         ("shapes and the weights' name in the file name", [c for c in fitting if c.name.split(".")[1] in words]),

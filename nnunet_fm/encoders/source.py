@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from nnunet_fm.encoders.cards import get_card
+from nnunet_fm.encoders.cards import get_card, shipped_weights
 from nnunet_fm.encoders.checkpoint import load_encoder
 from nnunet_fm.encoders.reading import CheckpointError
 from nnunet_fm.encoders.registry import random_state
@@ -20,9 +20,10 @@ def describe_source(
     """Resolve what a user typed after `--encoder` into the network arguments that name it.
 
     Args:
-        given: path of a weight file, or the name of an architecture for random weights.
+        given: path of a weight file, the card of weights that come with this package, or the name of an architecture
+            for random weights.
         card: weight card of the file; found from the file if None.
-        seed: of random weights; 0 if None. A file has none.
+        seed: of random weights; 0 if None. Other weights have none.
         options: in the place of the card's, e.g. `{"qkv_bias": True}`.
 
     Returns:
@@ -33,16 +34,13 @@ def describe_source(
         FileNotFoundError, CheckpointError, ValueError: as `load_encoder`.
     """
     if _is_path(given):
-        if seed is not None:
-            raise ValueError(f"a seed was given, but {given} is a weight file; leave --seed out")
-        _, report = load_encoder(given, card, **(options or {}))
-        source: dict[str, Any] = {"file": report.file, "card": report.card, "sha256": report.sha256}
-        named = {"encoder": report.architecture, "encoder_options": report.options, "encoder_source": source}
-        return named, report
+        return _described(given, card, seed, options)
     if card is not None:
         raise ValueError(f"--card {card} is for a weight file, and {given} is none; leave it out")
-    found, seed = get_card(given), DEFAULT_SEED if seed is None else seed
-    options = {**found.options, **(options or {})}
+    if shipped_weights(given):
+        return _described(given, card, seed, options)
+    found = get_card(given)
+    seed, options = DEFAULT_SEED if seed is None else seed, {**found.options, **(options or {})}
     if found.source:
         raise ValueError(
             f"{given} names published weights, which nnunet-fm does not ship: {found.source} ({found.licence}). "
@@ -51,6 +49,18 @@ def describe_source(
     state = random_state(found.architecture, seed, **options)
     source = {"seed": seed, "card": found.name, "sha256": tensors_sha256(state)}
     return {"encoder": found.architecture, "encoder_options": options, "encoder_source": source}, None
+
+
+def _described(
+    given: str, card: str | None, seed: int | None, options: dict[str, Any] | None
+) -> tuple[dict[str, Any], LoadReport]:
+    if seed is not None:
+        raise ValueError(f"a seed was given, but {given} names trained weights; leave --seed out")
+    _, report = load_encoder(given, card, **(options or {}))
+    source = {"file": report.file, "card": report.card, "sha256": report.sha256}
+    if get_card(report.card).shipped:
+        del source["file"]  # found by its card wherever the package is installed
+    return {"encoder": report.architecture, "encoder_options": report.options, "encoder_source": source}, report
 
 
 def _is_path(given: str) -> bool:
@@ -64,12 +74,13 @@ def load_source(source: dict[str, Any], architecture: str, options: dict[str, An
         FileNotFoundError: the file has gone.
         CheckpointError: the file (or the random generator) now gives other weights.
     """
-    if "file" in source:
+    if "seed" not in source:
         try:
-            encoder, _ = load_encoder(source["file"], source["card"], **options)
+            encoder, _ = load_encoder(source.get("file", source["card"]), source["card"], **options)
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"encoder file {source['file']!r} named by the plans has gone (tensor hash {source['sha256'][:12]}…). "
+                f"encoder file {source.get('file')!r} named by the plans has gone (tensor hash "
+                f"{source['sha256'][:12]}…). "
                 "Put it back, or type `nnunet-fm plan` again with the file's new path"
             ) from None
         state = cast(nn.Module, encoder).state_dict()
@@ -86,4 +97,6 @@ def load_source(source: dict[str, Any], architecture: str, options: dict[str, An
 
 def origin_of(source: dict[str, Any]) -> str:
     """Where the weights come from, in words."""
-    return str(source.get("file", f"RANDOM weights, seed {source.get('seed')}"))
+    if "seed" in source:
+        return f"RANDOM weights, seed {source['seed']}"
+    return str(source.get("file", "the weights that come with nnunet-fm"))

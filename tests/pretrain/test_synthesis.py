@@ -1,10 +1,13 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nnunet_fm.encoders import load_encoder
 from nnunet_fm_pretrain.prepare import Job, prepare
 from nnunet_fm_pretrain.preprocessing import Preprocessing
+from nnunet_fm_pretrain.recipe_files import read_recipe
 from nnunet_fm_pretrain.store import SliceStore
 from nnunet_fm_pretrain.synthesis import make_subject, synthesize
 
@@ -41,3 +44,9 @@ def test_made_brains_go_into_a_store(tmp_path: Path) -> None:
     assert store.records[0].licence.startswith("CC0")
     with pytest.raises(ValueError, match="0 subjects; allowed: 1 or more"):
         synthesize(tmp_path, 0)
+
+
+def test_the_recipe_of_the_weights_that_come_along_is_the_shipped_one() -> None:
+    _, report = load_encoder("synth_vitt16")
+    assert json.loads(report.about["recipe"]) == read_recipe("synth_vitt16").model_dump(mode="json")
+    assert report.about["datasets"] == "synthetic"
