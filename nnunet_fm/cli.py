@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_model_commands(commands)
     _add_data_commands(commands)
+    _add_features(commands)
     _add_pretrain(commands)
     doctor = commands.add_parser("doctor", help="check versions, folders, device, encoder files; print the fixes")
     doctor.set_defaults(function=_doctor)
@@ -117,6 +118,13 @@ def _add_model_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     export.add_argument("out", type=Path)
     export.add_argument("-chk", default="checkpoint_final.pth")
     export.set_defaults(function=_export)
+
+
+def _add_features(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from nnunet_fm.features.cli import add_commands
+
+    features = commands.add_parser("features", help="features of frozen encoders, cached: extract, list, verify, gc")
+    add_commands(features.add_subparsers(required=True, metavar="COMMAND"))
 
 
 def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

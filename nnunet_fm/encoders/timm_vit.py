@@ -79,6 +79,20 @@ class TimmViT(nn.Module):
         tokens: Tensor = self.vit.forward_features(x)
         return tokens[:, 0] if self.vit.cls_token is not None else tokens.mean(1)
 
+    def embed_taps(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b d"]]:
+        """What `embed` gives, of each tapped block, after the final norm."""
+        tokens = self.vit.forward_intermediates(
+            x,
+            indices=list(self.taps),
+            norm=True,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+            return_prefix_tokens=True,
+        )
+        has_cls = self.vit.cls_token is not None
+        return [prefix[:, 0] if has_cls else patches.mean(1) for patches, prefix in tokens]
+
     def parameters_in_use(self) -> Iterator[nn.Parameter]:
         """The parameters that reach the features: not those of blocks above the last tap, nor a mask token."""
         above = {id(p) for block in self.vit.blocks[self.taps[-1] + 1 :] for p in block.parameters()}

@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from nnunet_fm.files import replaced_atomically
 from nnunet_fm.messages import some
+from nnunet_fm.mri.skull import find_stripper
+from nnunet_fm.mri.volumes import BadVolumeError, check_same_grid, read_volume
 from nnunet_fm_pretrain.preprocessing import Preprocessing, preprocess_registered
-from nnunet_fm_pretrain.skull import find_stripper
 from nnunet_fm_pretrain.sources import Source, find_sources
 from nnunet_fm_pretrain.store import (
     VolumeRecord,
@@ -28,7 +29,6 @@ from nnunet_fm_pretrain.store import (
 )
 from nnunet_fm_pretrain.subjects import read_subjects, without_subjects
 from nnunet_fm_pretrain.threads import one_thread
-from nnunet_fm_pretrain.volumes import BadVolumeError, check_same_grid, read_volume
 
 logger = logging.getLogger(__name__)
 

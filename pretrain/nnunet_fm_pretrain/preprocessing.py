@@ -5,20 +5,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int
-from scipy import ndimage
-from torch.nn.functional import interpolate
+from jaxtyping import Float, Int
 
-from nnunet_fm_pretrain.volumes import BadVolumeError, Mask, Volume
+from nnunet_fm.mri.preprocessing import PERCENTILES, bounding_box, normalised, resized
+from nnunet_fm.mri.volumes import BadVolumeError, Mask, Volume
 
 Slices = Float[np.ndarray, "n h w"]
-Box = Float[np.ndarray, "d h w"]
-BoxMask = Bool[np.ndarray, "d h w"]
 Cube = Float[np.ndarray, "s s s"]
-CubeMask = Bool[np.ndarray, "s s s"]
-PERCENTILES = (0.5, 99.5)
-SMALLEST_BRAIN = 8  # voxels along the shortest side of the non-zero box
 
 
 @dataclass(frozen=True)
@@ -82,8 +75,9 @@ def preprocess_registered(
     if not volumes:
         raise BadVolumeError("no volume of this session can be read")
     stripped = [np.where(brain, volume, 0) for volume, brain in zip(volumes, brains, strict=True)]
-    box = _bounding_box(np.any([s != 0 for s in stripped], axis=0))
-    cubes = [normalised(*_resized(s[box], options.size), options.percentiles) for s in stripped]
+    box = bounding_box(np.any([s != 0 for s in stripped], axis=0))
+    cube = (options.size,) * 3
+    cubes = [normalised(*resized(s[box], cube), options.percentiles) for s in stripped]
     chosen = draw_slices(cubes, options)
     return [cube[chosen] for cube in cubes], chosen
 
@@ -99,43 +93,3 @@ def draw_slices(cubes: Sequence[Cube], options: Preprocessing) -> Int[np.ndarray
     z = (numbers - options.centre * options.size) / (options.spread * options.size)
     weights = np.exp(-0.5 * z**2)
     return np.sort(rng.choice(numbers, options.slices, replace=False, p=weights / weights.sum()))
-
-
-def _bounding_box(inside: Mask) -> tuple[slice, ...]:
-    if not inside.any():
-        raise BadVolumeError("nothing but zeros inside the brain mask")
-    box: tuple[slice, ...] = ndimage.find_objects(inside.astype(np.uint8))[0]
-    shape = tuple(s.stop - s.start for s in box)
-    if min(shape) < SMALLEST_BRAIN:
-        raise BadVolumeError(f"the non-zero box has shape {shape}; allowed: at least {SMALLEST_BRAIN} voxels a side")
-    return box
-
-
-def _resized(volume: Box, size: int) -> tuple[Cube, CubeMask]:
-    """Trilinear to a cube of `size` voxels, after a Gaussian where it shrinks; and which voxels are the brain."""
-    inside = (volume != 0).astype(np.float32)
-    sigma = [max(0.0, (n / size - 1) / 2) for n in volume.shape]
-    if any(sigma):
-        volume = ndimage.gaussian_filter(volume, sigma)
-    both = torch.from_numpy(np.stack([volume, inside])[None])
-    cube, share = interpolate(both, size=(size,) * 3, mode="trilinear", align_corners=False)[0].numpy()
-    return cube, share >= 0.5
-
-
-def normalised(volume: Box, inside: BoxMask, percentiles: tuple[float, float] = PERCENTILES) -> Box:
-    """Clipped to the percentiles of the voxels inside and z-scored over them; 0 outside.
-
-    Raises:
-        BadVolumeError: nothing inside, or one value only.
-    """
-    values = volume[inside]
-    if not len(values):
-        raise BadVolumeError("nothing is left of the brain after resizing")
-    low, high = np.percentile(values, percentiles)
-    values = np.clip(values, low, high)
-    deviation = values.std(dtype=np.float64)
-    if not deviation > 1e-6 * max(abs(float(low)), abs(float(high)), 1e-6):
-        raise BadVolumeError(f"the brain is constant ({low:g}) between the {percentiles} percentiles")
-    result = np.zeros_like(volume)
-    result[inside] = ((values - values.mean(dtype=np.float64)) / deviation).astype(np.float32)
-    return result

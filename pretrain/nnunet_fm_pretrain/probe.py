@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from nnunet_fm.encoders import Encoder, build_encoder, load_encoder, random_state
 from nnunet_fm.messages import some
+from nnunet_fm.mri.skull import find_stripper
 from nnunet_fm_pretrain.preprocessing import Preprocessing
 from nnunet_fm_pretrain.probe_features import (
     patch_features,
@@ -32,7 +33,6 @@ from nnunet_fm_pretrain.probes import (
     regression_probe,
     trivial_regression,
 )
-from nnunet_fm_pretrain.skull import find_stripper
 from nnunet_fm_pretrain.subjects import read_subjects
 
 PIXELS = "pixels"

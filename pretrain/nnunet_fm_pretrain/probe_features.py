@@ -13,10 +13,11 @@ from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 from nnunet_fm.device import keep_freed_memory
 from nnunet_fm.encoders import Encoder
 from nnunet_fm.encoders.timm_vit import TimmViT
-from nnunet_fm_pretrain.preprocessing import Preprocessing, Slices, normalised, preprocess
+from nnunet_fm.mri.preprocessing import normalised
+from nnunet_fm.mri.skull import Stripper
+from nnunet_fm.mri.volumes import canonical, read_volume
+from nnunet_fm_pretrain.preprocessing import Preprocessing, Slices, preprocess
 from nnunet_fm_pretrain.probes import Features
-from nnunet_fm_pretrain.skull import Stripper
-from nnunet_fm_pretrain.volumes import canonical, read_volume
 
 BATCH = 64
 

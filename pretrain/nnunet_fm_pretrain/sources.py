@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_fm.messages import some
-from nnunet_fm_pretrain.sequences import sequence_in, sequence_named
+from nnunet_fm.mri.sequences import sequence_in, sequence_named
 
 COLUMNS = ("subject_id", "dataset", "sequence", "path")
 UNKNOWN = "unknown"

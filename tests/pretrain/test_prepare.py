@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_fm.mri.volumes import BadVolumeError, locale_kept, read_volume
 from nnunet_fm_pretrain.prepare import Job, prepare
 from nnunet_fm_pretrain.preprocessing import Preprocessing, draw_slices, preprocess
 from nnunet_fm_pretrain.store import SliceStore, read_record, volume_path
-from nnunet_fm_pretrain.volumes import BadVolumeError, locale_kept, read_volume
 
 from .conftest import SMALL, write_volume_file
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_fm_pretrain.sequences import sequence_in, sequence_named
+from nnunet_fm.mri.sequences import sequence_in, sequence_named
 from nnunet_fm_pretrain.sources import find_sources
 from nnunet_fm_pretrain.subjects import read_subjects, without_subjects
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from nnunet_fm.messages import unknown
-from nnunet_fm_pretrain.volumes import BadVolumeError, Mask, Volume, read_mask
+from nnunet_fm.mri.volumes import BadVolumeError, Mask, Volume, read_mask
 
 Stripper = Callable[[Volume, nib.Nifti1Image, Path | None], Mask]
 STRIPPERS = ("none", "mask", "hd-bet", "deepbet", "command:PROGRAM {in} {out}")

@@ -1,0 +1,77 @@
+"""SHA-256 of input files, remembered by what the file system says of them."""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+_TABLE = "CREATE TABLE IF NOT EXISTS memo (state TEXT PRIMARY KEY, sha256 TEXT)"
+
+
+class InputHashes:
+    """Content hashes of volumes. The memo is a convenience: deleted, locked or read-only, hashes are computed anew.
+
+    Args:
+        memo: file to remember them in.
+    """
+
+    def __init__(self, memo: Path) -> None:
+        self.memo = memo
+        self.known = self._load()
+        self.fresh: dict[str, str] = {}
+
+    def sha256(self, path: Path, mask: Path | None = None) -> str:
+        """Hash of the bytes of a file, or of all files of a DICOM folder, and of the mask's.
+
+        Raises:
+            FileNotFoundError: no such file.
+        """
+        if mask is None:
+            return self._one(path)
+        return hashlib.sha256(f"{self._one(path)}{self._one(mask)}".encode()).hexdigest()
+
+    def save(self) -> None:
+        """Write what was computed since; a memo that cannot be written is left alone."""
+        if not self.fresh:
+            return
+        try:
+            self.memo.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.memo, timeout=10)) as connection, connection:
+                connection.execute(_TABLE)
+                connection.executemany("INSERT OR REPLACE INTO memo VALUES (?, ?)", self.fresh.items())
+        except (sqlite3.Error, OSError):
+            return
+        self.known |= self.fresh
+        self.fresh = {}
+
+    def _one(self, path: Path) -> str:
+        files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+        state = "\n".join(_state(f) for f in files)
+        found = self.known.get(state) or self.fresh.get(state)
+        if found is None:
+            found = self.fresh[state] = _digest(files)
+        return found
+
+    def _load(self) -> dict[str, str]:
+        if not self.memo.is_file():
+            return {}
+        try:
+            with closing(sqlite3.connect(f"file:{self.memo}?mode=ro", uri=True, timeout=10)) as connection:
+                return dict(connection.execute("SELECT state, sha256 FROM memo"))
+        except sqlite3.Error:
+            return {}
+
+
+def _state(file: Path) -> str:
+    stat = file.stat()
+    return f"{file.absolute()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

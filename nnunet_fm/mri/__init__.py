@@ -1,0 +1,1 @@
+"""Reading MRI volumes and preparing them, the same for pretraining and for features."""
