@@ -1,9 +1,9 @@
 """A second look at a finished extraction: 2,000 subjects of four blocks of 128 x 768 each, opened as a matrix.
 
-Ours reads the pooled vectors (12 kB an entry) and compares each with its checksum; beside it stands what is done without
-pooled vectors in the entry: reading all CLS tokens (0.79 MB an entry) and averaging them. Floor: 25 MB of pooled vectors
+Ours reads the pooled vectors (12 kB an entry) and compares each with its checksum; beside it stands what is done
+without pooled vectors: reading all CLS tokens (0.79 MB an entry) and averaging them. Floor: 25 MB of pooled vectors
 against 1.6 GB. The input files' hashes come from the memo; without it, the bytes of every volume would be read again.
-CPU seconds of this process, imports of numpy and safetensors included, torch's not (nothing here needs it). The last line
+CPU seconds of this process; `imports_cpu_s` stands for numpy and safetensors (torch is not needed). The last line
 printed is JSON.
 """
 

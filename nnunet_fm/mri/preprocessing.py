@@ -10,7 +10,8 @@ from nnunet_fm.mri.volumes import BadVolumeError, Mask, Volume
 
 Box = Float[np.ndarray, "d h w"]
 BoxMask = Bool[np.ndarray, "d h w"]
-Resized, ResizedMask = Float[np.ndarray, "z y x"], Bool[np.ndarray, "z y x"]
+Resized = Float[np.ndarray, "z y x"]
+ResizedMask = Bool[np.ndarray, "z y x"]
 PERCENTILES = (0.5, 99.5)
 SMALLEST_BRAIN = 8  # voxels along the shortest side of the non-zero box
 

@@ -1,0 +1,119 @@
+"""Metrics of classifiers: macro AUC, DeLong's test and interval, Youden's threshold (BrainDINO, section 4.5)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+from scipy import stats
+
+Labels = Integer[np.ndarray, " n"]
+Scores = Float[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class DeLong:
+    """Two correlated areas under the curve: the second minus the first, its standard error, and the two-sided p."""
+
+    difference: float
+    standard_error: float
+    p: float
+
+
+def auc(truth: Labels | Bool[np.ndarray, " n"], scores: Scores) -> float:
+    """Area under the ROC curve, ties counted half.
+
+    Args:
+        truth: 0 or 1.
+        scores: larger for class 1.
+
+    Raises:
+        ValueError: one class only.
+    """
+    positive = _positive(truth)
+    ranks, count = stats.rankdata(scores), positive.sum()
+    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (~positive).sum()))
+
+
+def macro_auc(truth: Labels, probabilities: Float[np.ndarray, "n k"]) -> float:
+    """Mean over classes of one class against the rest, on probabilities; with two classes the plain AUC.
+
+    Raises:
+        ValueError: a class without a case, or no probabilities (rows must sum to 1).
+    """
+    classes = probabilities.shape[1]
+    if not np.allclose(probabilities.sum(1), 1, atol=1e-4):
+        raise ValueError("rows do not sum to 1; one-against-rest areas need probabilities, not raw outputs")
+    absent = sorted(set(range(classes)) - set(truth.tolist()))
+    if absent:
+        raise ValueError(f"no case of class {absent}; the macro AUC needs every class among the tested")
+    if classes == 2:
+        return auc(truth, probabilities[:, 1])
+    return float(np.mean([auc(truth == c, probabilities[:, c]) for c in range(classes)]))
+
+
+def accuracy(truth: Labels, probabilities: Float[np.ndarray, "n k"]) -> float:
+    """Share of cases whose most probable class is the true one."""
+    return float((probabilities.argmax(1) == truth).mean())
+
+
+def youden_threshold(truth: Labels, scores: Scores) -> float:
+    """Score at and above which sensitivity + specificity - 1 is largest; the highest of equal ones.
+
+    To be chosen on training folds: on the tested cases it flatters.
+
+    Raises:
+        ValueError: one class only.
+    """
+    positive = _positive(truth)
+    thresholds = np.unique(scores)[::-1]
+    above = scores[None] >= thresholds[:, None]
+    return float(thresholds[np.argmax(above[:, positive].mean(1) - above[:, ~positive].mean(1))])
+
+
+def delong(truth: Labels, first: Scores, second: Scores) -> DeLong:
+    """DeLong's test for two scores of the same cases (DeLong et al., Biometrics 1988; ranks as Sun and Xu, 2014).
+
+    Raises:
+        ValueError: one class only.
+    """
+    areas, covariance = _structural(truth, np.stack([first, second]))
+    difference = float(areas[1] - areas[0])
+    error = float(np.sqrt(max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])))
+    p = 2 * stats.norm.sf(abs(difference) / error) if error else float(difference == 0)
+    return DeLong(difference, error, float(p))
+
+
+def delong_interval(truth: Labels, scores: Scores, level: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of the AUC from DeLong's variance, on the logit scale.
+
+    At an area of 0 or 1 there is no variance to go by: the interval is (0, 1).
+    """
+    areas, covariance = _structural(truth, scores[None])
+    area = float(areas[0])
+    if not 0 < area < 1:
+        return 0.0, 1.0
+    half = stats.norm.ppf((1 + level) / 2) * np.sqrt(covariance[0, 0]) / (area * (1 - area))
+    low, high = (1 / (1 + np.exp(-(np.log(area / (1 - area)) + sign * half))) for sign in (-1, 1))
+    return float(low), float(high)
+
+
+def _structural(
+    truth: Labels, scores: Float[np.ndarray, "m n"]
+) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, "m m"]]:
+    """Areas and their covariance from the structural components."""
+    positive = _positive(truth)
+    m, n = int(positive.sum()), int((~positive).sum())
+    together = np.stack([stats.rankdata(s) for s in scores])
+    among_positive = np.stack([stats.rankdata(s[positive]) for s in scores])
+    among_negative = np.stack([stats.rankdata(s[~positive]) for s in scores])
+    of_positive = (together[:, positive] - among_positive) / n
+    of_negative = 1 - (together[:, ~positive] - among_negative) / m
+    covariance = np.atleast_2d(np.cov(of_positive)) / m + np.atleast_2d(np.cov(of_negative)) / n
+    return of_positive.mean(1), covariance
+
+
+def _positive(truth: Labels | Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    positive = truth.astype(bool)
+    if positive.all() or not positive.any():
+        raise ValueError(f"all {len(truth)} cases are of one class; an ROC curve needs both")
+    return positive

@@ -1,0 +1,63 @@
+"""Two encoders on the same subjects: paired tests, and what to do with many of them (BrainDINO, section 4.5).
+
+Wilcoxon's test over bootstrap resamples is not here: it rejects equal models every time.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+from scipy import stats
+
+RESAMPLES = 5000
+
+
+def permutation_p(
+    statistic: Callable[[Shaped[np.ndarray, "n ..."]], float],
+    first: Shaped[np.ndarray, "n ..."],
+    second: Shaped[np.ndarray, "n ..."],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> float:
+    """Two-sided p of the difference of a statistic: each subject's two outputs are swapped at random.
+
+    Args:
+        statistic: of one model's outputs for all subjects, in their order.
+        first: outputs of a model, a row per subject.
+        second: of the other.
+        resamples: random swaps; p is (hits + 1) / (resamples + 1), so never 0.
+        seed: of the swaps.
+    """
+    rng = np.random.default_rng(seed)
+    observed = abs(statistic(second) - statistic(first))
+    hits = 0
+    for _ in range(resamples):
+        swap = rng.random(len(first)) < 0.5
+        swap = swap.reshape(-1, *[1] * (first.ndim - 1))
+        one, other = np.where(swap, second, first), np.where(swap, first, second)
+        hits += abs(statistic(other) - statistic(one)) >= observed - 1e-12
+    return (hits + 1) / (resamples + 1)
+
+
+def mcnemar_p(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> float:
+    """Exact two-sided McNemar test of which cases two classifiers get right; 1 if they never differ."""
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    return float(stats.binomtest(only_first, only_first + only_second).pvalue)
+
+
+def holm(p: Sequence[float]) -> Float[np.ndarray, " m"]:
+    """Holm's adjusted p-values, in the given order: the chance of any false rejection in the family."""
+    values = np.asarray(p, float)
+    order = np.argsort(values)
+    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(1, stepped)
+    return adjusted
+
+
+def benjamini_hochberg(p: Sequence[float]) -> Float[np.ndarray, " m"]:
+    """Benjamini and Hochberg's adjusted p-values, in the given order: the expected share of false rejections."""
+    adjusted: np.ndarray = stats.false_discovery_control(np.asarray(p, float))
+    return adjusted

@@ -1,0 +1,79 @@
+"""Metrics of survival models: concordance, Kaplan-Meier curves and medians, the log-rank test (BrainDINO, 4.3.5)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import stats
+
+Times = Float[np.ndarray, " n"]
+Events = Bool[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Kaplan-Meier estimate: at each time the share that survives beyond it, with pointwise log-log limits."""
+
+    times: Float[np.ndarray, " t"]
+    survival: Float[np.ndarray, " t"]
+    low: Float[np.ndarray, " t"]
+    high: Float[np.ndarray, " t"]
+
+
+def concordance(times: Times, events: Events, risk: Float[np.ndarray, " n"]) -> float:
+    """Harrell's C-index: of comparable pairs, the share in which who has the event first has the higher risk.
+
+    A pair is comparable if the earlier time is an event; of equal times, if one is an event and the other is censored.
+    Equal risks count half.
+
+    Raises:
+        ValueError: no pair is comparable (all censored, say).
+    """
+    sooner = (times[:, None] < times[None]) | ((times[:, None] == times[None]) & ~events[None])
+    comparable = events[:, None] & sooner
+    np.fill_diagonal(comparable, False)
+    pairs = int(comparable.sum())
+    if not pairs:
+        raise ValueError(f"no pair of the {len(times)} subjects ({int(events.sum())} events) can be compared")
+    higher, equal = risk[:, None] > risk[None], risk[:, None] == risk[None]
+    return float((comparable & higher).sum() + 0.5 * (comparable & equal).sum()) / pairs
+
+
+def kaplan_meier(times: Times, events: Events, level: float = 0.95) -> Curve:
+    """Survival curve with limits on the log-log scale.
+
+    Raises:
+        ValueError: no subject.
+    """
+    if not len(times):
+        raise ValueError("no subject; a survival curve needs 1 or more")
+    data = stats.CensoredData(uncensored=times[events], right=times[~events])
+    function = stats.ecdf(data).sf
+    with np.errstate(divide="ignore", invalid="ignore"):
+        limits = function.confidence_interval(level, method="log-log")
+    return Curve(function.quantiles, function.probabilities, limits.low.probabilities, limits.high.probabilities)
+
+
+def median_survival(curve: Curve) -> tuple[float, float, float]:
+    """Time at which half are left, and its limits from the curve's; NaN where a curve does not come down that far."""
+
+    def crossing(survival: Float[np.ndarray, " t"]) -> float:
+        reached = np.flatnonzero(survival <= 0.5)  # NaN (a curve at 1 has no log-log limit) is no crossing
+        return float(curve.times[reached[0]]) if len(reached) else float("nan")
+
+    return crossing(curve.survival), crossing(curve.low), crossing(curve.high)
+
+
+def logrank_p(times: Times, events: Events, group: Bool[np.ndarray, " n"]) -> float:
+    """Two-sided p of the log-rank test between those in the group and the others.
+
+    Raises:
+        ValueError: a group is empty, or there is no event.
+    """
+    if group.all() or not group.any() or not events.any():
+        raise ValueError(
+            f"{int(group.sum())} and {int((~group).sum())} subjects with {int(events.sum())} events; "
+            "a log-rank test needs two groups and an event"
+        )
+    sides = [stats.CensoredData(uncensored=times[s & events], right=times[s & ~events]) for s in (group, ~group)]
+    return float(stats.logrank(*sides).pvalue)

@@ -1,0 +1,192 @@
+"""Statistics against other people's implementations."""
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from nnunet_fm.evaluation.classification import (
+    accuracy,
+    auc,
+    delong,
+    delong_interval,
+    macro_auc,
+    youden_threshold,
+)
+from nnunet_fm.evaluation.comparison import benjamini_hochberg, holm, mcnemar_p, permutation_p
+from nnunet_fm.evaluation.intervals import bca_limits, bootstrap_interval
+from nnunet_fm.evaluation.survival import concordance, kaplan_meier, logrank_p, median_survival
+
+RNG = np.random.default_rng
+
+
+@pytest.fixture(autouse=True)
+def _their_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def scored(seed: int, n: int = 60, ties: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = RNG(seed)
+    truth = (np.arange(n) % 3 == 0).astype(int)
+    first, second = truth + rng.standard_normal((2, n)) * [[1.0], [1.5]]
+    return truth, *(np.round(s, 1) if ties else s for s in (first, second))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_areas_are_scikit_learn_s(ties: bool) -> None:
+    for seed in range(5):
+        truth, first, _ = scored(seed, ties=ties)
+        assert auc(truth, first) == pytest.approx(roc_auc_score(truth, first), abs=1e-12)
+    rng = RNG(9)
+    truth = rng.integers(0, 4, 200)
+    probabilities = rng.dirichlet(np.ones(4), 200) + 0.3 * np.eye(4)[truth]
+    probabilities /= probabilities.sum(1, keepdims=True)
+    expected = roc_auc_score(truth, probabilities, multi_class="ovr", average="macro")
+    assert macro_auc(truth, probabilities) == pytest.approx(expected, abs=1e-12)
+    assert accuracy(truth, probabilities) == pytest.approx((probabilities.argmax(1) == truth).mean())
+    two = probabilities[truth < 2][:, :2] / probabilities[truth < 2][:, :2].sum(1, keepdims=True)
+    assert macro_auc(truth[truth < 2], two) == pytest.approx(roc_auc_score(truth[truth < 2], two[:, 1]))
+
+
+def test_areas_refuse_what_would_be_nan() -> None:
+    with pytest.raises(ValueError, match="all 3 cases are of one class"):
+        auc(np.ones(3, int), np.arange(3.0))
+    with pytest.raises(ValueError, match=r"no case of class \[2\]"):
+        macro_auc(np.array([0, 1]), np.full((2, 3), 1 / 3))
+    with pytest.raises(ValueError, match="need probabilities, not raw outputs"):
+        macro_auc(np.array([0, 1]), np.array([[2.0, 1.0], [0.0, 3.0]]))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_delong_is_mlstatkit_s(ties: bool) -> None:
+    from MLstatkit import Delong_test
+
+    for seed in range(5):
+        truth, first, second = scored(seed, ties=ties)
+        found, (z, p) = delong(truth, first, second), Delong_test(truth, first, second)[:2]
+        assert abs(found.difference / found.standard_error) == pytest.approx(abs(z), abs=1e-6)
+        assert found.p == pytest.approx(p, abs=1e-6)
+    assert delong(truth, first, first).p == 1
+
+
+def test_delong_s_interval_covers() -> None:
+    hits, true = 0, stats.norm.cdf(1 / np.sqrt(2))
+    for seed in range(400):
+        rng = RNG(seed)
+        truth = (np.arange(40) < 12).astype(int)
+        low, high = delong_interval(truth, truth + rng.standard_normal(40))
+        hits += low <= true <= high
+    assert 0.92 < hits / 400 < 0.98
+    assert delong_interval(np.array([0, 0, 1, 1]), np.arange(4.0)) == (0.0, 1.0)
+
+
+def test_youden_s_threshold_is_the_best_of_the_curve() -> None:
+    for seed in range(5):
+        truth, first, _ = scored(seed, ties=True)
+        false, true, thresholds = roc_curve(truth, first, drop_intermediate=False)
+        assert youden_threshold(truth, first) == thresholds[np.argmax(true - false)]
+
+
+def test_bca_limits_are_scipy_s() -> None:
+    data = RNG(0).gamma(2.0, size=40)
+    theirs = stats.bootstrap((data,), np.mean, n_resamples=999, method="BCa", rng=RNG(1))
+    jackknife = np.array([np.delete(data, i).mean() for i in range(len(data))])
+    mine = bca_limits(theirs.bootstrap_distribution, float(data.mean()), jackknife, 0.95)
+    assert mine == pytest.approx(tuple(theirs.confidence_interval), abs=1e-9)
+
+
+def test_stratified_intervals_cover_and_never_lose_a_class() -> None:
+    hits, true = 0, stats.norm.cdf(1 / np.sqrt(2))
+    for seed in range(150):
+        rng = RNG(seed)
+        truth = (np.arange(40) < 11).astype(int)
+        scores = truth + rng.standard_normal(40)
+        found = bootstrap_interval(lambda r: auc(truth[r], scores[r]), 40, truth, resamples=400, seed=seed)  # noqa: B023
+        hits += found.low <= true <= found.high
+    assert hits / 150 > 0.89
+    assert found.method == "stratified BCa"
+    rare = np.array([1] + [0] * 30)
+    assert bootstrap_interval(lambda r: auc(rare[r], np.arange(31.0)[r]), 31, rare, resamples=200).low >= 0
+    same = bootstrap_interval(lambda _: 0.5, 10, resamples=50)
+    assert (same.low, same.high) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="1 subjects; an interval needs 2 or more"):
+        bootstrap_interval(lambda _: 0.5, 1)
+
+
+def test_permutations_agree_with_scipy_and_keep_their_level() -> None:
+    rng = RNG(0)
+    first, second = rng.standard_normal(30), rng.standard_normal(30) + 0.4
+    mine = permutation_p(lambda x: float(x.mean()), first, second, resamples=4000)
+    theirs = stats.permutation_test(
+        (first, second),
+        lambda a, b, axis: np.mean(b - a, axis=axis),
+        permutation_type="samples",
+        n_resamples=4000,
+        rng=RNG(1),
+    )
+    assert mine == pytest.approx(theirs.pvalue, abs=0.02)
+    pairs = (RNG(seed).standard_normal((2, 20)) for seed in range(200))
+    equal = [permutation_p(lambda x: float(x.mean()), *pair, resamples=99) for pair in pairs]
+    assert np.mean(np.array(equal) <= 0.05) < 0.1
+    assert permutation_p(lambda x: float(x.mean()), first, first + 100, resamples=99) == 0.01
+
+
+def test_mcnemar_and_adjustments_are_statsmodels() -> None:
+    from statsmodels.stats.contingency_tables import mcnemar
+    from statsmodels.stats.multitest import multipletests
+
+    rng = RNG(0)
+    first, second = rng.random((2, 80)) < [[0.8], [0.6]]
+    table = [[(first & second).sum(), (first & ~second).sum()], [(~first & second).sum(), (~first & ~second).sum()]]
+    assert mcnemar_p(first, second) == pytest.approx(mcnemar(table, exact=True).pvalue, abs=1e-12)
+    assert mcnemar_p(first, first) == 1
+    p = list(rng.random(9) ** 3)
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1], abs=1e-12)
+    assert benjamini_hochberg(p) == pytest.approx(multipletests(p, method="fdr_bh")[1], abs=1e-12)
+
+
+def survivors(seed: int, n: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = RNG(seed)
+    risk = np.round(rng.standard_normal(n), 1)
+    times = np.ceil(rng.exponential(np.exp(-risk)) * 20)  # with ties
+    return times, rng.random(n) < 0.6, risk
+
+
+def test_survival_is_lifelines() -> None:
+    from lifelines import KaplanMeierFitter
+    from lifelines.statistics import logrank_test
+    from lifelines.utils import concordance_index, median_survival_times
+
+    for seed in range(4):
+        times, events, risk = survivors(seed)
+        assert concordance(times, events, risk) == pytest.approx(concordance_index(times, -risk, events), abs=1e-12)
+        group = risk > np.median(risk)
+        expected = logrank_test(times[group], times[~group], events[group], events[~group]).p_value
+        assert logrank_p(times, events, group) == pytest.approx(expected, abs=1e-9)
+        curve, theirs = kaplan_meier(times, events), KaplanMeierFitter().fit(times, events)
+        assert curve.survival == pytest.approx(theirs.survival_function_at_times(curve.times).to_numpy(), abs=1e-12)
+        limits = theirs.confidence_interval_.loc[curve.times].to_numpy()
+        inside = (curve.survival > 0) & (curve.survival < 1)
+        assert np.stack([curve.low, curve.high], 1)[inside] == pytest.approx(limits[inside], abs=1e-6)
+        median, low, high = median_survival(curve)
+        assert median == theirs.median_survival_time_
+        both = median_survival_times(theirs.confidence_interval_).to_numpy()[0]
+        for mine, other in zip((low, high), both, strict=True):
+            assert mine == other or (np.isnan(mine) and np.isinf(other))
+
+
+def test_survival_refuses_what_would_be_nan() -> None:
+    times, risk = np.arange(1.0, 6), np.arange(5.0)
+    with pytest.raises(ValueError, match=r"no pair of the 5 subjects \(0 events\)"):
+        concordance(times, np.zeros(5, bool), risk)
+    with pytest.raises(ValueError, match="5 and 0 subjects with 5 events; a log-rank test needs two groups"):
+        logrank_p(times, np.ones(5, bool), np.ones(5, bool))
+    never = kaplan_meier(times, np.array([True, False, False, False, False]))
+    assert all(np.isnan(v) for v in median_survival(never)[::2])
+    with pytest.raises(ValueError, match="no subject"):
+        kaplan_meier(np.zeros(0), np.zeros(0, bool))
