@@ -1,0 +1,1 @@
+"""Heads on cached features: what a frozen encoder's vectors are worth beyond segmentation."""

@@ -1,0 +1,99 @@
+"""The head of the paper: LayerNorm, Linear, GELU, Linear, trained on cached vectors (BrainDINO, section 4.3)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a head is trained.
+
+    Attributes:
+        steps: of the optimiser, the same for every number of subjects: with fixed epochs a small subset also gets
+            fewer steps, and label efficiency is mixed up with too little training.
+        batch_size: subjects a step; None takes all of them (the Cox loss compares everybody).
+        hidden: width of the hidden layer; the paper gives none.
+        dropout: between the two linear layers.
+        learning_rate: of Adam.
+        weight_decay: of Adam.
+    """
+
+    steps: int = 1500
+    batch_size: int | None = 32
+    hidden: int = 256
+    dropout: float = 0.0
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-5
+
+
+class Head(nn.Sequential):
+    """LayerNorm, Linear, GELU, dropout, Linear.
+
+    Args:
+        width: of the vectors.
+        outputs: classes, or 1.
+        hidden: width in between.
+        dropout: probability.
+    """
+
+    def __init__(self, width: int, outputs: int, hidden: int, dropout: float) -> None:
+        super().__init__(
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, outputs),
+        )
+
+
+def train_head(
+    x: Float[Tensor, "n d"],
+    outputs: int,
+    loss: Callable[[Float[Tensor, "b o"], Integer[Tensor, " b"]], Tensor],
+    training: Training,
+    seed: int,
+) -> Head:
+    """Train a head; the last step's weights are taken, nothing is selected.
+
+    Args:
+        x: vectors of the training subjects.
+        outputs: of the head.
+        loss: of the outputs of some subjects and their numbers.
+        training: see `Training`.
+        seed: of initialisation, order and dropout.
+
+    Returns:
+        The head, in evaluation mode.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = Head(x.shape[1], outputs, training.hidden, training.dropout).train()
+        optimiser = torch.optim.Adam(
+            head.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+        )
+        for rows in _batches(len(x), training):
+            value = loss(head(x[rows]), rows)
+            if not torch.isfinite(value):
+                raise FloatingPointError("the loss of the head is not finite; look at its features and targets")
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+    return head.eval()
+
+
+def _batches(count: int, training: Training) -> Iterator[Integer[Tensor, " b"]]:
+    """Numbers of the subjects of each step: shuffled epochs, the last incomplete batch of each left out."""
+    size = min(training.batch_size or count, count)
+    done = 0
+    while done < training.steps:
+        for rows in torch.randperm(count)[: count // size * size].split(size):
+            if done < training.steps:
+                yield rows
+            done += 1
