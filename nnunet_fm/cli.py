@@ -12,7 +12,7 @@ from pathlib import Path
 from nnunet_fm import folders
 from nnunet_fm.programs import check_trainer, command, environment
 
-PRETRAIN_PACKAGES = ("blosc2", "cv2", "lightly", "lightning_fabric", "pydantic", "pytorch_lightning", "yaml")
+PRETRAIN_PACKAGES = ("blosc2", "cv2", "lightly", "lightning_fabric", "pytorch_lightning")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from nnunet_fm.settings import Part
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -18,13 +20,7 @@ def _check_range(name: str, given: Range) -> None:
         raise ValueError(f"{name} is ({low:g}, {high:g}); allowed: 0 < low <= high")
 
 
-class _Part(BaseModel):
-    """A part of a recipe: unknown keys and wrong types are refused, nothing is changed after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class EncoderRecipe(_Part):
+class EncoderRecipe(Part):
     """The network that is trained.
 
     Attributes:
@@ -44,7 +40,7 @@ class EncoderRecipe(_Part):
     card: str | None = None
 
 
-class CropPair(_Part):
+class CropPair(Part):
     """Sides of the global and local crops in pixels, and how often the pair is drawn."""
 
     global_size: Positive
@@ -52,7 +48,7 @@ class CropPair(_Part):
     probability: Share = 1.0
 
 
-class BlurRecipe(_Part):
+class BlurRecipe(Part):
     """Gaussian blur: effective probability for each kind of crop, kernel side, range of sigma (pixels)."""
 
     global_1: Share = 0.0
@@ -69,7 +65,7 @@ class BlurRecipe(_Part):
         return self
 
 
-class FusionRecipe(_Part):
+class FusionRecipe(Part):
     """Registered sequences fused to three channels, as the fusion in front of a frozen encoder will do later.
 
     A slice for which it is not drawn, or whose volume is by itself, is repeated to three channels (the paper's way).
@@ -85,7 +81,7 @@ class FusionRecipe(_Part):
     spread: Rate = 0.2
 
 
-class ViewsRecipe(_Part):
+class ViewsRecipe(Part):
     """Crops of a slice.
 
     Attributes:
@@ -124,7 +120,7 @@ class ViewsRecipe(_Part):
         return self
 
 
-class HeadRecipe(_Part):
+class HeadRecipe(Part):
     """Three-layer projection head: width, bottleneck, prototypes; with weight-normalised prototypes if asked."""
 
     hidden: Positive = 2048
@@ -133,7 +129,7 @@ class HeadRecipe(_Part):
     normalised: bool = False
 
 
-class MaskRecipe(_Part):
+class MaskRecipe(Part):
     """Block masks of the student's global crops: how many crops have one, and the share of masked patches."""
 
     probability: Share = 0.5
@@ -145,7 +141,7 @@ class MaskRecipe(_Part):
         return self
 
 
-class BrainDinoRecipe(_Part):
+class BrainDinoRecipe(Part):
     """The objective of BrainDINO (paper section 4.2.1).
 
     Attributes:
@@ -181,7 +177,7 @@ class BrainDinoRecipe(_Part):
     momentum: tuple[Share, Share] = (0.994, 0.994)
 
 
-class OptimiserRecipe(_Part):
+class OptimiserRecipe(Part):
     """AdamW and its schedules.
 
     Attributes:
@@ -217,7 +213,7 @@ class OptimiserRecipe(_Part):
         return self
 
 
-class RunRecipe(_Part):
+class RunRecipe(Part):
     """How the run is carried out; none of it changes what is learned, beyond rounding.
 
     Attributes:
@@ -241,7 +237,7 @@ class RunRecipe(_Part):
     most_bad_steps: Count = 20
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """One pretraining run."""
 
     stage: Literal[1, 2] = 1
