@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model_commands(commands)
     _add_data_commands(commands)
     _add_features(commands)
+    _add_heads(commands)
     _add_pretrain(commands)
     doctor = commands.add_parser("doctor", help="check versions, folders, device, encoder files; print the fixes")
     doctor.set_defaults(function=_doctor)
@@ -125,6 +126,13 @@ def _add_features(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
     features = commands.add_parser("features", help="features of frozen encoders, cached: extract, list, verify, gc")
     add_commands(features.add_subparsers(required=True, metavar="COMMAND"))
+
+
+def _add_heads(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from nnunet_fm.heads.cli import add_commands
+
+    heads = commands.add_parser("heads", help="classification, regression and survival on cached features: list, run")
+    add_commands(heads.add_subparsers(required=True, metavar="COMMAND"))
 
 
 def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,15 +1,17 @@
 """The head of the paper: LayerNorm, Linear, GELU, Linear, trained on cached vectors (BrainDINO, section 4.3)."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Integer
+from pydantic import Field
 from torch import Tensor, nn
 
+from nnunet_fm.settings import Part
 
-@dataclass(frozen=True)
-class Training:
+
+class Training(Part):
     """How a head is trained.
 
     Attributes:
@@ -22,12 +24,12 @@ class Training:
         weight_decay: of Adam.
     """
 
-    steps: int = 1500
-    batch_size: int | None = 32
-    hidden: int = 256
-    dropout: float = 0.0
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-5
+    steps: Annotated[int, Field(gt=0)] = 1500
+    batch_size: Annotated[int, Field(gt=0)] | None = 32
+    hidden: Annotated[int, Field(gt=0)] = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
 
 
 class Head(nn.Sequential):

@@ -1,0 +1,183 @@
+"""Tasks on features whose effect is known."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnunet_fm.features import FeatureCache, FeatureRecipe, read_table
+from nnunet_fm.heads.run import Job, make_job, run_job
+from nnunet_fm.heads.targets import read_targets
+from nnunet_fm.heads.task import Task, read_task, shipped_tasks
+
+RECIPE = FeatureRecipe("vit", "ab" * 32, "dinov3_test16", {}, (1, 3), "bfloat16", {"strip": "none", "shape": [4, 8, 8]})
+WIDTH, QUICK = 6, {"steps": 200, "learning_rate": 1e-2, "hidden": 32}
+
+
+def data(folder: Path, subjects: int = 60, split: bool = True) -> tuple[Path, FeatureCache]:
+    """Label, number and time follow the first feature; `noise` follows nothing."""
+    rng, cache = np.random.default_rng(0), FeatureCache(folder / "cache")
+    rows = []
+    for number in range(subjects):
+        vector = rng.standard_normal(WIDTH).astype(np.float32)
+        (folder / f"{number}.nii").write_text(str(number))
+        first = float(vector[0])
+        row = {"subject_id": f"s{number}", "T1": f"{number}.nii", "label": "ill" if first > 0 else "well"}
+        row |= {"age": f"{50 + 10 * first:.3f}", "noise": "ab"[number % 2]}
+        row |= {
+            "days": f"{np.ceil(rng.exponential(np.exp(-2 * first)) * 200):.0f}",
+            "died": str(int(rng.random() < 0.7)),
+        }
+        rows.append(row | ({"split": "test" if number % 3 == 0 else "train"} if split else {}))
+    table = folder / "t.csv"
+    with table.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    rng = np.random.default_rng(0)
+    for row in read_table(table).rows:
+        vector = rng.standard_normal(WIDTH).astype(np.float32)
+        rng.exponential()
+        rng.random()
+        pooled = np.stack([np.zeros(WIDTH, np.float32), vector])
+        cache.write(RECIPE, cache.key_of(RECIPE, row, "T1"), {"pooled": pooled})
+    return table, cache
+
+
+def job(folder: Path, name: str, split: bool = True, **changes: Any) -> Job:
+    table, cache = data(folder, split=split)
+    head = QUICK | ({"batch_size": None} if name == "survival" else {})
+    plain = read_task(name).model_dump() | {"ratios": (0.25, 1.0), "seeds": 1, "head": head} | changes
+    return make_job(name, Task.model_validate(plain), read_table(table), cache, None)
+
+
+def values(results: list[Any], metric: str, ratio: float = 1.0, model: str | None = None) -> list[float]:
+    return [r.value for r in results if (r.metric, r.ratio) == (metric, ratio) and model in (None, r.model)]
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_classes_are_found_where_they_are_and_not_in_noise(split: bool, tmp_path: Path) -> None:
+    found, folder = run_job(job(tmp_path, "classification", split, target="label"), tmp_path / "out")
+    assert min(values(found, "AUC")) > 0.9
+    assert np.mean(values(found, "AUC")) >= np.mean(values(found, "AUC", 0.25)) - 0.02
+    assert {r.tested for r in found} == {"column split" if split else "5 folds"}
+    assert {r.n_test for r in found} == {20 if split else 60}
+    assert all(r.low <= r.value <= r.high for r in found)
+    noise, _ = run_job(job(tmp_path, "classification", split, target="noise"), tmp_path / "out")
+    assert max(values(noise, "AUC")) < 0.8
+    lines = list(csv.DictReader((folder / "predictions_ratio_1_seed_0.csv").read_text().splitlines()))
+    assert list(lines[0]) == ["subject", "model", "truth", "ill", "well"]
+    assert len(lines) == 2 * found[0].n_test
+    assert (folder / "results.csv").read_text().count("\n") == len(found) + 1
+    assert "| mlp | AUC | 1 |" in (folder / "results.md").read_text()
+
+
+def test_numbers_are_predicted_in_their_own_units(tmp_path: Path) -> None:
+    found, _ = run_job(job(tmp_path, "regression", target="age"), tmp_path / "out")
+    assert max(values(found, "MAE", model="linear")) < 0.5
+    assert max(values(found, "MAE", model="mlp")) < 6  # of the mean: 8
+    assert min(values(found, "R2", model="linear")) > 0.99
+    days, _ = run_job(job(tmp_path, "regression", target="days", loss="stroke_days"), tmp_path / "out")
+    assert 0 < min(values(days, "MAE")) < 2000
+
+
+def test_risks_are_ranked(tmp_path: Path) -> None:
+    found, _ = run_job(job(tmp_path, "survival", target="days", event="died"), tmp_path / "out")
+    assert min(values(found, "C-index", model="linear")) > 0.7
+    assert np.mean(values(found, "C-index", model="mlp")) > 0.5
+    with pytest.raises(ValueError, match="survival needs a column split"):
+        run_job(job(tmp_path, "survival", False, target="days", event="died"), tmp_path / "out")
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
+    once = job(tmp_path, "classification", target="label", seeds=2)
+    found, folder = run_job(once, tmp_path / "out")
+    markers = sorted(folder.glob("ratio*.json"))
+    assert len(markers) == 4
+    content = markers[1].read_text()
+    markers[1].unlink()
+    kept = {m: m.stat().st_mtime_ns for m in markers if m != markers[1]}
+    again, _ = run_job(job(tmp_path, "classification", target="label", seeds=2), tmp_path / "out")
+    assert again == found
+    assert json.loads(markers[1].read_text()) == json.loads(content)
+    assert {m: m.stat().st_mtime_ns for m in kept} == kept
+    _, other = run_job(job(tmp_path, "classification", target="label", ratios=(1.0,)), tmp_path / "out")
+    assert other != folder
+
+
+def test_labels_and_values_that_cannot_be_used_say_so(tmp_path: Path) -> None:
+    table, cache = data(tmp_path, 12)
+    rows = read_table(table).rows
+
+    def task(**changes: Any) -> Task:
+        return Task.model_validate({"kind": "classification", "target": "label", **changes})
+
+    assert read_targets(task(classes={"ill": 0, "well": 1}), rows).classes == ("ill", "well")
+    rows[0].values["label"] = "n/a"
+    assert read_targets(task(), rows).left_out == 1
+    for changes, message in (
+        ({"target": "lable"}, "no column 'lable'; it has: subject_id"),
+        ({"classes": {"ill": 0}}, "labels well of label are in no class"),
+        ({"classes": {"ill": 0, "well": None}}, "label has 1 classes; allowed: 2 or more"),
+        ({"classes": {"ill": 0, "well": 2}}, r"classes are numbered \[0, 2\]"),
+        ({"kind": "regression"}, "column label holds what is no number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_targets(task(**changes), rows)
+    for row in rows:
+        row.values["died"], row.values["age"] = "0", "inf"
+    survival = {"kind": "survival", "target": "days", "event": "died", "head": {"batch_size": None}}
+    with pytest.raises(ValueError, match="no event: died is 1 nowhere"):
+        read_targets(task(**survival), rows)
+    with pytest.raises(ValueError, match="not finite"):
+        read_targets(task(kind="regression", target="age"), rows)
+    only_test = data(tmp_path, 12)[0]
+    only_test.write_text(only_test.read_text().replace(",train", ",test"))
+    with pytest.raises(ValueError, match="test subjects and no train"):
+        run_job(make_job("x", task(), read_table(only_test), cache, None), tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", sorted(shipped_tasks()))
+def test_every_shipped_task_is_read(name: str) -> None:
+    assert read_task(name).target
+
+
+@pytest.mark.parametrize(
+    ("given", "overrides", "message"),
+    [
+        ("brain_aeg", (), "unknown task 'brain_aeg'. Did you mean brain_age"),
+        ("brain_age", ("tagret=x",), "unknown key 'tagret'. Did you mean target"),
+        ("brain_age", ("head.step=3",), r"unknown key 'head.step'. Did you mean head.steps"),
+        ("brain_age", ("ratios=[0]",), "ratios.0: Input should be greater than 0, given: 0"),
+        ("survival", ("head.batch_size=4",), "head.batch_size must be null for survival"),
+        ("brain_age", ("event=died",), "event names the column of events"),
+    ],
+)
+def test_tasks_are_strict(given: str, overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_task(given, overrides)
+
+
+def test_the_command_line_runs_a_task(tmp_path: Path, run: Any) -> None:
+    table, cache = data(tmp_path)
+    assert "brain_age" in run("nnunet-fm", "heads", "list").stdout
+    words = (
+        "nnunet-fm",
+        "heads",
+        "run",
+        "classification",
+        "--table",
+        table,
+        "--cache",
+        cache.folder,
+        "-o",
+        tmp_path / "o",
+    )
+    words += ("target=label", "ratios=[1.0]", "seeds=1", "head.steps=20")
+    said = run(*words).stdout
+    assert "60 rows of 60 subjects; 0 without target or volume" in said
+    assert "| linear | AUC | 1 | 40 |" in said
+    assert "has no column 'lable'" in run(*words, "target=lable", expect=2).stdout
