@@ -33,6 +33,7 @@ types: setup
 bench: setup
 	cd benchmarks && ../$(BIN)/python -W ignore train_step.py
 	cd benchmarks && ../$(BIN)/python -W ignore predict.py
+	cd benchmarks && ../$(BIN)/python features.py
 	cd benchmarks && ../$(BIN)/python -W ignore pretrain_data.py
 	cd benchmarks && ../$(BIN)/python -W ignore pretrain_step.py
 
