@@ -195,7 +195,7 @@ def test_a_read_only_cache_is_read(table_file: Path, tmp_path: Path, monkeypatch
     entry.write_bytes(entry.read_bytes()[:-1])
     (tmp_path / "cache/hashes.sqlite").unlink()
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError("read-only file system")
 
     monkeypatch.setattr(Path, "replace", refuse)
