@@ -25,7 +25,7 @@ def fit(model: str, task: Task, x: Vectors, targets: Targets, seed: int) -> Pred
     """Train on some subjects.
 
     Args:
-        model: `mlp` or `linear`.
+        model: `mlp`, `linear`, or `trivial` (class shares, the mean, or one risk for all).
         task: what is predicted.
         x: vectors, a row per subject.
         targets: of these subjects.
@@ -37,10 +37,18 @@ def fit(model: str, task: Task, x: Vectors, targets: Targets, seed: int) -> Pred
     Raises:
         FloatingPointError: the head does not train.
     """
-    return {"mlp": _mlp, "linear": _linear}[model](task, x, targets, seed)
+    return {"mlp": _mlp, "linear": _linear, "trivial": _trivial}[model](task, x, targets, seed)
 
 
-MODELS = ("mlp", "linear")
+MODELS = ("mlp", "linear", "trivial")
+
+
+def _trivial(task: Task, x: Vectors, targets: Targets, seed: int) -> Predict:
+    if task.kind == "classification":
+        answer = np.bincount(targets.values.astype(int), minlength=len(targets.classes)) / len(targets.values)
+    else:
+        answer = np.array(targets.values.mean() if task.kind == "regression" else 0.0)
+    return lambda other: np.broadcast_to(answer, (len(other), *answer.shape))
 
 
 def _mlp(task: Task, x: Vectors, targets: Targets, seed: int) -> Predict:

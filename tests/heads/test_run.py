@@ -55,7 +55,9 @@ def job(folder: Path, name: str, split: bool = True, **changes: Any) -> Job:
 
 
 def values(results: list[Any], metric: str, ratio: float = 1.0, model: str | None = None) -> list[float]:
-    return [r.value for r in results if (r.metric, r.ratio) == (metric, ratio) and model in (None, r.model)]
+    """Of one model, or of both that learn."""
+    models = (model,) if model else ("mlp", "linear")
+    return [r.value for r in results if (r.metric, r.ratio) == (metric, ratio) and r.model in models]
 
 
 @pytest.mark.parametrize("split", [True, False])
@@ -70,7 +72,8 @@ def test_classes_are_found_where_they_are_and_not_in_noise(split: bool, tmp_path
     assert max(values(noise, "AUC")) < 0.8
     lines = list(csv.DictReader((folder / "predictions_ratio_1_seed_0.csv").read_text().splitlines()))
     assert list(lines[0]) == ["subject", "model", "truth", "ill", "well"]
-    assert len(lines) == 2 * found[0].n_test
+    assert len(lines) == 3 * found[0].n_test
+    assert set(values(found, "accuracy", model="trivial")) != set(values(found, "accuracy"))
     assert (folder / "results.csv").read_text().count("\n") == len(found) + 1
     assert "| mlp | AUC | 1 |" in (folder / "results.md").read_text()
 
@@ -80,6 +83,7 @@ def test_numbers_are_predicted_in_their_own_units(tmp_path: Path) -> None:
     assert max(values(found, "MAE", model="linear")) < 0.5
     assert max(values(found, "MAE", model="mlp")) < 6  # of the mean: 8
     assert min(values(found, "R2", model="linear")) > 0.99
+    assert max(values(found, "R2", model="trivial")) <= 0
     days, _ = run_job(job(tmp_path, "regression", target="days", loss="stroke_days"), tmp_path / "out")
     assert 0 < min(values(days, "MAE")) < 2000
 
@@ -87,6 +91,7 @@ def test_numbers_are_predicted_in_their_own_units(tmp_path: Path) -> None:
 def test_risks_are_ranked(tmp_path: Path) -> None:
     found, _ = run_job(job(tmp_path, "survival", target="days", event="died"), tmp_path / "out")
     assert min(values(found, "C-index", model="linear")) > 0.7
+    assert values(found, "C-index", model="trivial") == [0.5]
     assert np.mean(values(found, "C-index", model="mlp")) > 0.5
     with pytest.raises(ValueError, match="survival needs a column split"):
         run_job(job(tmp_path, "survival", False, target="days", event="died"), tmp_path / "out")
