@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nnunet_fm import folders
+from nnunet_fm.arguments import block_numbers
 from nnunet_fm.programs import check_trainer, command, environment
 
 PRETRAIN_PACKAGES = ("blosc2", "cv2", "lightly", "lightning_fabric", "pytorch_lightning")
@@ -91,7 +92,7 @@ def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     plan.add_argument("--preset", help="a file of plans/, e.g. 2d_fm512")
     plan.add_argument("--patch", type=int, nargs="+", metavar="N", help="side(s) in pixels")
     plan.add_argument("--fov", choices=("native", "fit"), help="keep the spacing, or resample to fit the patch")
-    plan.add_argument("--taps", type=_integers, metavar="2,5,8,11", help="blocks whose features are decoded")
+    plan.add_argument("--taps", type=block_numbers, metavar="2,5,8,11", help="blocks whose features are decoded")
     plan.add_argument("--fusion", help="learnable, fixed or learnable_then_fixed(EPOCHS)")
     plan.add_argument("--decoder", choices=("primus", "light"))
     plan.add_argument("--batch-size", type=int)
@@ -122,14 +123,14 @@ def _add_model_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
 
 
 def _add_features(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from nnunet_fm.features.cli import add_commands
+    from nnunet_fm.features_command import add_commands
 
     features = commands.add_parser("features", help="features of frozen encoders, cached: extract, list, verify, gc")
     add_commands(features.add_subparsers(required=True, metavar="COMMAND"))
 
 
 def _add_heads(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from nnunet_fm.heads.cli import add_commands
+    from nnunet_fm.heads_command import add_commands
 
     heads = commands.add_parser("heads", help="classification, regression and survival on cached features: list, run")
     add_commands(heads.add_subparsers(required=True, metavar="COMMAND"))
@@ -163,13 +164,6 @@ def _add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     demo.add_argument("-o", type=Path, default=Path("demo"), help="folder for everything")
     demo.add_argument("--encoder", metavar="FILE", help="weight file; the small one that comes along if not given")
     demo.set_defaults(function=_demo)
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: block numbers, e.g. 2,5,8,11") from None
 
 
 def _run(words: list[str]) -> int:

@@ -19,19 +19,24 @@ class Part(BaseModel):
 Model = TypeVar("Model", bound=Part)
 
 
-def read_settings(model: type[Model], given: str | Path, shipped: dict[str, Path], overrides: Sequence[str]) -> Model:
+def shipped_settings(folder: Path) -> dict[str, Path]:
+    """Name and file of each YAML file of a folder."""
+    return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+
+
+def read_settings(model: type[Model], given: str | Path, folder: Path, overrides: Sequence[str]) -> Model:
     """Read settings and change single keys.
 
     Args:
         model: what they are.
         given: name of shipped ones or path of a YAML file.
-        shipped: file of each name.
+        folder: of the shipped ones.
         overrides: `part.key=value`, values as in YAML.
 
     Raises:
         FileNotFoundError, ValueError: unknown name or key (close matches are named), or a value that is not allowed.
     """
-    what = model.__name__.lower()
+    what, shipped = model.__name__.lower(), shipped_settings(folder)
     path = shipped.get(str(given), Path(given))
     if not path.is_file():
         raise FileNotFoundError(unknown(what, str(given), shipped, "Or give the path of a YAML file."))
@@ -40,7 +45,6 @@ def read_settings(model: type[Model], given: str | Path, shipped: dict[str, Path
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML: {error}") from None
     if not isinstance(content, dict):
-        folder = next(iter(shipped.values())).parent
         raise ValueError(f"{path} holds a {type(content).__name__}; allowed: a {what}, see {folder}")
     for override in overrides:
         _override(content, override)

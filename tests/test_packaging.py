@@ -24,6 +24,7 @@ def test_the_wheel_holds_two_packages_with_trainers_plans_and_recipes(wheel: Pat
     assert "nnunet_fm/trainers/nnunet_fm_trainers.py" in names
     assert "nnunet_fm/plans/2d_fm256.json" in names
     assert "nnunet_fm/weights/synth_vitt16.v1.safetensors" in names
+    assert "nnunet_fm/heads/tasks/brain_age.yaml" in names
     assert "nnunet_fm/py.typed" in names
     assert "nnunet_fm_pretrain/recipes/braindino_stage1.yaml" in names
     assert "nnunet_fm_pretrain/py.typed" in names

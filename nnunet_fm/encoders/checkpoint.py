@@ -14,7 +14,8 @@ from nnunet_fm.encoders.embedded import embedded_card
 from nnunet_fm.encoders.identify import closest, identify
 from nnunet_fm.encoders.reading import OWN_FORMAT, PREFIXES, CheckpointError, format_of, read_tensors, unwrap
 from nnunet_fm.encoders.registry import ARCHITECTURES, build_encoder, own_class
-from nnunet_fm.encoders.report import LoadReport, file_sha256, tensors_sha256
+from nnunet_fm.encoders.report import LoadReport, tensors_sha256
+from nnunet_fm.files import files_sha256
 from nnunet_fm.messages import some
 
 
@@ -66,7 +67,7 @@ def load_encoder(path: str | Path, card: str | None = None, **build: Any) -> tup
     encoder = build_encoder(chosen.architecture, build.get("taps"), **options)
     _check(path.name, cast(nn.Module, encoder), converted, chosen)
     missing = _fill(cast(nn.Module, encoder), converted)
-    found = file_sha256(path)
+    found = files_sha256([path])
     if chosen.sha256 not in (None, found):
         raise CheckpointError(f"{path.name} is not the published {chosen.name}: SHA-256 {found}, not {chosen.sha256}")
     return encoder, LoadReport(

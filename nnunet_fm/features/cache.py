@@ -10,9 +10,7 @@ or input always is another entry. Two writers of one key write the same content,
 
 import hashlib
 import json
-import os
 import re
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -27,10 +25,11 @@ from safetensors.numpy import save
 from nnunet_fm.features.hashes import InputHashes
 from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.features.table import Row, Table
+from nnunet_fm.files import TEMPORARY, replaced_atomically
 from nnunet_fm.messages import some
 
 POOLED, SUMS, KEY = "pooled", "sha256", "key"
-RECIPE, ENTRY, ASIDE, TEMPORARY = "recipe.json", ".safetensors", ".corrupt", ".tmp"
+RECIPE, ENTRY, ASIDE = "recipe.json", ".safetensors", ".corrupt"
 STALE = 24 * 3600  # seconds after which a temporary file has lost its writer
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
@@ -235,17 +234,8 @@ def _sha256(array: np.ndarray) -> str:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write beside the target under a name of this process's own, then move it there."""
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY}")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(f"could not write {path} ({error}); free disk space, then type the command again") from error
+    with replaced_atomically(str(path), several_writers=True) as temporary:
+        Path(temporary).write_bytes(content)
 
 
 def _begins(recipe: FeatureRecipe, text: str) -> bool:

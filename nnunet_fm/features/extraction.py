@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from nnunet_fm.arguments import check_part
 from nnunet_fm.device import keep_freed_memory
 from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.source import describe_source, load_source
@@ -140,9 +142,8 @@ def extract(
         ValueError: an impossible part.
         OSError: the cache cannot be written.
     """
+    check_part(part)
     number, parts = part
-    if not 0 <= number < parts:
-        raise ValueError(f"part {number} of {parts}; allowed: --part-id from 0 to {parts - 1}")
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     every = [Wanted(row, m) for row in table.rows for m in table.modalities if m in row.volumes]
     mine = sorted(every, key=lambda w: (w.row.name, w.modality))[number::parts]
@@ -191,18 +192,18 @@ Prepared = tuple[str, np.ndarray | str]  # key, and the volume or the reason why
 def _prepared(todo: dict[str, Wanted], recipe: FeatureRecipe, processes: int) -> Iterator[Prepared]:
     """Volumes in order, a few ahead of the encoder."""
     p = recipe.preprocessing
+    make = partial(_preprocess, shape=tuple(p["shape"]), percentiles=tuple(p["percentiles"]), strip=p["strip"])
     if processes <= 0:
-        for key, wanted in todo.items():
-            yield key, _preprocess(wanted, tuple(p["shape"]), tuple(p["percentiles"]), p["strip"])
+        yield from ((key, make(wanted)) for key, wanted in todo.items())
         return
-    with ProcessPoolExecutor(min(processes, max(1, len(todo))), mp_context=get_context("spawn")) as pool:
+    one_thread: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), **one_thread) as pool:
         ahead: list[tuple[str, Future[np.ndarray | str]]] = []
         remaining = iter(todo.items())
         try:
             while True:
                 for key, wanted in islice(remaining, 2 * processes - len(ahead)):
-                    arguments = (wanted, tuple(p["shape"]), tuple(p["percentiles"]), p["strip"])
-                    ahead.append((key, pool.submit(_preprocess, *arguments)))
+                    ahead.append((key, pool.submit(make, wanted)))
                 if not ahead:
                     return
                 key, future = ahead.pop(0)
@@ -214,7 +215,6 @@ def _prepared(todo: dict[str, Wanted], recipe: FeatureRecipe, processes: int) ->
 def _preprocess(
     wanted: Wanted, shape: tuple[int, int, int], percentiles: tuple[float, float], strip: str
 ) -> np.ndarray | str:
-    torch.set_num_threads(1)
     try:
         volume, image = read_volume(wanted.path)
         brain = find_stripper(strip)(volume, image, wanted.row.mask)

@@ -2,9 +2,10 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+
+from nnunet_fm.files import files_of, files_sha256
 
 _TABLE = "CREATE TABLE IF NOT EXISTS memo (state TEXT PRIMARY KEY, sha256 TEXT)"
 
@@ -46,11 +47,11 @@ class InputHashes:
         self.fresh = {}
 
     def _one(self, path: Path) -> str:
-        files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+        files = files_of(path)
         state = "\n".join(_state(f) for f in files)
         found = self.known.get(state) or self.fresh.get(state)
         if found is None:
-            found = self.fresh[state] = _digest(files)
+            found = self.fresh[state] = files_sha256(files)
         return found
 
     def _load(self) -> dict[str, str]:
@@ -66,12 +67,3 @@ class InputHashes:
 def _state(file: Path) -> str:
     stat = file.stat()
     return f"{file.absolute()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"
-
-
-def _digest(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()

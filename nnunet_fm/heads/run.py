@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, Integer
 from tqdm import tqdm
 
@@ -108,7 +107,6 @@ def run_job(job: Job, out: Path) -> tuple[list[Result], Path]:
     Raises:
         ValueError: a split or fold without a class, or survival without a column `split`.
     """
-    torch.set_num_threads(1)  # of small products; more threads are slower
     folder = out / job.name / job.encoder / job.identity()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     parts, tested = _parts(job)
@@ -142,32 +140,34 @@ def _parts(job: Job) -> tuple[list[tuple[Rows, Rows]], str]:
 
 def _folds(job: Job) -> Rows:
     """Fold of each row: subjects of a stratum are dealt out in the order of their hash."""
-    first = {s: n for n, s in reversed(list(enumerate(job.subjects)))}
-    subjects = sorted(first, key=lambda s: hashlib.sha256(s.encode()).digest())
-    strata = job.targets.strata(np.array([first[s] for s in subjects]), job.task.kind)
-    order = sorted(range(len(subjects)), key=lambda n: str(strata[n]))
-    fold = {subjects[n]: place % job.task.folds for place, n in enumerate(order)}
+    strata = _strata(job, np.arange(len(job.subjects)))
+    order = sorted(strata, key=lambda s: (str(strata[s]), hashlib.sha256(s.encode()).digest()))
+    fold = {subject: place % job.task.folds for place, subject in enumerate(order)}
     return np.array([fold[s] for s in job.subjects])
+
+
+def _strata(job: Job, rows: Rows) -> dict[str, object]:
+    """Stratum of each subject of some rows, by the first of the subject's rows."""
+    first = {job.subjects[row]: row for row in reversed(rows.tolist())}
+    return dict(zip(first, job.targets.strata(np.array(list(first.values())), job.task.kind), strict=True))
 
 
 def _one(job: Job, parts: Sequence[tuple[Rows, Rows]], tested: str, ratio: float, seed: int, marker: Path) -> None:
     """Train and test at one ratio and seed; the predictions first, the marker last."""
     results, lines = [], []
+    subsets = [_subset(job, train, ratio, seed) for train, _ in parts]
+    size, rows = round(np.mean([len(s) for s in subsets])), np.concatenate([test for _, test in parts])
     for model in MODELS:
-        outputs, sizes = [], []
-        for train, test in parts:
-            chosen = _subset(job, train, ratio, seed)
+        outputs = []
+        for chosen, (_, test) in zip(subsets, parts, strict=True):
             predict = fit(model, job.task, job.x[chosen], job.targets.of(chosen), seed)
             outputs.append(predict(job.x[test]))
-            sizes.append(len(chosen))
-        rows, output = np.concatenate([t for _, t in parts]), np.concatenate(outputs)
+        output = np.concatenate(outputs)
         lines += [
             (job.names[row], model, job.targets.values[row], *np.atleast_1d(o))
             for row, o in zip(rows, output, strict=True)
         ]
-        common = Result(
-            *(job.name, job.encoder, model, ratio, seed, "", 0, 0, 0, ""), round(np.mean(sizes)), len(rows), tested
-        )
+        common = Result(*(job.name, job.encoder, model, ratio, seed, "", 0, 0, 0, ""), size, len(rows), tested)
         results += _metrics(job, rows, output, common)
     predictions = marker.with_name(f"{PREDICTIONS}_{marker.stem}.csv")
     with replaced_atomically(str(predictions)) as temporary, open(temporary, "w", newline="") as stream:
@@ -181,10 +181,8 @@ def _one(job: Job, parts: Sequence[tuple[Rows, Rows]], tested: str, ratio: float
 
 def _subset(job: Job, train: Rows, ratio: float, seed: int) -> Rows:
     """Training rows of the chosen subjects."""
-    first = {job.subjects[row]: row for row in reversed(train.tolist())}
-    subjects = sorted(first)
-    strata = job.targets.strata(np.array([first[s] for s in subjects]), job.task.kind)
-    chosen = set(nested_subset(subjects, strata, ratio, seed))
+    strata = _strata(job, train)
+    chosen = set(nested_subset(list(strata), list(strata.values()), ratio, seed))
     return np.array([row for row in train if job.subjects[row] in chosen])
 
 
@@ -211,9 +209,8 @@ def _metrics(job: Job, rows: Rows, output: Float[np.ndarray, "m ..."], common: R
     found = []
     for metric, function in functions.items():
         interval = bootstrap_interval(function, len(rows), strata, resamples=1000)
-        value = function(np.arange(len(rows)))
-        limits = (interval.low, interval.high, interval.method)
-        found.append(replace(common, metric=metric, value=value, low=limits[0], high=limits[1], interval=limits[2]))
+        number = replace(common, metric=metric, value=function(np.arange(len(rows))))
+        found.append(replace(number, low=interval.low, high=interval.high, interval=interval.method))
     return found
 
 

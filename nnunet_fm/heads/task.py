@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nnunet_fm.heads.mlp import Training
-from nnunet_fm.settings import Part, read_settings
+from nnunet_fm.settings import Part, read_settings, shipped_settings
 
 TASKS = Path(__file__).parent / "tasks"
 Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -56,7 +56,7 @@ class Task(Part):
 
 def shipped_tasks() -> dict[str, Path]:
     """Name and file of each shipped task."""
-    return {p.stem: p for p in sorted(TASKS.glob("*.yaml"))}
+    return shipped_settings(TASKS)
 
 
 def read_task(given: str | Path, overrides: Sequence[str] = ()) -> Task:
@@ -65,4 +65,4 @@ def read_task(given: str | Path, overrides: Sequence[str] = ()) -> Task:
     Raises:
         FileNotFoundError, ValueError: unknown task or key (close matches are named), or a value that is not allowed.
     """
-    return read_settings(Task, given, shipped_tasks(), overrides)
+    return read_settings(Task, given, TASKS, overrides)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nnunet_fm.files import replaced_atomically
+from nnunet_fm.arguments import check_part
+from nnunet_fm.files import files_of, files_sha256, replaced_atomically
 from nnunet_fm.messages import some
 from nnunet_fm.mri.skull import find_stripper
 from nnunet_fm.mri.volumes import BadVolumeError, check_same_grid, read_volume
@@ -102,9 +103,8 @@ def prepare(
         FileNotFoundError, ValueError: nothing to do, or names that clash; before any work.
         OSError, RuntimeError: the disk is full, or a process died; finished volumes stay.
     """
+    check_part(part)
     number, parts = part
-    if not 0 <= number < parts:
-        raise ValueError(f"part {number} of {parts}; allowed: --part-id from 0 to {parts - 1}")
     find_stripper(job.strip)
     sources = find_sources(given, dataset, licence)
     if exclude is not None:
@@ -183,16 +183,14 @@ def source_sha256(source: Source) -> str:
     Raises:
         BadVolumeError: no such file.
     """
-    digest = hashlib.sha256()
-    files = sorted(p for p in source.path.iterdir() if p.is_file()) if source.path.is_dir() else [source.path]
-    for file in [*files, *([source.mask] if source.mask else [])]:
+    files = [*files_of(source.path), *([source.mask] if source.mask else [])]
+    for file in files:
         if not file.is_file():
             raise BadVolumeError(f"{file} does not exist")
-        try:
-            digest.update(file.read_bytes())
-        except OSError as error:
-            raise BadVolumeError(f"{file} cannot be read: {error.strerror}") from None
-    return digest.hexdigest()
+    try:
+        return files_sha256(files)
+    except OSError as error:
+        raise BadVolumeError(f"{error.filename} cannot be read: {error.strerror}") from None
 
 
 def _check_former(store: Path, sources: Sequence[Source], parts: int) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_fm.folders import folder
-from nnunet_fm.settings import parse_settings, read_settings
+from nnunet_fm.settings import parse_settings, read_settings, shipped_settings
 from nnunet_fm_pretrain.recipe import Recipe
 
 RECIPES = folder("recipes", Path(__file__).parent)
@@ -13,7 +13,7 @@ RECIPES = folder("recipes", Path(__file__).parent)
 
 def shipped_recipes() -> dict[str, Path]:
     """Name and file of each shipped recipe."""
-    return {p.stem: p for p in sorted(RECIPES.glob("*.yaml"))}
+    return shipped_settings(RECIPES)
 
 
 def read_recipe(given: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -22,7 +22,7 @@ def read_recipe(given: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         FileNotFoundError, ValueError: unknown recipe or key (close matches are named), or a value that is not allowed.
     """
-    return read_settings(Recipe, given, shipped_recipes(), overrides)
+    return read_settings(Recipe, given, RECIPES, overrides)
 
 
 def parse_recipe(content: dict[str, Any], name: str) -> Recipe:

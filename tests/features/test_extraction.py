@@ -198,7 +198,7 @@ def test_a_read_only_cache_is_read(table_file: Path, tmp_path: Path, monkeypatch
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError("read-only file system")
 
-    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr("os.replace", refuse)  # also of Path.replace
     monkeypatch.setattr("nnunet_fm.features.hashes.sqlite3.connect", refuse)
     again = FeatureCache(tmp_path / "cache")
     recipe, table = again.recipe(), read_table(table_file)

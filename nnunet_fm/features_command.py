@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_fm.arguments import block_numbers
+
 if TYPE_CHECKING:
     from nnunet_fm.features.cache import FeatureCache
 
@@ -31,7 +33,7 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     extract.add_argument("--encoder", required=True, metavar="NAME|FILE")
     extract.add_argument("--card", help="weight card of the file, where it cannot be told from the file")
     extract.add_argument("--seed", type=int, help="of random weights, where NAME has no file; default 0")
-    extract.add_argument("--layers", type=_integers, metavar="2,5,8,11", help="blocks; the last of each quarter")
+    extract.add_argument("--layers", type=block_numbers, metavar="2,5,8,11", help="blocks; the last of each quarter")
     extract.add_argument("--modalities", type=lambda t: t.split(","), metavar="T1,FLAIR", help="columns; all of paths")
     extract.add_argument("--shape", type=int, nargs=3, default=(128, 256, 256), metavar=("Z", "Y", "X"))
     extract.add_argument("--strip", default="none", help="none, mask, hd-bet, deepbet or command:PROGRAM {in} {out}")
@@ -42,13 +44,6 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     extract.add_argument("--batch-size", type=int, default=64, help="slices at a time; no part in the result")
     extract.add_argument("-np", type=int, default=2, help="processes that read and preprocess")
     extract.set_defaults(function=_extract)
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: block numbers, e.g. 2,5,8,11") from None
 
 
 def _extract(parsed: argparse.Namespace) -> int:
