@@ -92,6 +92,8 @@ class ViewsRecipe(Part):
         local_scale: the same of a local crop.
         aspect: range of the crop's width over height.
         flip: probability of a left-right flip.
+        flip_vertical: probability of an upside-down flip (not the paper's).
+        rotation: each crop is turned by an angle of U(-rotation, rotation) degrees (not the paper's); 0: never.
         blur: see `BlurRecipe`.
         gamma: exponent g of a random contrast change sign(x) |x|^exp(U(-g, g)) of each crop; 0: none.
         fusion: see `FusionRecipe`.
@@ -105,6 +107,8 @@ class ViewsRecipe(Part):
     local_scale: Range = (0.05, 0.32)
     aspect: Range = (0.75, 4 / 3)
     flip: Share = 0.5
+    flip_vertical: Share = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     blur: BlurRecipe = BlurRecipe()
     gamma: Rate = 0.0
     fusion: FusionRecipe = FusionRecipe()

@@ -64,9 +64,15 @@ class ViewMaker:
             region = pixels[top : top + height, left : left + width]
             if not self.recipe.foreground or np.count_nonzero(region) >= self.recipe.foreground * region.size:
                 break
-        crop = cv2.resize(region, (side, side), interpolation=cv2.INTER_CUBIC)
+        if self.recipe.rotation:
+            angle = rng.uniform(-self.recipe.rotation, self.recipe.rotation)
+            crop = turned_crop(pixels, (top, left, height, width), side, angle)
+        else:
+            crop = cv2.resize(region, (side, side), interpolation=cv2.INTER_CUBIC)
         if rng.random() < self.recipe.flip:
             crop = cv2.flip(crop, 1)
+        if self.recipe.flip_vertical and rng.random() < self.recipe.flip_vertical:
+            crop = cv2.flip(crop, 0)
         if self.recipe.gamma:
             crop = np.sign(crop) * np.abs(crop) ** math.exp(rng.uniform(-self.recipe.gamma, self.recipe.gamma))
         if rng.random() < blur:
@@ -87,6 +93,22 @@ class ViewMaker:
                 top, left = rng.integers(shape[0] - height + 1), rng.integers(shape[1] - width + 1)
                 return int(top), int(left), height, width
         return 0, 0, shape[0], shape[1]
+
+
+def turned_crop(pixels: np.ndarray, box: tuple[int, int, int, int], side: int, angle: float) -> np.ndarray:
+    """The box (top, left, height, width), turned by `angle` degrees around its centre; 0 outside the slice."""
+    top, left, height, width = box
+    turn = math.radians(angle)
+    rows, columns = height / side, width / side  # source pixels per pixel of the crop
+    middle = (side - 1) / 2
+    matrix = np.array(
+        [
+            [columns * math.cos(turn), -rows * math.sin(turn), left + (width - 1) / 2],
+            [columns * math.sin(turn), rows * math.cos(turn), top + (height - 1) / 2],
+        ]
+    )
+    matrix[:, 2] -= matrix[:, :2] @ [middle, middle]
+    return cv2.warpAffine(pixels, matrix, (side, side), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
 
 
 def fuse(

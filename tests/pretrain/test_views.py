@@ -12,7 +12,7 @@ from nnunet_fm_pretrain.prepare import Job, prepare
 from nnunet_fm_pretrain.recipe import CropPair, FusionRecipe, MaskRecipe, Recipe, ViewsRecipe
 from nnunet_fm_pretrain.recipe_files import parse_recipe, read_recipe
 from nnunet_fm_pretrain.store import SliceStore
-from nnunet_fm_pretrain.views import ViewMaker, fuse
+from nnunet_fm_pretrain.views import ViewMaker, fuse, turned_crop
 
 from .conftest import SMALL, small_recipe, write_volume_file
 
@@ -72,6 +72,34 @@ def test_a_flip_is_a_flip_and_blur_blurs_the_second_global_crop() -> None:
     ).global_crops
     assert np.array_equal(one, image)
     assert np.allclose(two, cv2.GaussianBlur(image[0], (9, 9), 1.0))
+
+
+def test_a_turned_crop_is_the_box_of_the_turned_slice() -> None:
+    image = np.random.default_rng(0).standard_normal((64, 64, 1)).astype(np.float32)
+    whole = (0, 0, 64, 64)
+    assert np.allclose(turned_crop(image, whole, 64, 90), np.rot90(image[..., 0], 1), atol=1e-3)
+    assert np.allclose(turned_crop(image, whole, 64, 180), image[::-1, ::-1, 0], atol=1e-3)
+    smooth = cv2.GaussianBlur(image[..., 0], (31, 31), 6)
+    inner = smooth[12:44, 20:60]  # not square: width and height are scaled apart
+    plain = cv2.resize(inner, (32, 32), interpolation=cv2.INTER_CUBIC)
+    assert np.allclose(turned_crop(smooth, (12, 20, 32, 40), 32, 0)[2:-2, 2:-2], plain[2:-2, 2:-2], atol=2e-3)
+    assert turned_crop(np.ones((64, 64), np.float32), whole, 64, 45)[0, 0] == 0  # background outside the slice
+
+
+def test_views_turn_and_mirror_slices_when_asked() -> None:
+    def tops(**keys: float) -> list[float]:
+        """Where the bright top of the slice lies: 0 at the top, 1 at the bottom."""
+        maker = ViewMaker(ViewsRecipe(global_scale=(1, 1), aspect=(1, 1), **(CALM | keys)), 16)
+        image = np.zeros((1, 64, 64), np.float32)
+        image[0, 8:16, 24:40] = 1
+        crops = [maker(image, PAIR, np.random.default_rng(seed)).global_crops[0][0] for seed in range(60)]
+        return [float((crop.sum(1) @ np.arange(64)) / crop.sum() / 63) for crop in crops]
+
+    assert max(tops()) < 0.2
+    mirrored = np.array(tops(flip_vertical=0.5)) > 0.5
+    assert 15 < mirrored.sum() < 45
+    assert max(tops(rotation=30)) < 0.3
+    assert np.histogram(tops(rotation=180), 3, (0.1, 0.9))[0].min() > 8
 
 
 def test_the_effective_blur_probabilities_are_those_of_the_paper_s_code() -> None:
