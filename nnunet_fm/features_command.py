@@ -1,4 +1,4 @@
-"""`nnunet-fm features`: extract, list, verify, gc."""
+"""`nnunet-fm features`: extract, check-table, check-leakage, list, verify, gc."""
 
 import argparse
 from pathlib import Path
@@ -15,6 +15,7 @@ DEFAULT_CACHE = Path("feature_cache")
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the sub-commands of `nnunet-fm features`."""
     _add_extract(commands)
+    _add_checks(commands)
     listed = commands.add_parser("list", help="encoders, layers and number of volumes")
     listed.set_defaults(function=_list)
     verify = commands.add_parser("verify", help="read everything and compare it with its checksums")
@@ -44,6 +45,61 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     extract.add_argument("--batch-size", type=int, default=64, help="slices at a time; no part in the result")
     extract.add_argument("-np", type=int, default=2, help="processes that read and preprocess")
     extract.set_defaults(function=_extract)
+
+
+def _add_checks(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    check = commands.add_parser("check-table", help="count subjects, splits and volumes; find what is missing or twice")
+    check.add_argument("table", type=Path, help="CSV, TSV or BIDS participants.tsv")
+    check.add_argument("--read", action="store_true", help="read every volume: find damaged ones and copies")
+    check.set_defaults(function=_check_table)
+    leak = commands.add_parser("check-leakage", help="who is tested and was seen before; exits with 3 if anybody")
+    leak.add_argument("table", type=Path, help="CSV, TSV or BIDS participants.tsv")
+    leak.add_argument("--pretrain", type=Path, metavar="MANIFEST", help="slice store, its manifest, or CSV of subjects")
+    leak.add_argument("--read", action="store_true", help="compare voxels too, not only names and bytes")
+    leak.add_argument(
+        "--near", type=float, metavar="COSINE", help="list tested cases whose features are this near: 0.98"
+    )
+    leak.add_argument("--encoder", help="of --near, where the cache holds several")
+    leak.add_argument("-o", type=Path, metavar="CSV", help="write the list")
+    leak.set_defaults(function=_check_leakage)
+    for command in (check, leak):
+        command.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="FOLDER")
+
+
+def _check_table(parsed: argparse.Namespace) -> int:
+    from nnunet_fm.features.cache import FeatureCache
+    from nnunet_fm.features.check import check_table
+    from nnunet_fm.features.table import read_table
+
+    found = check_table(read_table(parsed.table), FeatureCache(parsed.cache).hashes, parsed.read)
+    print("\n".join([*found.about, *(f"problem: {p}" for p in found.problems)]))
+    return 1 if found.problems else 0
+
+
+def _check_leakage(parsed: argparse.Namespace) -> int:
+    from nnunet_fm.features.cache import FeatureCache
+    from nnunet_fm.features.leakage import find_overlaps, near_duplicates, overlaps_within, read_seen
+    from nnunet_fm.features.table import read_table
+    from nnunet_fm.files import write_csv
+
+    table, cache = read_table(parsed.table), FeatureCache(parsed.cache)
+    found = overlaps_within(table, cache.hashes, parsed.read)
+    if parsed.pretrain:
+        found += find_overlaps(table.tested, read_seen(parsed.pretrain, cache.hashes), cache.hashes, parsed.read)
+    near = []
+    if parsed.near is not None:
+        names, x = cache.matrix(table, encoder=parsed.encoder)
+        tested = {row.name for row in table.tested}
+        near = near_duplicates(names, x, [name in tested for name in names], parsed.near)
+    cache.hashes.save()
+    for overlap in [*found, *near]:
+        print(f"{overlap.tested} is {overlap.seen} ({overlap.shown_by})")
+    print(f"{len({o.tested for o in found})} of {len(table.tested)} tested rows were seen before")
+    if parsed.near is not None:
+        print(f"{len(near)} pairs have features of a cosine of {parsed.near:g} and more; look at them")
+    if parsed.o and (found or near):
+        write_csv([*found, *near], parsed.o)
+    return 3 if found else 0
 
 
 def _extract(parsed: argparse.Namespace) -> int:

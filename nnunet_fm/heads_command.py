@@ -1,9 +1,14 @@
-"""`nnunet-fm heads`: list, run."""
+"""`nnunet-fm heads`: list, run, compare."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_fm.features_command import DEFAULT_CACHE
+
+if TYPE_CHECKING:
+    from nnunet_fm.features import FeatureCache, Table
+    from nnunet_fm.heads.finished import FinishedRun
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,8 +20,16 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     run.add_argument("--table", type=Path, required=True, help="as it was given to `features extract`")
     run.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="FOLDER")
     run.add_argument("--encoder", help="name or hash, where the cache holds several: `features list`")
+    run.add_argument(
+        "--pretrain", type=Path, metavar="MANIFEST", help="whom the encoder saw: none of them may be tested"
+    )
+    run.add_argument("--allow-leakage", action="store_true", help="go on all the same; it stands beside every result")
     run.add_argument("-o", type=Path, default=Path("heads"), metavar="FOLDER", help="results; finished runs are kept")
     run.set_defaults(function=_run)
+    compare = commands.add_parser("compare", help="paired tests between encoders, and their curves in one figure")
+    compare.add_argument("runs", type=Path, nargs="+", help="folders that `heads run` wrote, one an encoder")
+    compare.add_argument("-o", type=Path, default=Path("comparison"), metavar="FOLDER")
+    compare.set_defaults(function=_compare)
 
 
 def _list(_: argparse.Namespace) -> None:
@@ -30,16 +43,61 @@ def _run(parsed: argparse.Namespace) -> None:
     import torch
 
     from nnunet_fm.features import FeatureCache, read_table
-    from nnunet_fm.heads.run import make_job, markdown, run_job
+    from nnunet_fm.heads.finished import read_run
+    from nnunet_fm.heads.job import make_job
+    from nnunet_fm.heads.results import markdown
+    from nnunet_fm.heads.run import run_job
     from nnunet_fm.heads.task import read_task
 
     task = read_task(parsed.task, parsed.overrides)
-    name = f"{Path(parsed.task).stem}_{task.target}"
-    table = read_table(parsed.table)
-    job = make_job(name, task, table, FeatureCache(parsed.cache), parsed.encoder)
+    name = Path(parsed.task).stem
+    name = name if f"target={task.target}" not in parsed.overrides else f"{name}_{task.target}"
+    table, cache = read_table(parsed.table), FeatureCache(parsed.cache)
+    job = make_job(name, task, table, cache, parsed.encoder, _leakage(parsed, table, cache))
     print(
-        f"{len(job.names)} rows of {len(set(job.subjects))} subjects; {job.targets.left_out} without target or volume"
+        f"{len(job.names)} cases of {len(set(job.subjects))} subjects; {job.targets.left_out} without a target, "
+        f"{job.incomplete} without a volume"
     )
     torch.set_num_threads(1)  # of small products; more threads are slower
     results, folder = run_job(job, parsed.o)
+    _draw([read_run(folder)], folder)
     print(f"{markdown(results)}\n\nwrote {folder}")
+
+
+def _leakage(parsed: argparse.Namespace, table: "Table", cache: "FeatureCache") -> str:
+    from nnunet_fm.features.leakage import find_overlaps, overlaps_within, read_seen, refuse
+
+    found = overlaps_within(table, cache.hashes)
+    if parsed.pretrain:
+        found += find_overlaps(table.tested, read_seen(parsed.pretrain, cache.hashes), cache.hashes)
+    cache.hashes.save()
+    return refuse(found, parsed.allow_leakage)
+
+
+def _compare(parsed: argparse.Namespace) -> None:
+    from nnunet_fm.files import write_csv
+    from nnunet_fm.heads.comparison import compare, markdown
+    from nnunet_fm.heads.finished import read_run
+
+    runs = [read_run(folder) for folder in parsed.runs]
+    found = compare(runs)
+    write_csv(found, parsed.o / "comparison.csv")
+    (parsed.o / "comparison.md").write_text(markdown(found) + "\n")
+    _draw(runs, parsed.o)
+    print(f"{markdown(found)}\n\nwrote {parsed.o}")
+
+
+def _draw(runs: "list[FinishedRun]", folder: Path) -> None:
+    """Curves over the ratios, if there are several; survival of the risk groups at each ratio (first seed)."""
+    from nnunet_fm.heads.figures import draw_ratio_curves, draw_survival
+
+    models = [m for m in ("mlp", "linear") if all(any(r.model == m for r in run.results) for run in runs)]
+    main = runs[0].results[0].metric
+    if models and len({r.ratio for r in runs[0].results}) > 1:
+        draw_ratio_curves(runs, main, models, folder / f"ratios_{main.replace('-', '_')}")
+    for run in runs if runs[0].about["kind"] == "survival" else ():
+        for ratio in sorted({r.ratio for r in run.results}):
+            for model, predictions in run.predictions(ratio, 0).items():
+                if model in models:
+                    name = f"survival_{run.about['encoder']}_{model}_ratio_{ratio:g}"
+                    draw_survival(predictions, f"{run.about['encoder']}, {model}, ratio {ratio:g}", folder / name)

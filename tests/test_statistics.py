@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from nnunet_fm.evaluation.classification import (
     delong,
     delong_interval,
     macro_auc,
+    weighted_auc,
     youden_threshold,
 )
 from nnunet_fm.evaluation.comparison import benjamini_hochberg, holm, mcnemar_p, permutation_p
 from nnunet_fm.evaluation.intervals import bca_limits, bootstrap_interval
-from nnunet_fm.evaluation.survival import concordance, kaplan_meier, logrank_p, median_survival
+from nnunet_fm.evaluation.survival import concordance, kaplan_meier, logrank_p, median_survival, weighted_concordance
 
 RNG = np.random.default_rng
 
@@ -92,6 +94,29 @@ def test_youden_s_threshold_is_the_best_of_the_curve() -> None:
         assert youden_threshold(truth, first) == thresholds[np.argmax(true - false)]
 
 
+def test_weighted_metrics_are_those_of_repeated_cases_and_compare_within_folds() -> None:
+    rng = RNG(0)
+    truth, scores = rng.integers(0, 2, 30), np.round(rng.standard_normal(30), 1)  # with ties
+    times, events = np.ceil(rng.exponential(5, 30)), rng.random(30) < 0.6
+    weights = rng.integers(0, 4, (5, 30)).astype(float)
+    areas, indices = weighted_auc(truth, scores, weights), weighted_concordance(times, events, scores, weights)
+    for row, area, index in zip(weights, areas, indices, strict=True):
+        again = np.repeat(np.arange(30), row.astype(int))
+        assert area == pytest.approx(roc_auc_score(truth[again], scores[again]), abs=1e-12)
+        assert index == pytest.approx(concordance(times[again], events[again], scores[again]), abs=1e-12)
+    fold, ones = np.arange(30) % 3, np.ones((1, 30))
+    counts = [(truth[fold == f] == 1).sum() * (truth[fold == f] == 0).sum() for f in range(3)]
+    areas = [roc_auc_score(truth[fold == f], scores[fold == f]) for f in range(3)]
+    shifted = scores + 100 * fold  # what one fold's model says of another's cases does not matter
+    assert weighted_auc(truth, shifted, ones, fold)[0] == pytest.approx(np.average(areas, weights=counts))
+    apart = weighted_concordance(times, events, shifted, ones, fold)
+    assert apart == pytest.approx(weighted_concordance(times, events, scores, ones, fold))
+    nobody = np.stack([np.ones(30), truth.astype(float)])  # the second leaves one class only
+    assert np.isnan(weighted_auc(truth, scores, nobody)).tolist() == [False, True]
+    with pytest.raises(ValueError, match="no fold has cases of both classes"):
+        weighted_auc(truth, scores, ones, truth)
+
+
 def test_bca_limits_are_scipy_s() -> None:
     data = RNG(0).gamma(2.0, size=40)
     theirs = stats.bootstrap((data,), np.mean, n_resamples=999, method="BCa", rng=RNG(1))
@@ -106,16 +131,16 @@ def test_stratified_intervals_cover_and_never_lose_a_class() -> None:
         rng = RNG(seed)
         truth = (np.arange(40) < 11).astype(int)
         scores = truth + rng.standard_normal(40)
-        found = bootstrap_interval(lambda r: auc(truth[r], scores[r]), 40, truth, resamples=400, seed=seed)  # noqa: B023
+        found = bootstrap_interval(partial(weighted_auc, truth, scores), 40, truth, resamples=400, seed=seed)
         hits += found.low <= true <= found.high
     assert hits / 150 > 0.89
     assert found.method == "stratified BCa"
     rare = np.array([1] + [0] * 30)
-    assert bootstrap_interval(lambda r: auc(rare[r], np.arange(31.0)[r]), 31, rare, resamples=200).low >= 0
-    same = bootstrap_interval(lambda _: 0.5, 10, resamples=50)
+    assert bootstrap_interval(partial(weighted_auc, rare, np.arange(31.0)), 31, rare, resamples=200).low >= 0
+    same = bootstrap_interval(lambda w: np.full(len(w), 0.5), 10, resamples=50)
     assert (same.low, same.high) == (0.5, 0.5)
     with pytest.raises(ValueError, match="1 subjects; an interval needs 2 or more"):
-        bootstrap_interval(lambda _: 0.5, 1)
+        bootstrap_interval(lambda w: w[:, 0], 1)
 
 
 def test_permutations_agree_with_scipy_and_keep_their_level() -> None:

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 from scipy import stats
 
+from nnunet_fm.evaluation.intervals import Weights
+
 Labels = Integer[np.ndarray, " n"]
 Scores = Float[np.ndarray, " n"]
 
@@ -49,6 +51,35 @@ def macro_auc(truth: Labels, probabilities: Float[np.ndarray, "n k"]) -> float:
     if classes == 2:
         return auc(truth, probabilities[:, 1])
     return float(np.mean([auc(truth == c, probabilities[:, c]) for c in range(classes)]))
+
+
+def weighted_auc(
+    truth: Labels | Bool[np.ndarray, " n"], scores: Scores, weights: Weights, fold: Labels | None = None
+) -> Float[np.ndarray, " b"]:
+    """`auc` of weighted cases, for many sets of weights at once.
+
+    Args:
+        truth: 0 or 1.
+        scores: larger for class 1.
+        weights: how often each case counts; NaN comes back where they leave no pair.
+        fold: of cross-validation: only cases of one fold, which one model scored, are compared with each other.
+
+    Raises:
+        ValueError: no fold has both classes.
+    """
+    hits, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+    for number in (0,) if fold is None else np.unique(fold):
+        rows = np.arange(len(truth)) if fold is None else np.flatnonzero(fold == number)
+        rows = rows[np.argsort(scores[rows], kind="stable")]
+        ordered, positive = scores[rows], truth[rows].astype(bool)
+        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])  # of each group of equal scores
+        ones = np.add.reduceat(weights[:, rows] * positive, starts, axis=1)
+        zeros = np.add.reduceat(weights[:, rows] * ~positive, starts, axis=1)
+        hits += (ones * (zeros.cumsum(1) - zeros / 2)).sum(1)
+        pairs += ones.sum(1) * zeros.sum(1)
+    if not pairs.any():
+        raise ValueError("no fold has cases of both classes; an ROC curve needs both")
+    return np.divide(hits, pairs, out=np.full_like(hits, np.nan), where=pairs > 0)
 
 
 def accuracy(truth: Labels, probabilities: Float[np.ndarray, "n k"]) -> float:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Integer, Shaped
+from jaxtyping import Float, Shaped
 from scipy import stats
 
-Rows = Integer[np.ndarray, " r"]
+Weights = Float[np.ndarray, "b n"]  # how often each of n subjects counts, in each of b resamples
+Statistic = Callable[[Weights], Float[np.ndarray, " b"]]
 RESAMPLES = 2000
 
 
@@ -23,7 +24,7 @@ class Interval:
 
 
 def bootstrap_interval(
-    statistic: Callable[[Rows], float],
+    statistic: Statistic,
     count: int,
     strata: Shaped[np.ndarray, " n"] | None = None,
     level: float = 0.95,
@@ -33,7 +34,7 @@ def bootstrap_interval(
     """BCa interval of a statistic of `count` subjects.
 
     Args:
-        statistic: of the subjects with the given numbers; a subject may come several times.
+        statistic: of weighted subjects, for all resamples at once; NaN where it has no value.
         count: number of subjects.
         strata: subjects are drawn again within each stratum, e.g. the class, so that none is ever empty.
         level: of confidence.
@@ -41,7 +42,7 @@ def bootstrap_interval(
         seed: of the draw.
 
     Returns:
-        Limits; where the statistic is the same in every resample, that value twice.
+        Limits over the resamples in which the statistic has a value; where that is always the same, it twice.
 
     Raises:
         ValueError: fewer than two subjects.
@@ -50,12 +51,15 @@ def bootstrap_interval(
         raise ValueError(f"{count} subjects; an interval needs 2 or more")
     groups = [np.arange(count)] if strata is None else [np.flatnonzero(strata == s) for s in np.unique(strata)]
     rng = np.random.default_rng(seed)
-    draws = (np.concatenate([g[rng.integers(len(g), size=len(g))] for g in groups]) for _ in range(resamples))
-    drawn = np.array([statistic(rows) for rows in draws])
-    everybody = np.arange(count)
-    left_out = [everybody[everybody != i] for g in groups if len(g) > 1 for i in g]
-    jackknife = np.array([statistic(rows) for rows in left_out])
-    low, high = bca_limits(drawn, statistic(everybody), jackknife, level)
+    weights = np.zeros((resamples, count))
+    for group in groups:
+        weights[:, group] = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), resamples)
+    left_out = np.concatenate([g for g in groups if len(g) > 1] or [np.arange(0)])
+    without = np.ones((len(left_out), count))
+    without[np.arange(len(left_out)), left_out] = 0
+    jackknife = statistic(without) if len(without) else np.zeros(1)
+    estimate, drawn = float(statistic(np.ones((1, count)))[0]), statistic(weights)
+    low, high = bca_limits(drawn[np.isfinite(drawn)], estimate, jackknife[np.isfinite(jackknife)], level)
     return Interval(low, high, "BCa" if strata is None else "stratified BCa", level, resamples)
 
 

@@ -1,13 +1,17 @@
 """Metrics of survival models: concordance, Kaplan-Meier curves and medians, the log-rank test (BrainDINO, 4.3.5)."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 from scipy import stats
+
+from nnunet_fm.evaluation.intervals import Weights
 
 Times = Float[np.ndarray, " n"]
 Events = Bool[np.ndarray, " n"]
+Labels = Integer[np.ndarray, " n"]
 
 
 @dataclass(frozen=True)
@@ -29,14 +33,36 @@ def concordance(times: Times, events: Events, risk: Float[np.ndarray, " n"]) -> 
     Raises:
         ValueError: no pair is comparable (all censored, say).
     """
+    everybody = np.ones((1, len(times)))
+    return float(weighted_concordance(times, events, risk, everybody)[0])
+
+
+def weighted_concordance(
+    times: Times, events: Events, risk: Float[np.ndarray, " n"], weights: Weights, fold: Labels | None = None
+) -> Float[np.ndarray, " b"]:
+    """`concordance` of weighted subjects, for many sets of weights at once.
+
+    Args:
+        times: until the event or the last visit.
+        events: whether it was an event.
+        risk: predicted; larger for sooner.
+        weights: how often each subject counts; NaN comes back where they leave no pair.
+        fold: of cross-validation: only subjects of one fold, whose risks one model gave, are compared.
+
+    Raises:
+        ValueError: no pair is comparable (all censored, say).
+    """
     sooner = (times[:, None] < times[None]) | ((times[:, None] == times[None]) & ~events[None])
     comparable = events[:, None] & sooner
     np.fill_diagonal(comparable, False)
-    pairs = int(comparable.sum())
-    if not pairs:
-        raise ValueError(f"no pair of the {len(times)} subjects ({int(events.sum())} events) can be compared")
+    if fold is not None:
+        comparable &= fold[:, None] == fold[None]
     higher, equal = risk[:, None] > risk[None], risk[:, None] == risk[None]
-    return float((comparable & higher).sum() + 0.5 * (comparable & equal).sum()) / pairs
+    pairs = ((weights @ comparable) * weights).sum(1)
+    if not pairs.any():
+        raise ValueError(f"no pair of the {len(times)} subjects ({int(events.sum())} events) can be compared")
+    hits = ((weights @ (comparable * (higher + 0.5 * equal))) * weights).sum(1)
+    return np.divide(hits, pairs, out=np.full_like(hits, np.nan), where=pairs > 0)
 
 
 def kaplan_meier(times: Times, events: Events, level: float = 0.95) -> Curve:
@@ -49,7 +75,8 @@ def kaplan_meier(times: Times, events: Events, level: float = 0.95) -> Curve:
         raise ValueError("no subject; a survival curve needs 1 or more")
     data = stats.CensoredData(uncensored=times[events], right=times[~events])
     function = stats.ecdf(data).sf
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a curve at 1 or 0 has no limits on this scale: NaN says so
         limits = function.confidence_interval(level, method="log-log")
     return Curve(function.quantiles, function.probabilities, limits.low.probabilities, limits.high.probabilities)
 

@@ -50,6 +50,11 @@ class Table:
     modalities: tuple[str, ...]
     columns: tuple[str, ...]
 
+    @property
+    def tested(self) -> list[Row]:
+        """Rows of the split `test`; all of them where there is none (cross-validation)."""
+        return [row for row in self.rows if row.split == "test"] or self.rows
+
 
 def read_table(file: Path, modalities: Sequence[str] | None = None) -> Table:
     """Read a CSV or TSV, or the `participants.tsv` of a BIDS dataset.

@@ -1,4 +1,4 @@
-"""Models on vectors: the paper's head and a linear one, for each kind of task; what they predict of other subjects."""
+"""Models on vectors: the paper's head, a linear one, neighbours, the trivial answer."""
 
 from collections.abc import Callable
 
@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import cross_entropy, mse_loss
 
+from nnunet_fm.heads.knn import knn_predict
 from nnunet_fm.heads.losses import cox_loss, stroke_days_loss
 from nnunet_fm.heads.mlp import train_head
 from nnunet_fm.heads.targets import Targets
@@ -18,29 +19,46 @@ from nnunet_fm.heads.task import Task
 Vectors = Float[np.ndarray, "n d"]
 Predict = Callable[[Vectors], Float[np.ndarray, "n ..."]]
 ALPHAS = tuple(10.0**e for e in range(-2, 6))
+KNN = "knn_"
 PENALTY, COX_PENALTY, COX_STEPS = 0.01, 0.01, 50
 
 
+def models_of(task: Task, smallest: int) -> list[str]:
+    """Names of the models of a task, kNN once for each number of neighbours that `smallest` training cases allow."""
+    found: list[str] = []
+    for model in task.models:
+        if model != "knn":
+            found.append(model)
+        elif task.kind == "classification":
+            found += [f"{KNN}{k}" for k in task.neighbours if k <= smallest]
+    return found
+
+
 def fit(model: str, task: Task, x: Vectors, targets: Targets, seed: int) -> Predict:
-    """Train on some subjects.
+    """Train on some cases.
 
     Args:
-        model: `mlp`, `linear`, or `trivial` (class shares, the mean, or one risk for all).
+        model: `mlp`, `linear`, `trivial` (class shares, the mean, or one risk for all), or `knn_K`.
         task: what is predicted.
-        x: vectors, a row per subject.
-        targets: of these subjects.
+        x: vectors, a row per case.
+        targets: of these cases.
         seed: of the head.
 
     Returns:
-        A function of vectors: probabilities of the classes, values in the target's units, or risks.
+        A function of vectors: probabilities of the classes (kNN: 1 for the predicted one), values in the target's
+        units, or risks.
 
     Raises:
         FloatingPointError: the head does not train.
     """
+    if model.startswith(KNN):
+        return _knn(int(model.removeprefix(KNN)), x, targets)
     return {"mlp": _mlp, "linear": _linear, "trivial": _trivial}[model](task, x, targets, seed)
 
 
-MODELS = ("mlp", "linear", "trivial")
+def _knn(k: int, x: Vectors, targets: Targets) -> Predict:
+    labels, one_hot = targets.values.astype(int), np.eye(len(targets.classes))
+    return lambda other: one_hot[knn_predict(x, labels, other, k)]
 
 
 def _trivial(task: Task, x: Vectors, targets: Targets, seed: int) -> Predict:
@@ -52,21 +70,28 @@ def _trivial(task: Task, x: Vectors, targets: Targets, seed: int) -> Predict:
 
 
 def _mlp(task: Task, x: Vectors, targets: Targets, seed: int) -> Predict:
-    inputs = torch.from_numpy(x).float()
+    scale = StandardScaler().fit(x).transform if task.head.standardise else np.asarray
+    inputs = torch.from_numpy(scale(x)).float()
+
+    def outputs_of(head: torch.nn.Module) -> Callable[[Vectors], torch.Tensor]:
+        return lambda other: _evaluated(head, scale(other))
+
     if task.kind == "classification":
         labels = torch.from_numpy(targets.values).long()
-        outputs = len(targets.classes)
-        head = train_head(inputs, outputs, lambda o, r: cross_entropy(o, labels[r]), task.head, seed)
-        return lambda other: _evaluated(head, other).softmax(1).numpy()
+        count = len(targets.classes)
+        evaluate = outputs_of(train_head(inputs, count, lambda o, r: cross_entropy(o, labels[r]), task.head, seed))
+        return lambda other: evaluate(other).softmax(1).numpy()
     if task.kind == "survival":
         times, events = torch.from_numpy(targets.values), torch.from_numpy(targets.events)
-        head = train_head(inputs, 1, lambda o, r: cox_loss(o[:, 0], times[r], events[r]), task.head, seed)
-        return lambda other: _evaluated(head, other)[:, 0].numpy()
+        evaluate = outputs_of(
+            train_head(inputs, 1, lambda o, r: cox_loss(o[:, 0], times[r], events[r]), task.head, seed)
+        )
+        return lambda other: evaluate(other)[:, 0].numpy()
     scaled, back = _scaled(task, targets.values)
     wanted = torch.from_numpy(scaled).float()
     loss = stroke_days_loss if task.loss == "stroke_days" else mse_loss
-    head = train_head(inputs, 1, lambda o, r: loss(o[:, 0], wanted[r]), task.head, seed)
-    return lambda other: back(_evaluated(head, other)[:, 0].double().numpy())
+    evaluate = outputs_of(train_head(inputs, 1, lambda o, r: loss(o[:, 0], wanted[r]), task.head, seed))
+    return lambda other: back(evaluate(other)[:, 0].double().numpy())
 
 
 def _linear(task: Task, x: Vectors, targets: Targets, seed: int) -> Predict:
@@ -107,6 +132,8 @@ def _scaled(task: Task, values: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarr
     if task.loss == "stroke_days":
         highest = float(np.log1p(values).max())
         return np.log1p(values), lambda predicted: np.expm1(np.clip(predicted, 0, highest))
+    if not task.standardise_target:
+        return values, lambda predicted: predicted
     centre, spread = float(values.mean()), float(values.std()) or 1.0
     return (values - centre) / spread, lambda predicted: predicted * spread + centre
 

@@ -11,6 +11,8 @@ from nnunet_fm.heads.subsets import quantile_strata, survival_strata
 from nnunet_fm.heads.task import Task
 from nnunet_fm.messages import some
 
+SUSPICIOUS = 20  # cases from which on it is no accident that all events come before all censored times
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -48,31 +50,52 @@ def read_targets(task: Task, rows: Sequence[Row]) -> Targets:
     """The targets of a table's rows.
 
     Raises:
-        ValueError: no such column, no number where one is needed, a label without a class, one class only, no event.
+        ValueError: no such column, no number where one is needed, a label without a class, one class only, no event, or
+            events that are only a label "before a certain day".
     """
     for column in filter(None, (task.target, task.event)):
         if column not in rows[0].values:
             raise ValueError(f"the table has no column {column!r}; it has: {some(list(rows[0].values), 12)}")
-    kept = [n for n, row in enumerate(rows) if row.values[task.target].lower() not in MISSING]
-    texts = [rows[n].values[task.target] for n in kept]
+    there = [n for n, row in enumerate(rows) if row.values[task.target].lower() not in MISSING]
+    texts = [rows[n].values[task.target] for n in there]
+    kept = np.array(there, int)
     classes: tuple[str, ...] = ()
-    if task.kind == "classification":
-        numbers = task.classes or {label: n for n, label in enumerate(sorted(set(texts)))}
-        if strange := sorted(set(texts) - set(numbers)):
-            raise ValueError(f"labels {some(strange)} of {task.target} are in no class; name them under `classes`")
-        kept = [n for n, text in zip(kept, texts, strict=True) if numbers[text] is not None]
-        values = np.array([numbers[rows[n].values[task.target]] for n in kept], float)
-        classes = _names(numbers)
-        if len(set(values)) < 2:
-            raise ValueError(f"{task.target} has {len(set(values))} classes; allowed: 2 or more")
-    else:
-        values = _numbers(task.target, texts)
     events = np.ones(len(kept), bool)
     if task.event:
-        events = _numbers(task.event, [rows[n].values[task.event] for n in kept]) == 1
-        if not events.any():
-            raise ValueError(f"no event: {task.event} is 1 nowhere; a survival task needs some")
-    return Targets(np.array(kept), values, events, classes, len(rows) - len(kept))
+        events = _numbers(task.event, [rows[n].values[task.event] for n in there]) == 1
+    if task.threshold is not None:
+        numbers = _numbers(task.target, texts)
+        known = events | (numbers > task.threshold)
+        values, kept = (numbers > task.threshold).astype(float)[known], kept[known]
+        events, classes = np.ones(len(kept), bool), (f"<={task.threshold:g}", f">{task.threshold:g}")
+    elif task.kind == "classification":
+        of_label = task.classes or {label: n for n, label in enumerate(sorted(set(texts)))}
+        if strange := sorted(set(texts) - set(of_label)):
+            raise ValueError(f"labels {some(strange)} of {task.target} are in no class; name them under `classes`")
+        known = np.array([of_label[text] is not None for text in texts], bool)
+        kept, events, classes = kept[known], events[known], _names(of_label)
+        values = np.array([of_label[text] for text in texts if of_label[text] is not None], float)
+    else:
+        values = _numbers(task.target, texts)
+    if task.kind == "survival":
+        _check_events(task, values, events)
+        stays = events | (values >= (task.exclude_censored_before or 0))
+        kept, values, events = kept[stays], values[stays], events[stays]
+    if classes and len(set(values)) < 2:
+        raise ValueError(f"{task.target} has {len(set(values))} classes among the cases; allowed: 2 or more")
+    return Targets(kept, values, events, classes, len(rows) - len(kept))
+
+
+def _check_events(task: Task, times: Float[np.ndarray, " n"], events: Bool[np.ndarray, " n"]) -> None:
+    if not events.any():
+        raise ValueError(f"no event: {task.event} is 1 nowhere; a survival task needs some")
+    if (times < 0).any():
+        raise ValueError(f"{task.target} is negative in {int((times < 0).sum())} rows; allowed: 0 and more")
+    if len(times) >= SUSPICIOUS and not events.all() and times[events].max() <= times[~events].min():
+        raise ValueError(
+            f"{task.event} is 1 exactly where {task.target} is at most {times[events].max():g}: a label "
+            "'before that day', no event. Give the recorded event, or use a threshold (classification)"
+        )
 
 
 def _names(numbers: dict[str, int | None]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Reading one MRI volume, whatever the file, and saying what is wrong with it."""
 
+import hashlib
 import locale
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ Mask = Bool[np.ndarray, "z y x"]
 ORIENTATION = ("L", "P", "S")
 SMALLEST_SIDE, MOST_VOXELS = 16, 1 << 29
 SAME_PLACE = 0.01  # mm
+GREY_LEVELS = 1000  # that voxels are rounded to before they are compared
 
 
 class BadVolumeError(ValueError):
@@ -60,6 +62,21 @@ def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
     if voxels.min() == voxels.max():
         raise BadVolumeError(f"every voxel is {voxels.min():g}; allowed: an image with contrast")
     return np.ascontiguousarray(voxels.transpose(2, 1, 0)), image
+
+
+def voxels_sha256(volume: Volume) -> str:
+    """Hash of what a volume shows.
+
+    Copies with another header, orientation, compression, number type, scaling or zero margin have the same.
+
+    Args:
+        volume: as `read_volume` gives it.
+    """
+    there = np.nonzero(volume)
+    shown = volume[tuple(slice(axis.min(), axis.max() + 1) for axis in there)].astype(np.float64)
+    low, high = shown.min(), shown.max()
+    levels = np.round((shown - low) / max(high - low, np.finfo(float).tiny) * GREY_LEVELS).astype(np.uint16)
+    return hashlib.sha256(f"{levels.shape}".encode() + levels.tobytes()).hexdigest()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from nnunet_fm.arguments import check_part
 from nnunet_fm.files import files_of, files_sha256, replaced_atomically
 from nnunet_fm.messages import some
 from nnunet_fm.mri.skull import find_stripper
-from nnunet_fm.mri.volumes import BadVolumeError, check_same_grid, read_volume
+from nnunet_fm.mri.volumes import BadVolumeError, check_same_grid, read_volume, voxels_sha256
 from nnunet_fm_pretrain.preprocessing import Preprocessing, preprocess_registered
 from nnunet_fm_pretrain.sources import Source, find_sources
 from nnunet_fm_pretrain.store import (
@@ -158,7 +158,7 @@ def _made(
     except BadVolumeError as error:
         return {}, reasons | {s.name: str(error) for s, *_ in read}
     records: dict[str, VolumeRecord | None] = {}
-    for (source, *_), slices in zip(read, cut, strict=True):
+    for (source, volume, _), slices in zip(read, cut, strict=True):
         records[source.name] = write_volume(
             job.store,
             slices,
@@ -173,6 +173,7 @@ def _made(
             source_sha256=digests[source.name],
             preprocessing=job.key(),
             registered=group,
+            voxels_sha256=voxels_sha256(volume),
         )
     return records, reasons
 

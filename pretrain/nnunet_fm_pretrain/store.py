@@ -36,6 +36,7 @@ class VolumeRecord:
         preprocessing: key of the numbers and of the plug-in that made it.
         registered: the same text for volumes that lie on one grid with the same slices; empty for one by itself.
         sha256: of the stored values.
+        voxels_sha256: of the input's voxels, see `nnunet_fm.mri.volumes.voxels_sha256`; empty in older stores.
     """
 
     volume: str
@@ -53,6 +54,7 @@ class VolumeRecord:
     preprocessing: str
     registered: str
     sha256: str
+    voxels_sha256: str = ""
 
 
 def volume_path(store: Path, volume: str) -> Path:

@@ -1,0 +1,230 @@
+"""Whether an encoder, or a head, has seen whom it is tested on: by name, by bytes, by voxels, by features."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from nnunet_fm.features.hashes import InputHashes
+from nnunet_fm.features.subject_ids import may_be_one, other_names, subject_name
+from nnunet_fm.features.table import ID_COLUMNS, Row, Table, read_table
+from nnunet_fm.messages import some
+from nnunet_fm.mri.volumes import BadVolumeError, read_volume, voxels_sha256
+
+DATASET = "dataset"
+NEAR = 0.98
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Somebody who is tested and was seen: how it shows, and under which name."""
+
+    tested: str
+    seen: str
+    shown_by: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Whom an encoder was pretrained on, or a head trained.
+
+    Attributes:
+        names: by the id alone: each `subject_name`, and how the list spells it.
+        files, voxels: spelling by SHA-256 of the input's bytes, and of its voxels.
+    """
+
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    voxels: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, spelling: str) -> None:
+        """Somebody, by `subject_name`."""
+        self.names.setdefault(name.rpartition("/")[2], {}).setdefault(name, spelling)
+
+    def who(self, name: str) -> str | None:
+        """Spelling of somebody who may be `name`; None if there is nobody."""
+        alike = self.names.get(name.rpartition("/")[2], {})
+        return next((spelling for other, spelling in alike.items() if may_be_one(name, other)), None)
+
+
+def read_seen(manifest: Path, hashes: InputHashes) -> Seen:
+    """Whom an encoder saw.
+
+    Args:
+        manifest: a slice store of `nnunet-fm pretrain prepare` or its `manifest*.jsonl`; a CSV or TSV with
+            `subject_id` and perhaps `dataset` and columns of paths; or a text file with one id a line.
+        hashes: of input files.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or no subject in it.
+    """
+    files = sorted(manifest.glob("manifest*.jsonl")) if manifest.is_dir() else [manifest]
+    if not files or not files[0].is_file():
+        raise FileNotFoundError(
+            f"{manifest} is no manifest; give a slice store, its manifest.jsonl, or a CSV of subjects"
+        )
+    seen = Seen()
+    if files[0].suffix == ".jsonl":
+        for record in (json.loads(line) for file in files for line in file.read_text().splitlines()):
+            name = f"{record['dataset']}/{record['subject']}"
+            seen.add(subject_name(record["subject"], record["dataset"]), name)
+            seen.files[record["source_sha256"]] = name
+            if record.get("voxels_sha256"):
+                seen.voxels[record["voxels_sha256"]] = name
+    else:
+        _read_list(files[0], seen, hashes)
+    if not seen.names:
+        raise ValueError(f"{manifest} names no subject")
+    return seen
+
+
+def _read_list(file: Path, seen: Seen, hashes: InputHashes) -> None:
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    separator = next((s for s in "\t," if lines and s in lines[0]), ",")
+    rows = list(csv.DictReader(lines, delimiter=separator))
+    column = next((c for c in ID_COLUMNS if rows and c in rows[0]), None)
+    if column is None:
+        for line in filter(None, (line.split("#")[0].strip() for line in lines)):
+            dataset, _, subject = line.rpartition("/")
+            seen.add(subject_name(subject, dataset), line)
+        return
+    for row in rows:
+        for name in _names(row[column], row):
+            seen.add(name, row[column])
+    try:
+        table = read_table(file)
+    except ValueError:
+        return  # a list without volumes
+    _add_files(seen, table.rows, hashes)
+
+
+def _names(subject: str, row: Mapping[str, str | None]) -> list[str]:
+    """Of a row: its subject's, and those of other collections in its columns."""
+    values = [v or "" for v in row.values()]
+    return sorted({subject_name(subject, row.get(DATASET) or "")} | other_names(values))
+
+
+def _add_files(seen: Seen, rows: Iterable[Row], hashes: InputHashes) -> None:
+    for row in rows:
+        for path in row.volumes.values():
+            if path.exists():
+                seen.files.setdefault(hashes.sha256(path), row.name)
+
+
+def find_overlaps(rows: Sequence[Row], seen: Seen, hashes: InputHashes, voxels: bool = False) -> list[Overlap]:
+    """Tested rows whose subject or volumes were seen, once each way.
+
+    Args:
+        rows: that are tested.
+        seen: see `read_seen`.
+        hashes: of input files.
+        voxels: also read every volume and compare its voxels: finds copies with another header, compression or type.
+    """
+    found: dict[Overlap, None] = {}
+    for row in tqdm(rows, desc="leakage", unit="visit", disable=not voxels):
+        for spelling in filter(None, map(seen.who, _names(row.subject, row.values))):
+            found[Overlap(row.name, spelling, "subject")] = None
+        for path in row.volumes.values():
+            if path.exists():
+                _compare_file(row, path, seen, hashes, voxels, found)
+    return list(found)
+
+
+def _compare_file(
+    row: Row, path: Path, seen: Seen, hashes: InputHashes, voxels: bool, found: dict[Overlap, None]
+) -> None:
+    if name := seen.files.get(hashes.sha256(path)):
+        found[Overlap(row.name, name, "bytes")] = None
+    elif voxels and seen.voxels and (name := seen.voxels.get(_voxels(path))):
+        found[Overlap(row.name, name, "voxels")] = None
+
+
+def _voxels(path: Path) -> str:
+    """Hash of the voxels; empty for a volume that cannot be read: the extraction will tell."""
+    try:
+        return voxels_sha256(read_volume(path)[0])
+    except (BadVolumeError, OSError):
+        return ""
+
+
+def overlaps_within(table: Table, hashes: InputHashes, voxels: bool = False) -> list[Overlap]:
+    """Tested rows of a table that are also among its training rows under another name.
+
+    Without a column `split` every row is tested once: two subjects that are one may come to lie in two folds.
+    """
+    tested = [r for r in table.rows if r.split == "test"]
+    if tested:
+        return find_overlaps(
+            tested, _seen([r for r in table.rows if r.split in ("train", "val")], hashes, voxels), hashes, voxels
+        )
+    seen, found = Seen(), []
+    for row in table.rows:
+        found += [o for o in find_overlaps([row], seen, hashes, voxels) if o.seen.split("/")[0] != row.subject]
+        _add_rows(seen, [row], hashes, voxels)
+    return found
+
+
+def _seen(rows: Sequence[Row], hashes: InputHashes, voxels: bool) -> Seen:
+    seen = Seen()
+    _add_rows(seen, rows, hashes, voxels)
+    return seen
+
+
+def _add_rows(seen: Seen, rows: Sequence[Row], hashes: InputHashes, voxels: bool) -> None:
+    for row in rows:
+        for name in _names(row.subject, row.values):
+            seen.add(name, row.name)
+        for path in row.volumes.values() if voxels else ():
+            if digest := _voxels(path):
+                seen.voxels.setdefault(digest, row.name)
+    _add_files(seen, rows, hashes)
+
+
+def near_duplicates(
+    names: Sequence[str],
+    x: Float[np.ndarray, "n d"],
+    tested: Sequence[bool],
+    near: float = NEAR,
+) -> list[Overlap]:
+    """Tested cases whose features lie almost in the direction of a training case's, seen from the mean of all.
+
+    For eyes: siblings and repeated visits lie near each other too.
+
+    Args:
+        names: of the cases.
+        x: features.
+        tested: which cases are tested.
+        near: cosine from which on two are told, after the mean was taken away (pooled features share most of it).
+    """
+    side = np.array(tested, bool)
+    centred = x - x.mean(0)
+    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    similarity = unit[side] @ unit[~side].T
+    of_tested, of_training = np.flatnonzero(side), np.flatnonzero(~side)
+    return [
+        Overlap(names[of_tested[a]], names[of_training[b]], f"features, cosine {similarity[a, b]:.3f}")
+        for a, b in zip(*np.nonzero(similarity >= near), strict=True)
+    ]
+
+
+def refuse(overlaps: Sequence[Overlap], allowed: bool) -> str:
+    """What to write beside results where overlap is allowed; empty without overlap.
+
+    Raises:
+        ValueError: there is overlap and it is not allowed.
+    """
+    if not overlaps:
+        return ""
+    tested = list(dict.fromkeys(o.tested for o in overlaps))
+    told = [f"{o.tested} is {o.seen} ({o.shown_by})" for o in overlaps]
+    said = f"{len(tested)} tested cases were seen before: {some(told)}"
+    if not allowed:
+        raise ValueError(
+            f"{said}. Take them out of the test, or say --allow-leakage: it will stand beside every result"
+        )
+    return said

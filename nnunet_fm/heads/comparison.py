@@ -1,0 +1,175 @@
+"""Encoders against each other on the same tested cases: paired tests, adjusted for their number."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from nnunet_fm.evaluation.classification import delong
+from nnunet_fm.evaluation.comparison import benjamini_hochberg, holm, mcnemar_p, permutation_p
+from nnunet_fm.evaluation.intervals import Statistic, bootstrap_interval
+from nnunet_fm.heads.finished import FinishedRun, Predictions
+from nnunet_fm.heads.fitting import KNN
+from nnunet_fm.heads.scores import Metric, Tested
+
+RESAMPLES, SWAPS = 2000, 2000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two encoders, one model, ratio and metric.
+
+    Attributes:
+        task, model, ratio, metric: what is compared.
+        first, second: encoders.
+        first_value, second_value: mean over the seeds.
+        difference, low, high: second minus first, and its 95 % BCa limits over the tested cases.
+        p: two-sided; of swaps of each case's outputs (all seeds together), or McNemar's (kNN, first seed).
+        test: which.
+        holm, benjamini_hochberg: p adjusted within the family: all ratios and pairs of one task, model and metric.
+        p_delong: AUC of two classes tested by one split: DeLong's p for the outputs averaged over seeds; NaN elsewhere.
+        seeds, n_test: seeds and cases.
+    """
+
+    task: str
+    model: str
+    ratio: float
+    metric: str
+    first: str
+    second: str
+    first_value: float
+    second_value: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: str
+    holm: float
+    benjamini_hochberg: float
+    p_delong: float
+    seeds: int
+    n_test: int
+
+
+Outputs = Shaped[np.ndarray, "n s ..."]  # of each case, for each seed
+
+
+def compare(runs: Sequence[FinishedRun]) -> list[Comparison]:
+    """All pairs of encoders, at every ratio.
+
+    Args:
+        runs: of one task, an encoder each.
+
+    Raises:
+        ValueError: fewer than two runs, of several tasks or protocols, or with other tested cases.
+        FileNotFoundError: a ratio and seed that is not finished.
+    """
+    if len(runs) < 2:
+        raise ValueError(f"{len(runs)} run given; a comparison needs 2 or more")
+    for key in ("task", "protocol", "tested", "classes"):
+        if len({str(r.about[key]) for r in runs}) > 1:
+            raise ValueError(f"the runs differ in {key}: {', '.join(str(r.about[key]) for r in runs)}; allowed: one")
+    shared = sorted(set.intersection(*({(r.ratio, r.seed) for r in run.results} for run in runs)))
+    if not shared:
+        raise ValueError("the runs have no ratio and seed in common")
+    found = []
+    for ratio in sorted({ratio for ratio, _ in shared}):
+        seeds = [s for r, s in shared if r == ratio]
+        of_run = [[run.predictions(ratio, seed) for seed in seeds] for run in runs]
+        for a, b in combinations(range(len(runs)), 2):
+            names = (runs[a].about["encoder"], runs[b].about["encoder"])
+            for model in of_run[a][0]:
+                if model != "trivial" and all(model in p for p in (*of_run[a], *of_run[b])):
+                    pair = [[p[model] for p in of_run[n]] for n in (a, b)]
+                    found += _pair(runs[a].about["task"], model, ratio, names, pair)
+    return _adjusted(found)
+
+
+def _pair(
+    task: str, model: str, ratio: float, names: tuple[str, str], pair: Sequence[Sequence[Predictions]]
+) -> list[Comparison]:
+    truth = pair[0][0].truth
+    if len({p.cases for side in pair for p in side}) > 1:
+        raise ValueError(f"{names[0]} and {names[1]} were tested on different cases; pairs need the same")
+    first, second = (np.stack([p.output for p in side], axis=1) for side in pair)
+    found = []
+    for metric, function in truth.metrics(ranks=not model.startswith(KNN)).items():
+        values = [_over_seeds(function, o)(np.ones((1, len(o))))[0] for o in (first, second)]
+        difference = _difference(function, first, second)
+        interval = bootstrap_interval(difference, len(first), truth.strata(), resamples=RESAMPLES)
+        p, test = _p(truth, function, model, first, second)
+        found.append(
+            Comparison(
+                task=task,
+                model=model,
+                ratio=ratio,
+                metric=metric,
+                first=names[0],
+                second=names[1],
+                first_value=float(values[0]),
+                second_value=float(values[1]),
+                difference=float(values[1] - values[0]),
+                low=interval.low,
+                high=interval.high,
+                p=p,
+                test=test,
+                holm=p,
+                benjamini_hochberg=p,
+                p_delong=_delong(truth, metric, first, second),
+                seeds=first.shape[1],
+                n_test=len(first),
+            )
+        )
+    return found
+
+
+def _over_seeds(metric: Metric, outputs: Outputs) -> Statistic:
+    """Mean of a metric over the seeds."""
+    return lambda weights: np.mean([metric(outputs[:, s], weights) for s in range(outputs.shape[1])], axis=0)
+
+
+def _difference(metric: Metric, first: Outputs, second: Outputs) -> Statistic:
+    return lambda weights: _over_seeds(metric, second)(weights) - _over_seeds(metric, first)(weights)
+
+
+def _p(truth: Tested, metric: Metric, model: str, first: Outputs, second: Outputs) -> tuple[float, str]:
+    if model.startswith(KNN):
+        right = [o[:, 0].argmax(1) == truth.values for o in (first, second)]
+        return mcnemar_p(*right), "McNemar, exact"
+    once = np.ones((1, len(first)))
+    return permutation_p(lambda o: float(_over_seeds(metric, o)(once)[0]), first, second, SWAPS), "paired permutation"
+
+
+def _delong(truth: Tested, metric: str, first: Outputs, second: Outputs) -> float:
+    if metric != "AUC" or first.shape[-1] != 2 or len(set(truth.fold.tolist())) > 1:
+        return float("nan")
+    scores: list[Float[np.ndarray, " n"]] = [o[..., 1].mean(1) for o in (first, second)]
+    return delong(truth.values.astype(int), *scores).p
+
+
+def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
+    families: dict[tuple[str, str, str], list[int]] = {}
+    for n, c in enumerate(found):
+        families.setdefault((c.task, c.model, c.metric), []).append(n)
+    adjusted = list(found)
+    for members in families.values():
+        p = [found[n].p for n in members]
+        for n, h, b in zip(members, holm(p), benjamini_hochberg(p), strict=True):
+            adjusted[n] = replace(found[n], holm=float(h), benjamini_hochberg=float(b))
+    return adjusted
+
+
+def markdown(comparisons: Sequence[Comparison]) -> str:
+    """A line per comparison."""
+    head = ["model", "metric", "ratio", "first", "second", "second - first", "95 %", "p", "Holm", "BH", "test"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for c in comparisons:
+        lines.append(
+            f"| {c.model} | {c.metric} | {c.ratio:g} | "
+            f"{c.first} {c.first_value:.3g} | {c.second} {c.second_value:.3g} | "
+            f"{c.difference:+.3g} | {c.low:.3g} to {c.high:.3g} | {c.p:.3g} | {c.holm:.3g} | "
+            f"{c.benjamini_hochberg:.3g} | {c.test} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""Figures of finished runs: metrics over the ratios, and survival of the risk groups. PNG and SVG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnunet_fm.evaluation.survival import Curve
+from nnunet_fm.heads.finished import FinishedRun, Predictions
+from nnunet_fm.heads.risk_groups import RiskGroups, risk_groups
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
+MARKS = "osD^vPX"
+_KEYS = ("value", "low", "high")
+
+
+def draw_ratio_curves(runs: Sequence[FinishedRun], metric: str, models: Sequence[str], stem: Path) -> list[Path]:
+    """One metric over the ratios: mean of the seeds, with the mean limits over the tested cases as a band.
+
+    Args:
+        runs: of one task, an encoder each.
+        metric: as in the results.
+        models: e.g. `mlp`; a line for each encoder and model.
+        stem: file name without its ending.
+    """
+    figure, axes = _figure()
+    lines = [(run, model) for run in runs for model in models]
+    for n, (run, model) in enumerate(lines):
+        points = [r for r in run.results if (r.metric, r.model) == (metric, model)]
+        ratios = sorted({r.ratio for r in points})
+        of_ratio = [[r for r in points if r.ratio == ratio] for ratio in ratios]
+        mean, low, high = (np.array([np.mean([getattr(r, k) for r in g]) for g in of_ratio]) for k in _KEYS)
+        colour = COLOURS[n % len(COLOURS)]
+        label = f"{run.about['encoder']}, {model}"
+        axes.plot(ratios, mean, color=colour, marker=MARKS[n % len(MARKS)], label=label)
+        axes.fill_between(ratios, low, high, color=colour, alpha=0.12, linewidth=0)
+    about = runs[0].about
+    axes.set(xlabel="share of the training subjects", ylabel=metric, title=f"{about['task']} ({about['tested']})")
+    axes.legend(frameon=False, fontsize=8)
+    return _saved(figure, stem)
+
+
+def draw_survival(predictions: Predictions, title: str, stem: Path) -> list[Path]:
+    """Kaplan-Meier curves of the groups above and up to the training cases' median risk, with the log-rank test."""
+    truth = predictions.truth
+    groups = risk_groups(truth.values, truth.events, predictions.high)
+    figure, axes = _figure()
+    for n, (name, curve, mask) in enumerate(
+        (("high", groups.high, predictions.high), ("low", groups.low, ~predictions.high))
+    ):
+        if curve is not None:
+            _draw_curve(axes, curve, f"{name} risk, n = {groups.counts[n]}{_median(groups, name)}", COLOURS[1 - n])
+            _draw_at_risk(axes, truth.values[mask], name, n)
+    axes.set(ylim=(0, 1.02), xlim=(0, None), ylabel="share surviving", title=f"{title}, log-rank p = {groups.p:.3g}")
+    axes.set_xlabel("time (days)", labelpad=34)
+    axes.legend(frameon=False, fontsize=8)
+    return _saved(figure, stem)
+
+
+def _median(groups: RiskGroups, name: str) -> str:
+    value, low, high = groups.medians[name]
+    return f", median {value:.0f} ({low:.0f} to {high:.0f})".replace("nan", "not reached")
+
+
+def _draw_curve(axes: "Axes", curve: Curve, label: str, colour: str) -> None:
+    def from_one(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([[1.0], np.where(np.isfinite(values), values, 1.0)])
+
+    times = np.concatenate([[0.0], curve.times])
+    axes.step(times, from_one(curve.survival), where="post", color=colour, label=label)
+    axes.fill_between(
+        times, from_one(curve.low), from_one(curve.high), step="post", color=colour, alpha=0.12, linewidth=0
+    )
+
+
+def _draw_at_risk(axes: "Axes", times: np.ndarray, name: str, line: int) -> None:
+    """How many are still watched at some times, below the axis."""
+    across = axes.get_xaxis_transform()
+    for moment in np.linspace(0, times.max(), 5):
+        text = f"{name} {int((times >= moment).sum())}" if moment == 0 else str(int((times >= moment).sum()))
+        axes.text(moment, -0.16 - 0.06 * line, text, transform=across, ha="center", fontsize=7, color=COLOURS[1 - line])
+
+
+def _figure() -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _saved(figure: "Figure", stem: Path) -> list[Path]:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
+    for path in paths:
+        figure.savefig(path, dpi=150)
+    return paths

@@ -1,0 +1,85 @@
+"""Who trains and who is tested: the table's split or folds, by subject, and subsets of the training side."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Integer
+
+from nnunet_fm.heads.job import Job
+from nnunet_fm.heads.subsets import nested_subset
+from nnunet_fm.messages import some
+
+Cases = Integer[np.ndarray, "..."]  # numbers of cases
+
+COLUMN = "column split"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and tested cases of one model."""
+
+    train: Cases
+    test: Cases
+
+
+def splits_of(job: Job) -> tuple[list[Split], str]:
+    """One split by the column `split`, or one for each fold of subjects; and what to call it.
+
+    Raises:
+        ValueError: tested subjects and none to train on, or a training side without one of the classes.
+    """
+    column = np.array(job.splits)
+    if (column == "test").any():
+        found, name = [Split(np.flatnonzero(column == "train"), np.flatnonzero(column == "test"))], COLUMN
+        if not len(found[0].train):
+            raise ValueError("the column split has test subjects and no train; give both")
+    else:
+        found, name = _folds(job), f"{job.task.folds} folds"
+    for split in found:
+        _check_classes(job, split, name)
+    return found, name
+
+
+def subset(job: Job, train: Cases, ratio: float, seed: int) -> Cases:
+    """Training cases of a share of the subjects; nested and stratified, see `nested_subset`."""
+    strata = _strata(job, train)
+    chosen = set(nested_subset(list(strata), list(strata.values()), ratio, seed))
+    return np.array([case for case in train if job.subjects[case] in chosen])
+
+
+def fold_numbers(job: Job, cases: Cases, folds: int) -> Integer[np.ndarray, " n"]:
+    """Fold of each of some cases: subjects of a stratum are dealt out in the order of their hash."""
+    strata = _strata(job, cases)
+    order = sorted(strata, key=lambda s: (str(strata[s]), hashlib.sha256(s.encode()).digest()))
+    fold = {subject: place % folds for place, subject in enumerate(order)}
+    return np.array([fold[job.subjects[case]] for case in cases])
+
+
+def _folds(job: Job) -> list[Split]:
+    everybody = np.arange(len(job.names))
+    fold = fold_numbers(job, everybody, job.task.folds)
+    pairs = [Split(everybody[fold != f], everybody[fold == f]) for f in range(job.task.folds)]
+    return [p for p in pairs if len(p.test)]
+
+
+def _strata(job: Job, cases: Cases) -> dict[str, object]:
+    """Stratum of each subject of some cases, by the first of the subject's cases."""
+    first = {job.subjects[case]: case for case in reversed(cases.tolist())}
+    return dict(zip(first, job.targets.strata(np.array(list(first.values())), job.task.kind), strict=True))
+
+
+def _check_classes(job: Job, split: Split, name: str) -> None:
+    sides = {"training": split.train}
+    if name == COLUMN:  # the folds together test every class
+        sides["tested"] = split.test
+    for side, cases in sides.items():
+        there = set(job.targets.values[cases].astype(int)) if job.targets.classes else set()
+        absent = [label for number, label in enumerate(job.targets.classes) if number not in there]
+        if absent:
+            raise ValueError(
+                f"no {side} case is of {some(absent)} ({name}); every class needs cases on both sides: "
+                "try fewer folds, or leave the class out (null under `classes`)"
+            )
+    if job.task.kind == "survival" and not job.targets.events[split.train].any():
+        raise ValueError(f"no event among the {len(split.train)} training cases ({name}); nothing to learn a risk from")

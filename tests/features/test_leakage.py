@@ -1,0 +1,161 @@
+"""Who is tested and was seen before, under whatever name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from nnunet_fm.features import read_table
+from nnunet_fm.features.check import check_table
+from nnunet_fm.features.hashes import InputHashes
+from nnunet_fm.features.leakage import find_overlaps, near_duplicates, overlaps_within, read_seen, refuse
+from nnunet_fm.features.subject_ids import may_be_one, subject_name
+from nnunet_fm.mri.volumes import read_volume, voxels_sha256
+
+
+def volume(path: Path, seed: int, affine: np.ndarray | None = None, kind: type = np.int16, pad: int = 0) -> None:
+    voxels = np.random.default_rng(seed).integers(1, 900, (18, 20, 22))
+    if affine is not None and affine[0, 0] < 0:
+        voxels = voxels[::-1]
+    nib.Nifti1Image(np.pad(voxels, pad).astype(kind), np.eye(4) if affine is None else affine).to_filename(path)
+
+
+def table(folder: Path, lines: list[str], header: str = "subject_id,T1,split") -> Path:
+    (folder / "t.csv").write_text("\n".join([header, *lines]))
+    return folder / "t.csv"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("BraTS2021_00097", "BraTS-GLI-00097-000"),
+        ("UCSF-PDGM-004", "UCSF-PDGM-0004_nifti"),
+        ("UCSF-PDGM-0391_FU003d", "ucsf-pdgm-391"),
+        ("UPENN-GBM-00002_11", "UPENN-GBM-00002_21"),
+        ("OAS1_0001_MR1", "OAS1_0001"),
+        ("IXI002-Guys-0828-T1", "sub-IXI002"),
+        ("TCGA_CS_4941_19960909", "TCGA-CS-4941"),
+        ("002_S_0295", "sub-002_s_0295"),
+    ],
+)
+def test_one_subject_has_one_name(first: str, second: str) -> None:
+    assert subject_name(first) == subject_name(second)
+    assert subject_name(first).startswith("@")
+    assert may_be_one(subject_name(first, "here"), subject_name(second, "there"))
+
+
+def test_namesakes_of_two_datasets_are_two_people() -> None:
+    assert not may_be_one(subject_name("7", "A"), subject_name("7", "B"))
+    assert may_be_one(subject_name("7", "A"), subject_name("7"))  # on the safe side
+    assert not may_be_one(subject_name("7", "A"), subject_name("8"))
+    assert not may_be_one(subject_name("7"), subject_name("IXI007"))
+    assert not may_be_one(subject_name("BraTS-MEN-00007-000"), subject_name("BraTS-GLI-00007-000"))
+
+
+def test_a_pretraining_store_is_recognised_by_name_crosswalk_bytes_and_voxels(tmp_path: Path) -> None:
+    for n in range(4):
+        volume(tmp_path / f"{n}.nii.gz", n)
+    hashes = InputHashes(tmp_path / "memo")
+    record = {"dataset": "BraTS2021", "session": "", "sequence": "T1"}
+    manifest = tmp_path / "manifest.jsonl"
+    voxels = voxels_sha256(read_volume(tmp_path / "2.nii.gz")[0])
+    records = [
+        {"subject": "BraTS2021_00097", "source_sha256": "x"},
+        {"subject": "p1", "source_sha256": hashes.sha256(tmp_path / "1.nii.gz"), "voxels_sha256": "y"},
+        {"subject": "p2", "source_sha256": "z", "voxels_sha256": voxels},
+    ]
+    manifest.write_text("\n".join(json.dumps(record | r) for r in records))
+    volume(tmp_path / "copy.nii", 2, np.diag([-1.0, 1, 1, 1]), np.float32, pad=3)  # mirrored, padded, another type
+    lines = ["UCSF-PDGM-004,0.nii.gz,test,BraTS2021_00097", "b,1.nii.gz,test,", "c,copy.nii,test,", "d,3.nii.gz,test,"]
+    rows = read_table(table(tmp_path, lines, "subject_id,T1,split,BraTS21 ID")).rows
+    for where in (manifest, tmp_path):
+        seen = read_seen(where, hashes)
+        assert [(o.tested, o.shown_by) for o in find_overlaps(rows, seen, hashes)] == [
+            ("UCSF-PDGM-004", "subject"),
+            ("b", "bytes"),
+        ]
+    assert [o.tested for o in find_overlaps(rows, seen, hashes, voxels=True)] == ["UCSF-PDGM-004", "b", "c"]
+
+
+def test_a_list_of_subjects_and_a_table_are_manifests_too(tmp_path: Path) -> None:
+    volume(tmp_path / "a.nii", 0)
+    hashes = InputHashes(tmp_path / "memo")
+    rows = read_table(table(tmp_path, ["IXI002,a.nii,test", "other,a.nii,test"])).rows
+    (tmp_path / "ids.txt").write_text("# seen\nIXI/IXI002-Guys-0828\n")
+    assert [o.tested for o in find_overlaps(rows, read_seen(tmp_path / "ids.txt", hashes), hashes)] == ["IXI002"]
+    (tmp_path / "seen.csv").write_text("subject_id,T1\nsomebody,a.nii\n")
+    found = find_overlaps(rows, read_seen(tmp_path / "seen.csv", hashes), hashes)
+    assert [(o.tested, o.shown_by) for o in found] == [("IXI002", "bytes"), ("other", "bytes")]
+    (tmp_path / "none.txt").write_text("# nobody\n")
+    with pytest.raises(ValueError, match="names no subject"):
+        read_seen(tmp_path / "none.txt", hashes)
+    with pytest.raises(FileNotFoundError, match="give a slice store"):
+        read_seen(tmp_path / "gone.jsonl", hashes)
+
+
+def test_training_and_tested_rows_of_one_table_are_compared(tmp_path: Path) -> None:
+    for n in range(3):
+        volume(tmp_path / f"{n}.nii", n)
+    hashes = InputHashes(tmp_path / "memo")
+    lines = ["a,0.nii,train", "b,0.nii,test", "UPENN-GBM-00002_11,1.nii,train", "UPENN-GBM-00002_21,2.nii,test"]
+    found = overlaps_within(read_table(table(tmp_path, lines)), hashes)
+    assert [(o.tested, o.seen, o.shown_by) for o in found] == [
+        ("b", "a", "bytes"),
+        ("UPENN-GBM-00002_21", "UPENN-GBM-00002_11", "subject"),
+    ]
+    folds = [line.rsplit(",", 1)[0] + "," for line in lines]
+    assert len(overlaps_within(read_table(table(tmp_path, folds)), hashes)) == 2
+    visits = ["a,1,0.nii", "a,2,0.nii"]  # two visits of one subject never lie on two sides
+    assert not overlaps_within(read_table(table(tmp_path, visits, "subject_id,session_id,T1")), hashes)
+    with pytest.raises(ValueError, match=r"2 tested cases were seen before: b is a \(bytes\).*--allow-leakage"):
+        refuse(found, allowed=False)
+    assert refuse(found, allowed=True).startswith("2 tested cases were seen before")
+    assert not refuse([], allowed=False)
+
+
+def test_near_duplicates_in_feature_space_are_listed() -> None:
+    x = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32) + 50  # pooled features share a mean
+    x[3] = x[15] + 0.01
+    found = near_duplicates([f"s{n}" for n in range(20)], x, [n < 10 for n in range(20)])
+    assert [(o.tested, o.seen) for o in found] == [("s3", "s15")]
+    assert found[0].shown_by.startswith("features, cosine 1.000")
+
+
+def test_a_table_is_looked_over(tmp_path: Path) -> None:
+    for n in range(3):
+        volume(tmp_path / f"{n}.nii", n)
+    (tmp_path / "bad.nii").write_bytes((tmp_path / "0.nii").read_bytes()[:5000])
+    lines = ["a,0.nii,1.nii,train", "b,2.nii,,test", "c,gone.nii,bad.nii,test", "d,0.nii,,test"]
+    found = check_table(
+        read_table(table(tmp_path, lines, "subject_id,T1,FLAIR,split")), InputHashes(tmp_path / "m"), True
+    )
+    assert found.about == [
+        "4 rows, 4 subjects",
+        "splits: test 3, train 1",
+        "volumes: T1 4, FLAIR 2",
+        "rows with all 2 modalities: 2",
+    ]
+    assert [p.split(":")[0] for p in found.problems] == [
+        "1 volumes are missing",
+        "1 volumes cannot be used",
+        "1 subjects come under two names",
+    ]
+    fine = check_table(read_table(table(tmp_path, ["a,0.nii,train"])), InputHashes(tmp_path / "m"), True)
+    assert not fine.problems
+
+
+def test_the_command_line_checks_and_exits_with_3(tmp_path: Path, run: Any) -> None:
+    for n in range(2):
+        volume(tmp_path / f"{n}.nii", n)
+    path = table(tmp_path, ["IXI002,0.nii,train", "IXI012,1.nii,test"])
+    assert "2 rows, 2 subjects" in run("nnunet-fm", "features", "check-table", path, "--read").stdout
+    said = run("nnunet-fm", "features", "check-leakage", path, "--cache", tmp_path / "c").stdout
+    assert "0 of 1 tested rows were seen before" in said
+    (tmp_path / "ids.txt").write_text("IXI012-HH-1211\n")
+    words = ("--pretrain", tmp_path / "ids.txt", "-o", tmp_path / "leak.csv", "--cache", tmp_path / "c")
+    said = run("nnunet-fm", "features", "check-leakage", path, *words, expect=3).stdout
+    assert "IXI012 is IXI012-HH-1211 (subject)" in said
+    assert (tmp_path / "leak.csv").read_text().splitlines()[1] == "IXI012,IXI012-HH-1211,subject"
