@@ -1,6 +1,7 @@
 """One command, `nnunet-fm`. Torch is imported by the sub-commands that need it, so that `--help` answers at once."""
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -13,6 +14,16 @@ from nnunet_fm import folders
 from nnunet_fm.arguments import block_numbers
 from nnunet_fm.programs import check_trainer, command, environment
 
+# name of a group of commands: where they are, and what they are for
+GROUPS = {
+    "features": (
+        "nnunet_fm.features_command",
+        "cached features: extract, check-table, check-leakage, list, verify, gc",
+    ),
+    "heads": ("nnunet_fm.heads_command", "classification, regression, survival on cached features: list, run, compare"),
+    "analyze": ("nnunet_fm.analyze_command", "representations of frozen encoders: cka, similarity"),
+    "pretrain": ("nnunet_fm_pretrain.cli", "train an encoder on unlabelled MRI: prepare, run, export, probe"),
+}
 PRETRAIN_PACKAGES = ("blosc2", "cv2", "lightly", "lightning_fabric", "pytorch_lightning")
 
 
@@ -30,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and (overrides != rest or not hasattr(parsed, "overrides")):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
-        parsed.overrides = overrides
+        parsed.overrides = [*parsed.overrides, *overrides]
     return _mended(lambda: parsed.function(parsed))
 
 
@@ -62,9 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_model_commands(commands)
     _add_data_commands(commands)
-    _add_features(commands)
-    _add_heads(commands)
-    _add_pretrain(commands)
+    for name, (module, text) in GROUPS.items():
+        group = commands.add_parser(name, help=text).add_subparsers(required=True, metavar="COMMAND")
+        importlib.import_module(module).add_commands(group)
     doctor = commands.add_parser("doctor", help="check versions, folders, device, encoder files; print the fixes")
     doctor.set_defaults(function=_doctor)
     return parser
@@ -120,27 +131,6 @@ def _add_model_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     export.add_argument("out", type=Path)
     export.add_argument("-chk", default="checkpoint_final.pth")
     export.set_defaults(function=_export)
-
-
-def _add_features(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from nnunet_fm.features_command import add_commands
-
-    features = commands.add_parser("features", help="features of frozen encoders, cached: extract, list, verify, gc")
-    add_commands(features.add_subparsers(required=True, metavar="COMMAND"))
-
-
-def _add_heads(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from nnunet_fm.heads_command import add_commands
-
-    heads = commands.add_parser("heads", help="classification, regression and survival on cached features: list, run")
-    add_commands(heads.add_subparsers(required=True, metavar="COMMAND"))
-
-
-def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from nnunet_fm_pretrain.cli import add_commands
-
-    pretrain = commands.add_parser("pretrain", help="train an encoder on unlabelled MRI: prepare, run, export, probe")
-    add_commands(pretrain.add_subparsers(required=True, metavar="COMMAND"))
 
 
 def _add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

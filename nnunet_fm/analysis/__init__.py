@@ -1,0 +1,1 @@
+"""What representations look like: alignment of two encoders, similarity of patches."""
