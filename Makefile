@@ -34,6 +34,7 @@ bench: setup
 	cd benchmarks && ../$(BIN)/python -W ignore train_step.py
 	cd benchmarks && ../$(BIN)/python -W ignore predict.py
 	cd benchmarks && ../$(BIN)/python features.py
+	cd benchmarks && ../$(BIN)/python -W ignore heads.py
 	cd benchmarks && ../$(BIN)/python -W ignore pretrain_data.py
 	cd benchmarks && ../$(BIN)/python -W ignore pretrain_step.py
 

@@ -19,7 +19,7 @@ from nnunet_fm.evaluation.classification import (
     youden_threshold,
 )
 from nnunet_fm.evaluation.comparison import benjamini_hochberg, holm, mcnemar_p, permutation_p
-from nnunet_fm.evaluation.intervals import bca_limits, bootstrap_interval
+from nnunet_fm.evaluation.intervals import Bootstrap, bca_limits
 from nnunet_fm.evaluation.survival import concordance, kaplan_meier, logrank_p, median_survival, weighted_concordance
 
 RNG = np.random.default_rng
@@ -131,16 +131,16 @@ def test_stratified_intervals_cover_and_never_lose_a_class() -> None:
         rng = RNG(seed)
         truth = (np.arange(40) < 11).astype(int)
         scores = truth + rng.standard_normal(40)
-        found = bootstrap_interval(partial(weighted_auc, truth, scores), 40, truth, resamples=400, seed=seed)
+        found = Bootstrap(40, truth, 400, seed).interval(partial(weighted_auc, truth, scores))
         hits += found.low <= true <= found.high
     assert hits / 150 > 0.89
     assert found.method == "stratified BCa"
     rare = np.array([1] + [0] * 30)
-    assert bootstrap_interval(partial(weighted_auc, rare, np.arange(31.0)), 31, rare, resamples=200).low >= 0
-    same = bootstrap_interval(lambda w: np.full(len(w), 0.5), 10, resamples=50)
+    assert Bootstrap(31, rare, 200).interval(partial(weighted_auc, rare, np.arange(31.0))).low >= 0
+    same = Bootstrap(10, resamples=50).interval(lambda w: np.full(len(w), 0.5))
     assert (same.low, same.high) == (0.5, 0.5)
     with pytest.raises(ValueError, match="1 subjects; an interval needs 2 or more"):
-        bootstrap_interval(lambda w: w[:, 0], 1)
+        Bootstrap(1)
 
 
 def test_permutations_agree_with_scipy_and_keep_their_level() -> None:

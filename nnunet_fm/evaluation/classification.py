@@ -73,9 +73,12 @@ def weighted_auc(
         rows = rows[np.argsort(scores[rows], kind="stable")]
         ordered, positive = scores[rows], truth[rows].astype(bool)
         starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])  # of each group of equal scores
-        ones = np.add.reduceat(weights[:, rows] * positive, starts, axis=1)
-        zeros = np.add.reduceat(weights[:, rows] * ~positive, starts, axis=1)
-        hits += (ones * (zeros.cumsum(1) - zeros / 2)).sum(1)
+        of_rows = weights[:, rows]
+        ones = of_rows * positive
+        zeros = of_rows - ones
+        if len(starts) < len(rows):
+            ones, zeros = (np.add.reduceat(side, starts, axis=1) for side in (ones, zeros))
+        hits += np.einsum("bi,bi->b", ones, zeros.cumsum(1)) - np.einsum("bi,bi->b", ones, zeros) / 2
         pairs += ones.sum(1) * zeros.sum(1)
     if not pairs.any():
         raise ValueError("no fold has cases of both classes; an ROC curve needs both")

@@ -23,44 +23,56 @@ class Interval:
     resamples: int = 0
 
 
-def bootstrap_interval(
-    statistic: Statistic,
-    count: int,
-    strata: Shaped[np.ndarray, " n"] | None = None,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """BCa interval of a statistic of `count` subjects.
+class Bootstrap:
+    """BCa intervals of statistics of the same subjects, all from the same resamples.
 
     Args:
-        statistic: of weighted subjects, for all resamples at once; NaN where it has no value.
         count: number of subjects.
         strata: subjects are drawn again within each stratum, e.g. the class, so that none is ever empty.
-        level: of confidence.
-        resamples: of the bootstrap.
+        resamples: how many.
         seed: of the draw.
-
-    Returns:
-        Limits over the resamples in which the statistic has a value; where that is always the same, it twice.
 
     Raises:
         ValueError: fewer than two subjects.
     """
-    if count < 2:
-        raise ValueError(f"{count} subjects; an interval needs 2 or more")
-    groups = [np.arange(count)] if strata is None else [np.flatnonzero(strata == s) for s in np.unique(strata)]
-    rng = np.random.default_rng(seed)
-    weights = np.zeros((resamples, count))
-    for group in groups:
-        weights[:, group] = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), resamples)
-    left_out = np.concatenate([g for g in groups if len(g) > 1] or [np.arange(0)])
-    without = np.ones((len(left_out), count))
-    without[np.arange(len(left_out)), left_out] = 0
-    jackknife = statistic(without) if len(without) else np.zeros(1)
-    estimate, drawn = float(statistic(np.ones((1, count)))[0]), statistic(weights)
-    low, high = bca_limits(drawn[np.isfinite(drawn)], estimate, jackknife[np.isfinite(jackknife)], level)
-    return Interval(low, high, "BCa" if strata is None else "stratified BCa", level, resamples)
+
+    def __init__(
+        self,
+        count: int,
+        strata: Shaped[np.ndarray, " n"] | None = None,
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+    ) -> None:
+        if count < 2:
+            raise ValueError(f"{count} subjects; an interval needs 2 or more")
+        groups = [np.arange(count)] if strata is None else [np.flatnonzero(strata == s) for s in np.unique(strata)]
+        self.method = "BCa" if strata is None else "stratified BCa"
+        rng = np.random.default_rng(seed)
+        self.everybody = np.ones((1, count))
+        self.drawn = np.zeros((resamples, count))
+        for group in groups:
+            places = rng.integers(len(group), size=(resamples, len(group)))
+            places += len(group) * np.arange(resamples)[:, None]
+            times = np.bincount(places.ravel(), minlength=places.size)
+            self.drawn[:, group] = times.reshape(places.shape)
+        left_out = np.concatenate([g for g in groups if len(g) > 1] or [np.arange(0)])
+        self.without_one = np.ones((len(left_out), count))
+        self.without_one[np.arange(len(left_out)), left_out] = 0
+
+    def interval(self, statistic: Statistic, level: float = 0.95) -> Interval:
+        """Limits of a statistic.
+
+        Args:
+            statistic: of weighted subjects, for all resamples at once; NaN where it has no value.
+            level: of confidence.
+
+        Returns:
+            Limits over the resamples in which the statistic has a value; where that is always the same, it twice.
+        """
+        drawn, jackknife = statistic(self.drawn), statistic(self.without_one) if len(self.without_one) else np.zeros(1)
+        finite = jackknife[np.isfinite(jackknife)]
+        low, high = bca_limits(drawn[np.isfinite(drawn)], float(statistic(self.everybody)[0]), finite, level)
+        return Interval(low, high, self.method, level, len(self.drawn))
 
 
 def bca_limits(

@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 
 from nnunet_fm.evaluation.classification import delong
 from nnunet_fm.evaluation.comparison import benjamini_hochberg, holm, mcnemar_p, permutation_p
-from nnunet_fm.evaluation.intervals import Statistic, bootstrap_interval
+from nnunet_fm.evaluation.intervals import Bootstrap, Statistic
 from nnunet_fm.heads.finished import FinishedRun, Predictions
 from nnunet_fm.heads.fitting import KNN
 from nnunet_fm.heads.scores import Metric, Tested
@@ -94,11 +94,12 @@ def _pair(
     if len({p.cases for side in pair for p in side}) > 1:
         raise ValueError(f"{names[0]} and {names[1]} were tested on different cases; pairs need the same")
     first, second = (np.stack([p.output for p in side], axis=1) for side in pair)
+    bootstrap = Bootstrap(len(first), truth.strata(), RESAMPLES)
     found = []
     for metric, function in truth.metrics(ranks=not model.startswith(KNN)).items():
         values = [_over_seeds(function, o)(np.ones((1, len(o))))[0] for o in (first, second)]
         difference = _difference(function, first, second)
-        interval = bootstrap_interval(difference, len(first), truth.strata(), resamples=RESAMPLES)
+        interval = bootstrap.interval(difference)
         p, test = _p(truth, function, model, first, second)
         found.append(
             Comparison(

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from tqdm import tqdm
 
 from nnunet_fm.evaluation.classification import youden_threshold
-from nnunet_fm.evaluation.intervals import bootstrap_interval
+from nnunet_fm.evaluation.intervals import Bootstrap
 from nnunet_fm.files import replaced_atomically, write_csv
 from nnunet_fm.heads.fitting import KNN, fit, models_of
 from nnunet_fm.heads.job import Job
@@ -93,12 +93,13 @@ def _one(job: Job, splits: Sequence[Split], tested: str, ratio: float, seed: int
     fold = np.concatenate([np.full(len(s.test), number) for number, s in enumerate(chosen)])
     truth = Tested(job.task.kind, job.targets.values[rows], job.targets.events[rows], fold)
     size = round(np.mean([len(s.train) for s in chosen]))
+    bootstrap = Bootstrap(len(rows), truth.strata(), RESAMPLES)
     results, lines = [], []
     for model in models_of(job.task, min(len(s.train) for s in chosen)):
         found = _predicted(job, model, chosen, seed)
         common = Result(*(job.name, job.encoder, model, ratio, seed, "", 0, 0, 0, ""), size, len(rows), tested)
         common = replace(common, protocol=job.task.protocol, leakage=job.leakage)
-        results += _scores(truth, found, common)
+        results += _scores(truth, bootstrap, found, common)
         lines += _lines(job, rows, truth, model, found)
     predictions = str(marker.with_name(f"{PREDICTIONS}_{marker.stem}.csv"))
     with replaced_atomically(predictions) as temporary, open(temporary, "w", newline="") as stream:
@@ -138,7 +139,7 @@ def _threshold(job: Job, model: str, train: Cases, seed: int) -> float:
     return youden_threshold(labels, scores)
 
 
-def _scores(truth: Tested, found: Prediction, common: Result) -> list[Result]:
+def _scores(truth: Tested, bootstrap: Bootstrap, found: Prediction, common: Result) -> list[Result]:
     metrics = dict(truth.metrics(ranks=not common.model.startswith(KNN)))
     if np.isfinite(found.threshold).all():
         called = found.output[:, 1] >= found.threshold
@@ -147,9 +148,7 @@ def _scores(truth: Tested, found: Prediction, common: Result) -> list[Result]:
             metrics[name] = _share(called == positive, of_class)
     results = []
     for name, metric in metrics.items():
-        interval = bootstrap_interval(
-            statistic(metric, found.output), len(found.output), truth.strata(), resamples=RESAMPLES
-        )
+        interval = bootstrap.interval(statistic(metric, found.output))
         number = replace(common, metric=name, value=value_of(metric, found.output))
         results.append(replace(number, low=interval.low, high=interval.high, interval=interval.method))
     return results + (_groups(truth, found, common) if truth.kind == "survival" else [])

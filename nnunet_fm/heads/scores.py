@@ -77,7 +77,7 @@ class Tested:
 
 
 def statistic(metric: Metric, output: Output) -> Statistic:
-    """A metric of one set of outputs, as `bootstrap_interval` wants it."""
+    """A metric of one set of outputs, as `Bootstrap` wants it."""
     return partial(metric, output)
 
 

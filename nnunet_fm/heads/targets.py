@@ -91,7 +91,8 @@ def _check_events(task: Task, times: Float[np.ndarray, " n"], events: Bool[np.nd
         raise ValueError(f"no event: {task.event} is 1 nowhere; a survival task needs some")
     if (times < 0).any():
         raise ValueError(f"{task.target} is negative in {int((times < 0).sum())} rows; allowed: 0 and more")
-    if len(times) >= SUSPICIOUS and not events.all() and times[events].max() <= times[~events].min():
+    censored = times[~events]  # all at one time: the end of the study
+    if len(times) >= SUSPICIOUS and len(set(censored)) > 1 and times[events].max() <= censored.min():
         raise ValueError(
             f"{task.event} is 1 exactly where {task.target} is at most {times[events].max():g}: a label "
             "'before that day', no event. Give the recorded event, or use a threshold (classification)"
