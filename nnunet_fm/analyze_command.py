@@ -69,7 +69,8 @@ def _similarity(parsed: argparse.Namespace) -> None:
     shown = preprocess_volume(volume, brain, tuple(parsed.shape))[parsed.slice]
     maps = {}
     for given in parsed.encoder:
-        encoder, recipe = open_encoder(given, seed=parsed.seed)
+        seed = None if Path(given).is_file() else parsed.seed
+        encoder, recipe = open_encoder(given, seed=seed)
         maps[recipe.name] = slice_similarities(encoder, shown, parsed.points)
     draw_similarity(shown, parsed.points, maps, parsed.o)
     print(f"wrote {parsed.o}")

@@ -34,6 +34,7 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     extract.add_argument("--encoder", required=True, metavar="NAME|FILE")
     extract.add_argument("--card", help="weight card of the file, where it cannot be told from the file")
     extract.add_argument("--seed", type=int, help="of random weights, where NAME has no file; default 0")
+    extract.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="e.g. init_values=0.1")
     extract.add_argument("--layers", type=block_numbers, metavar="2,5,8,11", help="blocks; the last of each quarter")
     extract.add_argument("--modalities", type=lambda t: t.split(","), metavar="T1,FLAIR", help="columns; all of paths")
     extract.add_argument("--shape", type=int, nargs=3, default=(128, 256, 256), metavar=("Z", "Y", "X"))
@@ -103,14 +104,16 @@ def _check_leakage(parsed: argparse.Namespace) -> int:
 
 
 def _extract(parsed: argparse.Namespace) -> int:
+    from nnunet_fm.encoders.registry import parse_options
     from nnunet_fm.features.cache import FeatureCache
     from nnunet_fm.features.extraction import extract, open_encoder
     from nnunet_fm.features.table import read_table
     from nnunet_fm.files import write_csv
 
     table = read_table(parsed.table, parsed.modalities)
-    choice = (parsed.card, parsed.seed, parsed.layers, parsed.shape, parsed.precision, parsed.strip)
-    encoder, recipe = open_encoder(parsed.encoder, *choice)
+    names = ("card", "seed", "layers", "shape", "precision", "strip")
+    choice = {name: getattr(parsed, name) for name in names}
+    encoder, recipe = open_encoder(parsed.encoder, **choice, options=parse_options(parsed.option))
     cache, part = FeatureCache(parsed.cache), (parsed.part_id, parsed.num_parts)
     print(f"{recipe.name}, blocks {', '.join(map(str, recipe.layers))}, recipe {recipe.identity()[:12]}")
     outcomes = extract(table, encoder, recipe, cache, part, parsed.batch_size, parsed.np)

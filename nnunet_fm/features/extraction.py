@@ -63,6 +63,7 @@ def open_encoder(
     shape: Sequence[int] = SHAPE,
     precision: str = PRECISIONS[0],
     strip: str = "none",
+    options: dict[str, Any] | None = None,
 ) -> tuple[Encoder, FeatureRecipe]:
     """Load a frozen encoder and say what its features will depend on.
 
@@ -75,6 +76,7 @@ def open_encoder(
             its patch.
         precision: `bfloat16` (autocast) or `float32`.
         strip: skull stripping plug-in.
+        options: of the architecture, in the place of the card's.
 
     Raises:
         FileNotFoundError, CheckpointError, ValueError: as `describe_source`, or an impossible layer or precision.
@@ -82,7 +84,7 @@ def open_encoder(
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r}; allowed: {', '.join(PRECISIONS)}")
     find_stripper(strip)
-    named, _ = describe_source(given, card, seed)
+    named, _ = describe_source(given, card, seed, options)
     source, architecture, options = named["encoder_source"], named["encoder"], named["encoder_options"]
     encoder = build_encoder(architecture, layers, **options)
     cast(nn.Module, encoder).load_state_dict(load_source(source, architecture, options))
