@@ -22,6 +22,7 @@ GROUPS = {
     ),
     "heads": ("nnunet_fm.heads_command", "classification, regression, survival on cached features: list, run, compare"),
     "analyze": ("nnunet_fm.analyze_command", "representations of frozen encoders: cka, similarity"),
+    "sweep": ("nnunet_fm.sweep_command", "a benchmark of many runs: sweep CONFIG.yaml, sweep status FOLDER"),
     "pretrain": ("nnunet_fm_pretrain.cli", "train an encoder on unlabelled MRI: prepare, run, export, probe"),
 }
 PRETRAIN_PACKAGES = ("blosc2", "cv2", "lightly", "lightning_fabric", "pytorch_lightning")
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["run"]:
         return _run(words[1:])
+    if words[:1] == ["sweep"] and len(words) > 1 and words[1] not in ("run", "status", "-h", "--help"):
+        words.insert(1, "run")
     if words[:1] == ["predict"]:
         return _mended(lambda: _predict(words[1:]))
     parser = build_parser()
@@ -208,7 +211,7 @@ def _plan(parsed: argparse.Namespace) -> None:
     from nnunet_fm.planning import PlanRequest, write_plans
     from nnunet_fm.subsets import TrainSubset
 
-    root = _nnunet_folder("nnUNet_preprocessed")
+    root = folders.nnunet_folder("nnUNet_preprocessed")
     if not parsed.d.startswith("Dataset") and not parsed.d.isdecimal():
         raise ValueError(f"dataset {parsed.d!r}; allowed: an id such as 8, or a name such as Dataset008_BraTS21")
     dataset = maybe_convert_to_dataset_name(int(parsed.d) if parsed.d.isdecimal() else parsed.d)
@@ -230,8 +233,8 @@ def _plan(parsed: argparse.Namespace) -> None:
         source_plans=parsed.p,
         output=parsed.o,
     )
-    path, words = write_plans(root / dataset, request)
-    print(f"wrote {path}\n{words}")
+    written = write_plans(root / dataset, request)
+    print(f"wrote {written.path}\n{written.summary}")
 
 
 def _info(parsed: argparse.Namespace) -> None:
@@ -257,7 +260,9 @@ def _export(parsed: argparse.Namespace) -> None:
 def _convert(parsed: argparse.Namespace) -> None:
     from nnunet_fm.datasets.brats import convert_brats
 
-    result = convert_brats(parsed.source, _nnunet_folder("nnUNet_raw"), parsed.d, parsed.n, parsed.copy, parsed.np)
+    result = convert_brats(
+        parsed.source, folders.nnunet_folder("nnUNet_raw"), parsed.d, parsed.n, parsed.copy, parsed.np
+    )
     print(f"wrote {result.folder}: {len(result.training)} training and {len(result.test)} test cases")
     for case, reason in result.skipped.items():
         print(f"  left out {case}: {reason}")
@@ -296,13 +301,6 @@ def _doctor(_: argparse.Namespace) -> int:
     from nnunet_fm.doctor import examine, tell
 
     return tell(examine())
-
-
-def _nnunet_folder(name: str) -> Path:
-    value = os.environ.get(name)
-    if not value:
-        raise FileNotFoundError(f"{name} is not set; type: export {name}=/path/to/{name}")
-    return Path(value)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,18 @@ def folder(name: str, package: Path = Path(__file__).parent) -> Path:
     return package / name if (package / name).is_dir() else package.parent / name
 
 
+def nnunet_folder(name: str) -> Path:
+    """One of nnU-Net's folders, e.g. `nnUNet_raw`.
+
+    Raises:
+        FileNotFoundError: it is not set.
+    """
+    value = os.environ.get(name)
+    if not value:
+        raise FileNotFoundError(f"{name} is not set; type: export {name}=/path/to/{name}")
+    return Path(value)
+
+
 def with_trainers(existing: str | None) -> str:
     """The value for `nnUNet_extTrainer` that adds our trainers to what the user already has there."""
     ours = str(folder("trainers"))

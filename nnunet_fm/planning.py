@@ -63,20 +63,41 @@ class PlanRequest:
     output: str | None = None
 
 
+@dataclass(frozen=True)
+class WrittenPlans:
+    """Plans that were written.
+
+    Attributes:
+        path: the file.
+        configuration: the one that was asked for, e.g. `2d_fm256`.
+        trainer: what to train it with, unless the user has another.
+        preprocessed: whether nnU-Net has its data already.
+        summary: text for the user, with the commands that come next.
+    """
+
+    path: Path
+    configuration: str
+    trainer: str
+    preprocessed: bool
+    summary: str
+
+    @property
+    def identifier(self) -> str:
+        """Name for `-p`."""
+        return self.path.stem
+
+
 def presets() -> dict[str, dict[str, Any]]:
     """The plan presets by name, as shipped in `plans/`."""
     return {p.stem: load_json(str(p)) for p in sorted(folder("plans").glob("*.json"))}
 
 
-def write_plans(preprocessed: Path, request: PlanRequest) -> tuple[Path, str]:
-    """Write the plans and say in words what was written.
+def write_plans(preprocessed: Path, request: PlanRequest) -> WrittenPlans:
+    """Write the plans.
 
     Args:
         preprocessed: the dataset's folder in `nnUNet_preprocessed`.
         request: what to write.
-
-    Returns:
-        The plans file and a text for the user.
 
     Raises:
         FileNotFoundError: the dataset has not been planned by nnU-Net yet.
@@ -100,7 +121,8 @@ def write_plans(preprocessed: Path, request: PlanRequest) -> tuple[Path, str]:
     trainer = "SubsetTrainer" if request.encoder == NO_ENCODER else "FrozenDinoTrainer"
     path = _save(preprocessed, plans)
     data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
-    return path, _summary(plans, words, name, trainer, preprocess=not _is_preprocessed(data))
+    ready = _is_preprocessed(data)
+    return WrittenPlans(path, name, trainer, ready, _summary(plans, words, name, trainer, preprocess=not ready))
 
 
 def _refuse_ignored(request: PlanRequest) -> None:

@@ -229,6 +229,7 @@ class SubsetTrainer(SubsetMixin, SafeContinueMixin, nnUNetTrainer):
         """Shorten the schedule where a variant asks for it: (epochs, iterations, validation iterations)."""
         if self.schedule is not None:
             self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = self.schedule
+        self.save_every = max(1, min(50, self.num_epochs // 20))  # epochs that a killed run can lose; stock: 50
         super().initialize()
 
     def save_checkpoint(self, filename: str) -> None:

@@ -41,8 +41,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def written(folder: Path, **request: object) -> tuple[dict, str]:
-    path, words = write_plans(folder, PlanRequest(**request))
-    return json.loads(path.read_text()), words
+    found = write_plans(folder, PlanRequest(**request))
+    return json.loads(found.path.read_text()), found.summary
 
 
 @pytest.mark.parametrize("preset", sorted(presets()))

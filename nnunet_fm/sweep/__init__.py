@@ -1,0 +1,1 @@
+"""Many runs of one benchmark: planned, run, continued and watched as one."""

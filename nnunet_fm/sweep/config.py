@@ -1,0 +1,91 @@
+"""A sweep as strict data: datasets x encoders x ratios x seeds x folds."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from nnunet_fm.planning import NO_ENCODER
+from nnunet_fm.settings import Part, read_settings
+
+CONFIGS = Path(__file__).parent / "configs"
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+
+
+class Arm(Part):
+    """One encoder, or stock nnU-Net, and its trainer; the keys of `nnunet-fm plan`.
+
+    Attributes:
+        encoder: weight file, card, architecture (random weights), or `none` for stock nnU-Net.
+        trainer: `-tr`; `FrozenDinoTrainer`, or `SubsetTrainer` without an encoder, if not given.
+        configuration: stock configuration to start from, e.g. `2d` or `3d_fullres`.
+        card, preset, patch, fov, taps, fusion, decoder, batch_size, seed, options: as `nnunet-fm plan`.
+    """
+
+    encoder: str = NO_ENCODER
+    trainer: str | None = None
+    configuration: str = "2d"
+    card: str | None = None
+    preset: str | None = None
+    patch: tuple[Positive, ...] | None = None
+    fov: Literal["native", "fit"] | None = None
+    taps: tuple[Count, ...] | None = None
+    fusion: str | None = None
+    decoder: str | None = None
+    batch_size: Positive | None = None
+    seed: int | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Sweep(Part):
+    """What is run.
+
+    Attributes:
+        datasets: nnU-Net's ids.
+        encoders: by a name of your own: letters, digits and `_`.
+        ratios: shares of the training cases.
+        seeds: of the subsets.
+        folds: of nnU-Net's cross-validation.
+        device: `cpu`, `cuda` or `mps`.
+        at_a_time: runs on this machine at once.
+        gpus: numbers of the GPUs that runs on this machine are given, one each, in turn; all see all if empty.
+        processes: of nnU-Net's augmentation and preprocessing, for each run.
+        slurm: what `submitit` is told, e.g. `{slurm_partition: gpu, timeout_min: 2880, gpus_per_node: 1}`.
+    """
+
+    datasets: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    encoders: Annotated[dict[str, Arm], Field(min_length=1)]
+    ratios: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0,)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (42,)
+    folds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
+    device: Literal["cpu", "cuda", "mps"] = "cuda"
+    at_a_time: Positive = 1
+    gpus: tuple[Count, ...] = ()
+    processes: Positive | None = None
+    slurm: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _every_run_is_another(self) -> "Sweep":
+        for key in ("datasets", "ratios", "seeds", "folds", "gpus"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key} names a value twice: {list(values)}; two runs would be one")
+        strange = [name for name in self.encoders if not NAME.fullmatch(name)]
+        if strange:
+            raise ValueError(f"encoder name {strange[0]!r}; allowed: letters, digits and _, e.g. braindino_b16")
+        if self.gpus and self.device != "cuda":
+            raise ValueError(f"gpus {list(self.gpus)} with device {self.device}; leave them out, or give device: cuda")
+        return self
+
+
+def read_sweep(given: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read a sweep and change single keys of it, see `read_settings`.
+
+    Raises:
+        FileNotFoundError, ValueError: unknown file or key (close matches are named), or a value that is not allowed.
+    """
+    return read_settings(Sweep, given, CONFIGS, overrides)

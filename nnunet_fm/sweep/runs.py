@@ -1,0 +1,186 @@
+"""The runs of a sweep: their plans, their folders, and how far each has come, by nnU-Net's own files."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+from nnunet_fm.messages import some, unknown
+from nnunet_fm.planning import PlanRequest, WrittenPlans, write_plans
+from nnunet_fm.programs import trainer_names
+from nnunet_fm.subsets import TrainSubset
+from nnunet_fm.sweep.config import Arm, Sweep
+
+FINAL, LATEST, SUMMARY = "checkpoint_final.pth", "checkpoint_latest.pth", "validation/summary.json"
+
+
+class State(Enum):
+    """How far a run has come."""
+
+    NEW = "new"
+    INTERRUPTED = "interrupted"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of nnU-Net.
+
+    Attributes:
+        dataset: its full name.
+        encoder: name in the sweep.
+        ratio, seed: of the subset.
+        fold: of the cross-validation.
+        trainer, plans, configuration: as nnU-Net names them.
+        folder: `fold_N` in nnUNet_results.
+    """
+
+    dataset: str
+    encoder: str
+    ratio: float
+    seed: int
+    fold: int
+    trainer: str
+    plans: str
+    configuration: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Short and unique within a sweep."""
+        return f"{self.dataset[7:10]}_{self.encoder}_r{self.ratio:g}_s{self.seed}_f{self.fold}"
+
+    def state(self) -> State:
+        """By the files that nnU-Net writes."""
+        if (self.folder / FINAL).is_file() and (self.folder / SUMMARY).is_file():
+            return State.FINISHED
+        if (self.folder / FINAL).is_file() or (self.folder / LATEST).is_file():
+            return State.INTERRUPTED
+        return State.NEW
+
+    def command(self, device: str) -> list[str]:
+        """The training, from the beginning or from where it was."""
+        words = ["nnUNetv2_train", str(int(self.dataset[7:10])), self.configuration, str(self.fold)]
+        words += ["-tr", self.trainer, "-p", self.plans, "-device", device]
+        return words + (["--c"] if self.state() is State.INTERRUPTED else [])
+
+
+@dataclass(frozen=True)
+class PlannedSweep:
+    """Runs, and the preprocessing that has to come first, as commands."""
+
+    runs: list[Run]
+    preprocessing: list[list[str]]
+
+
+def plan_sweep(sweep: Sweep, preprocessed: Path, results: Path) -> PlannedSweep:
+    """Write the plans of every run, after everything has been checked.
+
+    Args:
+        sweep: what is asked.
+        preprocessed: nnUNet_preprocessed.
+        results: nnUNet_results.
+
+    Raises:
+        FileNotFoundError, ValueError: unknown dataset, encoder or trainer, an impossible plan, a fold that does not
+            exist, or a run's folder that holds another run.
+    """
+    names = [_dataset(number, preprocessed) for number in sweep.datasets]
+    for arm in sweep.encoders.values():
+        _check_trainer(_trainer(arm))
+    runs, commands = [], {}
+    for dataset in names:
+        _check_folds(sweep, preprocessed / dataset)
+        for name, arm in sweep.encoders.items():
+            for ratio, seed in _subsets(sweep):
+                written = _write(preprocessed / dataset, name, arm, ratio, seed)
+                if not written.preprocessed:
+                    words = ["nnUNetv2_preprocess", "-d", str(int(dataset[7:10])), "-plans_name", written.identifier]
+                    commands[(dataset, _data(written))] = [*words, "-c", written.configuration]
+                for fold in sweep.folds:
+                    runs.append(_run(results, dataset, name, arm, (ratio, seed), fold, written))
+    for run in runs:
+        _check_folder(run, preprocessed)
+    return PlannedSweep(runs, list(commands.values()))
+
+
+def _subsets(sweep: Sweep) -> Iterator[tuple[float, int]]:
+    """Ratios and seeds; all cases are the same cases with every seed, but another training."""
+    return ((ratio, seed) for ratio in sweep.ratios for seed in sweep.seeds)
+
+
+def _dataset(number: int, preprocessed: Path) -> str:
+    try:
+        return str(maybe_convert_to_dataset_name(number))
+    except RuntimeError:
+        known = [p.name for p in sorted(preprocessed.glob("Dataset*"))]
+        raise ValueError(f"no dataset {number} in nnU-Net's folders; there are: {some(known, 10) or 'none'}") from None
+
+
+def _trainer(arm: Arm) -> str:
+    return arm.trainer or ("SubsetTrainer" if arm.encoder == "none" else "FrozenDinoTrainer")
+
+
+def _check_trainer(name: str) -> None:
+    known = trainer_names()
+    if name not in known:
+        raise ValueError(unknown("trainer", name, known))
+
+
+def _check_folds(sweep: Sweep, dataset: Path) -> None:
+    splits = dataset / "splits_final.json"
+    if not splits.is_file():
+        return  # nnU-Net makes five at the first training
+    folds = load_json(str(splits))
+    for fold in sweep.folds:
+        if fold >= len(folds):
+            raise ValueError(f"fold {fold} of {dataset.name}; allowed: 0 to {len(folds) - 1} ({splits})")
+        if len(folds[fold]["val"]) < 2:
+            raise ValueError(
+                f"fold {fold} of {dataset.name} validates {len(folds[fold]['val'])} case; allowed: 2 or more"
+            )
+
+
+def _write(dataset: Path, name: str, arm: Arm, ratio: float, seed: int) -> WrittenPlans:
+    asked = arm.model_dump(exclude={"trainer", "configuration"})
+    subset = TrainSubset(ratio, seed)
+    request = PlanRequest(base=arm.configuration, subset=subset, output=_plans_name(name, ratio, seed), **asked)
+    return write_plans(dataset, request)
+
+
+def _plans_name(name: str, ratio: float, seed: int) -> str:
+    percent = f"{ratio * 100:06.2f}".replace(".", "p").removesuffix("p00")
+    return f"SW_{name}_r{percent}_s{seed}"
+
+
+def _data(written: WrittenPlans) -> str:
+    configuration = load_json(str(written.path))["configurations"][written.configuration]
+    return str(configuration.get("data_identifier", written.configuration))
+
+
+def _run(
+    results: Path, dataset: str, name: str, arm: Arm, subset: tuple[float, int], fold: int, written: WrittenPlans
+) -> Run:
+    model = f"{_trainer(arm)}__{written.identifier}__{written.configuration}"
+    folder = results / dataset / model / f"fold_{fold}"
+    return Run(dataset, name, *subset, fold, _trainer(arm), written.identifier, written.configuration, folder)
+
+
+def _check_folder(run: Run, preprocessed: Path) -> None:
+    """Refuse a folder that other plans began: nnU-Net keeps a copy of them beside the folds."""
+    from nnunet_fm.trainer import run_identity
+
+    kept = run.folder.parent / "plans.json"
+    if run.state() is State.NEW or not kept.is_file():
+        return
+    now = load_json(str(preprocessed / run.dataset / f"{run.plans}.json"))
+    began, wanted = run_identity(load_json(str(kept)), run.configuration), run_identity(now, run.configuration)
+    different = [key for key in sorted(began.keys() | wanted.keys()) if began.get(key) != wanted.get(key)]
+    if different:
+        raise ValueError(
+            f"{run.folder} holds a run of another {some(different)}; give the encoder another name in the sweep, "
+            "or move that folder away"
+        )

@@ -1,0 +1,146 @@
+"""`nnunet-fm sweep CONFIG.yaml`, and `nnunet-fm sweep status FOLDER`."""
+
+import argparse
+import json
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnunet_fm.sweep.config import Sweep
+    from nnunet_fm.sweep.execute import Outcome
+    from nnunet_fm.sweep.runs import PlannedSweep, Run
+
+RUNS = "runs.json"
+STOPPED = 130  # as a shell says after Ctrl-C
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the sub-commands of `nnunet-fm sweep`; `sweep CONFIG.yaml` is short for `sweep run CONFIG.yaml`."""
+    run = commands.add_parser("run", help="plan, show and run a sweep; what is finished is not run again")
+    run.add_argument("config", help="YAML file, or name of a shipped one")
+    run.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="e.g. ratios=[0.1,1.0]")
+    run.add_argument("-o", type=Path, metavar="FOLDER", help="logs and status; sweeps/NAME if not given")
+    run.add_argument("--dry-run", action="store_true", help="plan and show, run nothing")
+    run.add_argument("--print", action="store_true", help="print the commands, for any scheduler")
+    run.add_argument(
+        "--executor", choices=("local", "slurm", "submitit"), default="local", help="submitit: its local executor"
+    )
+    run.set_defaults(function=_run)
+    status = commands.add_parser("status", help="a line per run: state, epoch, Dice, time left")
+    status.add_argument("folder", type=Path, help="of the sweep: sweeps/NAME")
+    status.add_argument("--html", type=Path, metavar="FILE", help="write a page that loads itself anew")
+    status.add_argument("--watch", type=float, metavar="SECONDS", help="look again and again")
+    status.set_defaults(function=_status)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from nnunet_fm.folders import nnunet_folder
+    from nnunet_fm.sweep.config import read_sweep
+    from nnunet_fm.sweep.estimate import estimate, words
+    from nnunet_fm.sweep.runs import State, plan_sweep
+    from nnunet_fm.sweep.status import read_status, table
+
+    sweep = read_sweep(parsed.config, parsed.overrides)
+    folder = (parsed.o or Path("sweeps") / Path(parsed.config).stem).absolute()
+    preprocessed, results = nnunet_folder("nnUNet_preprocessed"), nnunet_folder("nnUNet_results")
+    planned = plan_sweep(sweep, preprocessed, results)
+    _keep(planned, folder)
+    waiting = [run for run in planned.runs if run.state() is not State.FINISHED]
+    if parsed.print:
+        print("\n".join(" ".join(w) for w in [*planned.preprocessing, *(r.command(sweep.device) for r in waiting)]))
+        return 0
+    results.mkdir(parents=True, exist_ok=True)
+    print(table(read_status(planned.runs, folder)))
+    print(f"{words(estimate(planned.runs, preprocessed), sweep.at_a_time)}, {_free(results)} free")
+    if parsed.dry_run:
+        if parsed.executor == "slurm":
+            from nnunet_fm.sweep.slurm import batch_file
+
+            print(batch_file(waiting, sweep, folder))
+        return 0
+    try:
+        _preprocess(planned, sweep, folder)
+        outcomes = _execute(waiting, sweep, folder, parsed.executor)
+    except KeyboardInterrupt:
+        print("stopped; what nnU-Net saved stays. Type the same command to go on")
+        return STOPPED
+    print(table(read_status(planned.runs, folder)))
+    return 1 if any(o.state != "finished" for o in outcomes) else 0
+
+
+def _keep(planned: "PlannedSweep", folder: Path) -> None:
+    from nnunet_fm.files import replaced_atomically
+
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = [{**asdict(run), "folder": str(run.folder)} for run in planned.runs]
+    with replaced_atomically(str(folder / RUNS)) as temporary:
+        Path(temporary).write_text(json.dumps(runs, indent=1))
+
+
+def read_runs(folder: Path) -> "list[Run]":
+    """The runs of a sweep's folder.
+
+    Raises:
+        FileNotFoundError: no sweep was ever started there.
+    """
+    from nnunet_fm.sweep.runs import Run
+
+    if not (folder / RUNS).is_file():
+        raise FileNotFoundError(f"{folder} is no folder of a sweep; type: nnunet-fm sweep CONFIG.yaml -o {folder}")
+    return [Run(**{**run, "folder": Path(run["folder"])}) for run in json.loads((folder / RUNS).read_text())]
+
+
+def _free(folder: Path) -> str:
+    return f"{shutil.disk_usage(folder).free / 1e9:.0f} GB"
+
+
+def _preprocess(planned: "PlannedSweep", sweep: "Sweep", folder: Path) -> None:
+    from nnunet_fm.sweep.execute import Children
+
+    for words in planned.preprocessing:
+        words = words + (["-np", str(sweep.processes)] if sweep.processes else [])
+        print(f"$ {' '.join(words)}", flush=True)
+        (folder / "logs").mkdir(exist_ok=True)
+        log = folder / "logs" / "preprocessing.log"
+        if Children().run(words, log, {}):
+            tail = "\n".join(log.read_text(errors="ignore").splitlines()[-15:])
+            raise RuntimeError(f"`{' '.join(words)}` failed; the end of {log}:\n{tail}")
+
+
+def _execute(waiting: "list[Run]", sweep: "Sweep", folder: Path, executor: str) -> "list[Outcome]":
+    from nnunet_fm.sweep.execute import run_here
+
+    if executor == "local":
+        return run_here(waiting, sweep, folder, _say)
+    from nnunet_fm.sweep.slurm import submit
+
+    jobs = submit(waiting, sweep, folder, here=executor == "submitit") if waiting else []
+    print(f"{len(jobs)} jobs: {', '.join(str(job.job_id) for job in jobs)}")
+    if executor == "slurm":
+        print(f"look at them: nnunet-fm sweep status {folder}")
+        return []
+    outcomes = [job.result() for job in jobs]
+    for outcome in outcomes:
+        _say(outcome)
+    return outcomes
+
+
+def _say(outcome: "Outcome") -> None:
+    print(f"{outcome.run}: {outcome.state} after {outcome.seconds / 60:.1f} min {outcome.reason}".rstrip(), flush=True)
+
+
+def _status(parsed: argparse.Namespace) -> None:
+    from nnunet_fm.sweep.execute import running
+    from nnunet_fm.sweep.status import page, read_status, table
+
+    while True:
+        lines = read_status(read_runs(parsed.folder), parsed.folder, running(parsed.folder))
+        print(table(lines), flush=True)
+        if parsed.html:
+            parsed.html.write_text(page(lines, parsed.folder.name))
+        if not parsed.watch:
+            return
+        time.sleep(parsed.watch)
