@@ -25,7 +25,9 @@ GROUPS = {
     "sweep": ("nnunet_fm.sweep_command", "a benchmark of many runs: sweep CONFIG.yaml, sweep status FOLDER"),
     "pretrain": ("nnunet_fm_pretrain.cli", "train an encoder on unlabelled MRI: prepare, run, export, probe"),
 }
-PRETRAIN_PACKAGES = ("blosc2", "cv2", "lightly", "lightning_fabric", "pytorch_lightning")
+# extra that brings a package
+EXTRAS = dict.fromkeys(("blosc2", "cv2", "lightly", "lightning_fabric", "pytorch_lightning"), "pretrain")
+EXTRAS["submitit"] = "slurm"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,9 +55,10 @@ def _mended(function: Callable[[], int | None]) -> int:
         return function() or 0
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        if package not in PRETRAIN_PACKAGES:
+        if package not in EXTRAS:
             raise
-        print(f"nnunet-fm: this command needs {package}; type: pip install 'nnunet-fm[pretrain]'", file=sys.stderr)
+        needed = f"pip install 'nnunet-fm[{EXTRAS[package]}]'"
+        print(f"nnunet-fm: this command needs {package}; type: {needed}", file=sys.stderr)
         return 2
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"nnunet-fm: {error}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -93,5 +93,8 @@ def _keys(model: type[Part], location: tuple[int | str, ...]) -> list[str]:
     """Keys allowed at a place in the settings."""
     part: Any = model
     for step in location:
-        part = get_args(part)[0] if isinstance(step, int) else part.model_fields[step].annotation
+        if inner := get_args(part):  # of a tuple or a dict
+            part = inner[1] if get_origin(part) is dict else inner[0]
+        else:
+            part = part.model_fields[step].annotation
     return sorted(getattr(part, "model_fields", {}))

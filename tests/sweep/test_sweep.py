@@ -1,0 +1,167 @@
+"""A sweep through nnU-Net's own commands: killed, continued, finished; and how its ends are told."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunet_fm.sweep.config import Sweep
+from nnunet_fm.sweep.execute import Outcome, run_here, running
+from nnunet_fm.sweep.progress import read_progress
+from nnunet_fm.sweep.runs import Run, State
+from nnunet_fm.sweep.status import page, read_status, table
+
+CONFIG = """
+datasets: [7]
+encoders:
+  tiny: {encoder: dinov3_test16, trainer: FrozenDinoTrainerTest, patch: [32, 32], batch_size: 2}
+ratios: [0.5, 1.0]
+seeds: [3]
+device: cpu
+processes: 1
+"""
+
+
+@pytest.fixture
+def words(dataset: Path, tmp_path: Path) -> list[object]:
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    return ["nnunet-fm", "sweep", tmp_path / "small.yaml", "-o", tmp_path / "sweep"]
+
+
+def test_a_killed_sweep_goes_on_and_a_finished_one_does_nothing(
+    words: list[object], nnunet: dict[str, str], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    shown = run(*words, "--dry-run").stdout
+    assert "2 new" in shown
+    assert "checkpoints about" in shown
+    printed = run(*words, "--print").stdout.splitlines()
+    assert [line.split()[0] for line in printed] == ["nnUNetv2_train"] * 2
+    sbatch = run(*words, "--dry-run", "--executor", "slurm", "slurm={partition: gpu, time: 60}").stdout
+    assert "#SBATCH --array=0-1%1" in sbatch
+    assert "#SBATCH --partition=gpu" in sbatch
+    assert "slurm: " in run(*words, "--dry-run", "--executor", "slurm", "slurm={partitoin: gpu}", expect=2).stdout
+
+    script = str(Path(sys.executable).parent / "nnunet-fm")
+    process = subprocess.Popen(
+        [script, *map(str, words[1:])],
+        env=os.environ | nnunet,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    model = Path(nnunet["nnUNet_results"]) / "Dataset007_Small" / "FrozenDinoTrainerTest__SW_tiny_r050_s3__2d_fm32"
+    while not (model / "fold_0" / "checkpoint_latest.pth").is_file() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert "Type the same command to go on" in process.communicate()[0]
+    assert process.returncode == 130
+    assert not running(tmp_path / "sweep")
+    status = run("nnunet-fm", "sweep", "status", tmp_path / "sweep", "--html", tmp_path / "s.html").stdout
+    assert "1 interrupted, 1 new" in status or "1 finished, 1 new" in status
+
+    said = run(*words, "--executor", "submitit").stdout
+    assert "007_tiny_r1_s3_f0: finished" in said
+    assert "2 finished" in said.splitlines()[-1]
+    log = (tmp_path / "sweep/logs/007_tiny_r0.5_s3_f0.log").read_text()
+    assert log.count("$ nnUNetv2_train") == 2
+    assert log.count("--c\n") == 1
+    final = model / "fold_0" / "checkpoint_final.pth"
+    before = final.stat().st_mtime_ns
+    assert "2 finished" in run(*words).stdout
+    assert final.stat().st_mtime_ns == before
+    progress = read_progress(model / "fold_0")
+    assert (progress.epoch, progress.epochs, progress.seconds_left) == (2, 2, 0)
+    refused = run(*words, "encoders.tiny.seed=4", expect=2).stdout
+    assert "exist already, with another" in refused
+
+
+@dataclass(frozen=True)
+class Fake(Run):
+    """A run whose training is a line of Python."""
+
+    code: str = ""
+
+    def command(self, device: str) -> list[str]:
+        return ["python", "-c", f"folder = {str(self.folder)!r}\n{self.code}"]
+
+
+WRITE = """
+import pathlib
+p = pathlib.Path(folder); (p / "validation").mkdir(parents=True)
+(p / "checkpoint_final.pth").touch()
+(p / "validation/summary.json").write_text('{"foreground_mean": {"Dice": 0.5}}')
+"""
+
+
+def fake(folder: Path, number: int, code: str) -> Fake:
+    fold = folder / "results" / f"{number}" / "fold_0"
+    return Fake("Dataset007_Small", f"e{number}", 1.0, 0, 0, "T", "P", "2d", fold, code)
+
+
+def test_a_failed_run_is_told_and_does_not_stop_the_others(tmp_path: Path) -> None:
+    codes = ("print('nonsense ' * 3); raise SystemExit(3)", "import os; os.kill(os.getpid(), 9)", WRITE)
+    runs = [fake(tmp_path, n, code) for n, code in enumerate(codes)]
+    sweep = Sweep.model_validate({"datasets": [7], "encoders": {"a": {}}, "at_a_time": 2, "device": "cpu"})
+    told: list[Outcome] = []
+    outcomes = run_here(runs, sweep, tmp_path, told.append)
+    assert [o.state for o in outcomes] == ["failed", "failed", "finished"]
+    assert sorted(o.run for o in told) == sorted(o.run for o in outcomes)
+    assert "return code 3" in outcomes[0].reason
+    assert "nonsense nonsense nonsense" in outcomes[0].reason
+    assert "killed by the system, most likely for memory" in outcomes[1].reason
+    assert runs[2].state() is State.FINISHED
+    lines = read_status(runs, tmp_path)
+    assert [line.state for line in lines] == ["failed", "failed", "finished"]
+    assert "2 failed, 1 finished" in table(lines)
+    shown = page(lines, "<small>")
+    assert 'http-equiv="refresh"' in shown
+    assert "&lt;small&gt;" in shown
+    assert "nonsense" in shown
+
+
+def test_gpus_are_shared_out(tmp_path: Path) -> None:
+    code = f"import os\nopen({str(tmp_path)!r} + '/' + os.environ['CUDA_VISIBLE_DEVICES'], 'a').write('x')\n{WRITE}"
+    runs = [fake(tmp_path, n, "import time; time.sleep(0.5)\n" + code) for n in range(4)]
+    words = {"datasets": [7], "encoders": {"a": {}}, "at_a_time": 2, "gpus": [3, 5], "device": "cuda"}
+    assert {o.state for o in run_here(runs, Sweep.model_validate(words), tmp_path, lambda _: None)} == {"finished"}
+    assert (tmp_path / "3").read_text() + (tmp_path / "5").read_text() == "xxxx"
+
+
+def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
+    run = fake(tmp_path, 0, WRITE)
+    (tmp_path / "running").mkdir()
+    (tmp_path / "running" / run.name).write_text(f"{socket.gethostname()} 1")
+    assert running(tmp_path) == [run.name]
+    sweep = Sweep.model_validate({"datasets": [7], "encoders": {"a": {}}, "device": "cpu"})
+    with pytest.raises(RuntimeError, match="is being trained by another process"):
+        run_here([run], sweep, tmp_path, lambda _: None)
+    (tmp_path / "running" / run.name).write_text(f"{socket.gethostname()} 999999999")
+    assert not running(tmp_path)  # its process is dead
+    assert run_here([run], sweep, tmp_path, lambda _: None)[0].state == "finished"
+
+
+def test_progress_is_read_from_nnunet_s_logs(tmp_path: Path) -> None:
+    (tmp_path / "debug.json").write_text(json.dumps({"num_epochs": "10"}))
+    lines = []
+    for epoch, dice in ((0, 0.5), (1, 0.7), (1, 0.6)):  # epoch 1 again after a kill
+        lines += [
+            f"2026-01-01 00:00:00: Epoch {epoch} ",
+            f"2026: Pseudo dice [np.float32({dice}), np.float32({dice})] ",
+        ]
+        lines += ["2026: Epoch time: 20.0 s "]
+    lines += ["2026: Epoch 2 ", "2026: Current learning rate: 0.1 "]
+    (tmp_path / "training_log_2026_1.txt").write_text("\n".join(lines))
+    found = read_progress(tmp_path)
+    assert (found.epoch, found.epochs, found.seconds) == (2, 10, 40)
+    assert found.ema_dice == pytest.approx(0.9 * 0.5 + 0.1 * 0.6)
+    assert found.seconds_left == 160
+    assert read_progress(tmp_path / "none").epoch == 0
