@@ -42,10 +42,16 @@ def splits_of(job: Job) -> tuple[list[Split], str]:
 
 
 def subset(job: Job, train: Cases, ratio: float, seed: int) -> Cases:
-    """Training cases of a share of the subjects; nested and stratified, see `nested_subset`."""
+    """Training cases of a share of the subjects; nested and stratified, see `nested_subset`.
+
+    Raises:
+        ValueError: one of the classes has no case among them.
+    """
     strata = _strata(job, train)
     chosen = set(nested_subset(list(strata), list(strata.values()), ratio, seed))
-    return np.array([case for case in train if job.subjects[case] in chosen])
+    cases = np.array([case for case in train if job.subjects[case] in chosen])
+    _refuse_absent(job, cases, f"training case at ratio {ratio:g}")
+    return cases
 
 
 def fold_numbers(job: Job, cases: Cases, folds: int) -> Integer[np.ndarray, " n"]:
@@ -64,22 +70,28 @@ def _folds(job: Job) -> list[Split]:
 
 
 def _strata(job: Job, cases: Cases) -> dict[str, object]:
-    """Stratum of each subject of some cases, by the first of the subject's cases."""
-    first = {job.subjects[case]: case for case in reversed(cases.tolist())}
-    return dict(zip(first, job.targets.strata(np.array(list(first.values())), job.task.kind), strict=True))
+    """Stratum of each subject of some cases: the classes of all of them, or what the first one is."""
+    found: dict[str, list[object]] = {}
+    for case, stratum in zip(cases.tolist(), job.targets.strata(cases, job.task.kind), strict=True):
+        found.setdefault(job.subjects[case], []).append(stratum)
+    if job.task.kind == "classification":
+        return {subject: tuple(sorted(set(strata), key=str)) for subject, strata in found.items()}
+    return {subject: strata[0] for subject, strata in found.items()}
 
 
 def _check_classes(job: Job, split: Split, name: str) -> None:
-    sides = {"training": split.train}
+    _refuse_absent(job, split.train, f"training case ({name})")
     if name == COLUMN:  # the folds together test every class
-        sides["tested"] = split.test
-    for side, cases in sides.items():
-        there = set(job.targets.values[cases].astype(int)) if job.targets.classes else set()
-        absent = [label for number, label in enumerate(job.targets.classes) if number not in there]
-        if absent:
-            raise ValueError(
-                f"no {side} case is of {some(absent)} ({name}); every class needs cases on both sides: "
-                "try fewer folds, or leave the class out (null under `classes`)"
-            )
+        _refuse_absent(job, split.test, f"tested case ({name})")
     if job.task.kind == "survival" and not job.targets.events[split.train].any():
         raise ValueError(f"no event among the {len(split.train)} training cases ({name}); nothing to learn a risk from")
+
+
+def _refuse_absent(job: Job, cases: Cases, which: str) -> None:
+    there = set(job.targets.values[cases].astype(int)) if job.targets.classes else set()
+    absent = [label for number, label in enumerate(job.targets.classes) if number not in there]
+    if absent:
+        raise ValueError(
+            f"no {which} is of {some(absent)}; every class needs cases on both sides: "
+            "try fewer folds, or leave the class out (null under `classes`)"
+        )
