@@ -20,7 +20,10 @@ GROUPS = {
         "nnunet_fm.features_command",
         "cached features: extract, check-table, check-leakage, list, verify, gc",
     ),
-    "heads": ("nnunet_fm.heads_command", "classification, regression, survival on cached features: list, run, compare"),
+    "heads": (
+        "nnunet_fm.heads_command",
+        "classification, regression, survival on cached features: list, run, compare, ...",
+    ),
     "analyze": ("nnunet_fm.analyze_command", "representations of frozen encoders: cka, similarity"),
     "sweep": ("nnunet_fm.sweep_command", "a benchmark of many runs: sweep CONFIG.yaml, sweep status FOLDER"),
     "pretrain": ("nnunet_fm_pretrain.cli", "train an encoder on unlabelled MRI: prepare, run, export, probe"),

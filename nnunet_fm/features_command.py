@@ -39,6 +39,9 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     extract.add_argument("--modalities", type=lambda t: t.split(","), metavar="T1,FLAIR", help="columns; all of paths")
     extract.add_argument("--shape", type=int, nargs=3, default=(128, 256, 256), metavar=("Z", "Y", "X"))
     extract.add_argument("--strip", default="none", help="none, mask, hd-bet, deepbet or command:PROGRAM {in} {out}")
+    extract.add_argument(
+        "--perturb", metavar="FAMILY=SEVERITY", help="of the raw volumes: gamma=0.5, gibbs=0.2, bias=0.3"
+    )
     extract.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     extract.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="FOLDER")
     extract.add_argument("--num-parts", type=int, default=1, help="of a cluster; give each its --part-id")
@@ -109,11 +112,14 @@ def _extract(parsed: argparse.Namespace) -> int:
     from nnunet_fm.features.extraction import extract, open_encoder
     from nnunet_fm.features.table import read_table
     from nnunet_fm.files import write_csv
+    from nnunet_fm.mri.perturbations import Perturbation
 
     table = read_table(parsed.table, parsed.modalities)
     names = ("card", "seed", "layers", "shape", "precision", "strip")
     choice = {name: getattr(parsed, name) for name in names}
-    encoder, recipe = open_encoder(parsed.encoder, **choice, options=parse_options(parsed.option))
+    change = Perturbation.parse(parsed.perturb) if parsed.perturb else None
+    options = parse_options(parsed.option)
+    encoder, recipe = open_encoder(parsed.encoder, **choice, options=options, perturbation=change)
     cache, part = FeatureCache(parsed.cache), (parsed.part_id, parsed.num_parts)
     print(f"{recipe.name}, blocks {', '.join(map(str, recipe.layers))}, recipe {recipe.identity()[:12]}")
     outcomes = extract(table, encoder, recipe, cache, part, parsed.batch_size, parsed.np)
@@ -131,10 +137,12 @@ def _extract(parsed: argparse.Namespace) -> int:
 
 def _list(parsed: argparse.Namespace) -> None:
     cache = _existing(parsed.cache)
-    print(f"{'encoder':32}{'recipe':14}{'blocks':16}{'voxels':16}volumes")
+    print(f"{'encoder':32}{'recipe':14}{'blocks':16}{'voxels':16}{'perturbed':12}volumes")
     for recipe in cache.recipes():
         layers, shape = ",".join(map(str, recipe.layers)), "x".join(map(str, recipe.preprocessing["shape"]))
-        print(f"{recipe.name:32}{recipe.identity()[:12]:14}{layers:16}{shape:16}{len(cache.entries(recipe))}")
+        change = recipe.perturbation or {"family": "", "severity": ""}
+        words = f"{change['family']} {change['severity']}"
+        print(f"{recipe.name:32}{recipe.identity()[:12]:14}{layers:16}{shape:16}{words:12}{len(cache.entries(recipe))}")
 
 
 def _verify(parsed: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`nnunet-fm heads`: list, run, compare."""
+"""`nnunet-fm heads`: list, run, compare, robustness."""
 
 import argparse
 from pathlib import Path
@@ -30,6 +30,37 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     compare.add_argument("runs", type=Path, nargs="+", help="folders that `heads run` wrote, one an encoder")
     compare.add_argument("-o", type=Path, default=Path("comparison"), metavar="FOLDER")
     compare.set_defaults(function=_compare)
+    _add_robustness(commands)
+
+
+def _add_robustness(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    robust = commands.add_parser(
+        "robustness", help="heads of clean volumes on perturbed ones: features extract --perturb"
+    )
+    robust.add_argument("task", help="name of a shipped task or YAML file")
+    robust.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="e.g. target=sex seeds=3")
+    robust.add_argument("--table", type=Path, required=True, help="as it was given to `features extract`")
+    robust.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="FOLDER")
+    robust.add_argument("--encoder", help="name or hash, where the cache holds several: `features list`")
+    robust.add_argument("-o", type=Path, default=Path("robustness"), metavar="FOLDER")
+    robust.set_defaults(function=_robustness)
+
+
+def _robustness(parsed: argparse.Namespace) -> None:
+    import torch
+
+    from nnunet_fm.features import FeatureCache, read_table
+    from nnunet_fm.files import write_csv
+    from nnunet_fm.heads.robustness import draw, markdown, robustness
+    from nnunet_fm.heads.task import read_task
+
+    task, name = read_task(parsed.task, parsed.overrides), Path(parsed.task).stem
+    torch.set_num_threads(1)
+    found = robustness(name, task, read_table(parsed.table), FeatureCache(parsed.cache), parsed.encoder)
+    write_csv(found, parsed.o / "robustness.csv")
+    (parsed.o / "robustness.md").write_text(markdown(found) + "\n")
+    draw(found, parsed.o / "robustness")
+    print(f"{markdown(found)}\n\nwrote {parsed.o}")
 
 
 def _list(_: argparse.Namespace) -> None:

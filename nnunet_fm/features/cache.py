@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,9 @@ class FeatureCache:
         """The named arrays of an entry, each compared with its checksum; None if there is no sound entry.
 
         A damaged entry is set aside (`.corrupt`), so that it is made again.
+
+        Raises:
+            KeyError: the entry is sound and does not keep such an array.
         """
         path = self.path(recipe, key)
         if not path.is_file():
@@ -99,7 +102,7 @@ class FeatureCache:
         return sorted(found, key=lambda r: (r.name, r.identity()))
 
     def recipe(self, encoder: str | None = None) -> FeatureRecipe:
-        """The only recipe in the cache, or the only one of an encoder.
+        """The only recipe of clean volumes in the cache, or the only one of an encoder.
 
         Args:
             encoder: its name, or the beginning of its tensor hash or of the recipe's identity.
@@ -107,7 +110,7 @@ class FeatureCache:
         Raises:
             ValueError: there is none, or several.
         """
-        found = self.recipes()
+        found = [r for r in self.recipes() if r.perturbation is None]
         fitting = [r for r in found if encoder is None or r.name == encoder or _begins(r, encoder)]
         if len(fitting) != 1:
             names = [f"{r.name} ({r.identity()[:12]})" for r in fitting or found]
@@ -116,6 +119,12 @@ class FeatureCache:
                 f"it holds {some(names) or 'nothing'}. Name one, by its name or by what stands in brackets"
             )
         return fitting[0]
+
+    def perturbed(self, recipe: FeatureRecipe) -> list[FeatureRecipe]:
+        """What the cache has of the same encoder and preprocessing under perturbations."""
+        return [
+            r for r in self.recipes() if r.perturbation and replace(r, perturbation=None, name=recipe.name) == recipe
+        ]
 
     def entries(self, recipe: FeatureRecipe) -> list[Path]:
         """Files of a recipe's entries."""
@@ -134,7 +143,7 @@ class FeatureCache:
         self,
         table: Table,
         layer: int | None = None,
-        encoder: str | None = None,
+        encoder: str | FeatureRecipe | None = None,
         modalities: Sequence[str] | None = None,
     ) -> tuple[list[str], Float[np.ndarray, "n d"]]:
         """Pooled features of a table: a vector per row, the mean over its volumes (late fusion, paper section 4.3.2).
@@ -142,7 +151,7 @@ class FeatureCache:
         Args:
             table: rows without any of the modalities are left out.
             layer: block, 0-based; the last one kept if None.
-            encoder: which recipe, see `recipe`.
+            encoder: a recipe, or which one, see `recipe`.
             modalities: columns; all of the table's if None.
 
         Returns:
@@ -152,7 +161,8 @@ class FeatureCache:
             FileNotFoundError: volumes that are not in the cache.
             ValueError: an unknown layer or modality, or see `recipe`.
         """
-        recipe, asked = self.recipe(encoder), tuple(modalities or table.modalities)
+        recipe = encoder if isinstance(encoder, FeatureRecipe) else self.recipe(encoder)
+        asked = tuple(modalities or table.modalities)
         if layer is not None and layer not in recipe.layers:
             raise ValueError(f"layer {layer} is not kept; allowed: {', '.join(map(str, recipe.layers))}")
         if unknown := sorted(set(asked) - set(table.modalities)):
@@ -214,13 +224,15 @@ class _DamagedError(Exception):
 def _read(path: Path, key: str, names: Sequence[str] | None) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, "np") as stream:
-            about = stream.metadata() or {}
-            arrays = {name: stream.get_tensor(name) for name in names or stream.keys()}
+            about, there = stream.metadata() or {}, list(stream.keys())
+            arrays = {name: stream.get_tensor(name) for name in names or there if name in there}
             sums = json.loads(about[SUMS])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise _DamagedError(f"cannot be read: {error}") from None
     if about.get(KEY) != key:
         raise _DamagedError(f"holds the key {about.get(KEY)}")
+    if absent := sorted(set(names or ()) - set(there)):
+        raise KeyError(f"no {some(absent)} in the cache's entry; it keeps: {', '.join(sorted(there))}")
     for name, array in arrays.items():
         if _sha256(array) != sums.get(name):
             raise _DamagedError(f"{name} no longer has its checksum")

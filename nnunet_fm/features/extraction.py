@@ -21,6 +21,7 @@ from nnunet_fm.encoders.source import describe_source, load_source
 from nnunet_fm.features.cache import POOLED, FeatureCache
 from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.features.table import Row, Table
+from nnunet_fm.mri.perturbations import Perturbation
 from nnunet_fm.mri.preprocessing import PERCENTILES, preprocess_volume
 from nnunet_fm.mri.skull import find_stripper
 from nnunet_fm.mri.volumes import BadVolumeError, read_volume
@@ -64,6 +65,7 @@ def open_encoder(
     precision: str = PRECISIONS[0],
     strip: str = "none",
     options: dict[str, Any] | None = None,
+    perturbation: Perturbation | None = None,
 ) -> tuple[Encoder, FeatureRecipe]:
     """Load a frozen encoder and say what its features will depend on.
 
@@ -77,6 +79,7 @@ def open_encoder(
         precision: `bfloat16` (autocast) or `float32`.
         strip: skull stripping plug-in.
         options: of the architecture, in the place of the card's.
+        perturbation: done to the raw volumes, inside the clean brain mask.
 
     Raises:
         FileNotFoundError, CheckpointError, ValueError: as `describe_source`, or an impossible layer or precision.
@@ -105,6 +108,7 @@ def open_encoder(
             "strip": strip,
             "version": PREPROCESSING_VERSION,
         },
+        perturbation=None if perturbation is None else perturbation.identity(),
     )
     return encoder, recipe
 
@@ -180,6 +184,8 @@ def _in_cache(wanted: Wanted, recipe: FeatureRecipe, cache: FeatureCache) -> Out
 
 def _write(cache: FeatureCache, recipe: FeatureRecipe, key: str, vectors: list[np.ndarray]) -> str:
     arrays = {f"cls/{layer}": v.astype(np.float16) for layer, v in zip(recipe.layers, vectors, strict=True)}
+    if recipe.perturbation:  # there are many; only their means are kept
+        arrays = {}
     pooled = np.stack([v.mean(0, dtype=np.float64) for v in vectors]).astype(np.float32)
     try:
         cache.write(recipe, key, {**arrays, POOLED: pooled})
@@ -194,7 +200,9 @@ Prepared = tuple[str, np.ndarray | str]  # key, and the volume or the reason why
 def _prepared(todo: dict[str, Wanted], recipe: FeatureRecipe, processes: int) -> Iterator[Prepared]:
     """Volumes in order, a few ahead of the encoder."""
     p = recipe.preprocessing
-    make = partial(_preprocess, shape=tuple(p["shape"]), percentiles=tuple(p["percentiles"]), strip=p["strip"])
+    shape, percentiles = tuple(p["shape"]), tuple(p["percentiles"])
+    change = Perturbation.of(recipe.perturbation)
+    make = partial(_preprocess, shape=shape, percentiles=percentiles, strip=p["strip"], change=change)
     if processes <= 0:
         yield from ((key, make(wanted)) for key, wanted in todo.items())
         return
@@ -215,11 +223,18 @@ def _prepared(todo: dict[str, Wanted], recipe: FeatureRecipe, processes: int) ->
 
 
 def _preprocess(
-    wanted: Wanted, shape: tuple[int, int, int], percentiles: tuple[float, float], strip: str
+    wanted: Wanted,
+    shape: tuple[int, int, int],
+    percentiles: tuple[float, float],
+    strip: str,
+    change: Perturbation | None,
 ) -> np.ndarray | str:
     try:
         volume, image = read_volume(wanted.path)
         brain = find_stripper(strip)(volume, image, wanted.row.mask)
+        if change is not None:
+            brain = brain & (volume != 0)  # what is the brain is decided on the clean volume
+            volume = change(volume, brain)
         return preprocess_volume(volume, brain, shape, percentiles).astype(np.float16)
     except (BadVolumeError, OSError) as error:
         return str(error)

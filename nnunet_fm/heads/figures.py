@@ -42,7 +42,7 @@ def draw_ratio_curves(runs: Sequence[FinishedRun], metric: str, models: Sequence
     about = runs[0].about
     axes.set(xlabel="share of the training subjects", ylabel=metric, title=f"{about['task']} ({about['tested']})")
     axes.legend(frameon=False, fontsize=8)
-    return _saved(figure, stem)
+    return saved(figure, stem)
 
 
 def draw_survival(predictions: Predictions, title: str, stem: Path) -> list[Path]:
@@ -59,7 +59,7 @@ def draw_survival(predictions: Predictions, title: str, stem: Path) -> list[Path
     axes.set(ylim=(0, 1.02), xlim=(0, None), ylabel="share surviving", title=f"{title}, log-rank p = {groups.p:.3g}")
     axes.set_xlabel("time (days)", labelpad=34)
     axes.legend(frameon=False, fontsize=8)
-    return _saved(figure, stem)
+    return saved(figure, stem)
 
 
 def _median(groups: RiskGroups, name: str) -> str:
@@ -95,7 +95,8 @@ def _figure() -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def _saved(figure: "Figure", stem: Path) -> list[Path]:
+def saved(figure: "Figure", stem: Path) -> list[Path]:
+    """Write PNG and SVG; their names."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
     for path in paths:

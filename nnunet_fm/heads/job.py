@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from nnunet_fm.features import FeatureCache, Table
+from nnunet_fm.features import FeatureCache, FeatureRecipe, Table
 from nnunet_fm.features.table import Row
 from nnunet_fm.heads.targets import Targets, read_targets
 from nnunet_fm.heads.task import Task
@@ -68,7 +68,12 @@ def cases(task: Task, table: Table) -> Table:
 
 
 def make_job(
-    name: str, task: Task, table: Table, cache: FeatureCache, encoder: str | None = None, leakage: str = ""
+    name: str,
+    task: Task,
+    table: Table,
+    cache: FeatureCache,
+    encoder: str | FeatureRecipe | None = None,
+    leakage: str = "",
 ) -> Job:
     """Bring features and targets together.
 
@@ -77,7 +82,7 @@ def make_job(
         task: what is predicted, and from which volumes.
         table: as it was given to the extraction.
         cache: with the features of the table's volumes.
-        encoder: which, where the cache holds several.
+        encoder: a recipe, or which one, where the cache holds several.
         leakage: see `Job`.
 
     Raises:
@@ -94,8 +99,8 @@ def make_job(
             f"no row of {table.file} has a target and all volumes of {', '.join(asked)}; try complete=false"
         )
     found = [rows[n] for n in whole]
-    x = _features(cache, replace(all_cases, rows=found), task, encoder)
-    recipe = cache.recipe(encoder)
+    recipe = encoder if isinstance(encoder, FeatureRecipe) else cache.recipe(encoder)
+    x = _features(cache, replace(all_cases, rows=found), task, recipe)
     return Job(
         name,
         f"{recipe.name}-{recipe.identity()[:8]}",
@@ -114,10 +119,10 @@ def _is_there(row: Row, asked: Sequence[str], needed: Sequence[str]) -> bool:
     return all(m in row.volumes for m in needed) and any(m in row.volumes for m in asked)
 
 
-def _features(cache: FeatureCache, table: Table, task: Task, encoder: str | None) -> Float[np.ndarray, "n d"]:
+def _features(cache: FeatureCache, table: Table, task: Task, recipe: FeatureRecipe) -> Float[np.ndarray, "n d"]:
     if task.unit == "visit":
-        return cache.matrix(table, task.layer, encoder, task.modalities)[1]
-    return cache.matrix(table, task.layer, encoder)[1]  # a row has one volume
+        return cache.matrix(table, task.layer, recipe, task.modalities)[1]
+    return cache.matrix(table, task.layer, recipe)[1]  # a row has one volume
 
 
 def _case_name(task: Task, row: Row) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 from nnunet_fm.encoders import FeatureInfo, InputSpec
 from nnunet_fm.features import FeatureCache, read_table
 from nnunet_fm.features.extraction import Outcome, extract, open_encoder
+from nnunet_fm.mri.perturbations import Perturbation
 from nnunet_fm.mri.preprocessing import preprocess_volume
 from nnunet_fm.mri.volumes import read_volume
 
@@ -46,6 +47,25 @@ def test_features_are_those_of_the_encoder_on_each_slice(table_file: Path, tmp_p
             assert found is not None
             torch.testing.assert_close(torch.from_numpy(found["cls/3"]), expected.half(), rtol=2e-3, atol=2e-3)
             torch.testing.assert_close(torch.from_numpy(found["pooled"][1]), expected.mean(0), rtol=1e-5, atol=1e-5)
+
+
+def test_perturbed_volumes_are_other_entries_and_none_is_clean(table_file: Path, tmp_path: Path) -> None:
+    cache, change = FeatureCache(tmp_path / "cache"), Perturbation("gamma", 2.0)
+    extracted(table_file, cache)
+    assert all(o.ready for o in extracted(table_file, cache, perturbation=Perturbation("gibbs", 0.0)))
+    assert not any(o.ready or o.reason for o in extracted(table_file, cache, perturbation=change))
+    encoder, recipe = opened(perturbation=change)
+    assert cache.perturbed(cache.recipe()) == [recipe]
+    row = read_table(table_file).rows[0]
+    volume, _ = read_volume(row.volumes["T1"])
+    x = preprocess_volume(change(volume, volume != 0), volume != 0, SHAPE)
+    with torch.no_grad():
+        expected = encoder.embed(torch.from_numpy(x).half().float()[:, None].expand(-1, 3, -1, -1)).mean(0)
+    found = cache.read(recipe, cache.key_of(recipe, row, "T1"))
+    assert found is not None
+    torch.testing.assert_close(torch.from_numpy(found["pooled"][1]), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(KeyError, match="no cls/3 in the cache's entry; it keeps: pooled"):
+        cache.read(recipe, cache.key_of(recipe, row, "T1"), ("cls/3",))
 
 
 def test_taps_are_embedded_as_a_whole_encoder_ends() -> None:
