@@ -94,6 +94,20 @@ def test_youden_s_threshold_is_the_best_of_the_curve() -> None:
         assert youden_threshold(truth, first) == thresholds[np.argmax(true - false)]
 
 
+def test_subjects_are_drawn_with_all_their_cases() -> None:
+    subjects = np.repeat(np.arange(12), 4)  # four cases that say the same are not four times as much
+    values = RNG(0).standard_normal(12)
+    once = Bootstrap(np.arange(12), resamples=2000).interval(lambda w: w @ values / w.sum(1))
+    often = Bootstrap(subjects, resamples=2000).interval(lambda w: w @ values[subjects] / w.sum(1))
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+    drawn = Bootstrap(subjects, subjects % 3).drawn
+    assert (drawn.reshape(-1, 12, 4) == drawn.reshape(-1, 12, 4)[..., :1]).all()
+    assert (drawn[:, subjects % 3 == 0].sum(1) == 16).all()  # four of twelve subjects
+    swapped = permutation_p(lambda o: float(o.mean()), values[subjects] * 0, values[subjects] + 1, subjects=subjects)
+    alone = permutation_p(lambda o: float(o.mean()), values[subjects] * 0, values[subjects] + 1)
+    assert swapped > 2 * alone
+
+
 def test_weighted_metrics_are_those_of_repeated_cases_and_compare_within_folds() -> None:
     rng = RNG(0)
     truth, scores = rng.integers(0, 2, 30), np.round(rng.standard_normal(30), 1)  # with ties
@@ -131,16 +145,16 @@ def test_stratified_intervals_cover_and_never_lose_a_class() -> None:
         rng = RNG(seed)
         truth = (np.arange(40) < 11).astype(int)
         scores = truth + rng.standard_normal(40)
-        found = Bootstrap(40, truth, 400, seed).interval(partial(weighted_auc, truth, scores))
+        found = Bootstrap(np.arange(40), truth, 400, seed).interval(partial(weighted_auc, truth, scores))
         hits += found.low <= true <= found.high
     assert hits / 150 > 0.89
     assert found.method == "stratified BCa"
     rare = np.array([1] + [0] * 30)
-    assert Bootstrap(31, rare, 200).interval(partial(weighted_auc, rare, np.arange(31.0))).low >= 0
-    same = Bootstrap(10, resamples=50).interval(lambda w: np.full(len(w), 0.5))
+    assert Bootstrap(np.arange(31), rare, 200).interval(partial(weighted_auc, rare, np.arange(31.0))).low >= 0
+    same = Bootstrap(np.arange(10), resamples=50).interval(lambda w: np.full(len(w), 0.5))
     assert (same.low, same.high) == (0.5, 0.5)
     with pytest.raises(ValueError, match="1 subjects; an interval needs 2 or more"):
-        Bootstrap(1)
+        Bootstrap(np.zeros(5))
 
 
 def test_permutations_agree_with_scipy_and_keep_their_level() -> None:

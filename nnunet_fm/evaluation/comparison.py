@@ -18,21 +18,24 @@ def permutation_p(
     second: Shaped[np.ndarray, "n ..."],
     resamples: int = RESAMPLES,
     seed: int = 0,
+    subjects: Shaped[np.ndarray, " n"] | None = None,
 ) -> float:
     """Two-sided p of the difference of a statistic: each subject's two outputs are swapped at random.
 
     Args:
-        statistic: of one model's outputs for all subjects, in their order.
-        first: outputs of a model, a row per subject.
+        statistic: of one model's outputs for all rows, in their order.
+        first: outputs of a model, a row per case.
         second: of the other.
         resamples: random swaps; p is (hits + 1) / (resamples + 1), so never 0.
         seed: of the swaps.
+        subjects: whom each row is of; a subject's rows are swapped together. Each its own if None.
     """
     rng = np.random.default_rng(seed)
+    of_row = np.arange(len(first)) if subjects is None else np.unique(subjects, return_inverse=True)[1]
     observed = abs(statistic(second) - statistic(first))
     hits = 0
     for _ in range(resamples):
-        swap = rng.random(len(first)) < 0.5
+        swap = (rng.random(of_row.max() + 1) < 0.5)[of_row]
         swap = swap.reshape(-1, *[1] * (first.ndim - 1))
         one, other = np.where(swap, second, first), np.where(swap, first, second)
         hits += abs(statistic(other) - statistic(one)) >= observed - 1e-12

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Integer, Shaped
 from scipy import stats
 
-Weights = Float[np.ndarray, "b n"]  # how often each of n subjects counts, in each of b resamples
+Weights = Float[np.ndarray, "b n"]  # how often each of n cases counts, in each of b resamples
 Statistic = Callable[[Weights], Float[np.ndarray, " b"]]
 RESAMPLES = 2000
 
@@ -24,11 +24,12 @@ class Interval:
 
 
 class Bootstrap:
-    """BCa intervals of statistics of the same subjects, all from the same resamples.
+    """BCa intervals of statistics of the same cases, all from the same resamples of subjects.
 
     Args:
-        count: number of subjects.
-        strata: subjects are drawn again within each stratum, e.g. the class, so that none is ever empty.
+        subjects: whom each case is of; a subject is drawn with all of its cases.
+        strata: of each case, e.g. its class: subjects are drawn again within those whose cases are of the same strata,
+            so that none is ever empty.
         resamples: how many.
         seed: of the draw.
 
@@ -38,32 +39,34 @@ class Bootstrap:
 
     def __init__(
         self,
-        count: int,
+        subjects: Shaped[np.ndarray, " n"],
         strata: Shaped[np.ndarray, " n"] | None = None,
         resamples: int = RESAMPLES,
         seed: int = 0,
     ) -> None:
-        if count < 2:
-            raise ValueError(f"{count} subjects; an interval needs 2 or more")
-        groups = [np.arange(count)] if strata is None else [np.flatnonzero(strata == s) for s in np.unique(strata)]
+        names, of_case = np.unique(subjects, return_inverse=True)
+        if len(names) < 2:
+            raise ValueError(f"{len(names)} subjects; an interval needs 2 or more")
+        groups = _alike(of_case, len(names), strata)
         self.method = "BCa" if strata is None else "stratified BCa"
         rng = np.random.default_rng(seed)
-        self.everybody = np.ones((1, count))
-        self.drawn = np.zeros((resamples, count))
+        drawn = np.zeros((resamples, len(names)))
         for group in groups:
             places = rng.integers(len(group), size=(resamples, len(group)))
             places += len(group) * np.arange(resamples)[:, None]
             times = np.bincount(places.ravel(), minlength=places.size)
-            self.drawn[:, group] = times.reshape(places.shape)
+            drawn[:, group] = times.reshape(places.shape)
         left_out = np.concatenate([g for g in groups if len(g) > 1] or [np.arange(0)])
-        self.without_one = np.ones((len(left_out), count))
-        self.without_one[np.arange(len(left_out)), left_out] = 0
+        without_one = np.ones((len(left_out), len(names)))
+        without_one[np.arange(len(left_out)), left_out] = 0
+        self.everybody = np.ones((1, len(subjects)))
+        self.drawn, self.without_one = drawn[:, of_case], without_one[:, of_case]
 
     def interval(self, statistic: Statistic, level: float = 0.95) -> Interval:
         """Limits of a statistic.
 
         Args:
-            statistic: of weighted subjects, for all resamples at once; NaN where it has no value.
+            statistic: of weighted cases, for all resamples at once; NaN where it has no value.
             level: of confidence.
 
         Returns:
@@ -73,6 +76,21 @@ class Bootstrap:
         finite = jackknife[np.isfinite(jackknife)]
         low, high = bca_limits(drawn[np.isfinite(drawn)], float(statistic(self.everybody)[0]), finite, level)
         return Interval(low, high, self.method, level, len(self.drawn))
+
+
+def _alike(
+    of_case: Integer[np.ndarray, " n"], count: int, strata: Shaped[np.ndarray, " n"] | None
+) -> list[Integer[np.ndarray, "..."]]:
+    """Numbers of the subjects of each stratum."""
+    if strata is None:
+        return [np.arange(count)]
+    kinds: list[set[object]] = [set() for _ in range(count)]
+    for subject, stratum in zip(of_case.tolist(), strata.tolist(), strict=True):
+        kinds[subject].add(stratum)
+    groups: dict[frozenset[object], list[int]] = {}
+    for subject, kind in enumerate(kinds):
+        groups.setdefault(frozenset(kind), []).append(subject)
+    return [np.array(g) for g in groups.values()]
 
 
 def bca_limits(

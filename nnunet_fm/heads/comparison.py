@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 
 from nnunet_fm.evaluation.classification import delong
 from nnunet_fm.evaluation.comparison import benjamini_hochberg, holm, mcnemar_p, permutation_p
-from nnunet_fm.evaluation.intervals import Bootstrap, Statistic
+from nnunet_fm.evaluation.intervals import Statistic
 from nnunet_fm.heads.finished import FinishedRun, Predictions
 from nnunet_fm.heads.fitting import KNN
 from nnunet_fm.heads.scores import Metric, Tested
@@ -26,7 +26,8 @@ class Comparison:
         first, second: encoders.
         first_value, second_value: mean over the seeds.
         difference, low, high: second minus first, and its 95 % BCa limits over the tested cases.
-        p: two-sided; of swaps of each case's outputs (all seeds together), or McNemar's (kNN, first seed).
+        p: two-sided; of swaps of each subject's outputs (all seeds together), or McNemar's (kNN, first seed, one case a
+            subject).
         test: which.
         holm, benjamini_hochberg: p adjusted within the family: all ratios and pairs of one task, model and metric.
         p_delong: AUC of two classes tested by one split: DeLong's p for the outputs averaged over seeds; NaN elsewhere.
@@ -94,7 +95,7 @@ def _pair(
     if len({p.cases for side in pair for p in side}) > 1:
         raise ValueError(f"{names[0]} and {names[1]} were tested on different cases; pairs need the same")
     first, second = (np.stack([p.output for p in side], axis=1) for side in pair)
-    bootstrap = Bootstrap(len(first), truth.strata(), RESAMPLES)
+    bootstrap = truth.bootstrap(RESAMPLES)
     found = []
     for metric, function in truth.metrics(ranks=not model.startswith(KNN)).items():
         values = [_over_seeds(function, o)(np.ones((1, len(o))))[0] for o in (first, second)]
@@ -136,11 +137,13 @@ def _difference(metric: Metric, first: Outputs, second: Outputs) -> Statistic:
 
 
 def _p(truth: Tested, metric: Metric, model: str, first: Outputs, second: Outputs) -> tuple[float, str]:
-    if model.startswith(KNN):
+    alone = len(set(truth.subjects.tolist())) == len(truth.subjects)
+    if model.startswith(KNN) and alone:
         right = [o[:, 0].argmax(1) == truth.values for o in (first, second)]
         return mcnemar_p(*right), "McNemar, exact"
     once = np.ones((1, len(first)))
-    return permutation_p(lambda o: float(_over_seeds(metric, o)(once)[0]), first, second, SWAPS), "paired permutation"
+    p = permutation_p(lambda o: float(_over_seeds(metric, o)(once)[0]), first, second, SWAPS, subjects=truth.subjects)
+    return p, "paired permutation"
 
 
 def _delong(truth: Tested, metric: str, first: Outputs, second: Outputs) -> float:

@@ -60,7 +60,9 @@ class FinishedRun:
 
         columns = self.about["classes"] or ["prediction"]
         output = np.stack([numbers(c) for c in columns], axis=1)
-        truth = Tested(self.about["kind"], numbers("truth"), numbers("event") == 1, numbers("fold").astype(int))
+        subjects = np.unique([line["subject"] for line in lines], return_inverse=True)[1]
+        fold = numbers("fold").astype(int)
+        truth = Tested(self.about["kind"], numbers("truth"), numbers("event") == 1, subjects, fold)
         return Predictions(
             tuple(line["case"] for line in lines),
             truth,
@@ -76,10 +78,10 @@ def read_run(folder: Path) -> FinishedRun:
         FileNotFoundError: there is no finished run.
         ValueError: there are several below the folder.
     """
-    found = [folder] if (folder / ABOUT).is_file() else sorted(p.parent for p in folder.rglob(ABOUT))
+    found = sorted(p.parent for p in folder.rglob(f"{RESULTS}.csv") if (p.parent / ABOUT).is_file())
     if len(found) > 1:
         raise ValueError(f"{folder} holds {len(found)} runs; name one: {some([str(p) for p in found])}")
-    if not found or not (found[0] / f"{RESULTS}.csv").is_file():
+    if not found:
         raise FileNotFoundError(f"{folder} holds no finished run of `nnunet-fm heads run`; give the folder it wrote")
     about = json.loads((found[0] / ABOUT).read_text())
     with (found[0] / f"{RESULTS}.csv").open(newline="") as stream:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table
 from nnunet_fm.features.table import Row
+from nnunet_fm.heads.scores import Tested
 from nnunet_fm.heads.targets import Targets, read_targets
 from nnunet_fm.heads.task import Task
 
@@ -43,6 +44,12 @@ class Job:
     splits: list[str]
     incomplete: int = 0
     leakage: str = ""
+
+    def tested(self, cases: Integer[np.ndarray, " n"], fold: Integer[np.ndarray, " n"]) -> Tested:
+        """The truth of some cases, each predicted by the model of a fold."""
+        number = {subject: n for n, subject in enumerate(dict.fromkeys(self.subjects))}
+        subjects = np.array([number[self.subjects[case]] for case in cases])
+        return Tested(self.task.kind, self.targets.values[cases], self.targets.events[cases], subjects, fold)
 
     def identity(self) -> str:
         """SHA-256 of everything that results depend on."""

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_fm.evaluation.intervals import Bootstrap, Statistic
+from nnunet_fm.evaluation.intervals import Statistic
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table
 from nnunet_fm.heads.fitting import KNN, fit, models_of
 from nnunet_fm.heads.job import Job, make_job
-from nnunet_fm.heads.scores import Output, Tested, statistic, value_of
+from nnunet_fm.heads.scores import Output, statistic, value_of
 from nnunet_fm.heads.splits import splits_of
 from nnunet_fm.heads.task import Task
 from nnunet_fm.mri.perturbations import NONE
@@ -82,13 +82,13 @@ def _of_model(clean: Job, jobs: Sequence[tuple[FeatureRecipe, Job]], model: str,
     splits, _ = splits_of(clean)
     rows = np.concatenate([s.test for s in splits])
     fold = np.concatenate([np.full(len(s.test), n) for n, s in enumerate(splits)])
-    truth = Tested(clean.task.kind, clean.targets.values[rows], clean.targets.events[rows], fold)
+    truth = clean.tested(rows, fold)
     models = [fit(model, clean.task, clean.x[s.train], clean.targets.of(s.train), seed) for s in splits]
 
     def outputs(job: Job) -> Output:
         return np.concatenate([predict(job.x[s.test]) for predict, s in zip(models, splits, strict=True)])
 
-    bootstrap, before = Bootstrap(len(rows), truth.strata(), RESAMPLES), outputs(clean)
+    bootstrap, before = truth.bootstrap(RESAMPLES), outputs(clean)
     settings = [(r.perturbation or {}, outputs(job)) for r, job in jobs]
     families = sorted({s["family"] for s, _ in settings})
     settings += [({"family": f, "severity": NONE[f]}, before) for f in families]

@@ -91,9 +91,9 @@ def _one(job: Job, splits: Sequence[Split], tested: str, ratio: float, seed: int
     chosen = [replace(s, train=subset(job, s.train, ratio, seed)) for s in splits]
     rows = np.concatenate([s.test for s in chosen])
     fold = np.concatenate([np.full(len(s.test), number) for number, s in enumerate(chosen)])
-    truth = Tested(job.task.kind, job.targets.values[rows], job.targets.events[rows], fold)
+    truth = job.tested(rows, fold)
     size = round(np.mean([len(s.train) for s in chosen]))
-    bootstrap = Bootstrap(len(rows), truth.strata(), RESAMPLES)
+    bootstrap = truth.bootstrap(RESAMPLES)
     results, lines = [], []
     for model in models_of(job.task, min(len(s.train) for s in chosen)):
         found = _predicted(job, model, chosen, seed)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from nnunet_fm.evaluation.classification import weighted_auc
-from nnunet_fm.evaluation.intervals import Statistic, Weights
+from nnunet_fm.evaluation.intervals import Bootstrap, Statistic, Weights
 from nnunet_fm.evaluation.survival import weighted_concordance
 
 Output = Float[np.ndarray, "n ..."]
@@ -23,6 +23,7 @@ class Tested:
         kind: of the task.
         values: class number, number or time.
         events: survival: whether the time ends with one.
+        subjects: number of the subject that each case is of.
         fold: whose model predicted the case; areas and concordances compare within a fold only, as two models' scores
             have no common scale.
     """
@@ -30,6 +31,7 @@ class Tested:
     kind: str
     values: Float[np.ndarray, " n"]
     events: Bool[np.ndarray, " n"]
+    subjects: Integer[np.ndarray, " n"]
     fold: Integer[np.ndarray, " n"]
 
     def strata(self) -> Integer[np.ndarray, " n"] | None:
@@ -38,6 +40,10 @@ class Tested:
             return None
         groups = self.values if self.kind == "classification" else self.events
         return np.unique(np.stack([self.fold, groups.astype(int)]), axis=1, return_inverse=True)[1]
+
+    def bootstrap(self, resamples: int) -> Bootstrap:
+        """Of the tested subjects."""
+        return Bootstrap(self.subjects, self.strata(), resamples)
 
     def metrics(self, ranks: bool = True) -> dict[str, Metric]:
         """Metrics by name, each a function of the outputs of all cases and of weights.

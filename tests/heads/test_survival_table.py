@@ -48,7 +48,7 @@ def test_intervals_of_the_concordance_cover_its_true_value(shared_data: Path) ->
     hits, widths = 0, []
     for repeat in range(REPEATS):
         times, events, risk = drawn(TESTED)
-        bootstrap = Bootstrap(TESTED, events.astype(int), 400, repeat)
+        bootstrap = Bootstrap(np.arange(TESTED), events.astype(int), 400, repeat)
         found = bootstrap.interval(lambda w: weighted_concordance(times, events, risk, w))  # noqa: B023
         hits += found.low <= truth <= found.high
         widths.append(found.high - found.low)
