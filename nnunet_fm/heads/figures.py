@@ -55,7 +55,7 @@ def draw_survival(predictions: Predictions, title: str, stem: Path) -> list[Path
     ):
         if curve is not None:
             _draw_curve(axes, curve, f"{name} risk, n = {groups.counts[n]}{_median(groups, name)}", COLOURS[1 - n])
-            _draw_at_risk(axes, truth.values[mask], name, n)
+            _draw_at_risk(axes, truth.values[mask], float(truth.values.max()), name, n)
     axes.set(ylim=(0, 1.02), xlim=(0, None), ylabel="share surviving", title=f"{title}, log-rank p = {groups.p:.3g}")
     axes.set_xlabel("time (days)", labelpad=34)
     axes.legend(frameon=False, fontsize=8)
@@ -69,7 +69,7 @@ def _median(groups: RiskGroups, name: str) -> str:
 
 def _draw_curve(axes: "Axes", curve: Curve, label: str, colour: str) -> None:
     def from_one(values: np.ndarray) -> np.ndarray:
-        return np.concatenate([[1.0], np.where(np.isfinite(values), values, 1.0)])
+        return np.concatenate([[1.0], np.where(np.isfinite(values), values, curve.survival)])
 
     times = np.concatenate([[0.0], curve.times])
     axes.step(times, from_one(curve.survival), where="post", color=colour, label=label)
@@ -78,10 +78,10 @@ def _draw_curve(axes: "Axes", curve: Curve, label: str, colour: str) -> None:
     )
 
 
-def _draw_at_risk(axes: "Axes", times: np.ndarray, name: str, line: int) -> None:
+def _draw_at_risk(axes: "Axes", times: np.ndarray, last: float, name: str, line: int) -> None:
     """How many are still watched at some times, below the axis."""
     across = axes.get_xaxis_transform()
-    for moment in np.linspace(0, times.max(), 5):
+    for moment in np.linspace(0, last, 5):
         text = f"{name} {int((times >= moment).sum())}" if moment == 0 else str(int((times >= moment).sum()))
         axes.text(moment, -0.16 - 0.06 * line, text, transform=across, ha="center", fontsize=7, color=COLOURS[1 - line])
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LOGRANK = "log-rank p"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -41,11 +43,11 @@ class Result:
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """A line per model, metric and ratio: mean over seeds, range of the seeds, and widest interval of a seed."""
+    """A line per model, metric and ratio: mean over seeds, their range, and the mean limits. No mean of p-values."""
     head = ["model", "metric", "ratio", "n train", "n test", "mean of seeds", "lowest", "highest", "95 % of the cases"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     groups: dict[tuple[str, str, float], list[Result]] = {}
-    for r in results:
+    for r in (r for r in results if r.metric != LOGRANK):
         groups.setdefault((r.model, r.metric, r.ratio), []).append(r)
     for (model, metric, ratio), group in groups.items():
         values = np.array([r.value for r in group])

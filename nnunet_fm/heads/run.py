@@ -16,7 +16,7 @@ from nnunet_fm.evaluation.intervals import Bootstrap
 from nnunet_fm.files import replaced_atomically, write_csv
 from nnunet_fm.heads.fitting import KNN, fit, models_of
 from nnunet_fm.heads.job import Job
-from nnunet_fm.heads.results import Result, markdown
+from nnunet_fm.heads.results import LOGRANK, Result, markdown
 from nnunet_fm.heads.risk_groups import risk_groups
 from nnunet_fm.heads.scores import Metric, Output, Tested, statistic, value_of
 from nnunet_fm.heads.splits import Cases, Split, fold_numbers, splits_of, subset
@@ -159,11 +159,13 @@ def _share(right: Bool[np.ndarray, " n"], among: Bool[np.ndarray, " n"]) -> Metr
 
 
 def _groups(truth: Tested, found: Prediction, common: Result) -> list[Result]:
+    if common.model == "trivial":  # one risk for all
+        return []
     groups = risk_groups(truth.values, truth.events, found.high)
     nan = float("nan")
     of_group = dict(zip(groups.medians, groups.counts, strict=True))
     return [
-        replace(common, metric="log-rank p", value=groups.p, low=nan, high=nan),
+        replace(common, metric=LOGRANK, value=groups.p, low=nan, high=nan),
         *(
             replace(common, metric=f"median survival, {name} risk", value=m, low=a, high=b, n_test=of_group[name])
             for name, (m, a, b) in groups.medians.items()
