@@ -198,17 +198,17 @@ def near_duplicates(
     Args:
         names: of the cases.
         x: features.
-        tested: which cases are tested.
+        tested: which cases are tested; where all are (cross-validation), all pairs are compared.
         near: cosine from which on two are told, after the mean was taken away (pooled features share most of it).
     """
     side = np.array(tested, bool)
+    apart = np.triu(np.ones((len(side),) * 2, bool), 1) if side.all() else side[:, None] & ~side[None]
     centred = x - x.mean(0)
     unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    similarity = unit[side] @ unit[~side].T
-    of_tested, of_training = np.flatnonzero(side), np.flatnonzero(~side)
+    similarity = unit @ unit.T
     return [
-        Overlap(names[of_tested[a]], names[of_training[b]], f"features, cosine {similarity[a, b]:.3f}")
-        for a, b in zip(*np.nonzero(similarity >= near), strict=True)
+        Overlap(names[a], names[b], f"features, cosine {similarity[a, b]:.3f}")
+        for a, b in zip(*np.nonzero(apart & (similarity >= near)), strict=True)
     ]
 
 

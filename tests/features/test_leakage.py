@@ -122,6 +122,8 @@ def test_near_duplicates_in_feature_space_are_listed() -> None:
     found = near_duplicates([f"s{n}" for n in range(20)], x, [n < 10 for n in range(20)])
     assert [(o.tested, o.seen) for o in found] == [("s3", "s15")]
     assert found[0].shown_by.startswith("features, cosine 1.000")
+    folds = near_duplicates([f"s{n}" for n in range(20)], x, [True] * 20)
+    assert [(o.tested, o.seen) for o in folds] == [("s3", "s15")]
 
 
 def test_a_table_is_looked_over(tmp_path: Path) -> None:
