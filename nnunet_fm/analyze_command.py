@@ -71,6 +71,7 @@ def _similarity(parsed: argparse.Namespace) -> None:
     for given in parsed.encoder:
         seed = None if Path(given).is_file() else parsed.seed
         encoder, recipe = open_encoder(given, seed=seed)
-        maps[recipe.name] = slice_similarities(encoder, shown, parsed.points)
+        name = recipe.name if recipe.name not in maps else f"{recipe.name} ({recipe.encoder[:6]})"
+        maps[name] = slice_similarities(encoder, shown, parsed.points)
     draw_similarity(shown, parsed.points, maps, parsed.o)
     print(f"wrote {parsed.o}")

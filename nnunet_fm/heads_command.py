@@ -20,10 +20,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     run.add_argument("--table", type=Path, required=True, help="as it was given to `features extract`")
     run.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="FOLDER")
     run.add_argument("--encoder", help="name or hash, where the cache holds several: `features list`")
-    run.add_argument(
-        "--pretrain", type=Path, metavar="MANIFEST", help="whom the encoder saw: none of them may be tested"
-    )
-    run.add_argument("--allow-leakage", action="store_true", help="go on all the same; it stands beside every result")
+    _add_leakage(run)
     run.add_argument("-o", type=Path, default=Path("heads"), metavar="FOLDER", help="results; finished runs are kept")
     run.set_defaults(function=_run)
     compare = commands.add_parser("compare", help="paired tests between encoders, and their curves in one figure")
@@ -31,6 +28,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     compare.add_argument("-o", type=Path, default=Path("comparison"), metavar="FOLDER")
     compare.set_defaults(function=_compare)
     _add_robustness(commands)
+
+
+def _add_leakage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pretrain", type=Path, metavar="MANIFEST", help="whom the encoder saw; nobody may be tested")
+    parser.add_argument("--allow-leakage", action="store_true", help="go on all the same; it stands beside the results")
 
 
 def _add_robustness(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -43,6 +45,7 @@ def _add_robustness(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     robust.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="FOLDER")
     robust.add_argument("--encoder", help="name or hash, where the cache holds several: `features list`")
     robust.add_argument("-o", type=Path, default=Path("robustness"), metavar="FOLDER")
+    _add_leakage(robust)
     robust.set_defaults(function=_robustness)
 
 
@@ -55,12 +58,15 @@ def _robustness(parsed: argparse.Namespace) -> None:
     from nnunet_fm.heads.task import read_task
 
     task, name = read_task(parsed.task, parsed.overrides), Path(parsed.task).stem
+    table, cache = read_table(parsed.table), FeatureCache(parsed.cache)
+    leakage = _leakage(parsed, table, cache)
     torch.set_num_threads(1)
-    found = robustness(name, task, read_table(parsed.table), FeatureCache(parsed.cache), parsed.encoder)
+    found = robustness(name, task, table, cache, parsed.encoder)
+    words = markdown(found) + (f"\n\nLeakage allowed: {leakage}" if leakage else "")
     write_csv(found, parsed.o / "robustness.csv")
-    (parsed.o / "robustness.md").write_text(markdown(found) + "\n")
+    (parsed.o / "robustness.md").write_text(words + "\n")
     draw(found, parsed.o / "robustness")
-    print(f"{markdown(found)}\n\nwrote {parsed.o}")
+    print(f"{words}\n\nwrote {parsed.o}")
 
 
 def _list(_: argparse.Namespace) -> None:

@@ -98,14 +98,17 @@ def _free(folder: Path) -> str:
 
 
 def _preprocess(planned: "PlannedSweep", sweep: "Sweep", folder: Path) -> None:
-    from nnunet_fm.sweep.execute import Children
+    from nnunet_fm.sweep.execute import Children, stopping
 
+    children = Children()
     for words in planned.preprocessing:
         words = words + (["-np", str(sweep.processes)] if sweep.processes else [])
         print(f"$ {' '.join(words)}", flush=True)
         (folder / "logs").mkdir(exist_ok=True)
         log = folder / "logs" / "preprocessing.log"
-        if Children().run(words, log, {}):
+        with stopping(children):
+            code = children.run(words, log, {})
+        if code:
             tail = "\n".join(log.read_text(errors="ignore").splitlines()[-15:])
             raise RuntimeError(f"`{' '.join(words)}` failed; the end of {log}:\n{tail}")
 

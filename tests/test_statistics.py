@@ -21,6 +21,7 @@ from nnunet_fm.evaluation.classification import (
 from nnunet_fm.evaluation.comparison import benjamini_hochberg, holm, mcnemar_p, permutation_p
 from nnunet_fm.evaluation.intervals import Bootstrap, bca_limits
 from nnunet_fm.evaluation.survival import concordance, kaplan_meier, logrank_p, median_survival, weighted_concordance
+from nnunet_fm.heads.scores import Tested
 
 RNG = np.random.default_rng
 
@@ -92,6 +93,19 @@ def test_youden_s_threshold_is_the_best_of_the_curve() -> None:
         truth, first, _ = scored(seed, ties=True)
         false, true, thresholds = roc_curve(truth, first, drop_intermediate=False)
         assert youden_threshold(truth, first) == thresholds[np.argmax(true - false)]
+
+
+@pytest.mark.parametrize("positives", [5, 10])
+def test_limits_cover_where_folds_hold_few_of_a_class(positives: int) -> None:
+    hits, true = 0, stats.norm.cdf(1 / np.sqrt(2))
+    for seed in range(100):
+        values = (np.arange(60) < positives).astype(float)
+        scores = values + RNG(seed).standard_normal(60)
+        tested = Tested("classification", values, values > 0, np.arange(60), np.arange(60) % 5)
+        output = np.stack([-scores, scores], axis=1)
+        found = tested.bootstrap(400).interval(partial(tested.metrics()["AUC"], output))
+        hits += found.low <= true <= found.high
+    assert hits / 100 > 0.88
 
 
 def test_subjects_are_drawn_with_all_their_cases() -> None:

@@ -92,7 +92,7 @@ def align(
 
     Args:
         cache: with the features of both.
-        table: of the subjects.
+        table: of the subjects; their visits are averaged.
         first: encoder, see `FeatureCache.recipe`.
         second: the other.
         layers: blocks of both; all that are kept if None.
@@ -104,18 +104,25 @@ def align(
     for name in (first, second):
         recipe = cache.recipe(name)
         chosen = layers or recipe.layers
-        found = {layer: cache.matrix(table, layer, name) for layer in chosen}
+        found = {layer: _of_subjects(table, *cache.matrix(table, layer, recipe)) for layer in chosen}
         sides.append((f"{recipe.name}-{recipe.identity()[:8]}", found))
     (one, of_one), (other, of_other) = sides
     results = []
     for a, (names, x) in of_one.items():
         for b, (others, y) in of_other.items():
             if names != others:
-                raise ValueError(f"{one} and {other} were extracted from different rows of {table.file}")
+                raise ValueError(f"{one} and {other} hold different subjects of {table.file}")
             low, high = debiased_interval(x, y)
             unit = debiased_cka(_standardised(x), _standardised(y))
             results.append(Alignment(one, a, other, b, linear_cka(x, y), debiased_cka(x, y), low, high, unit, len(x)))
     return results
+
+
+def _of_subjects(table: Table, names: list[str], x: Vectors) -> tuple[list[str], Vectors]:
+    """Mean over the visits of each subject: visits of one subject are alike in every encoder."""
+    subject = {row.name: row.subject for row in table.rows}
+    known = list(dict.fromkeys(subject[n] for n in names))
+    return known, np.stack([x[[subject[n] == s for n in names]].mean(0) for s in known])
 
 
 def _checked(x: Vectors, y: Others) -> tuple[Vectors, Others]:

@@ -179,9 +179,10 @@ class FeatureCache:
                 vectors.append(np.mean(kept, axis=0, dtype=np.float32))
         self.hashes.save()
         if missing:
+            change = "".join(f" --perturb {p['family']}={p['severity']}" for p in (recipe.perturbation,) if p)
             raise FileNotFoundError(
                 f"{len(missing)} volumes of {table.file} are not in the cache: {some(missing)}; "
-                f"type: nnunet-fm features extract {table.file} --encoder {recipe.name} --cache {self.folder}"
+                f"type: nnunet-fm features extract {table.file} --encoder {recipe.name} --cache {self.folder}{change}"
             )
         return names, np.stack(vectors)
 

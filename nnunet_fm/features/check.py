@@ -20,7 +20,7 @@ class Findings:
 
 
 def check_table(table: Table, hashes: InputHashes, read: bool = False) -> Findings:
-    """Count a table's subjects, splits and volumes; find volumes that are missing, unreadable or twice.
+    """Count subjects, splits and volumes; find volumes that are missing or unreadable, subjects with two names.
 
     Args:
         table: to look at.

@@ -22,7 +22,7 @@ from nnunet_fm.features.cache import POOLED, FeatureCache
 from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.features.table import Row, Table
 from nnunet_fm.mri.perturbations import Perturbation
-from nnunet_fm.mri.preprocessing import PERCENTILES, preprocess_volume
+from nnunet_fm.mri.preprocessing import PERCENTILES, bounding_box, preprocess_volume
 from nnunet_fm.mri.skull import find_stripper
 from nnunet_fm.mri.volumes import BadVolumeError, read_volume
 
@@ -234,6 +234,7 @@ def _preprocess(
         brain = find_stripper(strip)(volume, image, wanted.row.mask)
         if change is not None:
             brain = brain & (volume != 0)  # what is the brain is decided on the clean volume
+            bounding_box(brain)  # or it is a bad volume
             volume = change(volume, brain)
         return preprocess_volume(volume, brain, shape, percentiles).astype(np.float16)
     except (BadVolumeError, OSError) as error:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from nnunet_fm.features.hashes import InputHashes
 from nnunet_fm.features.subject_ids import may_be_one, other_names, subject_name
-from nnunet_fm.features.table import ID_COLUMNS, Row, Table, read_table
+from nnunet_fm.features.table import ID_COLUMNS, Row, Table, is_path
 from nnunet_fm.messages import some
 from nnunet_fm.mri.volumes import BadVolumeError, read_volume, voxels_sha256
 
@@ -89,6 +89,8 @@ def _read_list(file: Path, seen: Seen, hashes: InputHashes) -> None:
     rows = list(csv.DictReader(lines, delimiter=separator))
     column = next((c for c in ID_COLUMNS if rows and c in rows[0]), None)
     if column is None:
+        if rows and separator in lines[0]:
+            raise ValueError(f"{file} has no column {' or '.join(ID_COLUMNS)}; it has: {some(list(rows[0]), 10)}")
         for line in filter(None, (line.split("#")[0].strip() for line in lines)):
             dataset, _, subject = line.rpartition("/")
             seen.add(subject_name(subject, dataset), line)
@@ -96,11 +98,9 @@ def _read_list(file: Path, seen: Seen, hashes: InputHashes) -> None:
     for row in rows:
         for name in _names(row[column], row):
             seen.add(name, row[column])
-    try:
-        table = read_table(file)
-    except ValueError:
-        return  # a list without volumes
-    _add_files(seen, table.rows, hashes)
+        for path in (file.parent / v for v in row.values() if v and is_path(v)):
+            if path.exists():
+                seen.files.setdefault(hashes.sha256(path), row[column])
 
 
 def _names(subject: str, row: Mapping[str, str | None]) -> list[str]:

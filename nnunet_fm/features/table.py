@@ -91,11 +91,13 @@ def read_table(file: Path, modalities: Sequence[str] | None = None) -> Table:
     return Table(file, rows, chosen, columns)
 
 
-def _path_columns(columns: Sequence[str], lines: Sequence[dict[str, str]]) -> tuple[str, ...]:
-    """Columns of which every value that is there names a NIfTI file or, below a slash, a folder."""
+def is_path(text: str) -> bool:
+    """Whether a table's value names a NIfTI file or, below a slash, a DICOM folder."""
+    return text.lower().endswith((".nii", ".nii.gz")) or text.endswith("/")
 
-    def is_path(text: str) -> bool:
-        return text.lower().endswith((".nii", ".nii.gz")) or text.endswith("/")
+
+def _path_columns(columns: Sequence[str], lines: Sequence[dict[str, str]]) -> tuple[str, ...]:
+    """Columns of which every value that is there is a path."""
 
     def holds_paths(column: str) -> bool:
         values = [line[column] for line in lines if line[column].lower() not in MISSING]

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Integer, Shaped
+from scipy.stats import rankdata
 
 from nnunet_fm.evaluation.classification import delong
 from nnunet_fm.evaluation.comparison import benjamini_hochberg, holm, mcnemar_p, permutation_p
@@ -15,6 +16,7 @@ from nnunet_fm.heads.fitting import KNN
 from nnunet_fm.heads.scores import Metric, Tested
 
 RESAMPLES, SWAPS = 2000, 2000
+RANKED = ("AUC", "C-index")  # look at the order of the outputs only
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Comparison:
             subject).
         test: which.
         holm, benjamini_hochberg: p adjusted within the family: all ratios and pairs of one task, model and metric.
-        p_delong: AUC of two classes tested by one split: DeLong's p for the outputs averaged over seeds; NaN elsewhere.
+        p_delong: AUC of two classes, one split, one case a subject: DeLong's p for the outputs averaged over seeds; NaN
+            elsewhere.
         seeds, n_test: seeds and cases.
     """
 
@@ -101,7 +104,7 @@ def _pair(
         values = [_over_seeds(function, o)(np.ones((1, len(o))))[0] for o in (first, second)]
         difference = _difference(function, first, second)
         interval = bootstrap.interval(difference)
-        p, test = _p(truth, function, model, first, second)
+        p, test = _p(truth, metric, function, model, first, second)
         found.append(
             Comparison(
                 task=task,
@@ -136,18 +139,28 @@ def _difference(metric: Metric, first: Outputs, second: Outputs) -> Statistic:
     return lambda weights: _over_seeds(metric, second)(weights) - _over_seeds(metric, first)(weights)
 
 
-def _p(truth: Tested, metric: Metric, model: str, first: Outputs, second: Outputs) -> tuple[float, str]:
-    alone = len(set(truth.subjects.tolist())) == len(truth.subjects)
-    if model.startswith(KNN) and alone:
+def _p(truth: Tested, name: str, metric: Metric, model: str, first: Outputs, second: Outputs) -> tuple[float, str]:
+    if model.startswith(KNN) and truth.one_case_each:
         right = [o[:, 0].argmax(1) == truth.values for o in (first, second)]
         return mcnemar_p(*right), "McNemar, exact"
     once = np.ones((1, len(first)))
+    if name in RANKED:
+        first, second = _ranks(first, truth.fold), _ranks(second, truth.fold)
     p = permutation_p(lambda o: float(_over_seeds(metric, o)(once)[0]), first, second, SWAPS, subjects=truth.subjects)
     return p, "paired permutation"
 
 
+def _ranks(outputs: Outputs, fold: Integer[np.ndarray, " n"]) -> Outputs:
+    """Within each model: what is swapped between two encoders must be on one scale."""
+    ranks = np.empty(outputs.shape)
+    for number in np.unique(fold):
+        ranks[fold == number] = rankdata(outputs[fold == number], axis=0)
+    return ranks
+
+
 def _delong(truth: Tested, metric: str, first: Outputs, second: Outputs) -> float:
-    if metric != "AUC" or first.shape[-1] != 2 or len(set(truth.fold.tolist())) > 1:
+    one_model = len(set(truth.fold.tolist())) == 1
+    if metric != "AUC" or first.shape[-1] != 2 or not one_model or not truth.one_case_each:
         return float("nan")
     scores: list[Float[np.ndarray, " n"]] = [o[..., 1].mean(1) for o in (first, second)]
     return delong(truth.values.astype(int), *scores).p

@@ -13,6 +13,7 @@ from nnunet_fm.features.table import Row
 from nnunet_fm.heads.scores import Tested
 from nnunet_fm.heads.targets import Targets, read_targets
 from nnunet_fm.heads.task import Task
+from nnunet_fm.messages import some
 
 MODALITY = "modality"  # column of a case that is one volume
 
@@ -95,6 +96,8 @@ def make_job(
     Raises:
         FileNotFoundError, ValueError: features that are not in the cache, no case left, or see `read_targets`.
     """
+    if unknown := sorted(set(task.modalities or ()) - set(table.modalities)):
+        raise ValueError(f"unknown modality {some(unknown)}; the table has {', '.join(table.modalities)}")
     all_cases = cases(task, table)
     targets = read_targets(task, all_cases.rows)
     asked = task.modalities or table.modalities

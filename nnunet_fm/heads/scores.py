@@ -35,11 +35,15 @@ class Tested:
     fold: Integer[np.ndarray, " n"]
 
     def strata(self) -> Integer[np.ndarray, " n"] | None:
-        """What resamples keep the shares of: the class or the event, in each fold."""
+        """What resamples keep the shares of: the class or the event. Not the fold: few of a class lie in each."""
         if self.kind == "regression":
             return None
-        groups = self.values if self.kind == "classification" else self.events
-        return np.unique(np.stack([self.fold, groups.astype(int)]), axis=1, return_inverse=True)[1]
+        return (self.values if self.kind == "classification" else self.events).astype(int)
+
+    @property
+    def one_case_each(self) -> bool:
+        """Whether no subject has several cases."""
+        return len(set(self.subjects.tolist())) == len(self.subjects)
 
     def bootstrap(self, resamples: int) -> Bootstrap:
         """Of the tested subjects."""

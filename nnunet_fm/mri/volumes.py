@@ -20,6 +20,7 @@ ORIENTATION = ("L", "P", "S")
 SMALLEST_SIDE, MOST_VOXELS = 16, 1 << 29
 SAME_PLACE = 0.01  # mm
 GREY_LEVELS = 1000  # that voxels are rounded to before they are compared
+OFF_GRID = 0.3183  # so that whole numbers do not fall on the edge between two levels
 
 
 class BadVolumeError(ValueError):
@@ -75,7 +76,8 @@ def voxels_sha256(volume: Volume) -> str:
     there = np.nonzero(volume)
     shown = volume[tuple(slice(axis.min(), axis.max() + 1) for axis in there)].astype(np.float64)
     low, high = shown.min(), shown.max()
-    levels = np.round((shown - low) / max(high - low, np.finfo(float).tiny) * GREY_LEVELS).astype(np.uint16)
+    shares = (shown - low) / max(high - low, np.finfo(float).tiny)
+    levels = np.floor(shares * GREY_LEVELS + OFF_GRID).astype(np.uint16)
     return hashlib.sha256(f"{levels.shape}".encode() + levels.tobytes()).hexdigest()
 
 

@@ -54,7 +54,7 @@ class Sweep(Part):
         at_a_time: runs on this machine at once.
         gpus: numbers of the GPUs that runs on this machine are given, one each, in turn; all see all if empty.
         processes: of nnU-Net's augmentation and preprocessing, for each run.
-        slurm: what `submitit` is told, e.g. `{slurm_partition: gpu, timeout_min: 2880, gpus_per_node: 1}`.
+        slurm: what sbatch is told, e.g. `{partition: gpu, time: 2880, gpus_per_node: 1}`; `time` (minutes) is needed.
     """
 
     datasets: Annotated[tuple[Positive, ...], Field(min_length=1)]

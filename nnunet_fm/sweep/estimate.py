@@ -37,11 +37,11 @@ def estimate(runs: Sequence[Run], preprocessed: Path) -> Estimate:
         preprocessed: nnUNet_preprocessed.
     """
     waiting = [run for run in runs if run.state() is not State.FINISHED]
+    progress = {run: read_progress(run.folder) for run in runs}
     seconds, learned = 0.0, {}
     for run in waiting:
-        alike = [read_progress(r.folder) for r in runs if _kind(r) == _kind(run)]
-        seen = [p for p in alike if p.epoch]
-        own = read_progress(run.folder)
+        seen = [p for r, p in progress.items() if p.epoch and _kind(r) == _kind(run)]
+        own = progress[run]
         each = sum(p.seconds for p in seen) / sum(p.epoch for p in seen) if seen else float("nan")
         seconds += each * (max(p.epochs for p in seen) - own.epoch) if seen else float("nan")
         if _kind(run) not in learned:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Queue
@@ -20,6 +20,7 @@ from nnunet_fm.sweep.config import Sweep
 from nnunet_fm.sweep.runs import Run, State
 
 LOGS, OUTCOMES, RUNNING, TAIL = "logs", "outcomes", "running", 15
+SILENT = 3600  # seconds without a word after which a run on another machine counts as dead
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Children:
     def __init__(self) -> None:
         self.lock, self.running, self.stopped = threading.Lock(), set[subprocess.Popen[str]](), False
 
-    def run(self, words: Sequence[str], log: Path, extra: dict[str, str]) -> int:
-        """Run a command, its output to the end of a log; its return code."""
+    def run(self, words: Sequence[str], log: Path, extra: dict[str, str], mark: Path | None = None) -> int:
+        """Run a command, its output to the end of a log, its machine and number into `mark`; its return code."""
         with log.open("a") as stream:
             stream.write(f"$ {' '.join(words)}\n")
             stream.flush()
@@ -64,6 +65,8 @@ class Children:
                     start_new_session=True,  # its workers go with it
                 )
                 self.running.add(child)
+                if mark:
+                    mark.write_text(f"{socket.gethostname()} {child.pid}")
             try:
                 return child.wait()
             finally:
@@ -75,7 +78,8 @@ class Children:
         with self.lock:
             self.stopped = True
             for child in self.running:
-                os.killpg(child.pid, signal.SIGTERM)
+                with suppress(ProcessLookupError):  # it ended by itself
+                    os.killpg(child.pid, signal.SIGTERM)
 
 
 def execute(run: Run, sweep: Sweep, folder: Path, children: Children, gpu: int | None = None) -> Outcome:
@@ -94,40 +98,52 @@ def execute(run: Run, sweep: Sweep, folder: Path, children: Children, gpu: int |
     if sweep.processes:
         extra |= {"nnUNet_n_proc_DA": str(sweep.processes), "nnUNet_def_n_proc": str(sweep.processes)}
     started = time.monotonic()
-    with _marked(run, folder):
-        code = children.run(run.command(sweep.device), log, extra)
-    state = "finished" if run.state() is State.FINISHED else "stopped" if children.stopped else "failed"
-    reason = _reason(code, log) if state == "failed" else ""
+    try:
+        with _marked(run, folder) as mark:
+            code = 0 if run.state() is State.FINISHED else children.run(run.command(sweep.device), log, extra, mark)
+        state = "finished" if run.state() is State.FINISHED else "stopped" if children.stopped else "failed"
+        reason = _reason(code, log) if state == "failed" else ""
+    except Exception as error:  # of this run; the others go on
+        state, reason = "failed", f"{type(error).__name__}: {error}"
     outcome = Outcome(run.name, state, time.monotonic() - started, reason, str(log))
     _write(folder / OUTCOMES / f"{run.name}.json", outcome)
     return outcome
 
 
 @contextmanager
-def _marked(run: Run, folder: Path) -> Iterator[None]:
-    """Say that this process trains the run; nobody else may at the same time.
+def _marked(run: Run, folder: Path) -> Iterator[Path]:
+    """Say that the run is being trained; nobody else may at the same time.
 
     Raises:
         RuntimeError: another process does.
     """
-    if run.name in running(folder):
-        raise RuntimeError(f"{run.name} is being trained by another process; look: nnunet-fm sweep status {folder}")
     mark = folder / RUNNING / run.name
     mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.write_text(f"{socket.gethostname()} {os.getpid()}")
+    if run.name not in running(folder):
+        mark.unlink(missing_ok=True)
     try:
-        yield
+        with mark.open("x") as stream:
+            stream.write(f"{socket.gethostname()} {os.getpid()}")
+    except FileExistsError:
+        raise RuntimeError(
+            f"another process trains it (nnunet-fm sweep status {folder}); if that has died, delete {mark}"
+        ) from None
+    try:
+        yield mark
     finally:
         mark.unlink(missing_ok=True)
 
 
 def running(folder: Path) -> list[str]:
-    """Names of the runs of a sweep that a living process trains; of other machines all that say so."""
+    """Names of the runs that a living process trains; those of other machines if they wrote to their log lately."""
     found = []
     for mark in sorted((folder / RUNNING).glob("*")):
-        host, process = mark.read_text().split()
-        if host != socket.gethostname() or _lives(int(process)):
-            found.append(mark.name)
+        log = folder / LOGS / f"{mark.name}.log"
+        with suppress(FileNotFoundError, ValueError):  # it has just ended, or just begins
+            host, process = mark.read_text().split()
+            lately = log.is_file() and time.time() - log.stat().st_mtime < SILENT
+            if _lives(int(process)) if host == socket.gethostname() else lately:
+                found.append(mark.name)
     return found
 
 
@@ -182,7 +198,7 @@ def run_here(runs: Sequence[Run], sweep: Sweep, folder: Path, said: Callable[[Ou
             said(outcome)
         return outcome
 
-    with ThreadPoolExecutor(sweep.at_a_time) as pool, _stopping_on_sigterm():
+    with ThreadPoolExecutor(sweep.at_a_time) as pool, stopping(children):
         futures = [pool.submit(one, run) for run in runs]
         try:
             return [f.result() for f in futures]
@@ -193,17 +209,23 @@ def run_here(runs: Sequence[Run], sweep: Sweep, folder: Path, said: Callable[[Ou
 
 
 @contextmanager
-def _stopping_on_sigterm() -> Iterator[None]:
-    """SIGTERM is taken as Ctrl-C."""
+def stopping(children: Children) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a lost connection (SIGHUP) end the children too.
+
+    Raises:
+        KeyboardInterrupt: for any of them.
+    """
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = signal.signal(signal.SIGTERM, stop)
+    signals = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    former = {number: signal.signal(number, stop) for number in signals}
     try:
         yield
+    except KeyboardInterrupt:
+        children.stop()
+        raise
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -22,7 +22,7 @@ def submit(runs: Sequence[Run], sweep: Sweep, folder: Path, here: bool = False) 
         runs: that are not finished.
         sweep: resources, and how many at a time.
         folder: of the sweep, on a disk that all nodes see.
-        here: use submitit's local executor, which needs no SLURM.
+        here: use submitit's local executor, which needs no SLURM: all runs at once, without a GPU.
 
     Returns:
         submitit's jobs.
@@ -58,6 +58,8 @@ class _Offline(SlurmExecutor):
 
 
 def _parametrised(executor: SlurmExecutor, sweep: Sweep) -> SlurmExecutor:
+    if "time" not in sweep.slurm:  # or submitit asks for 5 minutes
+        raise ValueError("slurm: no time; give the minutes that the longest run may take, e.g. slurm='{time: 2880}'")
     try:
         executor.update_parameters(**{"job_name": "nnunet-fm", "array_parallelism": sweep.at_a_time, **sweep.slurm})
     except (ValueError, TypeError) as error:

@@ -59,6 +59,25 @@ def test_wrong_features_say_so() -> None:
         linear_cka(x, np.ones((10, 3)))
 
 
+def test_visits_of_a_subject_are_not_subjects(tmp_path: Path) -> None:
+    cache, rng = FeatureCache(tmp_path / "cache"), RNG(0)
+    lines = ["subject_id,session_id,T1"]
+    for n in range(60):
+        for visit in range(3):
+            (tmp_path / f"{n}_{visit}.nii").write_text(f"{n} {visit}")
+            lines.append(f"s{n},{visit},{n}_{visit}.nii")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    table = read_table(tmp_path / "t.csv")
+    for name in ("aa", "bb"):  # independent encoders; the visits of a subject are alike in each
+        recipe = FeatureRecipe(name, name * 32, "vit", {}, (2,), "bfloat16", {"strip": "none", "shape": [4, 8, 8]})
+        own = {f"s{n}": rng.standard_normal(64).astype(np.float32) for n in range(60)}
+        for row in table.rows:
+            cache.write(recipe, cache.key_of(recipe, row, "T1"), {"pooled": own[row.subject][None]})
+    (found,) = align(cache, table, "aa", "bb")
+    assert found.n == 60
+    assert abs(found.debiased) < 0.1
+
+
 def test_layers_are_aligned_from_the_cache(tmp_path: Path, run: Any) -> None:
     table = tmp_path / "t.csv"
     for n in range(40):

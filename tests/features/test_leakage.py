@@ -80,6 +80,16 @@ def test_a_pretraining_store_is_recognised_by_name_crosswalk_bytes_and_voxels(tm
     assert [o.tested for o in find_overlaps(rows, seen, hashes, voxels=True)] == ["UCSF-PDGM-004", "b", "c"]
 
 
+@pytest.mark.parametrize("highest", [1000, 1600, 2000, 3968, 4095])
+def test_voxels_are_the_same_at_another_scale(highest: int) -> None:
+    whole = np.random.default_rng(0).integers(1, highest + 1, (16, 17, 18)).astype(np.float32)
+    whole[0, 0, 0], whole[-1, -1, -1] = 0, highest
+    hashes = {voxels_sha256(whole * np.float32(scale)) for scale in (1, 0.1, 0.37, 1 / 3)}
+    assert len(hashes) == 1
+    whole[8, 8, 8] += highest // 2
+    assert voxels_sha256(whole) not in hashes
+
+
 def test_a_list_of_subjects_and_a_table_are_manifests_too(tmp_path: Path) -> None:
     volume(tmp_path / "a.nii", 0)
     hashes = InputHashes(tmp_path / "memo")
@@ -92,6 +102,12 @@ def test_a_list_of_subjects_and_a_table_are_manifests_too(tmp_path: Path) -> Non
     (tmp_path / "none.txt").write_text("# nobody\n")
     with pytest.raises(ValueError, match="names no subject"):
         read_seen(tmp_path / "none.txt", hashes)
+    (tmp_path / "other.csv").write_text("id,dataset\n001,a\n")
+    with pytest.raises(ValueError, match="has no column subject_id or participant_id; it has: id, dataset"):
+        read_seen(tmp_path / "other.csv", hashes)
+    (tmp_path / "visits.csv").write_text("subject_id,T1\nx1,gone.nii\nx1,a.nii\n")  # no task's table, but a list
+    found = find_overlaps(rows, read_seen(tmp_path / "visits.csv", hashes), hashes)
+    assert [(o.tested, o.seen, o.shown_by) for o in found] == [("IXI002", "x1", "bytes"), ("other", "x1", "bytes")]
     with pytest.raises(FileNotFoundError, match="give a slice store"):
         read_seen(tmp_path / "gone.jsonl", hashes)
 

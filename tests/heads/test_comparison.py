@@ -66,6 +66,18 @@ def test_an_encoder_does_not_beat_itself(tmp_path: Path) -> None:
         assert (c.difference, c.low, c.high, c.p, c.holm) == (0, 0, 0, 1, 1)
 
 
+def test_the_scale_of_risks_does_not_matter(tmp_path: Path) -> None:
+    words = ("target=days", "event=died", "ratios=[1.0]", "seeds=1", "models=[linear]")
+    first, second = runs(tmp_path, words, "survival")
+    before = compare([first, second])
+    path = second.folder / "predictions_ratio_1_seed_0.csv"
+    head, *lines = path.read_text().splitlines()
+    parts = [line.rsplit(",", 1) for line in lines]
+    path.write_text("\n".join([head, *(f"{a},{0.01 * float(b) + 7}" for a, b in parts)]))
+    assert compare([first, second]) == before
+    assert before[0].p < 0.05
+
+
 def test_what_cannot_be_paired_says_so(tmp_path: Path) -> None:
     first, second = runs(tmp_path)
     with pytest.raises(ValueError, match="1 run given; a comparison needs 2"):

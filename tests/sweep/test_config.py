@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from nnunet_fm.encoders import build_encoder
+from nnunet_fm.programs import trainer_names
 from nnunet_fm.sweep.config import Sweep, read_sweep
 from nnunet_fm.sweep.runs import plan_sweep
 
@@ -80,3 +82,11 @@ def test_every_run_has_plans_and_a_folder_of_its_own(folders: tuple[Path, Path])
     with pytest.raises(ValueError, match="SW_a_r100_s1 exist already, with another encoder of"):
         other = {"encoders": {"a": {"encoder": "dinov3_test16", "seed": 5}}, "seeds": [1]}
         plan_sweep(Sweep.model_validate(SMALL | other), *folders)
+
+
+@pytest.mark.parametrize("name", ["brats2021", "brats2023_men", "brats2023_mets", "brats2024_goat"])
+def test_every_shipped_sweep_is_read_and_its_encoders_are_known(name: str) -> None:
+    sweep = read_sweep(name)
+    assert len(sweep.encoders) * len(sweep.ratios) == 24
+    assert build_encoder(sweep.encoders["random"].encoder).input_spec.spatial_dims == 2
+    assert {arm.trainer for arm in sweep.encoders.values()} - {None} <= trainer_names()

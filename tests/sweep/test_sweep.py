@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from nnunet_fm.sweep.config import Sweep
-from nnunet_fm.sweep.execute import Outcome, run_here, running
+from nnunet_fm.sweep.execute import Children, Outcome, run_here, running, stopping
 from nnunet_fm.sweep.progress import read_progress
 from nnunet_fm.sweep.runs import Run, State
 from nnunet_fm.sweep.status import page, read_status, table
@@ -48,7 +49,9 @@ def test_a_killed_sweep_goes_on_and_a_finished_one_does_nothing(
     sbatch = run(*words, "--dry-run", "--executor", "slurm", "slurm={partition: gpu, time: 60}").stdout
     assert "#SBATCH --array=0-1%1" in sbatch
     assert "#SBATCH --partition=gpu" in sbatch
-    assert "slurm: " in run(*words, "--dry-run", "--executor", "slurm", "slurm={partitoin: gpu}", expect=2).stdout
+    unknown = ("--dry-run", "--executor", "slurm", "slurm={partitoin: gpu, time: 60}")
+    assert "partitoin" in run(*words, *unknown, expect=2).stdout
+    assert "slurm: no time; give the minutes" in run(*words, "--dry-run", "--executor", "slurm", expect=2).stdout
 
     script = str(Path(sys.executable).parent / "nnunet-fm")
     process = subprocess.Popen(
@@ -142,11 +145,41 @@ def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
     (tmp_path / "running" / run.name).write_text(f"{socket.gethostname()} 1")
     assert running(tmp_path) == [run.name]
     sweep = Sweep.model_validate({"datasets": [7], "encoders": {"a": {}}, "device": "cpu"})
-    with pytest.raises(RuntimeError, match="is being trained by another process"):
-        run_here([run], sweep, tmp_path, lambda _: None)
+    other = fake(tmp_path, 1, WRITE)
+    refused, trained = run_here([run, other], sweep, tmp_path, lambda _: None)
+    assert (refused.state, trained.state) == ("failed", "finished")
+    assert "another process trains it" in refused.reason
     (tmp_path / "running" / run.name).write_text(f"{socket.gethostname()} 999999999")
     assert not running(tmp_path)  # its process is dead
     assert run_here([run], sweep, tmp_path, lambda _: None)[0].state == "finished"
+    (tmp_path / "running" / run.name).write_text("another-machine 1")
+    assert running(tmp_path) == [run.name]  # its log was written a moment ago
+    os.utime(tmp_path / "logs" / f"{run.name}.log", (0, 0))
+    assert not running(tmp_path)
+    (tmp_path / "running" / run.name).write_text("")
+    assert not running(tmp_path)
+
+
+def test_a_run_that_was_finished_meanwhile_is_not_trained_again(tmp_path: Path) -> None:
+    run = fake(tmp_path, 0, WRITE)
+    sweep = Sweep.model_validate({"datasets": [7], "encoders": {"a": {}}, "device": "cpu"})
+    assert [o.state for _ in range(2) for o in run_here([run], sweep, tmp_path, lambda _: None)] == ["finished"] * 2
+    assert (tmp_path / "logs" / f"{run.name}.log").read_text().count("$ ") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_lost_connection_ends_the_children(number: int, tmp_path: Path) -> None:
+    children, codes = Children(), list[int]()
+    words = ["python", "-c", "import time; time.sleep(60)"]
+    thread = threading.Thread(target=lambda: codes.append(children.run(words, tmp_path / "log", {})))
+    with pytest.raises(KeyboardInterrupt), stopping(children):
+        thread.start()
+        while not children.running:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+    thread.join(10)
+    assert codes == [-signal.SIGTERM]
 
 
 def test_progress_is_read_from_nnunet_s_logs(tmp_path: Path) -> None:
