@@ -169,7 +169,10 @@ def test_the_command_line_checks_and_exits_with_3(tmp_path: Path, run: Any) -> N
     for n in range(2):
         volume(tmp_path / f"{n}.nii", n)
     path = table(tmp_path, ["IXI002,0.nii,train", "IXI012,1.nii,test"])
-    assert "2 rows, 2 subjects" in run("nnunet-fm", "features", "check-table", path, "--read").stdout
+    assert (
+        "2 rows, 2 subjects"
+        in run("nnunet-fm", "features", "check-table", path, "--read", "--cache", tmp_path / "c").stdout
+    )
     said = run("nnunet-fm", "features", "check-leakage", path, "--cache", tmp_path / "c").stdout
     assert "0 of 1 tested rows were seen before" in said
     (tmp_path / "ids.txt").write_text("IXI012-HH-1211\n")
