@@ -21,7 +21,7 @@ from nnunet_fm.evaluation.classification import (
 from nnunet_fm.evaluation.comparison import benjamini_hochberg, holm, mcnemar_p, permutation_p
 from nnunet_fm.evaluation.intervals import Bootstrap, bca_limits
 from nnunet_fm.evaluation.survival import concordance, kaplan_meier, logrank_p, median_survival, weighted_concordance
-from nnunet_fm.heads.scores import Tested
+from nnunet_fm.heads import scores as heads_scores
 
 RNG = np.random.default_rng
 
@@ -101,7 +101,7 @@ def test_limits_cover_where_folds_hold_few_of_a_class(positives: int) -> None:
     for seed in range(100):
         values = (np.arange(60) < positives).astype(float)
         scores = values + RNG(seed).standard_normal(60)
-        tested = Tested("classification", values, values > 0, np.arange(60), np.arange(60) % 5)
+        tested = heads_scores.Tested("classification", values, values > 0, np.arange(60), np.arange(60) % 5)
         output = np.stack([-scores, scores], axis=1)
         found = tested.bootstrap(400).interval(partial(tested.metrics()["AUC"], output))
         hits += found.low <= true <= found.high

@@ -118,7 +118,7 @@ def align(
     return results
 
 
-def _of_subjects(table: Table, names: list[str], x: Vectors) -> tuple[list[str], Vectors]:
+def _of_subjects(table: Table, names: list[str], x: Vectors) -> tuple[list[str], Float[np.ndarray, "s d"]]:
     """Mean over the visits of each subject: visits of one subject are alike in every encoder."""
     subject = {row.name: row.subject for row in table.rows}
     known = list(dict.fromkeys(subject[n] for n in names))
