@@ -91,9 +91,10 @@ def plan_sweep(sweep: Sweep, preprocessed: Path, results: Path) -> PlannedSweep:
     names = [_dataset(number, preprocessed) for number in sweep.datasets]
     for arm in sweep.encoders.values():
         _check_trainer(_trainer(arm))
-    runs, commands = [], {}
     for dataset in names:
         _check_folds(sweep, preprocessed / dataset)
+    runs, commands = [], {}
+    for dataset in names:
         for name, arm in sweep.encoders.items():
             for ratio, seed in _subsets(sweep):
                 written = _write(preprocessed / dataset, name, arm, ratio, seed)
