@@ -19,6 +19,7 @@ from nnunet_fm.sweep.config import Sweep
 from nnunet_fm.sweep.execute import Children, Outcome, run_here, running, stopping
 from nnunet_fm.sweep.progress import read_progress
 from nnunet_fm.sweep.runs import Run, State
+from nnunet_fm.sweep.slurm import batch_file
 from nnunet_fm.sweep.status import page, read_status, table
 
 CONFIG = """
@@ -41,17 +42,13 @@ def words(dataset: Path, tmp_path: Path) -> list[object]:
 def test_a_killed_sweep_goes_on_and_a_finished_one_does_nothing(
     words: list[object], nnunet: dict[str, str], run: Callable[..., Any], tmp_path: Path
 ) -> None:
-    shown = run(*words, "--dry-run").stdout
-    assert "2 new" in shown
-    assert "checkpoints about" in shown
     printed = run(*words, "--print").stdout.splitlines()
     assert [line.split()[0] for line in printed] == ["nnUNetv2_train"] * 2
     sbatch = run(*words, "--dry-run", "--executor", "slurm", "slurm={partition: gpu, time: 60}").stdout
+    assert "2 new" in sbatch
+    assert "checkpoints about" in sbatch
     assert "#SBATCH --array=0-1%1" in sbatch
     assert "#SBATCH --partition=gpu" in sbatch
-    unknown = ("--dry-run", "--executor", "slurm", "slurm={partitoin: gpu, time: 60}")
-    assert "partitoin" in run(*words, *unknown, expect=2).stdout
-    assert "slurm: no time; give the minutes" in run(*words, "--dry-run", "--executor", "slurm", expect=2).stdout
 
     script = str(Path(sys.executable).parent / "nnunet-fm")
     process = subprocess.Popen(
@@ -180,6 +177,15 @@ def test_a_lost_connection_ends_the_children(number: int, tmp_path: Path) -> Non
         time.sleep(10)
     thread.join(10)
     assert codes == [-signal.SIGTERM]
+
+
+@pytest.mark.parametrize(
+    ("slurm", "message"), [({}, "slurm: no time; give the minutes"), ({"partitoin": "gpu", "time": 60}, "partitoin")]
+)
+def test_resources_that_slurm_does_not_know_say_so(slurm: dict[str, Any], message: str, tmp_path: Path) -> None:
+    sweep = Sweep.model_validate({"datasets": [7], "encoders": {"a": {}}, "slurm": slurm})
+    with pytest.raises(ValueError, match=message):
+        batch_file([fake(tmp_path, 0, WRITE)], sweep, tmp_path)
 
 
 def test_progress_is_read_from_nnunet_s_logs(tmp_path: Path) -> None:
