@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from nnunet_fm.programs import command, environment
+from nnunet_fm.programs import command, end_of, environment
 
 DATASET, NAME = 999, "FMDemo"
 CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "synth_vitt16"
@@ -122,8 +122,7 @@ class _Road:
                 if told:
                     print(f"    {told}", flush=True)
         if process.returncode:
-            tail = "\n".join(log.read_text().splitlines()[-15:])
-            raise RuntimeError(f"`{' '.join(words)}` failed; the end of {log}:\n{tail}")
+            raise RuntimeError(f"`{' '.join(words)}` failed; {end_of(log)}")
         if show:
             print(log.read_text())
         print(f"    {time.monotonic() - started:.0f} s", flush=True)

@@ -61,6 +61,12 @@ def replaced_atomically(
         raise OSError(f"could not write {target} ({error}); {survived}. Free disk space, then {then}") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with replaced_atomically(str(path)) as temporary:
+        Path(temporary).write_text(text)
+
+
 def write_csv(rows: Iterable[Any], path: Path) -> None:
     """Write dataclass instances of one kind, a line each, their fields as columns."""
     content = [asdict(row) for row in rows]

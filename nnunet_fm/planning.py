@@ -70,14 +70,12 @@ class WrittenPlans:
     Attributes:
         path: the file.
         configuration: the one that was asked for, e.g. `2d_fm256`.
-        trainer: what to train it with, unless the user has another.
         preprocessed: whether nnU-Net has its data already.
         summary: text for the user, with the commands that come next.
     """
 
     path: Path
     configuration: str
-    trainer: str
     preprocessed: bool
     summary: str
 
@@ -85,6 +83,11 @@ class WrittenPlans:
     def identifier(self) -> str:
         """Name for `-p`."""
         return self.path.stem
+
+
+def default_trainer(encoder: str) -> str:
+    """Name for `-tr` where the user gives none."""
+    return "SubsetTrainer" if encoder == NO_ENCODER else "FrozenDinoTrainer"
 
 
 def presets() -> dict[str, dict[str, Any]]:
@@ -118,11 +121,11 @@ def write_plans(preprocessed: Path, request: PlanRequest) -> WrittenPlans:
     write = _stock_plans if request.encoder == NO_ENCODER else _frozen_plans
     name, words = write(plans, stock, request)
     _keep_earlier(preprocessed, plans, name)
-    trainer = "SubsetTrainer" if request.encoder == NO_ENCODER else "FrozenDinoTrainer"
+    trainer = default_trainer(request.encoder)
     path = _save(preprocessed, plans)
     data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
     ready = _is_preprocessed(data)
-    return WrittenPlans(path, name, trainer, ready, _summary(plans, words, name, trainer, preprocess=not ready))
+    return WrittenPlans(path, name, ready, _summary(plans, words, name, trainer, preprocess=not ready))
 
 
 def _refuse_ignored(request: PlanRequest) -> None:
@@ -207,10 +210,9 @@ def _identifier(encoder: str, subset: TrainSubset) -> str:
     """`FM_<encoder>`, and what sets the subset apart from the whole, the default seed and the default rule."""
     if subset.ratio == 1:
         return f"FM_{encoder}"
-    percent = f"{subset.ratio * 100:06.2f}".replace(".", "p").removesuffix("p00")
     seed = "" if subset.seed == TrainSubset().seed else f"_s{subset.seed}"
     rule = "" if subset.rule == TrainSubset().rule else f"_{subset.rule}"
-    return f"FM_{encoder}_r{percent}{seed}{rule}"
+    return f"FM_{encoder}_r{subset.percent}{seed}{rule}"
 
 
 def _short(request: PlanRequest) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 from nnunet_fm.folders import EXT_TRAINER, with_trainers
 from nnunet_fm.messages import unknown
 
+TAIL = 15  # lines
+
 
 def command(words: Sequence[str]) -> list[str]:
     """The words with the program's full path; a virtual environment need not be activated.
@@ -25,6 +27,12 @@ def command(words: Sequence[str]) -> list[str]:
         raise FileNotFoundError(f"no command {words[0]!r} on the path; is nnU-Net installed in this environment?")
     check_trainer(words)
     return [program, *words[1:]]
+
+
+def end_of(log: Path) -> str:
+    """The last lines of a log, and where it is, for the message of a program that failed."""
+    tail = "\n".join(log.read_text(errors="ignore").splitlines()[-TAIL:])
+    return f"the end of {log}:\n{tail}"
 
 
 def environment() -> dict[str, str]:

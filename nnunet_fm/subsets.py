@@ -40,6 +40,11 @@ class TrainSubset:
         if self.rule == "reference" and self.seed != REFERENCE_SEED:
             raise ValueError(f"subset seed {self.seed}; the reference rule is defined for seed {REFERENCE_SEED} only")
 
+    @property
+    def percent(self) -> str:
+        """The ratio as it stands in names: `010`, `100`, `012p50`."""
+        return f"{self.ratio * 100:06.2f}".replace(".", "p").removesuffix("p00")
+
     @classmethod
     def from_plans(cls, plans: dict[str, Any]) -> "TrainSubset":
         """The subset that plans carry under `train_subset`; the whole training split if they carry none."""

@@ -1,10 +1,8 @@
 """`nnunet-fm sweep CONFIG.yaml`, and `nnunet-fm sweep status FOLDER`."""
 
 import argparse
-import json
 import shutil
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,6 @@ if TYPE_CHECKING:
     from nnunet_fm.sweep.execute import Outcome
     from nnunet_fm.sweep.runs import PlannedSweep, Run
 
-RUNS = "runs.json"
 STOPPED = 130  # as a shell says after Ctrl-C
 
 
@@ -40,14 +37,14 @@ def _run(parsed: argparse.Namespace) -> int:
     from nnunet_fm.folders import nnunet_folder
     from nnunet_fm.sweep.config import read_sweep
     from nnunet_fm.sweep.estimate import estimate, words
-    from nnunet_fm.sweep.runs import State, plan_sweep
+    from nnunet_fm.sweep.runs import State, plan_sweep, write_runs
     from nnunet_fm.sweep.status import read_status, table
 
     sweep = read_sweep(parsed.config, parsed.overrides)
     folder = (parsed.o or Path("sweeps") / Path(parsed.config).stem).absolute()
     preprocessed, results = nnunet_folder("nnUNet_preprocessed"), nnunet_folder("nnUNet_results")
     planned = plan_sweep(sweep, preprocessed, results)
-    _keep(planned, folder)
+    write_runs(planned.runs, folder)
     waiting = [run for run in planned.runs if run.state() is not State.FINISHED]
     if parsed.print:
         print("\n".join(" ".join(w) for w in [*planned.preprocessing, *(r.command(sweep.device) for r in waiting)]))
@@ -71,46 +68,23 @@ def _run(parsed: argparse.Namespace) -> int:
     return 1 if any(o.state != "finished" for o in outcomes) else 0
 
 
-def _keep(planned: "PlannedSweep", folder: Path) -> None:
-    from nnunet_fm.files import replaced_atomically
-
-    folder.mkdir(parents=True, exist_ok=True)
-    runs = [{**asdict(run), "folder": str(run.folder)} for run in planned.runs]
-    with replaced_atomically(str(folder / RUNS)) as temporary:
-        Path(temporary).write_text(json.dumps(runs, indent=1))
-
-
-def read_runs(folder: Path) -> "list[Run]":
-    """The runs of a sweep's folder.
-
-    Raises:
-        FileNotFoundError: no sweep was ever started there.
-    """
-    from nnunet_fm.sweep.runs import Run
-
-    if not (folder / RUNS).is_file():
-        raise FileNotFoundError(f"{folder} is no folder of a sweep; type: nnunet-fm sweep CONFIG.yaml -o {folder}")
-    return [Run(**{**run, "folder": Path(run["folder"])}) for run in json.loads((folder / RUNS).read_text())]
-
-
 def _free(folder: Path) -> str:
     return f"{shutil.disk_usage(folder).free / 1e9:.0f} GB"
 
 
 def _preprocess(planned: "PlannedSweep", sweep: "Sweep", folder: Path) -> None:
-    from nnunet_fm.sweep.execute import Children, stopping
+    from nnunet_fm.programs import end_of
+    from nnunet_fm.sweep.execute import LOGS, Children, stopping
 
-    children = Children()
+    children, log = Children(), folder / LOGS / "preprocessing.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     for words in planned.preprocessing:
         words = words + (["-np", str(sweep.processes)] if sweep.processes else [])
         print(f"$ {' '.join(words)}", flush=True)
-        (folder / "logs").mkdir(exist_ok=True)
-        log = folder / "logs" / "preprocessing.log"
         with stopping(children):
             code = children.run(words, log, {})
         if code:
-            tail = "\n".join(log.read_text(errors="ignore").splitlines()[-15:])
-            raise RuntimeError(f"`{' '.join(words)}` failed; the end of {log}:\n{tail}")
+            raise RuntimeError(f"`{' '.join(words)}` failed; {end_of(log)}")
 
 
 def _execute(waiting: "list[Run]", sweep: "Sweep", folder: Path, executor: str) -> "list[Outcome]":
@@ -137,6 +111,7 @@ def _say(outcome: "Outcome") -> None:
 
 def _status(parsed: argparse.Namespace) -> None:
     from nnunet_fm.sweep.execute import running
+    from nnunet_fm.sweep.runs import read_runs
     from nnunet_fm.sweep.status import page, read_status, table
 
     while True:

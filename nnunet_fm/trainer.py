@@ -66,10 +66,8 @@ class SafeContinueMixin:
         checkpoint = filename_or_checkpoint
         if isinstance(checkpoint, str):
             checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
-        began = run_identity(checkpoint["init_args"]["plans"], trainer.configuration_name)
-        now = run_identity(trainer.plans_manager.plans, trainer.configuration_name)
-        different = [key for key in sorted(began.keys() | now.keys()) if began.get(key) != now.get(key)]
-        if different:
+        began, now = checkpoint["init_args"]["plans"], trainer.plans_manager.plans
+        if different := differences(began, now, trainer.configuration_name):
             raise ValueError(
                 f"the checkpoint in {trainer.output_folder} was trained with other plans than "
                 f"{trainer.plans_manager.plans_name} is now; different: {some(different)}. Restore the former plans, "
@@ -87,6 +85,12 @@ def run_identity(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
     source = arguments.pop("encoder_source", None) or {}
     subset = TrainSubset.from_plans(plans).to_json()
     return identity | {"network": arguments, "encoder": source.get("sha256"), "train_subset": subset}
+
+
+def differences(began: dict[str, Any], now: dict[str, Any], configuration: str) -> list[str]:
+    """Keys of `run_identity` in which two plans are not the same run."""
+    one, other = run_identity(began, configuration), run_identity(now, configuration)
+    return [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]
 
 
 class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, nnUNetTrainer):

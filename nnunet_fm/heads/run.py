@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from nnunet_fm.evaluation.classification import youden_threshold
 from nnunet_fm.evaluation.intervals import Bootstrap
-from nnunet_fm.files import replaced_atomically, write_csv
+from nnunet_fm.files import replaced_atomically, write_csv, write_text
 from nnunet_fm.heads.fitting import KNN, fit, models_of
 from nnunet_fm.heads.job import Job
 from nnunet_fm.heads.results import LOGRANK, Result, markdown
@@ -56,7 +56,7 @@ def run_job(job: Job, out: Path) -> tuple[list[Result], Path]:
     splits, tested = splits_of(job)
     folder = out / job.name / job.encoder / job.identity()[:12]
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / ABOUT, json.dumps(_about(job, tested)))
+    write_text(folder / ABOUT, json.dumps(_about(job, tested)))
     results = []
     for ratio in tqdm(job.task.ratios, desc=f"{job.name}, {job.encoder}", unit="ratio"):
         for seed in range(job.task.seeds):
@@ -106,7 +106,7 @@ def _one(job: Job, splits: Sequence[Split], tested: str, ratio: float, seed: int
         writer = csv.DictWriter(stream, list(lines[0]))
         writer.writeheader()
         writer.writerows(lines)
-    _write(marker, json.dumps([asdict(r) for r in results]))
+    write_text(marker, json.dumps([asdict(r) for r in results]))
 
 
 def _predicted(job: Job, model: str, splits: Sequence[Split], seed: int) -> Prediction:
@@ -184,8 +184,3 @@ def _lines(job: Job, rows: Cases, truth: Tested, model: str, found: Prediction) 
             line |= {"event": int(truth.events[n]), "high_risk": int(found.high[n])}
         lines.append(line | dict(zip(outputs, np.atleast_1d(found.output[n]).tolist(), strict=True)))
     return lines
-
-
-def _write(path: Path, text: str) -> None:
-    with replaced_atomically(str(path)) as temporary:
-        Path(temporary).write_text(text)

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Queue
 
-from nnunet_fm.files import replaced_atomically
-from nnunet_fm.programs import command, environment
+from nnunet_fm.files import write_text
+from nnunet_fm.programs import command, end_of, environment
 from nnunet_fm.sweep.config import Sweep
 from nnunet_fm.sweep.runs import Run, State
 
-LOGS, OUTCOMES, RUNNING, TAIL = "logs", "outcomes", "running", 15
+LOGS, OUTCOMES, RUNNING = "logs", "outcomes", "running"
 SILENT = 3600  # seconds without a word after which a run on another machine counts as dead
 
 
@@ -106,7 +106,8 @@ def execute(run: Run, sweep: Sweep, folder: Path, children: Children, gpu: int |
     except Exception as error:  # of this run; the others go on
         state, reason = "failed", f"{type(error).__name__}: {error}"
     outcome = Outcome(run.name, state, time.monotonic() - started, reason, str(log))
-    _write(folder / OUTCOMES / f"{run.name}.json", outcome)
+    (folder / OUTCOMES).mkdir(exist_ok=True)
+    write_text(folder / OUTCOMES / f"{run.name}.json", json.dumps(asdict(outcome)))
     return outcome
 
 
@@ -158,18 +159,11 @@ def _lives(process: int) -> bool:
 
 
 def _reason(code: int, log: Path) -> str:
-    tail = "\n".join(log.read_text(errors="ignore").splitlines()[-TAIL:])
-    if code == -signal.SIGKILL or "exit code -9" in tail or "SIGKILL" in tail:
-        return (
-            f"killed by the system, most likely for memory: take a smaller batch_size or patch, or at_a_time: 1\n{tail}"
-        )
-    return f"return code {code}; the end of {log}:\n{tail}"
-
-
-def _write(path: Path, outcome: Outcome) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_atomically(str(path)) as temporary:
-        Path(temporary).write_text(json.dumps(asdict(outcome)))
+    end = end_of(log)
+    if code == -signal.SIGKILL or "exit code -9" in end or "SIGKILL" in end:
+        likely = "killed by the system, most likely for memory: take a smaller batch_size or patch, or at_a_time: 1"
+        return f"{likely}; {end}"
+    return f"return code {code}; {end}"
 
 
 def run_here(runs: Sequence[Run], sweep: Sweep, folder: Path, said: Callable[[Outcome], None]) -> list[Outcome]:

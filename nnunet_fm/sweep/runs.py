@@ -1,19 +1,22 @@
 """The runs of a sweep: their plans, their folders, and how far each has come, by nnU-Net's own files."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
+from nnunet_fm.files import write_text
 from nnunet_fm.messages import some, unknown
-from nnunet_fm.planning import PlanRequest, WrittenPlans, write_plans
+from nnunet_fm.planning import PlanRequest, WrittenPlans, default_trainer, write_plans
 from nnunet_fm.programs import trainer_names
 from nnunet_fm.subsets import TrainSubset
 from nnunet_fm.sweep.config import Arm, Sweep
 
+RUNS = "runs.json"
 FINAL, LATEST, SUMMARY = "checkpoint_final.pth", "checkpoint_latest.pth", "validation/summary.json"
 
 
@@ -66,6 +69,23 @@ class Run:
         words = ["nnUNetv2_train", str(int(self.dataset[7:10])), self.configuration, str(self.fold)]
         words += ["-tr", self.trainer, "-p", self.plans, "-device", device]
         return words + (["--c"] if self.state() is State.INTERRUPTED else [])
+
+
+def write_runs(runs: Sequence[Run], folder: Path) -> None:
+    """Keep the runs in a sweep's folder, for who looks at it later."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / RUNS, json.dumps([{**asdict(run), "folder": str(run.folder)} for run in runs], indent=1))
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """The runs of a sweep's folder.
+
+    Raises:
+        FileNotFoundError: no sweep was ever started there.
+    """
+    if not (folder / RUNS).is_file():
+        raise FileNotFoundError(f"{folder} is no folder of a sweep; type: nnunet-fm sweep CONFIG.yaml -o {folder}")
+    return [Run(**{**run, "folder": Path(run["folder"])}) for run in json.loads((folder / RUNS).read_text())]
 
 
 @dataclass(frozen=True)
@@ -122,7 +142,7 @@ def _dataset(number: int, preprocessed: Path) -> str:
 
 
 def _trainer(arm: Arm) -> str:
-    return arm.trainer or ("SubsetTrainer" if arm.encoder == "none" else "FrozenDinoTrainer")
+    return arm.trainer or default_trainer(arm.encoder)
 
 
 def _check_trainer(name: str) -> None:
@@ -148,13 +168,8 @@ def _check_folds(sweep: Sweep, dataset: Path) -> None:
 def _write(dataset: Path, name: str, arm: Arm, ratio: float, seed: int) -> WrittenPlans:
     asked = arm.model_dump(exclude={"trainer", "configuration"})
     subset = TrainSubset(ratio, seed)
-    request = PlanRequest(base=arm.configuration, subset=subset, output=_plans_name(name, ratio, seed), **asked)
+    request = PlanRequest(base=arm.configuration, subset=subset, output=f"SW_{name}_r{subset.percent}_s{seed}", **asked)
     return write_plans(dataset, request)
-
-
-def _plans_name(name: str, ratio: float, seed: int) -> str:
-    percent = f"{ratio * 100:06.2f}".replace(".", "p").removesuffix("p00")
-    return f"SW_{name}_r{percent}_s{seed}"
 
 
 def _data(written: WrittenPlans) -> str:
@@ -172,15 +187,13 @@ def _run(
 
 def _check_folder(run: Run, preprocessed: Path) -> None:
     """Refuse a folder that other plans began: nnU-Net keeps a copy of them beside the folds."""
-    from nnunet_fm.trainer import run_identity
+    from nnunet_fm.trainer import differences
 
     kept = run.folder.parent / "plans.json"
     if run.state() is State.NEW or not kept.is_file():
         return
     now = load_json(str(preprocessed / run.dataset / f"{run.plans}.json"))
-    began, wanted = run_identity(load_json(str(kept)), run.configuration), run_identity(now, run.configuration)
-    different = [key for key in sorted(began.keys() | wanted.keys()) if began.get(key) != wanted.get(key)]
-    if different:
+    if different := differences(load_json(str(kept)), now, run.configuration):
         raise ValueError(
             f"{run.folder} holds a run of another {some(different)}; give the encoder another name in the sweep, "
             "or move that folder away"

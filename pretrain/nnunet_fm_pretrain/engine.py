@@ -18,7 +18,7 @@ from lightning_fabric.strategies import DDPStrategy
 
 from nnunet_fm.device import keep_freed_memory
 from nnunet_fm.encoders import get_card, load_encoder
-from nnunet_fm.files import replaced_atomically
+from nnunet_fm.files import write_text
 from nnunet_fm.messages import some
 from nnunet_fm_pretrain import checkpoints
 from nnunet_fm_pretrain.batches import loader
@@ -101,8 +101,7 @@ class Engine:
             self._restore(former)  # now that everything is where it will stay
         if fabric.global_rank == 0 and former is None:
             run.mkdir(parents=True, exist_ok=True)
-            with replaced_atomically(str(run / RECIPE)) as temporary:
-                Path(temporary).write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+            write_text(run / RECIPE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
 
     def train(self) -> bool:
         """Run to the end, or until SIGTERM or Ctrl-C; gives whether the end was reached."""

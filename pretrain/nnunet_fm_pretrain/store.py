@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from nnunet_fm.files import replaced_atomically
+from nnunet_fm.files import replaced_atomically, write_text
 from nnunet_fm.messages import some
 from nnunet_fm_pretrain.preprocessing import Slices
 
@@ -145,8 +145,7 @@ def read_manifests(store: Path) -> tuple[list[VolumeRecord], int]:
 def write_manifest(path: Path, records: Sequence[VolumeRecord]) -> None:
     """Write records as JSON lines, sorted by volume, atomically."""
     lines = [json.dumps(asdict(r)) for r in sorted(records, key=lambda r: r.volume)]
-    with replaced_atomically(str(path)) as temporary:
-        Path(temporary).write_text("".join(f"{line}\n" for line in lines))
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 class SliceStore:
