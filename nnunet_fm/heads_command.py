@@ -54,7 +54,8 @@ def _robustness(parsed: argparse.Namespace) -> None:
 
     from nnunet_fm.features import FeatureCache, read_table
     from nnunet_fm.files import write_csv
-    from nnunet_fm.heads.robustness import draw, markdown, robustness
+    from nnunet_fm.heads.figures import draw_robustness
+    from nnunet_fm.heads.robustness import markdown, robustness
     from nnunet_fm.heads.task import read_task
 
     task, name = read_task(parsed.task, parsed.overrides), Path(parsed.task).stem
@@ -65,7 +66,7 @@ def _robustness(parsed: argparse.Namespace) -> None:
     words = markdown(found) + (f"\n\nLeakage allowed: {leakage}" if leakage else "")
     write_csv(found, parsed.o / "robustness.csv")
     (parsed.o / "robustness.md").write_text(words + "\n")
-    draw(found, parsed.o / "robustness")
+    draw_robustness(found, parsed.o / "robustness")
     print(f"{words}\n\nwrote {parsed.o}")
 
 

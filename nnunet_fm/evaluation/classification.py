@@ -48,9 +48,7 @@ def macro_auc(truth: Labels, probabilities: Float[np.ndarray, "n k"]) -> float:
     absent = sorted(set(range(classes)) - set(truth.tolist()))
     if absent:
         raise ValueError(f"no case of class {absent}; the macro AUC needs every class among the tested")
-    if classes == 2:
-        return auc(truth, probabilities[:, 1])
-    return float(np.mean([auc(truth == c, probabilities[:, c]) for c in range(classes)]))
+    return float(weighted_macro_auc(truth, probabilities, np.ones((1, len(truth))))[0])
 
 
 def weighted_auc(
@@ -83,6 +81,14 @@ def weighted_auc(
     if not pairs.any():
         raise ValueError("no fold has cases of both classes; an ROC curve needs both")
     return np.divide(hits, pairs, out=np.full_like(hits, np.nan), where=pairs > 0)
+
+
+def weighted_macro_auc(
+    truth: Labels, scores: Float[np.ndarray, "n k"], weights: Weights, fold: Labels | None = None
+) -> Float[np.ndarray, " b"]:
+    """Mean over classes of one class against the rest; with two classes the area of the second. See `weighted_auc`."""
+    classes = range(scores.shape[1]) if scores.shape[1] > 2 else (1,)
+    return np.mean([weighted_auc(truth == c, scores[:, c], weights, fold) for c in classes], axis=0)
 
 
 def accuracy(truth: Labels, probabilities: Float[np.ndarray, "n k"]) -> float:

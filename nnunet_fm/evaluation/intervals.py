@@ -14,8 +14,9 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """Limits of a confidence interval, and how they were found."""
+    """A statistic of all subjects, the limits of its confidence interval, and how they were found."""
 
+    value: float
     low: float
     high: float
     method: str
@@ -63,7 +64,7 @@ class Bootstrap:
         self.drawn, self.without_one = drawn[:, of_case], without_one[:, of_case]
 
     def interval(self, statistic: Statistic, level: float = 0.95) -> Interval:
-        """Limits of a statistic.
+        """A statistic and its limits.
 
         Args:
             statistic: of weighted cases, for all resamples at once; NaN where it has no value.
@@ -73,9 +74,9 @@ class Bootstrap:
             Limits over the resamples in which the statistic has a value; where that is always the same, it twice.
         """
         drawn, jackknife = statistic(self.drawn), statistic(self.without_one) if len(self.without_one) else np.zeros(1)
-        finite = jackknife[np.isfinite(jackknife)]
-        low, high = bca_limits(drawn[np.isfinite(drawn)], float(statistic(self.everybody)[0]), finite, level)
-        return Interval(low, high, self.method, level, len(self.drawn))
+        finite, value = jackknife[np.isfinite(jackknife)], float(statistic(self.everybody)[0])
+        low, high = bca_limits(drawn[np.isfinite(drawn)], value, finite, level)
+        return Interval(value, low, high, self.method, level, len(self.drawn))
 
 
 def _alike(

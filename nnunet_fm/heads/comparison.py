@@ -12,8 +12,9 @@ from nnunet_fm.evaluation.classification import delong
 from nnunet_fm.evaluation.comparison import benjamini_hochberg, holm, mcnemar_p, permutation_p
 from nnunet_fm.evaluation.intervals import Statistic
 from nnunet_fm.heads.finished import FinishedRun, Predictions
-from nnunet_fm.heads.fitting import KNN
-from nnunet_fm.heads.scores import Metric, Tested
+from nnunet_fm.heads.fitting import has_scores
+from nnunet_fm.heads.results import markdown_table
+from nnunet_fm.heads.scores import Metric, Tested, difference
 
 RESAMPLES, SWAPS = 2000, 2000
 RANKED = ("AUC", "C-index")  # look at the order of the outputs only
@@ -100,10 +101,10 @@ def _pair(
     first, second = (np.stack([p.output for p in side], axis=1) for side in pair)
     bootstrap = truth.bootstrap(RESAMPLES)
     found = []
-    for metric, function in truth.metrics(ranks=not model.startswith(KNN)).items():
-        values = [_over_seeds(function, o)(np.ones((1, len(o))))[0] for o in (first, second)]
-        difference = _difference(function, first, second)
-        interval = bootstrap.interval(difference)
+    for metric, function in truth.metrics(ranks=has_scores(model)).items():
+        sides = [_over_seeds(function, o) for o in (first, second)]
+        values = [float(side(bootstrap.everybody)[0]) for side in sides]
+        interval = bootstrap.interval(difference(*sides))
         p, test = _p(truth, metric, function, model, first, second)
         found.append(
             Comparison(
@@ -113,9 +114,9 @@ def _pair(
                 metric=metric,
                 first=names[0],
                 second=names[1],
-                first_value=float(values[0]),
-                second_value=float(values[1]),
-                difference=float(values[1] - values[0]),
+                first_value=values[0],
+                second_value=values[1],
+                difference=interval.value,
                 low=interval.low,
                 high=interval.high,
                 p=p,
@@ -135,12 +136,8 @@ def _over_seeds(metric: Metric, outputs: Outputs) -> Statistic:
     return lambda weights: np.mean([metric(outputs[:, s], weights) for s in range(outputs.shape[1])], axis=0)
 
 
-def _difference(metric: Metric, first: Outputs, second: Outputs) -> Statistic:
-    return lambda weights: _over_seeds(metric, second)(weights) - _over_seeds(metric, first)(weights)
-
-
 def _p(truth: Tested, name: str, metric: Metric, model: str, first: Outputs, second: Outputs) -> tuple[float, str]:
-    if model.startswith(KNN) and truth.one_case_each:
+    if not has_scores(model) and truth.one_case_each:
         right = [o[:, 0].argmax(1) == truth.values for o in (first, second)]
         return mcnemar_p(*right), "McNemar, exact"
     once = np.ones((1, len(first)))
@@ -181,12 +178,10 @@ def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
 def markdown(comparisons: Sequence[Comparison]) -> str:
     """A line per comparison."""
     head = ["model", "metric", "ratio", "first", "second", "second - first", "95 %", "p", "Holm", "BH", "test"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for c in comparisons:
-        lines.append(
-            f"| {c.model} | {c.metric} | {c.ratio:g} | "
-            f"{c.first} {c.first_value:.3g} | {c.second} {c.second_value:.3g} | "
-            f"{c.difference:+.3g} | {c.low:.3g} to {c.high:.3g} | {c.p:.3g} | {c.holm:.3g} | "
-            f"{c.benjamini_hochberg:.3g} | {c.test} |"
-        )
-    return "\n".join(lines)
+    return markdown_table(head, (_cells(c) for c in comparisons))
+
+
+def _cells(c: Comparison) -> list[str]:
+    sides = [f"{c.first} {c.first_value:.3g}", f"{c.second} {c.second_value:.3g}", f"{c.difference:+.3g}"]
+    p = [f"{v:.3g}" for v in (c.p, c.holm, c.benjamini_hochberg)]
+    return [c.model, c.metric, f"{c.ratio:g}", *sides, f"{c.low:.3g} to {c.high:.3g}", *p, c.test]

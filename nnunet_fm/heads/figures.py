@@ -1,4 +1,4 @@
-"""Figures of finished runs: metrics over the ratios, and survival of the risk groups. PNG and SVG."""
+"""Figures: metrics over the ratios, survival of the risk groups, robustness. PNG and SVG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,15 +8,18 @@ import numpy as np
 
 from nnunet_fm.evaluation.survival import Curve
 from nnunet_fm.heads.finished import FinishedRun, Predictions
+from nnunet_fm.heads.fitting import has_scores
 from nnunet_fm.heads.risk_groups import RiskGroups, risk_groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from nnunet_fm.heads.results import Result
+    from nnunet_fm.heads.robustness import Robustness
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
 MARKS = "osD^vPX"
-_KEYS = ("value", "low", "high")
 
 
 def draw_ratio_curves(runs: Sequence[FinishedRun], metric: str, models: Sequence[str], stem: Path) -> list[Path]:
@@ -31,18 +34,41 @@ def draw_ratio_curves(runs: Sequence[FinishedRun], metric: str, models: Sequence
     figure, axes = _figure()
     lines = [(run, model) for run in runs for model in models]
     for n, (run, model) in enumerate(lines):
-        points = [r for r in run.results if (r.metric, r.model) == (metric, model)]
-        ratios = sorted({r.ratio for r in points})
-        of_ratio = [[r for r in points if r.ratio == ratio] for ratio in ratios]
-        mean, low, high = (np.array([np.mean([getattr(r, k) for r in g]) for g in of_ratio]) for k in _KEYS)
-        colour = COLOURS[n % len(COLOURS)]
-        label = f"{run.about['encoder']}, {model}"
-        axes.plot(ratios, mean, color=colour, marker=MARKS[n % len(MARKS)], label=label)
-        axes.fill_between(ratios, low, high, color=colour, alpha=0.12, linewidth=0)
+        points = [(r.ratio, r) for r in run.results if (r.metric, r.model) == (metric, model)]
+        _draw_band(axes, points, f"{run.about['encoder']}, {model}", n)
     about = runs[0].about
     axes.set(xlabel="share of the training subjects", ylabel=metric, title=f"{about['task']} ({about['tested']})")
     axes.legend(frameon=False, fontsize=8)
-    return saved(figure, stem)
+    return _saved(figure, stem)
+
+
+def draw_robustness(found: "Sequence[Robustness]", stem: Path) -> list[Path]:
+    """The first metric over each family's severities, a line per model that has scores."""
+    from matplotlib.figure import Figure
+
+    metric, families = found[0].metric, sorted({r.family for r in found})
+    figure = Figure(figsize=(3.6 * len(families), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(families), squeeze=False, sharey=True)[0]
+    models = list(filter(has_scores, dict.fromkeys(r.model for r in found)))
+    for axes, family in zip(panels, families, strict=True):
+        for n, model in enumerate(models):
+            points = [(r.severity, r) for r in found if (r.family, r.model, r.metric) == (family, model, metric)]
+            _draw_band(axes, points, model, n)
+        axes.set_xlabel(family)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(metric)
+    panels[0].legend(frameon=False, fontsize=8)
+    return _saved(figure, stem)
+
+
+def _draw_band(axes: "Axes", points: "Sequence[tuple[float, Result | Robustness]]", label: str, line: int) -> None:
+    """Mean over the seeds at each place, with the mean limits around it."""
+    places = sorted({x for x, _ in points})
+    at = [[r for x, r in points if x == place] for place in places]
+    mean, low, high = (np.array([np.mean([getattr(r, k) for r in g]) for g in at]) for k in ("value", "low", "high"))
+    colour = COLOURS[line % len(COLOURS)]
+    axes.plot(places, mean, color=colour, marker=MARKS[line % len(MARKS)], label=label)
+    axes.fill_between(places, low, high, color=colour, alpha=0.12, linewidth=0)
 
 
 def draw_survival(predictions: Predictions, title: str, stem: Path) -> list[Path]:
@@ -59,7 +85,7 @@ def draw_survival(predictions: Predictions, title: str, stem: Path) -> list[Path
     axes.set(ylim=(0, 1.02), xlim=(0, None), ylabel="share surviving", title=f"{title}, log-rank p = {groups.p:.3g}")
     axes.set_xlabel("time (days)", labelpad=34)
     axes.legend(frameon=False, fontsize=8)
-    return saved(figure, stem)
+    return _saved(figure, stem)
 
 
 def _median(groups: RiskGroups, name: str) -> str:
@@ -95,7 +121,7 @@ def _figure() -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def saved(figure: "Figure", stem: Path) -> list[Path]:
+def _saved(figure: "Figure", stem: Path) -> list[Path]:
     """Write PNG and SVG; their names."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]

@@ -34,6 +34,11 @@ def models_of(task: Task, smallest: int) -> list[str]:
     return found
 
 
+def has_scores(model: str) -> bool:
+    """Whether a model's outputs can be ranked; the votes of neighbours cannot."""
+    return not model.startswith(KNN)
+
+
 def fit(model: str, task: Task, x: Vectors, targets: Targets, seed: int) -> Predict:
     """Train on some cases.
 

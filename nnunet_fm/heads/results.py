@@ -1,6 +1,6 @@
 """Numbers of a task and their tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,19 +42,23 @@ class Result:
     leakage: str = ""
 
 
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Cells as a Markdown table."""
+    lines = [f"| {' | '.join(map(str, cells))} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
 def markdown(results: Sequence[Result]) -> str:
     """A line per model, metric and ratio: mean over seeds, their range, and the mean limits. No mean of p-values."""
     head = ["model", "metric", "ratio", "n train", "n test", "mean of seeds", "lowest", "highest", "95 % of the cases"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows = []
     groups: dict[tuple[str, str, float], list[Result]] = {}
     for r in (r for r in results if r.metric != LOGRANK):
         groups.setdefault((r.model, r.metric, r.ratio), []).append(r)
     for (model, metric, ratio), group in groups.items():
         values = np.array([r.value for r in group])
         limits = f"{np.mean([r.low for r in group]):.3g} to {np.mean([r.high for r in group]):.3g}"
-        lines.append(
-            f"| {model} | {metric} | {ratio:g} | {group[0].n_train} | {group[0].n_test} | "
-            f"{values.mean():.3g} | {values.min():.3g} | {values.max():.3g} | {limits} |"
-        )
+        numbers = (f"{v:.3g}" for v in (values.mean(), values.min(), values.max()))
+        rows.append((model, metric, f"{ratio:g}", group[0].n_train, group[0].n_test, *numbers, limits))
     leaks = sorted({r.leakage for r in results if r.leakage})
-    return "\n".join([*lines, *(f"\nLeakage allowed: {leak}" for leak in leaks)])
+    return "\n".join([markdown_table(head, rows), *(f"\nLeakage allowed: {leak}" for leak in leaks)])

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ from tqdm import tqdm
 from nnunet_fm.evaluation.classification import youden_threshold
 from nnunet_fm.evaluation.intervals import Bootstrap
 from nnunet_fm.files import replaced_atomically, write_csv, write_text
-from nnunet_fm.heads.fitting import KNN, fit, models_of
+from nnunet_fm.heads.fitting import fit, has_scores, models_of
 from nnunet_fm.heads.job import Job
 from nnunet_fm.heads.results import LOGRANK, Result, markdown
 from nnunet_fm.heads.risk_groups import risk_groups
-from nnunet_fm.heads.scores import Metric, Output, Tested, statistic, value_of
-from nnunet_fm.heads.splits import Cases, Split, fold_numbers, splits_of, subset
+from nnunet_fm.heads.scores import Metric, Output, Tested
+from nnunet_fm.heads.splits import Cases, Split, fold_numbers, splits_of, subset, tested_by
 
 PREDICTIONS, RESULTS, ABOUT = "predictions", "results", "run.json"
 RESAMPLES = 1000
+_NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,29 @@ def _about(job: Job, tested: str) -> dict[str, Any]:
 def _one(job: Job, splits: Sequence[Split], tested: str, ratio: float, seed: int, marker: Path) -> None:
     """Train and test at one ratio and seed; the predictions first, the marker last."""
     chosen = [replace(s, train=subset(job, s.train, ratio, seed)) for s in splits]
-    rows = np.concatenate([s.test for s in chosen])
-    fold = np.concatenate([np.full(len(s.test), number) for number, s in enumerate(chosen)])
-    truth = job.tested(rows, fold)
+    rows, truth = tested_by(job, chosen)
     size = round(np.mean([len(s.train) for s in chosen]))
     bootstrap = truth.bootstrap(RESAMPLES)
     results, lines = [], []
     for model in models_of(job.task, min(len(s.train) for s in chosen)):
         found = _predicted(job, model, chosen, seed)
-        common = Result(*(job.name, job.encoder, model, ratio, seed, "", 0, 0, 0, ""), size, len(rows), tested)
-        common = replace(common, protocol=job.task.protocol, leakage=job.leakage)
+        common = Result(
+            task=job.name,
+            encoder=job.encoder,
+            model=model,
+            ratio=ratio,
+            seed=seed,
+            metric="",  # this and the numbers are filled in below
+            value=_NAN,
+            low=_NAN,
+            high=_NAN,
+            interval="",
+            n_train=size,
+            n_test=len(rows),
+            tested=tested,
+            protocol=job.task.protocol,
+            leakage=job.leakage,
+        )
         results += _scores(truth, bootstrap, found, common)
         lines += _lines(job, rows, truth, model, found)
     predictions = str(marker.with_name(f"{PREDICTIONS}_{marker.stem}.csv"))
@@ -123,7 +138,7 @@ def _predicted(job: Job, model: str, splits: Sequence[Split], seed: int) -> Pred
 def _threshold(job: Job, model: str, train: Cases, seed: int) -> float:
     """Youden's, of predictions that cross-validation among the training cases makes; NaN if none is wanted."""
     folds = job.task.youden_folds
-    if not folds or len(job.targets.classes) != 2 or model.startswith(KNN):
+    if not folds or len(job.targets.classes) != 2 or not has_scores(model):
         return float("nan")
     fold, scores = fold_numbers(job, train, folds), np.zeros(len(train))
     labels = job.targets.values[train].astype(int)
@@ -140,7 +155,7 @@ def _threshold(job: Job, model: str, train: Cases, seed: int) -> float:
 
 
 def _scores(truth: Tested, bootstrap: Bootstrap, found: Prediction, common: Result) -> list[Result]:
-    metrics = dict(truth.metrics(ranks=not common.model.startswith(KNN)))
+    metrics = truth.metrics(ranks=has_scores(common.model))
     if np.isfinite(found.threshold).all():
         called = found.output[:, 1] >= found.threshold
         for name, positive in (("sensitivity", 1), ("specificity", 0)):
@@ -148,9 +163,8 @@ def _scores(truth: Tested, bootstrap: Bootstrap, found: Prediction, common: Resu
             metrics[name] = _share(called == positive, of_class)
     results = []
     for name, metric in metrics.items():
-        interval = bootstrap.interval(statistic(metric, found.output))
-        number = replace(common, metric=name, value=value_of(metric, found.output))
-        results.append(replace(number, low=interval.low, high=interval.high, interval=interval.method))
+        i = bootstrap.interval(partial(metric, found.output))
+        results.append(replace(common, metric=name, value=i.value, low=i.low, high=i.high, interval=i.method))
     return results + (_groups(truth, found, common) if truth.kind == "survival" else [])
 
 
@@ -162,10 +176,9 @@ def _groups(truth: Tested, found: Prediction, common: Result) -> list[Result]:
     if common.model == "trivial":  # one risk for all
         return []
     groups = risk_groups(truth.values, truth.events, found.high)
-    nan = float("nan")
     of_group = dict(zip(groups.medians, groups.counts, strict=True))
     return [
-        replace(common, metric=LOGRANK, value=groups.p, low=nan, high=nan),
+        replace(common, metric=LOGRANK, value=groups.p),
         *(
             replace(common, metric=f"median survival, {name} risk", value=m, low=a, high=b, n_test=of_group[name])
             for name, (m, a, b) in groups.medians.items()

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from nnunet_fm.evaluation.classification import weighted_auc
+from nnunet_fm.evaluation.classification import weighted_macro_auc
 from nnunet_fm.evaluation.intervals import Bootstrap, Statistic, Weights
 from nnunet_fm.evaluation.survival import weighted_concordance
 
@@ -56,16 +55,14 @@ class Tested:
             ranks: whether the outputs can be ranked; the votes of neighbours cannot.
         """
         if self.kind == "classification":
-            found: dict[str, Metric] = {"AUC": self._macro_auc} if ranks else {}
+            found: dict[str, Metric] = {"AUC": self._area} if ranks else {}
             return {**found, "accuracy": self._accuracy}
         if self.kind == "survival":
             return {"C-index": lambda o, w: weighted_concordance(self.values, self.events, o, w, self.fold)}
         return {"MAE": self._mean_absolute, "RMSE": self._root_mean_square, "R2": self._explained}
 
-    def _macro_auc(self, output: Output, weights: Weights) -> Float[np.ndarray, " b"]:
-        classes = range(output.shape[1]) if output.shape[1] > 2 else (1,)  # of two the plain area
-        areas = [weighted_auc(self.values == c, output[:, c], weights, self.fold) for c in classes]
-        return np.mean(areas, axis=0)
+    def _area(self, output: Output, weights: Weights) -> Float[np.ndarray, " b"]:
+        return weighted_macro_auc(self.values.astype(int), output, weights, self.fold)
 
     def _accuracy(self, output: Output, weights: Weights) -> Float[np.ndarray, " b"]:
         return weights @ (output.argmax(1) == self.values) / weights.sum(1)
@@ -86,11 +83,6 @@ class Tested:
             return np.where(variance > 0, 1 - self._mean_square(output, weights) / variance, np.nan)
 
 
-def statistic(metric: Metric, output: Output) -> Statistic:
-    """A metric of one set of outputs, as `Bootstrap` wants it."""
-    return partial(metric, output)
-
-
-def value_of(metric: Metric, output: Output) -> float:
-    """A metric of all cases, each counted once."""
-    return float(metric(output, np.ones((1, len(output))))[0])
+def difference(first: Statistic, second: Statistic) -> Statistic:
+    """The second minus the first, of the same cases."""
+    return lambda weights: second(weights) - first(weights)

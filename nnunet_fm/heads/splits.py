@@ -1,12 +1,14 @@
 """Who trains and who is tested: the table's split or folds, by subject, and subsets of the training side."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Integer
 
 from nnunet_fm.heads.job import Job
+from nnunet_fm.heads.scores import Tested
 from nnunet_fm.heads.subsets import nested_subset
 from nnunet_fm.messages import some
 
@@ -39,6 +41,13 @@ def splits_of(job: Job) -> tuple[list[Split], str]:
     for split in found:
         _check_classes(job, split, name)
     return found, name
+
+
+def tested_by(job: Job, splits: Sequence[Split]) -> tuple[Cases, Tested]:
+    """Numbers of the tested cases of all splits, one split after the other, and their truth."""
+    cases = np.concatenate([s.test for s in splits])
+    fold = np.concatenate([np.full(len(s.test), number) for number, s in enumerate(splits)])
+    return cases, job.tested(cases, fold)
 
 
 def subset(job: Job, train: Cases, ratio: float, seed: int) -> Cases:
