@@ -82,20 +82,17 @@ def _check_table(parsed: argparse.Namespace) -> int:
 
 def _check_leakage(parsed: argparse.Namespace) -> int:
     from nnunet_fm.features.cache import FeatureCache
-    from nnunet_fm.features.leakage import find_overlaps, near_duplicates, overlaps_within, read_seen
+    from nnunet_fm.features.leakage import all_overlaps, near_duplicates
     from nnunet_fm.features.table import read_table
     from nnunet_fm.files import write_csv
 
     table, cache = read_table(parsed.table), FeatureCache(parsed.cache)
-    found = overlaps_within(table, cache.hashes, parsed.read)
-    if parsed.pretrain:
-        found += find_overlaps(table.tested, read_seen(parsed.pretrain, cache.hashes), cache.hashes, parsed.read)
+    found = all_overlaps(table, parsed.pretrain, cache.hashes, parsed.read)
     near = []
     if parsed.near is not None:
         names, x = cache.matrix(table, encoder=parsed.encoder)
         tested = {row.name for row in table.tested}
         near = near_duplicates(names, x, [name in tested for name in names], parsed.near)
-    cache.hashes.save()
     for overlap in [*found, *near]:
         print(f"{overlap.tested} is {overlap.seen} ({overlap.shown_by})")
     print(f"{len({o.tested for o in found})} of {len(table.tested)} tested rows were seen before")

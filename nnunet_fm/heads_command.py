@@ -103,13 +103,9 @@ def _run(parsed: argparse.Namespace) -> None:
 
 
 def _leakage(parsed: argparse.Namespace, table: "Table", cache: "FeatureCache") -> str:
-    from nnunet_fm.features.leakage import find_overlaps, overlaps_within, read_seen, refuse
+    from nnunet_fm.features.leakage import all_overlaps, refuse
 
-    found = overlaps_within(table, cache.hashes)
-    if parsed.pretrain:
-        found += find_overlaps(table.tested, read_seen(parsed.pretrain, cache.hashes), cache.hashes)
-    cache.hashes.save()
-    return refuse(found, parsed.allow_leakage)
+    return refuse(all_overlaps(table, parsed.pretrain, cache.hashes), parsed.allow_leakage)
 
 
 def _compare(parsed: argparse.Namespace) -> None:

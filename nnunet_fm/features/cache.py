@@ -162,11 +162,9 @@ class FeatureCache:
             ValueError: an unknown layer or modality, or see `recipe`.
         """
         recipe = encoder if isinstance(encoder, FeatureRecipe) else self.recipe(encoder)
-        asked = tuple(modalities or table.modalities)
+        asked = table.chosen(modalities)
         if layer is not None and layer not in recipe.layers:
             raise ValueError(f"layer {layer} is not kept; allowed: {', '.join(map(str, recipe.layers))}")
-        if unknown := sorted(set(asked) - set(table.modalities)):
-            raise ValueError(f"unknown modality {some(unknown)}; the table has {', '.join(table.modalities)}")
         place = recipe.layers.index(recipe.layers[-1] if layer is None else layer)
         names, vectors, missing = [], [], []
         for row in table.rows:

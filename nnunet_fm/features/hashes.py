@@ -2,11 +2,13 @@
 
 import hashlib
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 from nnunet_fm.files import files_of, files_sha256
 
+VOXELS = "voxels 1"  # raised whenever the same voxels give another hash
 _TABLE = "CREATE TABLE IF NOT EXISTS memo (state TEXT PRIMARY KEY, sha256 TEXT)"
 
 
@@ -32,6 +34,15 @@ class InputHashes:
             return self._one(path)
         return hashlib.sha256(f"{self._one(path)}{self._one(mask)}".encode()).hexdigest()
 
+    def voxels(self, path: Path) -> str:
+        """Hash of what a volume shows, see `voxels_sha256`; empty for one that cannot be read: extraction tells why."""
+        from nnunet_fm.mri.volumes import BadVolumeError, read_volume, voxels_sha256
+
+        try:
+            return self._remembered(f"{VOXELS}:", path, lambda: voxels_sha256(read_volume(path)[0]))
+        except (BadVolumeError, OSError):
+            return ""
+
     def save(self) -> None:
         """Write what was computed since; a memo that cannot be written is left alone."""
         if not self.fresh:
@@ -47,11 +58,13 @@ class InputHashes:
         self.fresh = {}
 
     def _one(self, path: Path) -> str:
-        files = files_of(path)
-        state = "\n".join(_state(f) for f in files)
+        return self._remembered("", path, lambda: files_sha256(files_of(path)))
+
+    def _remembered(self, kind: str, path: Path, compute: Callable[[], str]) -> str:
+        state = kind + "\n".join(_state(f) for f in files_of(path))
         found = self.known.get(state) or self.fresh.get(state)
         if found is None:
-            found = self.fresh[state] = files_sha256(files)
+            found = self.fresh[state] = compute()
         return found
 
     def _load(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from nnunet_fm.features.hashes import InputHashes
 from nnunet_fm.features.subject_ids import may_be_one, other_names, subject_name
 from nnunet_fm.features.table import ID_COLUMNS, Row, Table, is_path
 from nnunet_fm.messages import some
-from nnunet_fm.mri.volumes import BadVolumeError, read_volume, voxels_sha256
 
 DATASET = "dataset"
 NEAR = 0.98
@@ -109,13 +108,6 @@ def _names(subject: str, row: Mapping[str, str | None]) -> list[str]:
     return sorted({subject_name(subject, row.get(DATASET) or "")} | other_names(values))
 
 
-def _add_files(seen: Seen, rows: Iterable[Row], hashes: InputHashes) -> None:
-    for row in rows:
-        for path in row.volumes.values():
-            if path.exists():
-                seen.files.setdefault(hashes.sha256(path), row.name)
-
-
 def find_overlaps(rows: Sequence[Row], seen: Seen, hashes: InputHashes, voxels: bool = False) -> list[Overlap]:
     """Tested rows whose subject or volumes were seen, once each way.
 
@@ -129,27 +121,12 @@ def find_overlaps(rows: Sequence[Row], seen: Seen, hashes: InputHashes, voxels: 
     for row in tqdm(rows, desc="leakage", unit="visit", disable=not voxels):
         for spelling in filter(None, map(seen.who, _names(row.subject, row.values))):
             found[Overlap(row.name, spelling, "subject")] = None
-        for path in row.volumes.values():
-            if path.exists():
-                _compare_file(row, path, seen, hashes, voxels, found)
+        for path in filter(Path.exists, row.volumes.values()):
+            if name := seen.files.get(hashes.sha256(path)):
+                found[Overlap(row.name, name, "bytes")] = None
+            elif voxels and seen.voxels and (name := seen.voxels.get(hashes.voxels(path))):
+                found[Overlap(row.name, name, "voxels")] = None
     return list(found)
-
-
-def _compare_file(
-    row: Row, path: Path, seen: Seen, hashes: InputHashes, voxels: bool, found: dict[Overlap, None]
-) -> None:
-    if name := seen.files.get(hashes.sha256(path)):
-        found[Overlap(row.name, name, "bytes")] = None
-    elif voxels and seen.voxels and (name := seen.voxels.get(_voxels(path))):
-        found[Overlap(row.name, name, "voxels")] = None
-
-
-def _voxels(path: Path) -> str:
-    """Hash of the voxels; empty for a volume that cannot be read: the extraction will tell."""
-    try:
-        return voxels_sha256(read_volume(path)[0])
-    except (BadVolumeError, OSError):
-        return ""
 
 
 def overlaps_within(table: Table, hashes: InputHashes, voxels: bool = False) -> list[Overlap]:
@@ -157,32 +134,38 @@ def overlaps_within(table: Table, hashes: InputHashes, voxels: bool = False) -> 
 
     Without a column `split` every row is tested once: two subjects that are one may come to lie in two folds.
     """
-    tested = [r for r in table.rows if r.split == "test"]
-    if tested:
-        return find_overlaps(
-            tested, _seen([r for r in table.rows if r.split in ("train", "val")], hashes, voxels), hashes, voxels
-        )
     seen, found = Seen(), []
+    if any(row.split == "test" for row in table.rows):
+        for row in table.rows:
+            if row.split in ("train", "val"):
+                _add_row(seen, row, hashes, voxels)
+        return find_overlaps(table.tested, seen, hashes, voxels)
     for row in table.rows:
         found += [o for o in find_overlaps([row], seen, hashes, voxels) if o.seen.split("/")[0] != row.subject]
-        _add_rows(seen, [row], hashes, voxels)
+        _add_row(seen, row, hashes, voxels)
     return found
 
 
-def _seen(rows: Sequence[Row], hashes: InputHashes, voxels: bool) -> Seen:
-    seen = Seen()
-    _add_rows(seen, rows, hashes, voxels)
-    return seen
+def all_overlaps(table: Table, pretrain: Path | None, hashes: InputHashes, voxels: bool = False) -> list[Overlap]:
+    """Tested rows that are among the table's training rows, or in a pretraining manifest.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_seen`.
+    """
+    found = overlaps_within(table, hashes, voxels)
+    if pretrain:
+        found += find_overlaps(table.tested, read_seen(pretrain, hashes), hashes, voxels)
+    hashes.save()
+    return found
 
 
-def _add_rows(seen: Seen, rows: Sequence[Row], hashes: InputHashes, voxels: bool) -> None:
-    for row in rows:
-        for name in _names(row.subject, row.values):
-            seen.add(name, row.name)
-        for path in row.volumes.values() if voxels else ():
-            if digest := _voxels(path):
-                seen.voxels.setdefault(digest, row.name)
-    _add_files(seen, rows, hashes)
+def _add_row(seen: Seen, row: Row, hashes: InputHashes, voxels: bool) -> None:
+    for name in _names(row.subject, row.values):
+        seen.add(name, row.name)
+    for path in filter(Path.exists, row.volumes.values()):
+        seen.files.setdefault(hashes.sha256(path), row.name)
+        if voxels and (digest := hashes.voxels(path)):
+            seen.voxels.setdefault(digest, row.name)
 
 
 def near_duplicates(

@@ -50,6 +50,17 @@ class Table:
     modalities: tuple[str, ...]
     columns: tuple[str, ...]
 
+    def chosen(self, modalities: Sequence[str] | None) -> tuple[str, ...]:
+        """The asked modalities; all of the table's if None.
+
+        Raises:
+            ValueError: one that the table does not have.
+        """
+        asked = tuple(modalities or self.modalities)
+        if strange := sorted(set(asked) - set(self.modalities)):
+            raise ValueError(f"unknown modality {some(strange)}; the table has {', '.join(self.modalities)}")
+        return asked
+
     @property
     def tested(self) -> list[Row]:
         """Rows of the split `test`; all of them where there is none (cross-validation)."""

@@ -13,7 +13,6 @@ from nnunet_fm.features.table import Row
 from nnunet_fm.heads.scores import Tested
 from nnunet_fm.heads.targets import Targets, read_targets
 from nnunet_fm.heads.task import Task
-from nnunet_fm.messages import some
 
 MODALITY = "modality"  # column of a case that is one volume
 
@@ -63,13 +62,12 @@ class Job:
 
 def cases(task: Task, table: Table) -> Table:
     """The table with a row per case: as it is, or a row per volume."""
-    asked = task.modalities or table.modalities
     if task.unit == "visit":
         return table
     rows = [
         replace(row, volumes={m: row.volumes[m]}, values={**row.values, MODALITY: m})
         for row in table.rows
-        for m in asked
+        for m in table.chosen(task.modalities)
         if m in row.volumes
     ]
     return replace(table, rows=rows)
@@ -96,11 +94,9 @@ def make_job(
     Raises:
         FileNotFoundError, ValueError: features that are not in the cache, no case left, or see `read_targets`.
     """
-    if unknown := sorted(set(task.modalities or ()) - set(table.modalities)):
-        raise ValueError(f"unknown modality {some(unknown)}; the table has {', '.join(table.modalities)}")
+    asked = table.chosen(task.modalities)
     all_cases = cases(task, table)
     targets = read_targets(task, all_cases.rows)
-    asked = task.modalities or table.modalities
     needed = asked if task.complete and task.unit == "visit" else ()
     rows = [all_cases.rows[n] for n in targets.kept]
     whole = np.array([n for n, row in enumerate(rows) if _is_there(row, asked, needed)], int)

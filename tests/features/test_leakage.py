@@ -180,3 +180,19 @@ def test_the_command_line_checks_and_exits_with_3(tmp_path: Path, run: Any) -> N
     said = run("nnunet-fm", "features", "check-leakage", path, *words, expect=3).stdout
     assert "IXI012 is IXI012-HH-1211 (subject)" in said
     assert (tmp_path / "leak.csv").read_text().splitlines()[1] == "IXI012,IXI012-HH-1211,subject"
+
+
+def test_voxels_are_read_once_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(3):
+        volume(tmp_path / f"{n}.nii", n)
+    read: list[Path] = []
+    monkeypatch.setattr("nnunet_fm.mri.volumes.read_volume", lambda p: read.append(p) or read_volume(p))
+    rows = read_table(table(tmp_path, ["a,0.nii,", "b,1.nii,", "c,2.nii,"]))
+    hashes = InputHashes(tmp_path / "memo")
+    assert not overlaps_within(rows, hashes, voxels=True)
+    assert len(read) == len(set(read)) == 3
+    hashes.save()
+    overlaps_within(rows, InputHashes(tmp_path / "memo"), voxels=True)
+    assert len(read) == 3
+    volume(tmp_path / "2.nii", 0, kind=np.float32)
+    assert [o.shown_by for o in overlaps_within(rows, InputHashes(tmp_path / "memo"), voxels=True)] == ["voxels"]

@@ -270,22 +270,14 @@ def test_tasks_are_strict(given: str, overrides: tuple[str, ...], message: str) 
         read_task(given, overrides)
 
 
+def run_words(table: Path, cache: FeatureCache, out: Path) -> tuple[object, ...]:
+    return ("nnunet-fm", "heads", "run", "classification", "--table", table, "--cache", cache.folder, "-o", out)
+
+
 def test_the_command_line_runs_a_task(tmp_path: Path, run: Any) -> None:
     table, cache = data(tmp_path)
     assert "brain_age" in run("nnunet-fm", "heads", "list").stdout
-    words = (
-        "nnunet-fm",
-        "heads",
-        "run",
-        "classification",
-        "--table",
-        table,
-        "--cache",
-        cache.folder,
-        "-o",
-        tmp_path / "o",
-    )
-    words += ("target=label", "ratios=[1.0]", "seeds=1", "head.steps=20")
+    words = (*run_words(table, cache, tmp_path / "o"), "target=label", "ratios=[1.0]", "seeds=1", "head.steps=20")
     said = run(*words).stdout
     assert "60 cases of 60 subjects; 0 without a target, 0 without a volume" in said
     assert "| linear | AUC | 1 | 40 |" in said
@@ -296,18 +288,14 @@ def test_a_tested_subject_that_was_seen_stops_the_run_or_stands_in_every_output(
     table, cache = data(tmp_path)
     (tmp_path / "seen.txt").write_text("s3\n")  # tested
     words = (
-        "nnunet-fm",
-        "heads",
-        "run",
-        "classification",
-        "--table",
-        table,
-        "--cache",
-        cache.folder,
-        "-o",
-        tmp_path / "o",
+        *run_words(table, cache, tmp_path / "o"),
+        "target=label",
+        "ratios=[1.0]",
+        "seeds=1",
+        "models=[linear]",
+        "--pretrain",
+        tmp_path / "seen.txt",
     )
-    words += ("target=label", "ratios=[1.0]", "seeds=1", "models=[linear]", "--pretrain", tmp_path / "seen.txt")
     said = run(*words, expect=2).stdout
     assert "1 tested cases were seen before: s3 is s3 (subject)" in said
     assert "--allow-leakage" in said
