@@ -61,6 +61,8 @@ class InputHashes:
         return self._remembered("", path, lambda: files_sha256(files_of(path)))
 
     def _remembered(self, kind: str, path: Path, compute: Callable[[], str]) -> str:
+        if not path.exists():
+            raise FileNotFoundError(f"No such file: {path}; what else is missing: nnunet-fm features check-table TABLE")
         state = kind + "\n".join(_state(f) for f in files_of(path))
         found = self.known.get(state) or self.fresh.get(state)
         if found is None:

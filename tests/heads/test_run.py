@@ -282,6 +282,9 @@ def test_the_command_line_runs_a_task(tmp_path: Path, run: Any) -> None:
     assert "60 cases of 60 subjects; 0 without a target, 0 without a volume" in said
     assert "| linear | AUC | 1 | 40 |" in said
     assert "has no column 'lable'" in run(*words, "target=lable", expect=2).stdout
+    (tmp_path / "7.nii").unlink()
+    said = run(*words, expect=2).stdout
+    assert "7.nii; what else is missing: nnunet-fm features check-table" in said
 
 
 def test_a_tested_subject_that_was_seen_stops_the_run_or_stands_in_every_output(tmp_path: Path, run: Any) -> None:
