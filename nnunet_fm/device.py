@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import sys
 from typing import cast
 
 import torch
@@ -56,6 +57,18 @@ def free_memory(device: torch.device) -> int:
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return 8 << 30
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that were ever in use: of the GPU by tensors, or of this process (0 where the system does not say)."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def prepare(network: FrozenEncoderNetwork, device: torch.device, precision: Precision) -> None:

@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.metadata import version
 from typing import Any, ClassVar, cast
 
 import torch
@@ -26,6 +27,7 @@ from nnunet_fm.subsets import TrainSubset
 
 FINAL = "checkpoint_final.pth"
 THEN = "continue with --c"
+DISTRIBUTIONS = ("nnunet-fm", "nnunetv2", "torch", "timm")
 
 
 class SubsetMixin:
@@ -40,6 +42,28 @@ class SubsetMixin:
         if len(chosen) < len(train):
             trainer.print_to_log_file(f"train_subset {subset.to_json()}: {len(chosen)} of {len(train)} training cases")
         return chosen, validation
+
+
+class MeasuredMixin:
+    """Says in the log with what a network was trained, and how much memory that took."""
+
+    def on_train_start(self) -> None:
+        """Versions, for whoever compares runs later."""
+        trainer = cast(nnUNetTrainer, self)
+        if not trainer.was_initialized:
+            trainer.initialize()
+        learns = sum(p.numel() for p in trainer.network.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in trainer.network.parameters())
+        trainer.print_to_log_file(f"{total:,} parameters, {learns:,} learn ({100 * learns / total:.2f} %)")
+        trainer.print_to_log_file("versions: " + ", ".join(f"{name} {version(name)}" for name in DISTRIBUTIONS))
+        super().on_train_start()  # type: ignore[misc]
+
+    def on_train_end(self) -> None:
+        """Peak memory of the training, without the validation that follows."""
+        trainer = cast(nnUNetTrainer, self)
+        super().on_train_end()  # type: ignore[misc]
+        peak, what = devices.peak_memory(trainer.device), "GPU" if trainer.device.type == "cuda" else "process"
+        trainer.print_to_log_file(f"peak memory: {peak} bytes ({what})")
 
 
 class SafeContinueMixin:
@@ -93,7 +117,7 @@ def differences(began: dict[str, Any], now: dict[str, Any], configuration: str) 
     return [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]
 
 
-class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, nnUNetTrainer):
+class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNetTrainer):
     """nnU-Net's trainer around a frozen encoder. Variants set `recipe` only."""
 
     recipe: ClassVar[Recipe] = Recipe()
@@ -146,11 +170,8 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, nnUNetTrainer):
 
     def _report(self, network: FrozenEncoderNetwork) -> None:
         source = network.encoder_source or {}
-        total = sum(p.numel() for p in network.parameters())
-        learns = sum(p.numel() for p in network.parameters() if p.requires_grad)
         origin = origin_of(source)
         self.print_to_log_file(f"encoder {source.get('card')} from {origin}, tensor hash {source['sha256'][:12]}")
-        self.print_to_log_file(f"{total:,} parameters, {learns:,} learn ({100 * learns / total:.2f} %)")
 
     def _check_plans(self) -> None:
         name = self.configuration_manager.network_arch_class_name
@@ -224,7 +245,7 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, nnUNetTrainer):
             super().perform_actual_validation(save_probabilities)
 
 
-class SubsetTrainer(SubsetMixin, SafeContinueMixin, nnUNetTrainer):
+class SubsetTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNetTrainer):
     """Stock nnU-Net on the plans' part of the training split: the baseline of a data-ratio sweep."""
 
     schedule: ClassVar[tuple[int, int, int] | None] = None
