@@ -51,7 +51,7 @@ class Sweep(Part):
         seeds: of the subsets.
         folds: of nnU-Net's cross-validation.
         device: `cpu`, `cuda` or `mps`.
-        at_a_time: runs on this machine at once.
+        at_a_time: runs on this machine at once; on the CPU they share the cores out.
         gpus: numbers of the GPUs that runs on this machine are given, one each, in turn; all see all if empty.
         processes: of nnU-Net's augmentation and preprocessing, for each run.
         slurm: what sbatch is told, e.g. `{partition: gpu, time: 2880, gpus_per_node: 1}`; `time` (minutes) is needed.

@@ -24,6 +24,31 @@ SILENT = 3600  # seconds without a word after which a run on another machine cou
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a run on this machine may compute.
+
+    Attributes:
+        gpu: number of the only GPU that it sees; None: all.
+        cores: that it may use; None: all. nnU-Net takes a thread per core of the machine, and runs that share cores
+            then wait for each other's threads at every operation.
+    """
+
+    gpu: int | None = None
+    cores: tuple[int, ...] | None = None
+
+
+def places(sweep: Sweep) -> list[Place]:
+    """One for each run at a time: GPUs in turn, or equal shares of the cores."""
+    if sweep.gpus:
+        return [Place(gpu=sweep.gpus[n % len(sweep.gpus)]) for n in range(sweep.at_a_time)]
+    if sweep.device != "cpu" or sweep.at_a_time == 1 or not hasattr(os, "sched_getaffinity"):
+        return [Place()] * sweep.at_a_time
+    cores = sorted(os.sched_getaffinity(0))
+    shares = min(sweep.at_a_time, len(cores))
+    return [Place(cores=tuple(cores[n % shares :: shares])) for n in range(sweep.at_a_time)]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a run ended.
 
@@ -48,7 +73,14 @@ class Children:
     def __init__(self) -> None:
         self.lock, self.running, self.stopped = threading.Lock(), set[subprocess.Popen[str]](), False
 
-    def run(self, words: Sequence[str], log: Path, extra: dict[str, str], mark: Path | None = None) -> int:
+    def run(
+        self,
+        words: Sequence[str],
+        log: Path,
+        extra: dict[str, str],
+        mark: Path | None = None,
+        cores: tuple[int, ...] | None = None,
+    ) -> int:
         """Run a command, its output to the end of a log, its machine and number into `mark`; its return code."""
         with log.open("a") as stream:
             stream.write(f"$ {' '.join(words)}\n")
@@ -65,6 +97,9 @@ class Children:
                     start_new_session=True,  # its workers go with it
                 )
                 self.running.add(child)
+                if cores:
+                    with suppress(ProcessLookupError):  # it ended at once
+                        os.sched_setaffinity(child.pid, cores)
                 if mark:
                     mark.write_text(f"{socket.gethostname()} {child.pid}")
             try:
@@ -82,7 +117,7 @@ class Children:
                     os.killpg(child.pid, signal.SIGTERM)
 
 
-def execute(run: Run, sweep: Sweep, folder: Path, children: Children, gpu: int | None = None) -> Outcome:
+def execute(run: Run, sweep: Sweep, folder: Path, children: Children, place: Place | None = None) -> Outcome:
     """Train one run, or go on with it, and write down how it ended.
 
     Args:
@@ -90,17 +125,19 @@ def execute(run: Run, sweep: Sweep, folder: Path, children: Children, gpu: int |
         sweep: device and processes.
         folder: of the sweep; the log is kept in it.
         children: that it becomes one of.
-        gpu: number of the only GPU that it sees.
+        place: on this machine; all of it if None.
     """
+    place = place or Place()
     log = folder / LOGS / f"{run.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    extra = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+    extra = {} if place.gpu is None else {"CUDA_VISIBLE_DEVICES": str(place.gpu)}
     if sweep.processes:
         extra |= {"nnUNet_n_proc_DA": str(sweep.processes), "nnUNet_def_n_proc": str(sweep.processes)}
     started = time.monotonic()
     try:
         with _marked(run, folder) as mark:
-            code = 0 if run.state() is State.FINISHED else children.run(run.command(sweep.device), log, extra, mark)
+            words = run.command(sweep.device)
+            code = 0 if run.state() is State.FINISHED else children.run(words, log, extra, mark, place.cores)
         state = "finished" if run.state() is State.FINISHED else "stopped" if children.stopped else "failed"
         reason = _reason(code, log) if state == "failed" else ""
     except Exception as error:  # of this run; the others go on
@@ -171,23 +208,23 @@ def run_here(runs: Sequence[Run], sweep: Sweep, folder: Path, said: Callable[[Ou
 
     Args:
         runs: that are not finished.
-        sweep: how many at a time, and which GPUs.
+        sweep: how many at a time, and where.
         folder: of the sweep.
         said: is told of each outcome as it comes.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the children are ended first, and a second call goes on.
     """
-    children, gpus = Children(), Queue[int | None]()
-    for number in range(sweep.at_a_time):
-        gpus.put(sweep.gpus[number % len(sweep.gpus)] if sweep.gpus else None)
+    children, free = Children(), Queue[Place]()
+    for place in places(sweep):
+        free.put(place)
 
     def one(run: Run) -> Outcome:
-        gpu = gpus.get()
+        place = free.get()
         try:
-            outcome = execute(run, sweep, folder, children, gpu)
+            outcome = execute(run, sweep, folder, children, place)
         finally:
-            gpus.put(gpu)
+            free.put(place)
         if outcome.state != "stopped":
             said(outcome)
         return outcome
