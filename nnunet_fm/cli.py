@@ -28,6 +28,8 @@ GROUPS = {
     "sweep": ("nnunet_fm.sweep_command", "a benchmark of many runs: sweep CONFIG.yaml, sweep status FOLDER"),
     "pretrain": ("nnunet_fm_pretrain.cli", "train an encoder on unlabelled MRI: prepare, run, export, probe"),
 }
+# single commands
+COMMANDS = ("nnunet_fm.evaluate_command", "nnunet_fm.robustness_command", "nnunet_fm.report_command")
 # extra that brings a package
 EXTRAS = dict.fromkeys(("blosc2", "cv2", "lightly", "lightning_fabric", "pytorch_lightning"), "pretrain")
 EXTRAS["submitit"] = "slurm"
@@ -85,6 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
     for name, (module, text) in GROUPS.items():
         group = commands.add_parser(name, help=text).add_subparsers(required=True, metavar="COMMAND")
         importlib.import_module(module).add_commands(group)
+    for module in COMMANDS:
+        importlib.import_module(module).add_command(commands)
     doctor = commands.add_parser("doctor", help="check versions, folders, device, encoder files; print the fixes")
     doctor.set_defaults(function=_doctor)
     return parser
@@ -151,14 +155,6 @@ def _add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     brats.add_argument("--copy", action="store_true", help="copy the images instead of linking them")
     brats.add_argument("-np", type=int, default=4, help="cases at a time")
     brats.set_defaults(function=_convert)
-    evaluate = commands.add_parser("evaluate", help="Dice and HD95 per case and region")
-    evaluate.add_argument("predictions", type=Path)
-    evaluate.add_argument("truth", type=Path)
-    evaluate.add_argument("--regions", choices=("brats", "dataset"), default="dataset")
-    evaluate.add_argument("--dataset-json", type=Path, help="where the regions are; the predictions' own if not given")
-    evaluate.add_argument("-o", type=Path, help="folder for scores.csv and scores.md; the predictions' if not given")
-    evaluate.add_argument("-np", type=int, default=2, help="processes")
-    evaluate.set_defaults(function=_evaluate)
     demo = commands.add_parser("demo", help="from made data to Dice and a picture, in minutes")
     demo.add_argument("-o", type=Path, default=Path("demo"), help="folder for everything")
     demo.add_argument("--encoder", metavar="FILE", help="weight file; the small one that comes along if not given")
@@ -272,29 +268,6 @@ def _convert(parsed: argparse.Namespace) -> None:
     print(f"wrote {result.folder}: {len(result.training)} training and {len(result.test)} test cases")
     for case, reason in result.skipped.items():
         print(f"  left out {case}: {reason}")
-
-
-def _evaluate(parsed: argparse.Namespace) -> None:
-    from nnunet_fm.evaluation.segmentations import (
-        BRATS_REGIONS,
-        evaluate_folders,
-        markdown_table,
-        regions_of,
-    )
-    from nnunet_fm.files import write_csv
-
-    description = parsed.dataset_json or parsed.predictions / "dataset.json"
-    if parsed.regions == "dataset" and not description.is_file():
-        raise FileNotFoundError(f"{description} does not exist; give --dataset-json FILE, or --regions brats")
-    regions = BRATS_REGIONS if parsed.regions == "brats" else regions_of(description)
-    known = json.loads(description.read_text()) if description.is_file() else {}
-    ending = known.get("file_ending", ".nii.gz")
-    scores = evaluate_folders(parsed.predictions, parsed.truth, regions, ending, parsed.np)
-    out = parsed.o or parsed.predictions
-    write_csv(scores, out / "scores.csv")
-    table = markdown_table(scores)
-    (out / "scores.md").write_text(table + "\n")
-    print(f"{table}\n\nwrote {out / 'scores.csv'} and {out / 'scores.md'}")
 
 
 def _demo(parsed: argparse.Namespace) -> None:

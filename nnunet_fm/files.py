@@ -68,8 +68,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(rows: Iterable[Any], path: Path) -> None:
-    """Write dataclass instances of one kind, a line each, their fields as columns."""
-    content = [asdict(row) for row in rows]
+    """Write dataclass instances or dicts of one kind, a line each, their fields as columns."""
+    content = [row if isinstance(row, dict) else asdict(row) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(content[0]))

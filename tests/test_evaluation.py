@@ -1,15 +1,20 @@
 """Dice, HD95 and the tables."""
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from nnunet_fm.evaluation import dice, evaluate_folders, hausdorff95, markdown_table, write_csv
-from nnunet_fm.evaluation.segmentations import BRATS_REGIONS, Region, regions_of
+from nnunet_fm.evaluation.lesions import lesion_score
+from nnunet_fm.evaluation.metrics import surface_dice
+from nnunet_fm.evaluation.official import official_scores
+from nnunet_fm.evaluation.segmentations import BRATS_REGIONS, Region, Rules, mean_of_regions, regions_of
 
 SPACING = (3.0, 1.0, 0.5)
 
@@ -114,3 +119,124 @@ def test_regions_come_from_the_dataset(tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
     path.write_text('{"labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}}')
     assert regions_of(path) == (Region("whole", (1, 2)), Region("core", (2,)))
+
+
+def test_surface_dice_counts_voxels_within_the_tolerance() -> None:
+    a, b = np.zeros((10, 12, 12), bool), np.zeros((10, 12, 12), bool)
+    a[2:6, 2:6, 2:6], b[2:6, 2:6, 4:8] = True, True
+    assert surface_dice(a, a, (1, 1, 1), 0) == 1.0
+    assert surface_dice(a, b, (1, 1, 1), 2) == 1.0
+    points = [np.argwhere(m & ~ndimage.binary_erosion(m)) for m in (a, b)]
+    distances = cdist(*points)
+    near = np.concatenate([distances.min(1), distances.min(0)]) <= 1
+    assert surface_dice(a, b, (1, 1, 1), 1) == pytest.approx(near.mean())
+    assert 0 < near.mean() < 1
+    assert surface_dice(a, b, (1, 1, 0.5), 1) == 1.0  # the shift is 1 mm now
+    empty = np.zeros_like(a)
+    assert (surface_dice(empty, empty, (1, 1, 1), 1), surface_dice(a, empty, (1, 1, 1), 1)) == (1.0, 0.0)
+
+
+def boxes(*places: tuple[int, int]) -> np.ndarray:
+    """Cubes of a size at a place on the diagonal."""
+    mask = np.zeros((40, 40, 40), bool)
+    for start, size in places:
+        mask[(slice(start, start + size),) * 3] = True
+    return mask
+
+
+def test_lesions_found_missed_false_and_small() -> None:
+    truth = boxes((1, 4), (10, 4), (20, 2))
+    prediction = boxes((1, 4), (30, 4), (36, 2))
+    found = lesion_score(prediction, truth, (1, 1, 1), smallest=10)  # 8 mm³ do not count, on either side
+    assert (found.lesions, found.found, found.false) == (2, 1, 1)
+    assert found.dice == pytest.approx(1 / 3)
+    assert found.f1 == pytest.approx(2 / 4)
+    every = lesion_score(prediction, truth, (1, 1, 1), smallest=0)
+    assert (every.lesions, every.found, every.false) == (3, 1, 2)
+    assert lesion_score(prediction, truth, (2, 2, 2), smallest=64).lesions == 3  # mm³, not voxels
+
+
+def test_a_prediction_that_joins_lesions_counts_for_each_of_them() -> None:
+    truth, prediction = boxes((1, 4), (8, 4)), boxes((1, 11))
+    found = lesion_score(prediction, truth, (1, 1, 1), smallest=0)
+    assert (found.lesions, found.found, found.false) == (2, 2, 0)
+    assert found.dice == pytest.approx(2 * 64 / (64 + 11**3))
+
+
+def test_small_true_lesions_excuse_what_touches_them() -> None:
+    found = lesion_score(boxes((20, 4)), boxes((20, 2)), (1, 1, 1), smallest=10)
+    assert (found.lesions, found.found, found.false, found.dice, found.f1) == (0, 0, 0, 1.0, 1.0)
+
+
+def test_given_cases_only_and_rules(folders: tuple[Path, Path]) -> None:
+    scores = evaluate_folders(*folders, BRATS_REGIONS, cases=["perfect"])
+    assert {s.case for s in scores} == {"perfect"}
+    with pytest.raises(FileNotFoundError, match="no ground truth of nobody"):
+        evaluate_folders(*folders, BRATS_REGIONS, cases=["nobody"])
+    with pytest.raises(ValueError, match="0 or more"):
+        Rules(tolerance_mm=-1)
+    (missing,) = (s for s in evaluate_folders(*folders, BRATS_REGIONS) if (s.case, s.region) == ("missing", "WT"))
+    assert (missing.surface_dice, missing.lesion_dice, missing.lesions, missing.lesions_found) == (0.0, 0.0, 1, 0)
+
+
+def test_regions_are_averaged_case_by_case(folders: tuple[Path, Path]) -> None:
+    scores = evaluate_folders(*folders, BRATS_REGIONS)
+    (dots,) = (s for s in mean_of_regions(scores) if s.case == "v1.2 dots")
+    assert dots.dice == pytest.approx(np.mean([s.dice for s in scores if s.case == "v1.2 dots"]))
+    assert dots.lesions == sum(s.lesions for s in scores if s.case == "v1.2 dots")
+
+
+FAKE_TOOL = """#!{python}
+import json, pathlib, sys
+words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+files = sorted(pathlib.Path(words["--ref_path"]).iterdir())
+assert all((pathlib.Path(words["--pred_path"]) / f.name).is_file() for f in files)
+found = {{"wt": {{"n_ref_instances": 2, "tp": 1, "fn": 1, "sq_dsc": 0.9, "global_bin_hd95": float("inf")}}}}
+metrics = [{{"subject_name": f.name, **found}} for f in files]
+if {broken}:
+    metrics[0] = {{"subject_name": files[0].name, "error": "shapes"}}
+pathlib.Path(words["--summary_json"]).write_text(json.dumps({{"metrics": metrics, "missings": []}}))
+"""
+
+
+@pytest.fixture
+def one_mm(tmp_path: Path) -> tuple[Path, Path]:
+    for folder in ("p", "t"):
+        for case in ("A", "B 2"):
+            image = sitk.GetImageFromArray(np.ones((4, 5, 6), np.uint8))
+            (tmp_path / folder).mkdir(exist_ok=True)
+            sitk.WriteImage(image, str(tmp_path / folder / f"{case}.nii.gz"))
+    return tmp_path / "p", tmp_path / "t"
+
+
+def tool(folder: Path, broken: bool = False) -> str:
+    path = folder / "brats-evaluate"
+    path.write_text(FAKE_TOOL.format(python=sys.executable, broken=broken))
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_the_official_tool_is_called_and_checked(one_mm: tuple[Path, Path], tmp_path: Path) -> None:
+    scores = official_scores(*one_mm, "gli", tool(tmp_path))
+    assert [(s.case, s.region, s.tp, s.fp, s.fn, s.sq_dsc) for s in scores] == [
+        ("A", "wt", 1, 0, 1, 0.9),
+        ("B 2", "wt", 1, 0, 1, 0.9),
+    ]
+    assert np.isnan(scores[0].sq_hd95)
+    assert np.isinf(scores[0].global_bin_hd95)
+    with pytest.raises(RuntimeError, match="left out A"):
+        official_scores(*one_mm, "gli", tool(tmp_path, broken=True))
+
+
+def test_what_the_official_tool_would_get_wrong_is_refused(
+    one_mm: tuple[Path, Path], folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="Did you mean gli"):
+        official_scores(*one_mm, "glii", tool(tmp_path))
+    with pytest.raises(FileNotFoundError, match="pip install BraTS-evaluation"):
+        official_scores(*one_mm, "gli", str(tmp_path / "nothing"))
+    (one_mm[0] / "A.nii.gz").unlink()
+    with pytest.raises(FileNotFoundError, match="no prediction of A"):
+        official_scores(*one_mm, "gli", tool(tmp_path))
+    with pytest.raises(ValueError, match="1 mm isotropic"):
+        official_scores(folders[1], folders[1], "gli", tool(tmp_path))

@@ -18,7 +18,16 @@ from nnunet_fm.evaluation.classification import (
     weighted_auc,
     youden_threshold,
 )
-from nnunet_fm.evaluation.comparison import benjamini_hochberg, holm, mcnemar_p, permutation_p
+from nnunet_fm.evaluation.comparison import (
+    benjamini_hochberg,
+    cohen_dz,
+    holm,
+    mcnemar_p,
+    mean_permutation_p,
+    permutation_p,
+    rank_biserial,
+    wilcoxon_p,
+)
 from nnunet_fm.evaluation.intervals import Bootstrap, bca_limits
 from nnunet_fm.evaluation.survival import concordance, kaplan_meier, logrank_p, median_survival, weighted_concordance
 from nnunet_fm.heads import scores as heads_scores
@@ -243,3 +252,33 @@ def test_survival_refuses_what_would_be_nan() -> None:
     assert all(np.isnan(v) for v in median_survival(never)[::2])
     with pytest.raises(ValueError, match="no subject"):
         kaplan_meier(np.zeros(0), np.zeros(0, bool))
+
+
+def test_wilcoxon_is_scipys_and_bears_equal_cases() -> None:
+    first, second = RNG(0).random((2, 12))
+    assert wilcoxon_p(first, second) == stats.wilcoxon(first, second).pvalue
+    assert wilcoxon_p(first, first) == 1.0
+    assert wilcoxon_p(np.r_[first, 1.0], np.r_[second, 1.0]) == pytest.approx(
+        stats.wilcoxon(first, second).pvalue, abs=0.1
+    )
+    assert wilcoxon_p(np.zeros(1), np.ones(1)) == 1.0
+
+
+def test_effect_sizes() -> None:
+    first = np.zeros(4)
+    assert rank_biserial(first, np.array([1.0, 2.0, 3.0, 4.0])) == 1.0
+    assert rank_biserial(first, np.array([-1.0, 2.0, -3.0, 4.0])) == pytest.approx((6 - 4) / 10)
+    assert rank_biserial(first, np.array([0.0, 0.0, 0.0, -4.0])) == -1.0
+    assert rank_biserial(first, first) == 0.0
+    assert cohen_dz(first, np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(2.5 / np.std([1, 2, 3, 4], ddof=1))
+    assert np.isnan(cohen_dz(first, first + 1))
+    other = RNG(1).random(4)
+    assert rank_biserial(first, other) == -rank_biserial(other, first)
+
+
+def test_the_means_permutation_test_is_the_general_one() -> None:
+    first, second = RNG(3).random((2, 30)) + np.array([[0.0], [0.15]])
+    general = permutation_p(lambda o: float(o.mean()), first, second)
+    assert mean_permutation_p(first, second) == pytest.approx(general, abs=0.02)
+    assert mean_permutation_p(np.zeros(4), np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(2 / 16)  # all 16 ways
+    assert mean_permutation_p(first, first) == 1.0

@@ -4,11 +4,13 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -138,6 +140,9 @@ def test_training_validates_and_says_what_it_does(trained: Path) -> None:
     assert "encoder dinov3_test16.trained from" in log
     assert "gradient checkpointing off" in log
     assert "Mean Validation Dice" in log
+    assert re.search(r"[\d,]+ parameters, [\d,]+ learn", log)
+    assert f"versions: nnunet-fm {version('nnunet-fm')}, nnunetv2 {version('nnunetv2')}" in log
+    assert 50e6 < int(re.search(r"peak memory: (\d+) bytes \(process\)", log).group(1)) < 50e9
     summary = json.loads((trained / "fold_0" / "validation" / "summary.json").read_text())
     assert len(summary["metric_per_case"]) == 2
     assert sorted(p.name for p in (trained / "fold_0").glob("*.pth")) == ["checkpoint_best.pth", "checkpoint_final.pth"]

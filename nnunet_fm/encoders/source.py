@@ -95,6 +95,12 @@ def load_source(source: dict[str, Any], architecture: str, options: dict[str, An
     return state
 
 
+def source_in_plans(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
+    """The `encoder_source` of a configuration; empty for stock nnU-Net and for what is not there."""
+    architecture = plans.get("configurations", {}).get(configuration, {}).get("architecture", {})
+    return architecture.get("arch_kwargs", {}).get("encoder_source") or {}
+
+
 def origin_of(source: dict[str, Any]) -> str:
     """Where the weights come from, in words."""
     if "seed" in source:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Shaped
 from scipy import stats
 
 RESAMPLES = 5000
+PerCase = Float[np.ndarray, " n"]
 
 
 def permutation_p(
@@ -40,6 +41,46 @@ def permutation_p(
         one, other = np.where(swap, second, first), np.where(swap, first, second)
         hits += abs(statistic(other) - statistic(one)) >= observed - 1e-12
     return (hits + 1) / (resamples + 1)
+
+
+def wilcoxon_p(first: PerCase, second: PerCase) -> float:
+    """Two-sided Wilcoxon signed-rank test of per-case values; cases without a difference are left out.
+
+    Exact up to 50 cases without ties, else the normal approximation (scipy). 1 if no case differs.
+    """
+    differences = second - first
+    if not differences.any():
+        return 1.0
+    return float(stats.wilcoxon(differences, zero_method="wilcox").pvalue)
+
+
+def rank_biserial(first: PerCase, second: PerCase) -> float:
+    """Effect size of Wilcoxon's test: share of the ranks in favour of the second minus that of the first, -1 to 1."""
+    differences = (second - first)[second != first]
+    if not len(differences):
+        return 0.0
+    ranks = stats.rankdata(np.abs(differences))
+    return float((ranks * np.sign(differences)).sum() / ranks.sum())
+
+
+def cohen_dz(first: PerCase, second: PerCase) -> float:
+    """Mean difference over the standard deviation of the differences; NaN where they are all equal."""
+    differences = second - first
+    deviation = differences.std(ddof=1) if len(differences) > 1 else 0.0
+    return float(differences.mean() / deviation) if deviation > 0 else float("nan")
+
+
+def mean_permutation_p(first: PerCase, second: PerCase, resamples: int = RESAMPLES, seed: int = 0) -> float:
+    """`permutation_p` of the mean, by scipy: all swaps at once, and every possible one where these are few."""
+    result = stats.permutation_test(
+        (first, second),
+        lambda one, two, axis: (two - one).mean(axis=axis),
+        permutation_type="samples",
+        n_resamples=resamples,
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
 
 
 def mcnemar_p(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> float:

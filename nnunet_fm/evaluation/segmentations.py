@@ -4,15 +4,23 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from jaxtyping import Integer
 from tqdm import tqdm
 
-from nnunet_fm.evaluation.metrics import dice, hausdorff95, image_diagonal
+from nnunet_fm.evaluation.lesions import lesion_score
+from nnunet_fm.evaluation.metrics import dice, image_diagonal, surface_scores
 from nnunet_fm.messages import some
+
+Labels = Integer[np.ndarray, "z y x"]
+MEANS = ("dice", "hd95_mm", "surface_dice", "lesion_dice", "lesion_f1")
+SUMS = ("lesions", "lesions_found", "lesions_false", "truth_voxels", "predicted_voxels")
 
 
 @dataclass(frozen=True)
@@ -28,13 +36,49 @@ BRATS_REGIONS = (Region("WT", (1, 2, 3, 4)), Region("TC", (1, 3, 4)), Region("ET
 
 
 @dataclass(frozen=True)
+class Rules:
+    """What the metrics leave open.
+
+    Attributes:
+        tolerance_mm: of the surface Dice.
+        lesion_mm3: volume below which a lesion does not count (BraTS 2023: 50).
+
+    Raises:
+        ValueError: below 0.
+    """
+
+    tolerance_mm: float = 1.0
+    lesion_mm3: float = 50.0
+
+    def __post_init__(self) -> None:
+        if min(self.tolerance_mm, self.lesion_mm3) < 0:
+            raise ValueError(
+                f"tolerance {self.tolerance_mm:g} mm, lesions of {self.lesion_mm3:g} mm³; allowed: 0 or more"
+            )
+
+
+@dataclass(frozen=True)
 class CaseScore:
-    """Scores of one region of one case; `status` is `ok` or `missing` (no prediction: Dice 0, HD95 the diagonal)."""
+    """Scores of one region of one case.
+
+    Attributes:
+        case, region: which.
+        dice, hd95_mm, surface_dice: of the whole region.
+        lesion_dice, lesion_f1, lesions, lesions_found, lesions_false: lesion by lesion, see `LesionScore`.
+        truth_voxels, predicted_voxels: sizes.
+        status: `ok`, or `missing`: no prediction, which counts as an empty one (HD95 the diagonal).
+    """
 
     case: str
     region: str
     dice: float
     hd95_mm: float
+    surface_dice: float
+    lesion_dice: float
+    lesion_f1: float
+    lesions: int
+    lesions_found: int
+    lesions_false: int
     truth_voxels: int
     predicted_voxels: int
     status: str = "ok"
@@ -48,7 +92,13 @@ def regions_of(dataset_json: Path) -> tuple[Region, ...]:
 
 
 def evaluate_folders(
-    predictions: Path, truths: Path, regions: Sequence[Region], ending: str = ".nii.gz", workers: int = 2
+    predictions: Path,
+    truths: Path,
+    regions: Sequence[Region],
+    ending: str = ".nii.gz",
+    workers: int = 2,
+    rules: Rules | None = None,
+    cases: Sequence[str] | None = None,
 ) -> list[CaseScore]:
     """Score every case that has a ground truth; a missing prediction counts as a failure.
 
@@ -57,7 +107,9 @@ def evaluate_folders(
         truths: folder with `CASE<ending>`.
         regions: what to score.
         ending: file ending.
-        workers: processes.
+        workers: processes; with 1 the cases are scored in this one.
+        rules: what the metrics leave open; `Rules()` if None.
+        cases: names of those to score; all if None.
 
     Raises:
         FileNotFoundError: a folder does not exist or holds no such file.
@@ -66,40 +118,75 @@ def evaluate_folders(
     for folder in (predictions, truths):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is no folder; type nnunet-fm evaluate PREDICTIONS GROUND_TRUTH")
-    cases = sorted(p.name for p in truths.glob(f"*{ending}"))
-    if not cases:
+    known = sorted(p.name.removesuffix(ending) for p in truths.glob(f"*{ending}"))
+    if not known:
         raise FileNotFoundError(f"{truths} holds no *{ending}; the ground truth has to be CASE{ending}")
-    jobs = [(name.removesuffix(ending), predictions / name, truths / name, tuple(regions)) for name in cases]
-    with ProcessPoolExecutor(min(workers, os.cpu_count() or 1)) as pool:
-        done = list(tqdm(pool.map(_score_case, jobs), total=len(jobs), desc="evaluating", disable=len(jobs) < 4))
+    if strange := sorted(set(cases or ()) - set(known)):
+        raise FileNotFoundError(f"{truths} has no ground truth of {some(strange)}; it has {some(known)}")
+    chosen = known if cases is None else sorted(cases)
+    jobs = [
+        (name, predictions / f"{name}{ending}", truths / f"{name}{ending}", tuple(regions), rules or Rules())
+        for name in chosen
+    ]
+    workers = min(workers, os.cpu_count() or 1, len(jobs))
+    with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
+        scored = pool.map(_score_case, jobs) if pool else map(_score_case, jobs)
+        done = list(tqdm(scored, total=len(jobs), desc="evaluating", leave=False))
     scores = [score for case in done for score in case]
     if all(s.status == "missing" for s in scores):
-        raise FileNotFoundError(f"{predictions} holds no prediction for any of {some(cases)}")
+        raise FileNotFoundError(f"{predictions} holds no prediction for any of {some(chosen)}")
     return scores
 
 
-def _score_case(job: tuple[str, Path, Path, tuple[Region, ...]]) -> list[CaseScore]:
-    case, predicted_file, truth_file, regions = job
+def _score_case(job: tuple[str, Path, Path, tuple[Region, ...], Rules]) -> list[CaseScore]:
+    case, predicted_file, truth_file, regions, rules = job
     truth, spacing = _read(truth_file)
     if regions == BRATS_REGIONS and 3 in truth and 4 in truth:
         raise ValueError(f"{case} has labels 3 and 4: 4 is a resection cavity, not one of the regions WT, TC, ET")
     if not predicted_file.is_file():
+        nothing = np.zeros_like(truth)
+        scores = [_score_region(case, r, nothing, truth, spacing, rules) for r in regions]
         worst = image_diagonal(truth.shape, spacing)
-        return [CaseScore(case, r.name, 0.0, worst, int(np.isin(truth, r.labels).sum()), 0, "missing") for r in regions]
+        fails: dict[str, Any] = {
+            "dice": 0.0,
+            "hd95_mm": worst,
+            "surface_dice": 0.0,
+            "lesion_dice": 0.0,
+            "lesion_f1": 0.0,
+        }
+        return [replace(s, **fails, status="missing") for s in scores]
     predicted, predicted_spacing = _read(predicted_file)
     if predicted.shape != truth.shape or not np.allclose(predicted_spacing, spacing, atol=1e-3):
         raise ValueError(
             f"{case}: prediction {predicted.shape} at {predicted_spacing} mm, truth {truth.shape} at {spacing} mm; "
             "both must be on one grid (is this the right folder?)"
         )
-    scores = []
-    for region in regions:
-        p, t = np.isin(predicted, region.labels), np.isin(truth, region.labels)
-        scores.append(CaseScore(case, region.name, dice(p, t), hausdorff95(p, t, spacing), int(t.sum()), int(p.sum())))
-    return scores
+    return [_score_region(case, r, predicted, truth, spacing, rules) for r in regions]
 
 
-def _read(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+def _score_region(
+    case: str, region: Region, predicted: Labels, truth: Labels, spacing: tuple[float, ...], rules: Rules
+) -> CaseScore:
+    p, t = np.isin(predicted, region.labels), np.isin(truth, region.labels)
+    lesions = lesion_score(p, t, spacing, rules.lesion_mm3)
+    hd95, of_surface = surface_scores(p, t, spacing, rules.tolerance_mm)
+    return CaseScore(
+        case=case,
+        region=region.name,
+        dice=dice(p, t),
+        hd95_mm=hd95,
+        surface_dice=of_surface,
+        lesion_dice=lesions.dice,
+        lesion_f1=lesions.f1,
+        lesions=lesions.lesions,
+        lesions_found=lesions.found,
+        lesions_false=lesions.false,
+        truth_voxels=int(t.sum()),
+        predicted_voxels=int(p.sum()),
+    )
+
+
+def _read(path: Path) -> tuple[Labels, tuple[float, ...]]:
     """Labels as (z, y, x), and the spacing in the same order."""
     image = sitk.ReadImage(str(path))
     return sitk.GetArrayFromImage(image).astype(np.int16), tuple(reversed(image.GetSpacing()))
@@ -107,25 +194,39 @@ def _read(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
 
 def markdown_table(scores: Sequence[CaseScore]) -> str:
     """Mean ± standard deviation over cases (ddof 1), a line per region and one for their mean."""
-    lines = ["| region | cases | Dice | HD95 (mm) | missing |", "|---|---|---|---|---|"]
+    lines = [
+        "| region | cases | Dice | HD95 (mm) | surface Dice | lesion Dice | lesions found | false | missing |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for region in dict.fromkeys(s.region for s in scores):
-        chosen = [s for s in scores if s.region == region]
-        lines.append(_row(region, chosen, [s.dice for s in chosen], [s.hd95_mm for s in chosen]))
+        lines.append(_row(region, [s for s in scores if s.region == region]))
     if len({s.region for s in scores}) > 1:
-        by_case: dict[str, list[CaseScore]] = {}
-        for s in scores:
-            by_case.setdefault(s.case, []).append(s)
-        means = [(np.mean([s.dice for s in c]), np.mean([s.hd95_mm for s in c])) for c in by_case.values()]
-        first = [c[0] for c in by_case.values()]
-        lines.append(_row("mean", first, [float(d) for d, _ in means], [float(h) for _, h in means]))
+        lines.append(_row("mean", mean_of_regions(scores)))
     rule = "Both empty: Dice 1, HD95 0. One empty or no prediction: Dice 0, HD95 the image diagonal."
-    return "\n".join([*lines, "", rule])
+    return "\n".join([*lines, "", rule, "Lesions are connected components, not those of the BraTS challenges."])
 
 
-def _row(name: str, scores: Sequence[CaseScore], dices: Sequence[float], distances: Sequence[float]) -> str:
-    spread = [float(np.std(v, ddof=1)) if len(v) > 1 else float("nan") for v in (dices, distances)]
+def mean_of_regions(scores: Sequence[CaseScore], name: str = "mean") -> list[CaseScore]:
+    """A score per case: the mean of its regions; lesions are added up."""
+    by_case: dict[str, list[CaseScore]] = {}
+    for s in scores:
+        by_case.setdefault(s.case, []).append(s)
+    return [_mean_of(of_case, name) for of_case in by_case.values()]
+
+
+def _mean_of(regions: Sequence[CaseScore], name: str) -> CaseScore:
+    means: dict[str, Any] = {k: float(np.mean([getattr(s, k) for s in regions])) for k in MEANS}
+    sums: dict[str, Any] = {k: sum(getattr(s, k) for s in regions) for k in SUMS}
+    return replace(regions[0], region=name, **means, **sums)
+
+
+def _row(name: str, scores: Sequence[CaseScore]) -> str:
+    def spread(key: str, digits: int) -> str:
+        values = [getattr(s, key) for s in scores]
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+        return f"{np.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+    lesions = [sum(getattr(s, k) for s in scores) for k in ("lesions_found", "lesions", "lesions_false")]
     missing = sum(s.status == "missing" for s in scores)
-    return (
-        f"| {name} | {len(scores)} | {np.mean(dices):.4f} ± {spread[0]:.4f} | "
-        f"{np.mean(distances):.2f} ± {spread[1]:.2f} | {missing} |"
-    )
+    cells = [spread("dice", 4), spread("hd95_mm", 2), spread("surface_dice", 4), spread("lesion_dice", 4)]
+    return f"| {name} | {len(scores)} | {' | '.join(cells)} | {lesions[0]}/{lesions[1]} | {lesions[2]} | {missing} |"

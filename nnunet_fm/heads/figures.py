@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnunet_fm.drawing import COLOURS, draw_band, new_figure, save
 from nnunet_fm.evaluation.survival import Curve
 from nnunet_fm.heads.finished import FinishedRun, Predictions
 from nnunet_fm.heads.fitting import has_scores
@@ -13,13 +14,9 @@ from nnunet_fm.heads.risk_groups import RiskGroups, risk_groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from nnunet_fm.heads.results import Result
     from nnunet_fm.heads.robustness import Robustness
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
-MARKS = "osD^vPX"
 
 
 def draw_ratio_curves(runs: Sequence[FinishedRun], metric: str, models: Sequence[str], stem: Path) -> list[Path]:
@@ -31,7 +28,7 @@ def draw_ratio_curves(runs: Sequence[FinishedRun], metric: str, models: Sequence
         models: e.g. `mlp`; a line for each encoder and model.
         stem: file name without its ending.
     """
-    figure, axes = _figure()
+    figure, (axes,) = new_figure()
     lines = [(run, model) for run in runs for model in models]
     for n, (run, model) in enumerate(lines):
         points = [(r.ratio, r) for r in run.results if (r.metric, r.model) == (metric, model)]
@@ -39,43 +36,37 @@ def draw_ratio_curves(runs: Sequence[FinishedRun], metric: str, models: Sequence
     about = runs[0].about
     axes.set(xlabel="share of the training subjects", ylabel=metric, title=f"{about['task']} ({about['tested']})")
     axes.legend(frameon=False, fontsize=8)
-    return _saved(figure, stem)
+    return save(figure, stem)
 
 
 def draw_robustness(found: "Sequence[Robustness]", stem: Path) -> list[Path]:
     """The first metric over each family's severities, a line per model that has scores."""
-    from matplotlib.figure import Figure
-
     metric, families = found[0].metric, sorted({r.family for r in found})
-    figure = Figure(figsize=(3.6 * len(families), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(families), squeeze=False, sharey=True)[0]
+    figure, panels = new_figure(len(families), size=(3.6, 3.4))
     models = list(filter(has_scores, dict.fromkeys(r.model for r in found)))
     for axes, family in zip(panels, families, strict=True):
         for n, model in enumerate(models):
             points = [(r.severity, r) for r in found if (r.family, r.model, r.metric) == (family, model, metric)]
             _draw_band(axes, points, model, n)
         axes.set_xlabel(family)
-        axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel(metric)
     panels[0].legend(frameon=False, fontsize=8)
-    return _saved(figure, stem)
+    return save(figure, stem)
 
 
 def _draw_band(axes: "Axes", points: "Sequence[tuple[float, Result | Robustness]]", label: str, line: int) -> None:
     """Mean over the seeds at each place, with the mean limits around it."""
     places = sorted({x for x, _ in points})
     at = [[r for x, r in points if x == place] for place in places]
-    mean, low, high = (np.array([np.mean([getattr(r, k) for r in g]) for g in at]) for k in ("value", "low", "high"))
-    colour = COLOURS[line % len(COLOURS)]
-    axes.plot(places, mean, color=colour, marker=MARKS[line % len(MARKS)], label=label)
-    axes.fill_between(places, low, high, color=colour, alpha=0.12, linewidth=0)
+    mean, low, high = ([float(np.mean([getattr(r, k) for r in g])) for g in at] for k in ("value", "low", "high"))
+    draw_band(axes, places, mean, low, high, label, line)
 
 
 def draw_survival(predictions: Predictions, title: str, stem: Path) -> list[Path]:
     """Kaplan-Meier curves of the groups above and up to the training cases' median risk, with the log-rank test."""
     truth = predictions.truth
     groups = risk_groups(truth.values, truth.events, predictions.high)
-    figure, axes = _figure()
+    figure, (axes,) = new_figure()
     for n, (name, curve, mask) in enumerate(
         (("high", groups.high, predictions.high), ("low", groups.low, ~predictions.high))
     ):
@@ -85,7 +76,7 @@ def draw_survival(predictions: Predictions, title: str, stem: Path) -> list[Path
     axes.set(ylim=(0, 1.02), xlim=(0, None), ylabel="share surviving", title=f"{title}, log-rank p = {groups.p:.3g}")
     axes.set_xlabel("time (days)", labelpad=34)
     axes.legend(frameon=False, fontsize=8)
-    return _saved(figure, stem)
+    return save(figure, stem)
 
 
 def _median(groups: RiskGroups, name: str) -> str:
@@ -110,21 +101,3 @@ def _draw_at_risk(axes: "Axes", times: np.ndarray, last: float, name: str, line:
     for moment in np.linspace(0, last, 5):
         text = f"{name} {int((times >= moment).sum())}" if moment == 0 else str(int((times >= moment).sum()))
         axes.text(moment, -0.16 - 0.06 * line, text, transform=across, ha="center", fontsize=7, color=COLOURS[1 - line])
-
-
-def _figure() -> "tuple[Figure, Axes]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _saved(figure: "Figure", stem: Path) -> list[Path]:
-    """Write PNG and SVG; their names."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
-    for path in paths:
-        figure.savefig(path, dpi=150)
-    return paths

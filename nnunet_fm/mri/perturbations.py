@@ -79,27 +79,29 @@ class Perturbation:
         """Whether it changes nothing."""
         return self.severity == NONE[self.family]
 
-    def __call__(self, volume: Volume, brain: Mask) -> Volume:
+    def __call__(self, volume: Volume, brain: Mask, field_of: Volume | None = None) -> Volume:
         """The perturbed volume; outside the brain it stays as it was.
 
         Args:
             volume: raw intensities, (z, y, x).
             brain: mask found on this, the clean volume.
+            field_of: clean volume whose voxels seed the bias field, e.g. one modality for all of a case; itself if
+                None.
         """
         if self.is_none:
             return volume
-        changed = FAMILIES[self.family](volume, brain, self.severity)
+        changed = FAMILIES[self.family](volume, brain, self.severity, volume if field_of is None else field_of)
         return np.where(brain, changed, volume).astype(np.float32)
 
 
-def _gamma(volume: Volume, brain: Mask, exponent: float) -> Float[np.ndarray, "z y x"]:
+def _gamma(volume: Volume, brain: Mask, exponent: float, _: Volume) -> Float[np.ndarray, "z y x"]:
     """Power of the intensities, scaled to 0 to 1 over the brain."""
     low, high = float(volume[brain].min()), float(volume[brain].max())
     spread = (high - low) or 1.0
     return np.clip((volume - low) / spread, 0, 1) ** exponent * spread + low
 
 
-def _gibbs(volume: Volume, brain: Mask, share: float) -> Float[np.ndarray, "z y x"]:
+def _gibbs(volume: Volume, brain: Mask, share: float, _: Volume) -> Float[np.ndarray, "z y x"]:
     """K-space cut to a ball, as MONAI's GibbsNoise: (1 - share) of half a square's diagonal of the longest side."""
     spectrum = np.fft.fftshift(np.fft.fftn(volume.astype(np.float64)))
     centre = [(n - 1) / 2 for n in volume.shape]
@@ -111,12 +113,12 @@ def _gibbs(volume: Volume, brain: Mask, share: float) -> Float[np.ndarray, "z y 
     return ringing
 
 
-def _bias(volume: Volume, brain: Mask, deviation: float) -> Float[np.ndarray, "z y x"]:
+def _bias(volume: Volume, brain: Mask, deviation: float, field_of: Volume) -> Float[np.ndarray, "z y x"]:
     """Times 1 + deviation * field; the field is a random polynomial that reaches from -1 to 1 over the brain.
 
     The voxels seed it: one volume has the same field at every deviation and for every encoder, whatever its name.
     """
-    digest = hashlib.sha256(np.ascontiguousarray(volume, np.float32).tobytes()).digest()
+    digest = hashlib.sha256(np.ascontiguousarray(field_of, np.float32).tobytes()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     powers_of = [np.polynomial.polynomial.polyvander(np.linspace(-1, 1, n), DEGREE) for n in volume.shape]
     coefficients = rng.uniform(-1, 1, (DEGREE + 1,) * 3)
@@ -126,7 +128,7 @@ def _bias(volume: Volume, brain: Mask, deviation: float) -> Float[np.ndarray, "z
     return volume * (1 + deviation * (2 * (field - low) / (high - low) - 1))
 
 
-FAMILIES: dict[str, Callable[[Volume, Mask, float], Volume]] = {"gamma": _gamma, "gibbs": _gibbs, "bias": _bias}
+FAMILIES: dict[str, Callable[[Volume, Mask, float, Volume], Volume]] = {"gamma": _gamma, "gibbs": _gibbs, "bias": _bias}
 NONE = {"gamma": 1.0, "gibbs": 0.0, "bias": 0.0}
 ALLOWED = {"gamma": (0.05, 20.0), "gibbs": (0.0, 0.95), "bias": (0.0, 0.95)}
 PAPER = {

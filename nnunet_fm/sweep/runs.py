@@ -64,10 +64,14 @@ class Run:
             return State.INTERRUPTED
         return State.NEW
 
+    def training_words(self) -> list[str]:
+        """nnU-Net's command, without the device."""
+        words = ["nnUNetv2_train", str(int(self.dataset[7:10])), self.configuration, str(self.fold)]
+        return [*words, "-tr", self.trainer, "-p", self.plans]
+
     def command(self, device: str) -> list[str]:
         """The training, from the beginning or from where it was."""
-        words = ["nnUNetv2_train", str(int(self.dataset[7:10])), self.configuration, str(self.fold)]
-        words += ["-tr", self.trainer, "-p", self.plans, "-device", device]
+        words = [*self.training_words(), "-device", device]
         return words + (["--c"] if self.state() is State.INTERRUPTED else [])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from nnunet_fm.sweep.config import Sweep
-from nnunet_fm.sweep.execute import Children, Outcome, run_here, running, stopping
+from nnunet_fm.sweep.execute import Children, Outcome, places, run_here, running, stopping
 from nnunet_fm.sweep.progress import read_progress
 from nnunet_fm.sweep.runs import Run, State
 from nnunet_fm.sweep.slurm import batch_file
@@ -134,6 +134,23 @@ def test_gpus_are_shared_out(tmp_path: Path) -> None:
     words = {"datasets": [7], "encoders": {"a": {}}, "at_a_time": 2, "gpus": [3, 5], "device": "cuda"}
     assert {o.state for o in run_here(runs, Sweep.model_validate(words), tmp_path, lambda _: None)} == {"finished"}
     assert (tmp_path / "3").read_text() + (tmp_path / "5").read_text() == "xxxx"
+
+
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: ())(0)) < 2, reason="needs two cores")
+def test_cores_are_shared_out(tmp_path: Path) -> None:
+    code = f"import os\nopen({str(tmp_path)!r} + f'/{{min(os.sched_getaffinity(0))}}', 'a').write('x')\n{WRITE}"
+    runs = [fake(tmp_path, n, "import time; time.sleep(0.5)\n" + code) for n in range(4)]
+    words = {"datasets": [7], "encoders": {"a": {}}, "at_a_time": 2, "device": "cpu"}
+    assert {o.state for o in run_here(runs, Sweep.model_validate(words), tmp_path, lambda _: None)} == {"finished"}
+    first, second = sorted(os.sched_getaffinity(0))[:2]
+    assert (tmp_path / str(first)).read_text() + (tmp_path / str(second)).read_text() == "xxxx"
+
+
+def test_more_runs_than_cores_take_turns() -> None:
+    words = {"datasets": [7], "encoders": {"a": {}}, "at_a_time": 1000, "device": "cpu"}
+    shares = places(Sweep.model_validate(words))
+    assert len(shares) == 1000
+    assert all(len(s.cores or ()) == 1 for s in shares)
 
 
 def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:

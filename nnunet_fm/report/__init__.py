@@ -1,0 +1,1 @@
+"""Finished and unfinished runs as one page, tables and figures."""

@@ -1,0 +1,104 @@
+"""Scores of models on perturbed images, beside those on the clean ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_fm.analysis.segmentation_robustness import finished_perturbations, perturbed_folder
+from nnunet_fm.evaluation.intervals import Bootstrap
+from nnunet_fm.evaluation.segmentations import Rules
+from nnunet_fm.mri.perturbations import NONE, Perturbation
+from nnunet_fm.report.scored import ScoredRun, scores_of
+from nnunet_fm.report.summary import METRICS, Group, Metric, groups, mean_of
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """One encoder under one perturbation.
+
+    Attributes:
+        dataset, encoder, ratio, region, metric: what.
+        family, severity: of the perturbation; the clean value stands in each family at its severity "none".
+        value, low, high: mean over the cases, each the mean of its seeds, with 95 % BCa limits.
+        change, change_low, change_high: from the clean images.
+        cases, seeds: how many.
+    """
+
+    dataset: str
+    encoder: str
+    ratio: float
+    region: str
+    metric: str
+    family: str
+    severity: float
+    value: float
+    low: float
+    high: float
+    change: float
+    change_low: float
+    change_high: float
+    cases: int
+    seeds: int
+
+
+def robustness(scored: Sequence[ScoredRun], preprocessed: Path, rules: Rules, workers: int = 2) -> list[Robustness]:
+    """Every perturbation that was predicted (`nnunet-fm robustness`), where a group's runs all have it.
+
+    Args:
+        scored: finished runs.
+        preprocessed: nnUNet_preprocessed.
+        rules: what the metrics leave open.
+        workers: processes.
+    """
+    found = []
+    for group in groups([s for s in scored if perturbed_folder(s.run, None).is_dir()]):
+        clean = _group(group, None, preprocessed, rules, workers)
+        shared = set.intersection(*(set(finished_perturbations(s.run)) for s in group.runs))
+        of = {p: _group(group, p, preprocessed, rules, workers) for p in sorted(shared, key=lambda p: p.severity)}
+        for family in sorted({p.family for p in shared}):
+            settings = [(NONE[family], clean), *((p.severity, g) for p, g in of.items() if p.family == family)]
+            for severity, changed in sorted(settings, key=lambda s: s[0]):
+                found += [
+                    _robustness(clean, changed, family, severity, region, metric)
+                    for region in clean.regions
+                    for metric in METRICS
+                ]
+    return found
+
+
+def _group(group: Group, change: Perturbation | None, preprocessed: Path, rules: Rules, workers: int) -> Group:
+    """The same runs with the scores of perturbed images."""
+    runs = []
+    for s in group.runs:
+        cases = list(dict.fromkeys(score.case for score in s.scores))
+        folder = perturbed_folder(s.run, change)
+        runs.append(ScoredRun(s.run, scores_of(s.run, folder, cases, preprocessed, rules, workers), s.train_cases))
+    return Group(group.dataset, group.encoder, group.ratio, runs)
+
+
+def _robustness(clean: Group, changed: Group, family: str, severity: float, region: str, metric: Metric) -> Robustness:
+    before, after = (np.array(list(g.by_case(region, metric.key).values())) for g in (clean, changed))
+    limits = [(float("nan"), float("nan"))] * 2
+    if len(after) > 1:
+        bootstrap = Bootstrap(np.arange(len(after)))
+        intervals = [bootstrap.interval(mean_of(values)) for values in (after, after - before)]
+        limits = [(i.low, i.high) for i in intervals]
+    return Robustness(
+        dataset=clean.dataset,
+        encoder=clean.encoder,
+        ratio=clean.ratio,
+        region=region,
+        metric=metric.key,
+        family=family,
+        severity=severity,
+        value=float(after.mean()),
+        low=limits[0][0],
+        high=limits[0][1],
+        change=float((after - before).mean()),
+        change_low=limits[1][0],
+        change_high=limits[1][1],
+        cases=len(after),
+        seeds=len(clean.seeds),
+    )

@@ -1,0 +1,195 @@
+"""Tables of a report, laid out once and written as Markdown, LaTeX and HTML."""
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunet_fm.report.cost import Cost
+from nnunet_fm.report.robustness import Robustness
+from nnunet_fm.report.summary import METRICS, Comparison, Metric, Summary
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell's words; the best of its group is bold, one that differs from the reference is marked."""
+
+    text: str
+    best: bool = False
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: a caption, the columns' heads, and the rows."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: list[tuple[Cell, ...]]
+
+
+def summary_grid(dataset: str, metric: Metric, summaries: Sequence[Summary], tests: Sequence[Comparison]) -> Grid:
+    """Encoders by ratio, a column for each region: mean ± standard deviation over the cases.
+
+    Args:
+        dataset: whose.
+        metric: which.
+        summaries: of all datasets and metrics.
+        tests: against the reference; a cell with Wilcoxon's p after Holm below 0.05 is marked.
+    """
+    chosen = [s for s in summaries if (s.dataset, s.metric) == (dataset, metric.key)]
+    regions = list(dict.fromkeys(s.region for s in chosen))
+    marked = {
+        (t.ratio, t.other, t.region)
+        for t in tests
+        if (t.dataset, t.metric) == (dataset, metric.key) and t.wilcoxon_holm < LEVEL
+    }
+    rows = []
+    for ratio, encoder in dict.fromkeys((s.ratio, s.encoder) for s in chosen):
+        of_row = {s.region: s for s in chosen if (s.ratio, s.encoder) == (ratio, encoder)}
+        one = next(iter(of_row.values()))
+        cells = [Cell(f"{ratio:g}"), Cell(str(one.train_cases or "")), Cell(encoder)]
+        for region in regions:
+            rivals = [s.mean for s in chosen if (s.ratio, s.region) == (ratio, region)]
+            best = max(rivals) if metric.higher_is_better else min(rivals)
+            s = of_row[region]
+            text = _spread(s.mean, s.sd, metric.digits)
+            cells.append(Cell(text, len(rivals) > 1 and s.mean == best, (ratio, encoder, region) in marked))
+        rows.append((*cells, Cell(str(one.cases)), Cell(str(one.seeds))))
+    head = ("ratio", "training cases", "encoder", *regions, "cases", "seeds")
+    return Grid(f"{dataset}: {metric.name}, mean ± standard deviation over the cases", head, rows)
+
+
+def comparison_grid(dataset: str, metric: Metric, tests: Sequence[Comparison]) -> Grid:
+    """The tests behind the marks."""
+    chosen = [t for t in tests if (t.dataset, t.metric) == (dataset, metric.key)]
+    reference = chosen[0].reference if chosen else ""
+    rows = []
+    for t in chosen:
+        limits = f"{_number(t.low, metric.digits)} to {_number(t.high, metric.digits)}"
+        p = [_p(v) for v in (t.wilcoxon_p, t.wilcoxon_holm, t.permutation_p, t.permutation_holm)]
+        effects = [_number(t.rank_biserial, 2), _number(t.cohen_dz, 2)]
+        words = (f"{t.ratio:g}", t.region, t.other, f"{t.difference:+.{metric.digits}f}", limits, *p, *effects)
+        rows.append(tuple(Cell(w) for w in (*words, str(t.cases), str(t.seeds))))
+    head = ("ratio", "region", "encoder", "difference", "95 %", "Wilcoxon p", "Holm", "permutation p", "Holm")
+    more = ("rank-biserial r", "Cohen d_z", "cases", "seeds")
+    return Grid(f"{dataset}: {metric.name}, difference from {reference}, paired over the cases", head + more, rows)
+
+
+def robustness_grid(dataset: str, metric: Metric, found: Sequence[Robustness]) -> Grid:
+    """Values and changes under perturbations."""
+    rows = []
+    for r in (r for r in found if (r.dataset, r.metric) == (dataset, metric.key)):
+        d = metric.digits
+        limits = f"{_number(r.low, d)} to {_number(r.high, d)}"
+        change = f"{_number(r.change_low, d)} to {_number(r.change_high, d)}"
+        words = (r.encoder, f"{r.ratio:g}", r.region, r.family, f"{r.severity:g}", f"{r.value:.{d}f}", limits)
+        rows.append(tuple(Cell(w) for w in (*words, f"{r.change:+.{d}f}", change, str(r.cases), str(r.seeds))))
+    head = ("encoder", "ratio", "region", "family", "severity", metric.name, "95 %", "change", "95 %", "cases", "seeds")
+    return Grid(f"{dataset}: {metric.name} on perturbed images", head, rows)
+
+
+def cost_grid(costs: Sequence[Cost]) -> Grid:
+    """Mean cost of the finished runs of each encoder."""
+    rows = []
+    for encoder in dict.fromkeys(c.encoder for c in costs):
+        of = [c for c in costs if c.encoder == encoder]
+        peak = max(c.peak_bytes for c in of)
+        rows.append(
+            tuple(
+                Cell(w)
+                for w in (
+                    encoder,
+                    f"{of[0].parameters:,}" if of[0].parameters else "not known",
+                    f"{of[0].learned:,}" if of[0].learned else "not known",
+                    f"{np.mean([c.epochs for c in of]):g}",
+                    f"{np.mean([c.seconds for c in of]) / 60:.1f}",
+                    f"{peak / 2**30:.2f} ({of[0].peak_of})" if peak else "not known",
+                    f"{np.mean([c.checkpoint_bytes for c in of]) / 1e6:.1f}",
+                    str(len(of)),
+                )
+            )
+        )
+    head = ("encoder", "parameters", "learned", "epochs", "training (min)", "peak memory (GiB)", "checkpoint (MB)")
+    return Grid("What a run takes", (*head, "runs"), rows)
+
+
+def all_grids(
+    summaries: Sequence[Summary], tests: Sequence[Comparison], found: Sequence[Robustness], costs: Sequence[Cost]
+) -> dict[str, Grid]:
+    """Every table that has rows, by a file name."""
+    grids = {}
+    for dataset in dict.fromkeys(s.dataset for s in summaries):
+        for m in METRICS:
+            grids[f"{dataset}_{m.key}"] = summary_grid(dataset, m, summaries, tests)
+            grids[f"{dataset}_{m.key}_tests"] = comparison_grid(dataset, m, tests)
+            grids[f"{dataset}_{m.key}_robustness"] = robustness_grid(dataset, m, found)
+    return {name: g for name, g in {**grids, "cost": cost_grid(costs)}.items() if g.rows}
+
+
+def _spread(mean: float, deviation: float, digits: int) -> str:
+    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if np.isfinite(deviation) else "")
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if np.isfinite(value) else "-"
+
+
+def _p(value: float) -> str:
+    return "-" if not np.isfinite(value) else f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+def markdown(grid: Grid) -> str:
+    """With `**best**` and `*` marks."""
+    lines = [f"| {' | '.join(grid.head)} |", "|" + "---|" * len(grid.head)]
+    for row in grid.rows:
+        cells = [_words(c, lambda t: f"**{t}**", r" \*") for c in row]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([f"{grid.caption}", "", *lines])
+
+
+def latex(grid: Grid) -> str:
+    """With booktabs' rules."""
+    lines = [" & ".join(_escaped(h) for h in grid.head) + r" \\", r"\midrule"]
+    for row in grid.rows:
+        cells = [Cell(_escaped(c.text), c.best, c.marked) for c in row]
+        lines.append(" & ".join(_words(c, lambda t: rf"\textbf{{{t}}}", r"$^{*}$") for c in cells) + r" \\")
+    body = "\n".join(lines)
+    columns = "l" * len(grid.head)
+    return (
+        f"\\begin{{table}}\n\\caption{{{_escaped(grid.caption)}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n"
+        "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
+    )
+
+
+def as_html(grid: Grid) -> str:
+    """With heads that screen readers follow."""
+    head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in grid.head)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<td>{_words(Cell(html.escape(c.text), c.best, c.marked), lambda t: f'<b>{t}</b>', MARK)}</td>"
+            for c in row
+        )
+        + "</tr>"
+        for row in grid.rows
+    )
+    return (
+        f'<div class="wide"><table><caption>{html.escape(grid.caption)}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+MARK = '<sup title="differs from the reference">*</sup>'
+SPECIAL = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "±": r"$\pm$"}
+
+
+def _escaped(text: str) -> str:
+    return "".join(SPECIAL.get(c, c) for c in text)
+
+
+def _words(cell: Cell, bold: Callable[[str], str], mark: str) -> str:
+    return (bold(cell.text) if cell.best else cell.text) + (mark if cell.marked else "")
