@@ -51,13 +51,20 @@ def _run(parsed: argparse.Namespace) -> int:
         return 0
     results.mkdir(parents=True, exist_ok=True)
     print(table(read_status(planned.runs, folder)))
-    print(f"{words(estimate(planned.runs, preprocessed), sweep.at_a_time)}, {_free(results)} free")
+    cost = estimate(planned.runs, preprocessed)
+    free = shutil.disk_usage(results).free / 1e9
+    print(f"{words(cost, sweep.at_a_time)}, {free:.0f} GB free")
     if parsed.dry_run:
         if parsed.executor == "slurm":
             from nnunet_fm.sweep.slurm import batch_file
 
             print(batch_file(waiting, sweep, folder))
         return 0
+    if cost.gigabytes > free:
+        raise OSError(
+            f"the checkpoints need about {cost.gigabytes:.2g} GB, {results} has {free:.2g} GB free; make room, or "
+            "point nnUNet_results to a larger disk"
+        )
     try:
         _preprocess(planned, sweep, folder)
         outcomes = _execute(waiting, sweep, folder, parsed.executor)
@@ -66,10 +73,6 @@ def _run(parsed: argparse.Namespace) -> int:
         return STOPPED
     print(table(read_status(planned.runs, folder)))
     return 1 if any(o.state != "finished" for o in outcomes) else 0
-
-
-def _free(folder: Path) -> str:
-    return f"{shutil.disk_usage(folder).free / 1e9:.0f} GB"
 
 
 def _preprocess(planned: "PlannedSweep", sweep: "Sweep", folder: Path) -> None:

@@ -45,6 +45,12 @@ class FineTunedDinoTrainer(trainer.FrozenEncoderTrainer):
     recipe = Recipe(encoder_learning_rate=3e-5)
 
 
+class FineTunedDinoTrainer_layerwise(trainer.FrozenEncoderTrainer):  # noqa: N801
+    """Ablation: the encoder's rate falls by a quarter from each block to the one below it, as in BEiT's fine-tuning."""
+
+    recipe = Recipe(encoder_learning_rate=3e-4, layer_decay=0.75)
+
+
 class FineTunedDinoTrainerTest(trainer.FrozenEncoderTrainer):
     """Fine-tuning in two epochs of two iterations, for tests."""
 

@@ -11,6 +11,7 @@ from nnunet_fm.evaluation.remembered import remembered_scores
 from nnunet_fm.evaluation.segmentations import CaseScore, Rules, mean_of_regions, regions_of
 from nnunet_fm.messages import some
 from nnunet_fm.subsets import TrainSubset
+from nnunet_fm.sweep.datasets import SPLITS
 from nnunet_fm.sweep.runs import Run, State
 
 MEAN = "mean"  # of the regions, where there are several
@@ -70,7 +71,7 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
 
 
 def _split(run: Run, preprocessed: Path) -> dict[str, list[str]] | None:
-    splits = preprocessed / run.dataset / "splits_final.json"
+    splits = preprocessed / run.dataset / SPLITS
     folds = load_json(str(splits)) if splits.is_file() else []
     return folds[run.fold] if run.fold < len(folds) else None
 

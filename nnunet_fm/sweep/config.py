@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nnunet_fm.planning import NO_ENCODER
 from nnunet_fm.settings import Part, read_settings
+from nnunet_fm.sweep.datasets import Expected, Splits
 
 CONFIGS = Path(__file__).parent / "configs"
 Count = Annotated[int, Field(ge=0)]
@@ -46,10 +47,12 @@ class Sweep(Part):
 
     Attributes:
         datasets: nnU-Net's ids.
-        encoders: by a name of your own: letters, digits and `_`.
+        encoders: by a name of your own: letters, digits and `_`; `null` leaves one of a shipped sweep out.
         ratios: shares of the training cases.
         seeds: of the subsets.
         folds: of nnU-Net's cross-validation.
+        splits: how the cases are divided into folds; as the dataset has it, or as nnU-Net draws it, if not given.
+        expected: by dataset, what it must have.
         device: `cpu`, `cuda` or `mps`.
         at_a_time: runs on this machine at once; on the CPU they share the cores out.
         gpus: numbers of the GPUs that runs on this machine are given, one each, in turn; all see all if empty.
@@ -62,11 +65,18 @@ class Sweep(Part):
     ratios: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0,)
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (42,)
     folds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
+    splits: Splits | None = None
+    expected: dict[int, Expected] = Field(default_factory=dict)
     device: Literal["cpu", "cuda", "mps"] = "cuda"
     at_a_time: Positive = 1
     gpus: tuple[Count, ...] = ()
     processes: Positive | None = None
     slurm: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("encoders", "expected", mode="before")
+    @classmethod
+    def _without_what_is_null(cls, given: Any) -> Any:
+        return {k: v for k, v in given.items() if v is not None} if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _every_run_is_another(self) -> "Sweep":
@@ -77,6 +87,8 @@ class Sweep(Part):
         strange = [name for name in self.encoders if not NAME.fullmatch(name)]
         if strange:
             raise ValueError(f"encoder name {strange[0]!r}; allowed: letters, digits and _, e.g. braindino_b16")
+        if self.splits and self.splits.file and len(self.datasets) > 1:
+            raise ValueError(f"splits.file with {len(self.datasets)} datasets; allowed: one, whose cases it names")
         if self.gpus and self.device != "cuda":
             raise ValueError(f"gpus {list(self.gpus)} with device {self.device}; leave them out, or give device: cuda")
         return self

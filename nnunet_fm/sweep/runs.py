@@ -15,6 +15,7 @@ from nnunet_fm.planning import PlanRequest, WrittenPlans, default_trainer, write
 from nnunet_fm.programs import trainer_names
 from nnunet_fm.subsets import TrainSubset
 from nnunet_fm.sweep.config import Arm, Sweep
+from nnunet_fm.sweep.datasets import SPLITS, check_expected, write_splits
 
 RUNS = "runs.json"
 FINAL, LATEST, SUMMARY = "checkpoint_final.pth", "checkpoint_latest.pth", "validation/summary.json"
@@ -116,6 +117,10 @@ def plan_sweep(sweep: Sweep, preprocessed: Path, results: Path) -> PlannedSweep:
     for arm in sweep.encoders.values():
         _check_trainer(_trainer(arm))
     for dataset in names:
+        if expected := sweep.expected.get(int(dataset[7:10])):
+            check_expected(preprocessed / dataset, expected)
+        if sweep.splits:
+            write_splits(preprocessed / dataset, sweep.splits)
         _check_folds(sweep, preprocessed / dataset)
     runs, commands = [], {}
     for dataset in names:
@@ -156,7 +161,7 @@ def _check_trainer(name: str) -> None:
 
 
 def _check_folds(sweep: Sweep, dataset: Path) -> None:
-    splits = dataset / "splits_final.json"
+    splits = dataset / SPLITS
     if not splits.is_file():
         return  # nnU-Net makes five at the first training
     folds = load_json(str(splits))

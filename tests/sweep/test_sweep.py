@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import SimpleITK as sitk
 
 from nnunet_fm.sweep.config import Sweep
 from nnunet_fm.sweep.execute import Children, Outcome, places, run_here, running, stopping
@@ -82,6 +84,34 @@ def test_a_killed_sweep_goes_on_and_a_finished_one_does_nothing(
     assert (progress.epoch, progress.epochs, progress.seconds_left) == (2, 2, 0)
     refused = run(*words, "encoders.tiny.seed=4", expect=2).stdout
     assert "exist already, with another" in refused
+    _look_at_robustness_and_report(run, tmp_path / "sweep", model)
+
+
+def _look_at_robustness_and_report(run: Callable[..., Any], sweep: Path, model: Path) -> None:
+    asked = ("nnunet-fm", "robustness", sweep, "--perturb", "gamma=2", "-device", "cpu", "-np", 1)
+    said = run(*asked, "--ratio", 0.5).stdout
+    values = dict(re.findall(r"\| tiny \| 0.5 \| mean \| gamma \| (\d) \| ([\d.]+) ", said))
+    assert list(values) == ["1", "2"]
+    clean, changed = (model / "fold_0" / "perturbed" / name for name in ("none", "gamma_2"))
+    for file in (model / "fold_0" / "validation").glob("*.nii.gz"):
+        one, other, third = (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(f / file.name))) for f in (file.parent, clean, changed)
+        )
+        assert (one == other).all()  # what the training's validation gave
+        assert (one != third).any()
+    assert not list(changed.glob("images*"))
+    before = changed.stat().st_mtime_ns
+    run(*asked, "--ratio", 0.5)
+    assert changed.stat().st_mtime_ns == before  # predicted once
+    refused = run(*asked, "--encoder", "tyni", expect=2).stdout
+    assert "no finished run fits; there are: tiny at 0.5, seed 3, tiny at 1, seed 3" in refused
+
+    run("nnunet-fm", "report", sweep, "-o", sweep / "report", "-np", 1)
+    page = (sweep / "report" / "report.html").read_text()
+    assert "Unfinished" not in page
+    assert "Dice under perturbations of images at ratio 0.5" in page
+    assert 'id="canvas"' in page
+    assert re.search(r"<td>[\d.]+ \(process\)</td>", page)  # peak memory, from the real log
 
 
 @dataclass(frozen=True)

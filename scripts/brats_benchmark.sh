@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# A BraTS challenge from the downloaded folder to the report: convert, preprocess, sweep, report.
+#
+#   scripts/brats_benchmark.sh FOLDER SWEEP ENCODER [KEY=VALUE ...] [--dry-run]
+#   scripts/brats_benchmark.sh BraTS2021_Training_Data brats2021 braindino.pth encoders.dinov3=null
+#
+# SWEEP is brats2021, brats2023_men, brats2023_mets or brats2024_goat; ENCODER a weight file, frozen and fine-tuned. Give
+# encoders.dinov3.encoder=FILE, or null to leave it out. Typed again, it goes on where it was. All keys: docs/sweeps.md.
+set -euo pipefail
+if [ $# -lt 3 ]; then
+    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+source=$1 sweep=$2 encoder=$3
+shift 3
+case $sweep in
+    brats2021) id=21 name=BraTS21 ;;
+    brats2023_men) id=231 name=MEN23 ;;
+    brats2023_mets) id=232 name=METS23 ;;
+    brats2024_goat) id=241 name=GoAT24 ;;
+    *)
+        echo "unknown sweep $sweep; allowed: brats2021, brats2023_men, brats2023_mets, brats2024_goat" >&2
+        exit 2
+        ;;
+esac
+dataset=$(printf 'Dataset%03d_%s' $id $name)
+[ -f "$nnUNet_raw/$dataset/dataset.json" ] || nnunet-fm convert brats "$source" -d $id -n $name
+plans=$nnUNet_preprocessed/$dataset
+configurations=("2d" "3d_fullres")
+for c in "${configurations[@]}"; do
+    [ -d "$plans/nnUNetPlans_$c" ] || missing=1
+done
+[ -z "${missing:-}" ] || nnUNetv2_plan_and_preprocess -d $id -c "${configurations[@]}"
+given=("encoders.braindino.encoder=$encoder" "encoders.finetuned.encoder=$encoder")
+nnunet-fm sweep "$sweep" -o "sweeps/$sweep" "${given[@]}" "$@"
+[[ " $* " == *" --dry-run "* ]] || nnunet-fm report "sweeps/$sweep" -o "sweeps/$sweep/report"

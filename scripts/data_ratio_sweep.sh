@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# One encoder on growing shares of a dataset's training cases, beside stock nnU-Net; then the report.
+#
+#   scripts/data_ratio_sweep.sh DATASET ENCODER [RATIOS] [KEY=VALUE ...] [--dry-run]
+#   scripts/data_ratio_sweep.sh 8 braindino.pth
+#   scripts/data_ratio_sweep.sh 8 braindino.pth 0.1,0.2,1.0 seeds=[42,43] device=cpu encoders.random.encoder=dinov3_vitb16
+#
+# DATASET is an id that nnUNetv2_plan_and_preprocess has seen; ENCODER a file, a card or an architecture. Typed again, it
+# goes on where it was. All keys: docs/sweeps.md.
+set -euo pipefail
+if [ $# -lt 2 ]; then
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+dataset=$1 encoder=$2 ratios=0.1,0.2,0.4,0.6,0.8,1.0
+shift 2
+if [ $# -gt 0 ] && [[ $1 =~ ^[0-9.,]+$ ]]; then
+    ratios=$1
+    shift
+fi
+folder=sweeps/ratios_$dataset
+mkdir -p "$folder"
+cat > "$folder/sweep.yaml" <<YAML
+datasets: [$dataset]
+encoders:
+  frozen: {encoder: "$encoder"}
+  stock_2d: {}
+ratios: [$ratios]
+YAML
+nnunet-fm sweep "$folder/sweep.yaml" -o "$folder" "$@"
+[[ " $* " == *" --dry-run "* ]] || nnunet-fm report "$folder" -o "$folder/report"
