@@ -32,7 +32,7 @@ GROUPS = {
 COMMANDS = ("nnunet_fm.evaluate_command", "nnunet_fm.robustness_command", "nnunet_fm.report_command")
 # extra that brings a package
 EXTRAS = dict.fromkeys(("blosc2", "cv2", "lightly", "lightning_fabric", "pytorch_lightning"), "pretrain")
-EXTRAS["submitit"] = "slurm"
+EXTRAS |= {"submitit": "slurm", "monai": "volume"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,7 +118,7 @@ def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     plan.add_argument("--fov", choices=("native", "fit"), help="keep the spacing, or resample to fit the patch")
     plan.add_argument("--taps", type=block_numbers, metavar="2,5,8,11", help="blocks whose features are decoded")
     plan.add_argument("--fusion", help="learnable, fixed or learnable_then_fixed(EPOCHS)")
-    plan.add_argument("--decoder", choices=("primus", "light"))
+    plan.add_argument("--decoder", help="slices: primus, light; volumes: unetr, primus3d")
     plan.add_argument("--batch-size", type=int)
     plan.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="e.g. qkv_bias=true")
     plan.add_argument("--seed", type=int, help="of random weights, where NAME has no file; default 0")

@@ -15,10 +15,29 @@ class Fusion(nn.Conv2d):
     """
 
     def __init__(self, input_channels: int, encoder_channels: int) -> None:
-        if input_channels < 1:
-            raise ValueError(f"{input_channels} input channels given; allowed: 1 or more")
-        super().__init__(input_channels, encoder_channels, 1, bias=False)
+        super().__init__(_checked(input_channels), encoder_channels, 1, bias=False)
         nn.init.constant_(self.weight, 1 / input_channels)
+
+
+class VolumeFusion(nn.Conv3d):
+    """The same for volumes.
+
+    In front of a one-channel encoder and fixed, this is the first convolution's weights repeated and divided by C, bias
+    kept (BrainDINO, section 4.3.1, "repeating and rescaling"); such an encoder cannot tell its channels apart.
+    """
+
+    def __init__(self, input_channels: int, encoder_channels: int) -> None:
+        super().__init__(_checked(input_channels), encoder_channels, 1, bias=False)
+        nn.init.constant_(self.weight, 1 / input_channels)
+
+
+FUSIONS: dict[int, type[Fusion] | type[VolumeFusion]] = {2: Fusion, 3: VolumeFusion}  # by spatial dimensions
+
+
+def _checked(input_channels: int) -> int:
+    if input_channels < 1:
+        raise ValueError(f"{input_channels} input channels given; allowed: 1 or more")
+    return input_channels
 
 
 @dataclass(frozen=True)

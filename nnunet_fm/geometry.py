@@ -17,19 +17,22 @@ def place(
     Args:
         stock: the configuration `base`, resolved.
         base: its name.
-        patch: one side or two, in pixels.
+        patch: one side, or one per dimension, in pixels or voxels.
         step: sides must be multiples of it.
         fov: `native` keeps the spacing and pads; `fit` resamples so that the patch covers the median slice, on data
-            that nnU-Net has to preprocess anew.
-        batch_size: slices per step; the stock one scaled by the pixels of a slice if None.
+            that nnU-Net has to preprocess anew; for slices only.
+        batch_size: slices or volumes per step; the stock one scaled by their pixels if None.
 
     Raises:
         ValueError: an impossible patch or field of view; the possible ones are named.
     """
     if fov not in FIELDS_OF_VIEW:
         raise ValueError(unknown("field of view", fov, FIELDS_OF_VIEW))
-    sides = list(patch) * 2 if len(patch) == 1 else list(patch)
-    check_patch(sides, step)
+    dims = len(stock["patch_size"])
+    sides = list(patch) * dims if len(patch) == 1 else list(patch)
+    check_patch(sides, step, dims)
+    if fov == "fit" and dims == 3:
+        raise ValueError("field of view fit is for slices; for volumes: native")
     configuration = {
         "inherits_from": base,
         "patch_size": sides,
@@ -51,22 +54,22 @@ def place(
     return configuration, [*words, fit]
 
 
-def check_patch(patch: Sequence[int], step: int) -> None:
-    """Raise ValueError unless both sides are positive multiples of `step`; the nearest possible ones are named."""
-    if len(patch) != 2:
-        raise ValueError(f"patch {'x'.join(map(str, patch))}; allowed: one side, or two")
+def check_patch(patch: Sequence[int], step: int, dims: int = 2) -> None:
+    """Raise ValueError unless all sides are positive multiples of `step`; the nearest possible ones are named."""
+    if len(patch) != dims:
+        raise ValueError(f"patch {'x'.join(map(str, patch))}; allowed: one side, or {dims}")
     if any(side <= 0 or side % step for side in patch):
         below = "x".join(str(max(step, side // step * step)) for side in patch)
         above = "x".join(str(max(step, -(-side // step) * step)) for side in patch)
         raise ValueError(
-            f"patch {'x'.join(map(str, patch))}: both sides must be multiples of {step}; nearest possible: "
+            f"patch {'x'.join(map(str, patch))}: all sides must be multiples of {step}; nearest possible: "
             + " or ".join(dict.fromkeys((below, above)))
         )
 
 
 def side_label(patch: Sequence[int]) -> str:
-    """`256` for a square patch, `256x192` for another."""
-    return "x".join(str(side) for side in dict.fromkeys(patch))
+    """`256` for a square patch or a cube, `256x192` for another."""
+    return "x".join(map(str, patch)) if len(set(patch)) > 1 else str(patch[0])
 
 
 def _scaled_batch(stock: dict[str, Any], patch: Sequence[int]) -> int:

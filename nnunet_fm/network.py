@@ -13,7 +13,7 @@ from torch.nn import functional
 from nnunet_fm.decoders import DECODERS
 from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.source import load_source
-from nnunet_fm.fusion import Fusion, FusionSchedule
+from nnunet_fm.fusion import FUSIONS, FusionSchedule
 from nnunet_fm.messages import unknown
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -22,7 +22,7 @@ NETWORK = f"{__name__}.FrozenEncoderNetwork"  # as plans name it
 
 
 class FrozenEncoderNetwork(nn.Module):
-    """A 2-D segmentation network around a frozen encoder.
+    """A segmentation network around a frozen encoder, for slices or volumes as the encoder is.
 
     Building it reads no file: the encoder starts with random weights, and `load_encoder` (called by the trainer) or
     `load_state_dict` fills it. There is no method called `initialize`, which nnU-Net would apply to the encoder.
@@ -35,7 +35,7 @@ class FrozenEncoderNetwork(nn.Module):
         encoder_source: where its weights are, see `nnunet_fm.encoders.source`; None if the caller fills them.
         taps: tapped blocks; the last of each quarter if None.
         fusion: `learnable`, `fixed` or `learnable_then_fixed(EPOCHS)`.
-        decoder: `primus` or `light`.
+        decoder: `primus` or `light` for slices, `unetr` or `primus3d` for volumes.
         deep_supervision: must be False; nnU-Net passes it.
     """
 
@@ -60,11 +60,11 @@ class FrozenEncoderNetwork(nn.Module):
         self.encoder_source = encoder_source
         self.schedule = FusionSchedule.parse(fusion)
         built = build_encoder(encoder, taps, **self.encoder_options)
-        _check_decodable(built, encoder)
+        check_decodable(built, encoder, decoder)
         self.stages = (built.input_spec.divisor - 1).bit_length()
-        self.fusion = Fusion(input_channels, built.in_channels)
+        self.fusion = FUSIONS[built.input_spec.spatial_dims](input_channels, built.in_channels)
         self.encoder = cast(nn.Module, built)
-        self.decoder = DECODERS[decoder](built.feature_info, num_classes, self.stages)
+        self.decoder = DECODERS[decoder](built.feature_info, num_classes, self.stages, input_channels)
         self.frozen = True
         self.encoder_loaded = False
         self.precision: Precision | None = None
@@ -78,7 +78,7 @@ class FrozenEncoderNetwork(nn.Module):
 
     # ---- forward ----
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+    def forward(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b k *grid"]:
         """Class logits in float32, at the size of the input.
 
         Raises:
@@ -87,7 +87,7 @@ class FrozenEncoderNetwork(nn.Module):
         with self._autocast(x.device.type):
             with torch.no_grad() if self._gradient_stops_before_decoder() else nullcontext():
                 features = self.encode(x)
-            return self.decoder(features).float()
+            return self.decoder(features, x).float()
 
     def _autocast(self, device_type: str) -> AbstractContextManager[Any]:
         """The precision chosen, whatever autocast the caller is in.
@@ -104,7 +104,7 @@ class FrozenEncoderNetwork(nn.Module):
             return torch.autocast(device_type, enabled=False)
         return torch.autocast(device_type, getattr(torch, precision))
 
-    def encode(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b d th tw"]]:
+    def encode(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "b d *tokens"]]:
         """Fused channels through the encoder: one feature map per tap."""
         return self._compute_encoder.features(self._to_encoder_size(self.fusion(x)))
 
@@ -112,14 +112,14 @@ class FrozenEncoderNetwork(nn.Module):
         """Only then may the encoder run without a graph: a learnable fusion in front of it needs one."""
         return self.frozen and not self.fusion.weight.requires_grad
 
-    def _to_encoder_size(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c eh ew"]:
+    def _to_encoder_size(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b c *size"]:
         """Resize so that the token grid times `2 ** stages` is the input: only where the patch is no power of two."""
         patch, step = cast(Encoder, self.encoder).input_spec.divisor, 2**self.stages
-        if x.shape[-2] % step or x.shape[-1] % step:
-            raise ValueError(f"input {tuple(x.shape[-2:])}: both sides must be multiples of {step}")
+        if any(side % step for side in x.shape[2:]):
+            raise ValueError(f"input {tuple(x.shape[2:])}: all sides must be multiples of {step}")
         if patch == step:
             return x
-        size = [side // step * patch for side in x.shape[-2:]]
+        size = [side // step * patch for side in x.shape[2:]]
         return functional.interpolate(x.float(), size, mode="bilinear", align_corners=False, antialias=True)
 
     @property
@@ -200,13 +200,15 @@ class FrozenEncoderNetwork(nn.Module):
             self._slim = False
 
 
-def _check_decodable(encoder: Encoder, name: str) -> None:
-    """Raise ValueError where an encoder is not what this network decodes: 2-D tokens, all maps of one stride."""
-    strides = {f.stride for f in encoder.feature_info}
-    if encoder.kind != "tokens" or encoder.input_spec.spatial_dims != 2 or strides != {encoder.input_spec.divisor}:
+def check_decodable(encoder: Encoder, name: str, decoder: str) -> None:
+    """Raise ValueError where a decoder is for other features than an encoder's, or the maps are of several strides."""
+    strides, dims = {f.stride for f in encoder.feature_info}, encoder.input_spec.spatial_dims
+    fitting = [n for n, d in DECODERS.items() if (d.kind, d.spatial_dims) == (encoder.kind, dims)]
+    if decoder not in fitting or strides != {encoder.input_spec.divisor}:
         raise ValueError(
-            f"encoder {name} is {encoder.kind}, {encoder.input_spec.spatial_dims}-D, with strides {sorted(strides)}; "
-            "allowed here: 2-D tokens, every map at the stride of its patches"
+            f"encoder {name} is {encoder.kind}, {dims}-D, with strides {sorted(strides)}; decoder {decoder} does not "
+            f"fit. Allowed for it: {', '.join(fitting) or 'no decoder yet'}; for {decoder}: "
+            f"{DECODERS[decoder].spatial_dims}-D {DECODERS[decoder].kind}, every map at the stride of its patches"
         )
 
 
@@ -214,7 +216,7 @@ def _bfloat16_copy(encoder: nn.Module) -> nn.Module:
     """A copy whose matrices are bfloat16: bit for bit what autocast computes, without casting them at every call."""
     clone = copy.deepcopy(encoder)
     for module in clone.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
             module.to(torch.bfloat16)
     return clone
 

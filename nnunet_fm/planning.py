@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -19,7 +20,7 @@ from nnunet_fm.folders import folder
 from nnunet_fm.fusion import FusionSchedule
 from nnunet_fm.geometry import place, side_label
 from nnunet_fm.messages import some, unknown
-from nnunet_fm.network import NETWORK
+from nnunet_fm.network import NETWORK, check_decodable
 from nnunet_fm.subsets import TrainSubset
 
 STOCK_PLANS = "nnUNetPlans"
@@ -85,9 +86,11 @@ class WrittenPlans:
         return self.path.stem
 
 
-def default_trainer(encoder: str) -> str:
+def default_trainer(encoder: str, spatial_dims: int = 2) -> str:
     """Name for `-tr` where the user gives none."""
-    return "SubsetTrainer" if encoder == NO_ENCODER else "FrozenDinoTrainer"
+    if encoder == NO_ENCODER:
+        return "SubsetTrainer"
+    return "FrozenDinoTrainer" if spatial_dims == 2 else "FrozenVolumeTrainer"
 
 
 def presets() -> dict[str, dict[str, Any]]:
@@ -121,7 +124,7 @@ def write_plans(preprocessed: Path, request: PlanRequest) -> WrittenPlans:
     write = _stock_plans if request.encoder == NO_ENCODER else _frozen_plans
     name, words = write(plans, stock, request)
     _keep_earlier(preprocessed, plans, name)
-    trainer = default_trainer(request.encoder)
+    trainer = default_trainer(request.encoder, len(stock["patch_size"]))
     path = _save(preprocessed, plans)
     data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
     ready = _is_preprocessed(data)
@@ -152,11 +155,9 @@ def _stock_plans(plans: dict[str, Any], stock: dict[str, Any], request: PlanRequ
 
 
 def _frozen_plans(plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest) -> tuple[str, list[str]]:
-    if len(stock["patch_size"]) != 2:
-        raise ValueError(f"configuration {request.base!r} is not 2-D; the encoders here work on slices: use -c 2d")
     preset = _preset(request)
     named, report = describe_source(request.encoder, request.card, request.seed, request.options)
-    arguments, step = _network_arguments(named, preset, request)
+    arguments, step = _network_arguments(named, preset, request, len(stock["patch_size"]))
     patch = tuple(request.patch or preset["patch_size"])
     configuration, words = place(stock, request.base, patch, step, request.fov or preset["fov"], request.batch_size)
     configuration["architecture"] = {
@@ -164,7 +165,7 @@ def _frozen_plans(plans: dict[str, Any], stock: dict[str, Any], request: PlanReq
         "arch_kwargs": arguments,
         "_kw_requires_import": [],
     }
-    name = f"{request.base}_fm{side_label(configuration['patch_size'])}"
+    name = f"{len(stock['patch_size'])}d_fm{side_label(configuration['patch_size'])}"
     source = named["encoder_source"]
     plans["plans_name"] = request.output or _identifier(_short(request), request.subset)
     plans["configurations"][name] = configuration
@@ -183,22 +184,40 @@ def _frozen_plans(plans: dict[str, Any], stock: dict[str, Any], request: PlanReq
 
 
 def _network_arguments(
-    named: dict[str, Any], preset: dict[str, Any], request: PlanRequest
+    named: dict[str, Any], preset: dict[str, Any], request: PlanRequest, dims: int
 ) -> tuple[dict[str, Any], int]:
-    """Arguments of the network, checked by building its encoder, and the step that patch sides must be multiples of."""
+    """Arguments of the network, checked by building its encoder, and the step that patch sides must be multiples of.
+
+    Raises:
+        ValueError: an encoder of slices for a 3-D configuration, or the reverse; a decoder that does not fit.
+    """
     fusion, decoder = request.fusion or preset["fusion"], request.decoder or preset["decoder"]
     FusionSchedule.parse(fusion)
     if decoder not in DECODERS:
         raise ValueError(unknown("decoder", decoder, DECODERS))
     encoder = build_encoder(named["encoder"], request.taps or preset["taps"], **named["encoder_options"])
+    if encoder.input_spec.spatial_dims != dims:
+        other = {2: "2d", 3: "3d_fullres"}[encoder.input_spec.spatial_dims]
+        raise ValueError(
+            f"encoder {named['encoder']} is {encoder.input_spec.spatial_dims}-D and configuration {request.base!r} "
+            f"{dims}-D; allowed: a {dims}-D encoder, or -c {other}"
+        )
+    check_decodable(encoder, named["encoder"], decoder)
+    with torch.device("meta"):  # no memory; a decoder may refuse the taps
+        stages = (encoder.input_spec.divisor - 1).bit_length()
+        DECODERS[decoder](encoder.feature_info, 1, stages, 1)
     taps = list(getattr(encoder, "taps", None) or request.taps or ()) or None
     arguments = {**named, "taps": taps, "fusion": fusion, "decoder": decoder}
-    return arguments, 2 ** (encoder.input_spec.divisor - 1).bit_length()
+    return arguments, 2**stages
 
 
 def _preset(request: PlanRequest) -> dict[str, Any]:
     known = presets()
-    name = request.preset or f"{request.base}_fm256"
+    default = {"2d": "2d_fm256", "3d_fullres": "3d_fm128"}.get(request.base)
+    if request.preset is None and default is None:
+        bases = sorted({preset["base"] for preset in known.values()})
+        raise ValueError(f"configuration {request.base!r} has no preset; allowed: -c {' or '.join(bases)}")
+    name = str(request.preset or default)
     if name not in known:
         raise ValueError(unknown("preset", name, known))
     if known[name]["base"] != request.base:

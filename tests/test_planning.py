@@ -47,13 +47,36 @@ def written(folder: Path, **request: object) -> tuple[dict, str]:
 
 @pytest.mark.parametrize("preset", sorted(presets()))
 def test_every_preset_gives_a_network_that_runs(preset: str, folder: Path) -> None:
-    plans, words = written(folder, encoder="dinov3_test16", preset=preset)
+    base = presets()[preset]["base"]
+    name, trainer = {
+        "2d": ("dinov3_test16", "FrozenDinoTrainer"),
+        "3d_fullres": ("volume_test16", "FrozenVolumeTrainer"),
+    }[base]
+    plans, words = written(folder, base=base, encoder=name, preset=preset)
     configuration = plans["configurations"][preset]
-    assert configuration["inherits_from"] == "2d"
-    network = FrozenEncoderNetwork(4, 3, **configuration["architecture"]["arch_kwargs"])
-    assert network(torch.zeros(1, 4, *configuration["patch_size"])).shape[2:] == tuple(configuration["patch_size"])
+    assert configuration["inherits_from"] == base
+    with torch.device("meta" if base == "3d_fullres" else "cpu"):  # 128^3 for its shape only
+        network = FrozenEncoderNetwork(4, 3, **configuration["architecture"]["arch_kwargs"])
+        assert network(torch.zeros(1, 4, *configuration["patch_size"])).shape[2:] == tuple(configuration["patch_size"])
     assert "RANDOM" in words
-    assert f"2d_fm{configuration['patch_size'][0]} 0 -tr FrozenDinoTrainer -p FM_dinov3_test16_random" in words
+    assert f"{preset} 0 -tr {trainer} -p FM_{name}_random" in words
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"base": "3d_fullres", "encoder": "dinov3_test16"}, "2-D and configuration '3d_fullres' 3-D; .*or -c 2d"),
+        ({"base": "2d", "encoder": "volume_test16"}, "3-D and configuration '2d' 2-D; .*or -c 3d_fullres"),
+        ({"base": "3d_fullres", "encoder": "volume_test16", "patch": (96, 100, 96)}, "96x112x96"),
+        ({"base": "3d_fullres", "encoder": "volume_test16", "fov": "fit"}, "for volumes: native"),
+        ({"base": "3d_fullres", "encoder": "volume_test16", "decoder": "primus"}, "Allowed for it: unetr, primus3d"),
+        ({"base": "3d_fullres", "encoder": "volume_test16", "taps": (3, 7)}, "allowed: four of stride 16"),
+        ({"base": "3d_fullres", "encoder": "volume_test16", "preset": "2d_fm256"}, "is for -c 2d"),
+    ],
+)
+def test_slices_and_volumes_are_kept_apart(request_: dict[str, object], message: str, folder: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        written(folder, **request_)
 
 
 def test_a_weight_file_names_the_plans_and_is_identified_by_its_hash(folder: Path, tmp_path: Path) -> None:
@@ -183,9 +206,9 @@ def test_options_reach_the_encoder(folder: Path) -> None:
     [
         ({"patch": (100,)}, "multiples of 16; nearest possible: 96x96 or 112x112"),
         ({"patch": (250, 256)}, "nearest possible: 240x256 or 256x256"),
-        ({"patch": (1, 2, 3)}, "one side, or two"),
+        ({"patch": (1, 2, 3)}, "one side, or 2"),
         ({"base": "2D"}, "Did you mean 2d"),
-        ({"base": "3d_fullres"}, "not 2-D"),
+        ({"base": "3d_fullres"}, "allowed: a 3-D encoder, or -c 2d"),
         ({"preset": "2d_fm265"}, "Did you mean 2d_fm256"),
         ({"fov": "fitted"}, "Did you mean fit"),
         ({"fusion": "fix"}, "allowed"),

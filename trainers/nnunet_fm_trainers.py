@@ -57,6 +57,24 @@ class FineTunedDinoTrainerTest(trainer.FrozenEncoderTrainer):
     recipe = replace(FrozenDinoTrainerTest.recipe, encoder_learning_rate=3e-5, layer_decay=0.9)
 
 
+class FrozenVolumeTrainer(trainer.FrozenEncoderTrainer):
+    """The paper's schedule around a frozen 3-D encoder."""
+
+    recipe = Recipe()
+
+
+class FrozenVolumeTrainerTest(trainer.FrozenEncoderTrainer):
+    """Two epochs of two iterations, for tests."""
+
+    recipe = FrozenDinoTrainerTest.recipe
+
+
+class FineTunedVolumeTrainer(trainer.FrozenEncoderTrainer):
+    """Ablation: the 3-D encoder learns too, at a tenth of the decoder's rate."""
+
+    recipe = FineTunedDinoTrainer.recipe
+
+
 class SubsetTrainer(trainer.SubsetTrainer):
     """Stock nnU-Net on the plans' subset of the training cases."""
 

@@ -1,5 +1,14 @@
-"""Decoders from tapped features to class logits."""
+"""Decoders from tapped features (and the image, for those that look at it) to class logits."""
 
-from nnunet_fm.decoders.primus import DECODERS, LightPrimusDecoder, PrimusDecoder
+from nnunet_fm.decoders.base import Decoder
+from nnunet_fm.decoders.primus import LightPrimusDecoder, PrimusDecoder
+from nnunet_fm.decoders.volumes import UnetrDecoder, VolumePrimusDecoder
 
-__all__ = ["DECODERS", "LightPrimusDecoder", "PrimusDecoder"]
+DECODERS: dict[str, type[Decoder]] = {
+    "primus": PrimusDecoder,
+    "light": LightPrimusDecoder,
+    "unetr": UnetrDecoder,
+    "primus3d": VolumePrimusDecoder,
+}
+
+__all__ = ["DECODERS", "Decoder", "LightPrimusDecoder", "PrimusDecoder", "UnetrDecoder", "VolumePrimusDecoder"]

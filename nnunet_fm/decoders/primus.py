@@ -7,11 +7,12 @@ from dynamic_network_architectures.initialization.weight_init import InitWeights
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nnunet_fm.decoders.base import Decoder
 from nnunet_fm.decoders.tokens import UpStage, to_image, to_tokens
 from nnunet_fm.encoders.contract import FeatureInfo
 
 
-class PrimusDecoder(nn.Module):
+class PrimusDecoder(Decoder):
     """Concatenated features, doublings that halve the channels, and a 1x1 head.
 
     With four taps of 768 channels and stride 16: 3072-1536-768-384-192, then the classes, 25,076,739 parameters for 3
@@ -21,14 +22,18 @@ class PrimusDecoder(nn.Module):
         feature_info: the tapped feature maps; all of one stride.
         num_classes: output channels.
         stages: number of doublings; the output is `2 ** stages` times the feature grid.
+        input_channels: of the image; has no part.
     """
 
-    def __init__(self, feature_info: Sequence[FeatureInfo], num_classes: int, stages: int) -> None:
+    spatial_dims, kind = 2, "tokens"
+
+    def __init__(
+        self, feature_info: Sequence[FeatureInfo], num_classes: int, stages: int, input_channels: int = 0
+    ) -> None:
         super().__init__()
         width = sum(f.channels for f in feature_info)
         self.stages = nn.ModuleList(self._stages(width, stages))
         self.head = _head(width >> stages, num_classes)
-        self.deep_supervision = False  # nnU-Net sets it on every decoder
 
     @staticmethod
     def _stages(width: int, stages: int) -> list[nn.Module]:
@@ -38,7 +43,9 @@ class PrimusDecoder(nn.Module):
         """What comes before the doublings: nothing here."""
         return tokens
 
-    def forward(self, features: list[Float[Tensor, "b d th tw"]]) -> Float[Tensor, "b k h w"]:
+    def forward(
+        self, features: list[Float[Tensor, "b d th tw"]], image: Float[Tensor, "b c h w"] | None = None
+    ) -> Float[Tensor, "b k h w"]:
         """Class logits at `2 ** stages` times the grid of the features."""
         grid = (features[0].shape[-2], features[0].shape[-1])
         tokens = self.project(to_tokens(features))
@@ -53,7 +60,9 @@ class LightPrimusDecoder(PrimusDecoder):
     The idea is FlexiCT's `Primus_v2`. With ViT-B/16 and 3 outputs: 3.9 M parameters.
     """
 
-    def __init__(self, feature_info: Sequence[FeatureInfo], num_classes: int, stages: int) -> None:
+    def __init__(
+        self, feature_info: Sequence[FeatureInfo], num_classes: int, stages: int, input_channels: int = 0
+    ) -> None:
         width = feature_info[-1].channels
         super().__init__([feature_info[-1]], num_classes, stages)
         self.projection = nn.Linear(sum(f.channels for f in feature_info), width)
@@ -73,6 +82,3 @@ def _head(width: int, num_classes: int) -> nn.Linear:
         head.weight.copy_(convolution.weight.flatten(1))
         head.bias.zero_()
     return head
-
-
-DECODERS: dict[str, type[PrimusDecoder]] = {"primus": PrimusDecoder, "light": LightPrimusDecoder}

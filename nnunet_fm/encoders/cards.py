@@ -28,6 +28,7 @@ class WeightCard:
         allowed_missing: tensors that the file may lack; they keep their initial value.
         ignored: regular expressions of keys that the file may carry beside the encoder.
         shipped: file in the folder `weights`, for weights that come with this package.
+        spatial_dims: 2 for slices, 3 for volumes.
     """
 
     name: str
@@ -41,9 +42,11 @@ class WeightCard:
     allowed_missing: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     shipped: str | None = None
+    spatial_dims: int = 2
 
 
 _HEADS = (r"dino_head\..*", r"ibot_head\..*", r"gram_.*", r"dino_loss\..*", r"ibot_patch_loss\..*")
+_PROJECTORS = (r"(projector|projection|projection_head|proj_head|head)\..*",)  # of contrastive pretraining
 _BRAINDINO_DATA = [
     "ICBM",
     "ID1000",
@@ -144,6 +147,21 @@ def _dinov2_cards() -> list[WeightCard]:
     ]
 
 
+def _volume_cards() -> list[WeightCard]:
+    return [
+        WeightCard(
+            name="brainiac_vitb16.v2",
+            architecture="brainiac_vitb16",
+            licence="non-commercial academic research only (Mass General Brigham)",
+            source="BrainIAC.ckpt of the authors, https://github.com/AIM-KannLab/BrainIAC",
+            pretrained_on=("48,965 brain MRI of 34 datasets, see its paper",),
+            citation="10.1038/s41593-026-02202-6",
+            ignored=_PROJECTORS,
+            spatial_dims=3,
+        )
+    ]
+
+
 def _shipped_cards() -> list[WeightCard]:
     return [
         WeightCard(
@@ -159,7 +177,7 @@ def _shipped_cards() -> list[WeightCard]:
 
 
 CARDS: dict[str, WeightCard] = {
-    c.name: c for c in [*_shipped_cards(), *_dinov3_cards(), *_medical_cards(), *_dinov2_cards()]
+    c.name: c for c in [*_shipped_cards(), *_dinov3_cards(), *_medical_cards(), *_dinov2_cards(), *_volume_cards()]
 }
 
 
@@ -182,7 +200,8 @@ def get_card(name: str) -> WeightCard:
     if name in CARDS:
         return CARDS[name]
     if name in ARCHITECTURES or name.startswith("timm/") or own_class(name):
-        ignored = _HEADS if name.startswith("dinov3_") else ()
+        families = {"dinov3_": _HEADS, "brainiac_": _PROJECTORS, "volume_": _PROJECTORS}
+        ignored = next((keys for family, keys in families.items() if name.startswith(family)), ())
         return WeightCard(name=name, architecture=name, licence="as its author says", source="", ignored=ignored)
     tagged = [c for c in CARDS.values() if c.name.split(".")[0] == name]
     if len(tagged) == 1:

@@ -42,6 +42,8 @@ def load_encoder(path: str | Path, card: str | None = None, **build: Any) -> tup
     about = embedded_card(path, content)
     state, containers, prefixes = unwrap(content, own)
     known = format_of(state, own)
+    if known is None and (why := formats.refused(state)):
+        raise CheckpointError(f"{path.name}: {why}")
     if known is None:
         raise CheckpointError(
             f"{path.name}: keys such as {some(sorted(state))} are in no known format. "

@@ -131,6 +131,19 @@ def from_dinov2(state: Mapping[str, Tensor]) -> Converted:
     return result
 
 
+def from_monai_vit(state: Mapping[str, Tensor]) -> Converted:
+    """MONAI's names of a ViT to ours. Some versions of MONAI save cross attention that no plain ViT uses."""
+    result = Converted({})
+    for key, value in state.items():
+        if ".cross_attn." in key or ".norm_cross_attn." in key:
+            result.dropped[key] = "cross attention, not used in a plain ViT"
+        elif key.startswith("conv3d_transpose"):
+            result.dropped[key] = "decoder of the pretraining (ViTAutoEnc)"
+        else:
+            result.tensors[key if key.startswith("vit.") else f"vit.{key}"] = value
+    return result
+
+
 def to_dinov3(state: Mapping[str, Tensor]) -> State:
     """Our names of a DINOv3 encoder to the official ones (the reference release's `dino_encoder`)."""
     official: State = {}
@@ -158,7 +171,23 @@ FORMATS: dict[str, tuple[Detector, Converter]] = {
     "DINOv3": (lambda s: "blocks.0.ls1.gamma" in s and "pos_embed" not in s, from_dinov3),
     "DINOv2": (lambda s: "pos_embed" in s and ("mask_token" in s or "register_tokens" in s), from_dinov2),
     "timm": (lambda s: "patch_embed.proj.weight" in s, from_timm),
+    "MONAI ViT": (
+        lambda s: any(f"{p}patch_embedding.position_embeddings" in s for p in ("", "vit.")),
+        from_monai_vit,
+    ),
 }
+
+
+BRAINIAC_V1 = (
+    "this is the BrainIAC of 2025, a ResNet50; the published one (Nature Neuroscience 2026) is a ViT-B/16, whose file "
+    "holds backbone.patch_embedding.*. Get that one: nnunet-fm encoders show brainiac_vitb16.v2"
+)
+
+
+def refused(state: Mapping[str, Tensor]) -> str:
+    """Why a known file is not used, or nothing."""
+    stems = [v.shape for k, v in state.items() if k.endswith("conv1.weight")]
+    return BRAINIAC_V1 if (64, 1, 7, 7, 7) in stems else ""
 
 
 def detect(state: Mapping[str, Tensor]) -> str | None:

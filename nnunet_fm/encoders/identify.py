@@ -62,7 +62,8 @@ def closest(tensors: Mapping[str, Tensor]) -> tuple[WeightCard, int]:
         unlike = sum(given.get(k) != shape for k, shape in expected.items() if k != "mask_token")
         return unlike + sum(k not in expected for k in given)
 
-    nearest = min(CARDS.values(), key=difference)
+    dims = 3 if any(t.ndim == 5 for t in tensors.values()) else 2  # of the convolution that makes patches
+    nearest = min((c for c in CARDS.values() if c.spatial_dims == dims), key=difference)
     return nearest, difference(nearest)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.dinov3 import Dinov3
 from nnunet_fm.encoders.timm_vit import TimmViT
+from nnunet_fm.encoders.volume_vit import VolumeViT
 from nnunet_fm.messages import unknown
 
 Builder = Callable[..., nn.Module]
@@ -117,5 +118,12 @@ def _register_dinov2() -> None:
     register_architecture("dinov2_test14", test)
 
 
+def _register_volumes() -> None:
+    register_architecture("brainiac_vitb16", VolumeViT)
+    tiny = partial(VolumeViT, image_size=48, hidden_size=24, mlp_dim=48, depth=8, num_heads=2)
+    register_architecture("volume_test16", tiny)
+
+
 _register_dinov3()
 _register_dinov2()
+_register_volumes()

@@ -50,7 +50,7 @@ class TimmViT(nn.Module):
         if not isinstance(vit, VisionTransformer | Eva):
             raise ValueError(f"timm model {model!r} is a {type(vit).__name__}; allowed: VisionTransformer, Eva")
         self.vit = vit
-        self.taps = _checked_taps(taps, len(vit.blocks))
+        self.taps = checked_taps(taps, len(vit.blocks), default_taps(len(vit.blocks)))
         patch = vit.patch_embed.patch_size[0]
         size = vit.patch_embed.img_size or (256, 256)
         self.in_channels: int = vit.patch_embed.proj.in_channels
@@ -108,11 +108,15 @@ class TimmViT(nn.Module):
             block.attn.fused_attn = enabled
 
 
-def _checked_taps(taps: Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    chosen = default_taps(depth) if taps is None else tuple(int(t) for t in taps)
+def checked_taps(taps: Sequence[int] | None, depth: int, default: Sequence[int]) -> tuple[int, ...]:
+    """Increasing numbers of blocks; the default if None.
+
+    Raises:
+        ValueError: others.
+    """
+    chosen = tuple(default) if taps is None else tuple(int(t) for t in taps)
     if not chosen or any(not 0 <= t < depth for t in chosen) or list(chosen) != sorted(set(chosen)):
         raise ValueError(
-            f"taps {list(chosen)}: allowed are increasing block numbers from 0 to {depth - 1}, "
-            f"e.g. {list(default_taps(depth))}"
+            f"taps {list(chosen)}: allowed are increasing block numbers from 0 to {depth - 1}, e.g. {list(default)}"
         )
     return chosen
