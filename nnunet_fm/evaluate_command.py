@@ -1,7 +1,6 @@
 """`nnunet-fm evaluate`: a folder of predictions against a folder of ground truth."""
 
 import argparse
-import json
 from pathlib import Path
 
 
@@ -34,25 +33,25 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from nnunet_fm.evaluation.official import official_scores
     from nnunet_fm.evaluation.segmentations import (
         BRATS_REGIONS,
+        Labelling,
         Rules,
         evaluate_folders,
         markdown_table,
-        regions_of,
     )
     from nnunet_fm.files import write_csv
 
     description = parsed.dataset_json or parsed.predictions / "dataset.json"
     if parsed.regions == "dataset" and not description.is_file():
         raise FileNotFoundError(f"{description} does not exist; give --dataset-json FILE, or --regions brats")
-    regions = BRATS_REGIONS if parsed.regions == "brats" else regions_of(description)
-    known = json.loads(description.read_text()) if description.is_file() else {}
-    ending = known.get("file_ending", ".nii.gz")
+    labelling = Labelling.read(description) if description.is_file() else Labelling(BRATS_REGIONS)
+    if parsed.regions == "brats":
+        labelling = Labelling(BRATS_REGIONS, ending=labelling.ending)
     out, rules = parsed.o or parsed.predictions, Rules(parsed.tolerance, parsed.lesion_mm3)
     if parsed.official:
         official = official_scores(parsed.predictions, parsed.truth, parsed.official, parsed.official_tool)
         write_csv(official, out / "official.csv")
         print(f"wrote {out / 'official.csv'}")
-    scores = evaluate_folders(parsed.predictions, parsed.truth, regions, ending, parsed.np, rules)
+    scores = evaluate_folders(parsed.predictions, parsed.truth, labelling, parsed.np, rules)
     write_csv(scores, out / "scores.csv")
     table = markdown_table(scores)
     (out / "scores.md").write_text(table + "\n")

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,16 +47,12 @@ def _report(parsed: argparse.Namespace) -> None:
 
 
 def _lines(given: "list[Path]", runs: "list[Run]") -> "list[Line]":
-    """The state of each run, by the sweep's own records where there is one."""
+    """The state of each run, by the records of the sweep that it is of."""
     from nnunet_fm.sweep.execute import running
+    from nnunet_fm.sweep.runs import RUNS, read_runs
     from nnunet_fm.sweep.status import read_status
 
-    folders = {run.name: folder for folder in given for run in _of(folder, runs)}
-    return [read_status([run], folder, running(folder))[0] for run in runs for folder in [folders[run.name]]]
-
-
-def _of(folder: Path, runs: "list[Run]") -> "list[Run]":
-    from nnunet_fm.sweep.runs import RUNS, read_runs
-
-    names = {r.name for r in read_runs(folder)} if (folder / RUNS).is_file() else {r.name for r in runs}
-    return [run for run in runs if run.name in names]
+    sweeps = [folder for folder in given if (folder / RUNS).is_file()]
+    of_sweep = {line.folder: line for f in sweeps for line in read_status(read_runs(f), f, running(f))}
+    others = {line.folder: line for line in read_status(runs, given[0])}
+    return [replace(of_sweep.get(r.folder, others[r.folder]), run=r.name) for r in runs]

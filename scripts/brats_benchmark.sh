@@ -26,11 +26,15 @@ esac
 dataset=$(printf 'Dataset%03d_%s' $id $name)
 [ -f "$nnUNet_raw/$dataset/dataset.json" ] || nnunet-fm convert brats "$source" -d $id -n $name
 plans=$nnUNet_preprocessed/$dataset
-configurations=("2d" "3d_fullres")
-for c in "${configurations[@]}"; do
-    [ -d "$plans/nnUNetPlans_$c" ] || missing=1
+count() { find -L "$1" -maxdepth 1 -name "$2" 2> /dev/null | wc -l; }
+cases=$(count "$nnUNet_raw/$dataset/labelsTr" '*.nii.gz')
+for configuration in 2d 3d_fullres; do
+    [ "$(count "$plans/nnUNetPlans_$configuration" '*.pkl')" -ge "$cases" ] || unfinished=1
 done
-[ -z "${missing:-}" ] || nnUNetv2_plan_and_preprocess -d $id -c "${configurations[@]}"
+[ "$(count "$plans/gt_segmentations" '*.nii.gz')" -ge "$cases" ] || unfinished=1 # nnU-Net copies them at the end
+[ -z "${unfinished:-}" ] || nnUNetv2_plan_and_preprocess -d $id -c 2d 3d_fullres
 given=("encoders.braindino.encoder=$encoder" "encoders.finetuned.encoder=$encoder")
-nnunet-fm sweep "$sweep" -o "sweeps/$sweep" "${given[@]}" "$@"
-[[ " $* " == *" --dry-run "* ]] || nnunet-fm report "sweeps/$sweep" -o "sweeps/$sweep/report"
+nnunet-fm sweep "$sweep" -o "sweeps/$sweep" "${given[@]}" "$@" || failed=$?
+case " $* " in *" --dry-run "* | *" --print "* | *" slurm "*) exit "${failed:-0}" ;; esac
+nnunet-fm report "sweeps/$sweep" -o "sweeps/$sweep/report"
+exit "${failed:-0}"

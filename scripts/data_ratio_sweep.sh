@@ -18,7 +18,7 @@ if [ $# -gt 0 ] && [[ $1 =~ ^[0-9.,]+$ ]]; then
     ratios=$1
     shift
 fi
-folder=sweeps/ratios_$dataset
+folder=sweeps/ratios_${dataset}_${ratios//,/_}
 mkdir -p "$folder"
 cat > "$folder/sweep.yaml" <<YAML
 datasets: [$dataset]
@@ -27,5 +27,7 @@ encoders:
   stock_2d: {}
 ratios: [$ratios]
 YAML
-nnunet-fm sweep "$folder/sweep.yaml" -o "$folder" "$@"
-[[ " $* " == *" --dry-run "* ]] || nnunet-fm report "$folder" -o "$folder/report"
+nnunet-fm sweep "$folder/sweep.yaml" -o "$folder" "$@" || failed=$?
+case " $* " in *" --dry-run "* | *" --print "* | *" slurm "*) exit "${failed:-0}" ;; esac
+nnunet-fm report "$folder" -o "$folder/report"
+exit "${failed:-0}"

@@ -14,9 +14,10 @@ from nnunet_fm.evaluation import dice, evaluate_folders, hausdorff95, markdown_t
 from nnunet_fm.evaluation.lesions import lesion_score
 from nnunet_fm.evaluation.metrics import surface_dice
 from nnunet_fm.evaluation.official import official_scores
-from nnunet_fm.evaluation.segmentations import BRATS_REGIONS, Region, Rules, mean_of_regions, regions_of
+from nnunet_fm.evaluation.segmentations import BRATS_REGIONS, Labelling, Region, Rules, mean_of_regions
 
 SPACING = (3.0, 1.0, 0.5)
+BRATS = Labelling(BRATS_REGIONS)
 
 
 def brute_force_hd95(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> float:
@@ -81,7 +82,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_regions_cases_and_missing_predictions(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    scores = evaluate_folders(*folders, BRATS_REGIONS)
+    scores = evaluate_folders(*folders, BRATS)
     found = {(s.case, s.region): (s.dice, s.status) for s in scores}
     assert found["perfect", "ET"] == (1.0, "ok")  # labels {0,1,2,4} and {0,1,2,3} mean the same
     assert found["v1.2 dots", "TC"] == (1.0, "ok")
@@ -99,26 +100,26 @@ def test_regions_cases_and_missing_predictions(folders: tuple[Path, Path], tmp_p
 def test_a_resection_cavity_is_not_taken_for_enhancing_tumour(folders: tuple[Path, Path]) -> None:
     write(folders[1] / "perfect.nii.gz", np.arange(4 * 8 * 8).reshape(4, 8, 8) % 5)
     with pytest.raises(ValueError, match="resection cavity"):
-        evaluate_folders(*folders, BRATS_REGIONS)
+        evaluate_folders(*folders, BRATS)
 
 
 def test_other_grids_and_other_folders_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
     write(folders[0] / "perfect.nii.gz", np.zeros((4, 8, 9)))
     with pytest.raises(ValueError, match="one grid"):
-        evaluate_folders(*folders, BRATS_REGIONS)
+        evaluate_folders(*folders, BRATS)
     with pytest.raises(FileNotFoundError, match="no folder"):
-        evaluate_folders(tmp_path / "gone", folders[1], BRATS_REGIONS)
+        evaluate_folders(tmp_path / "gone", folders[1], BRATS)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"holds no \*\.nii\.gz"):
-        evaluate_folders(folders[0], tmp_path / "empty", BRATS_REGIONS)
+        evaluate_folders(folders[0], tmp_path / "empty", BRATS)
     with pytest.raises(FileNotFoundError, match="no prediction for any"):
-        evaluate_folders(tmp_path / "empty", folders[1], BRATS_REGIONS)
+        evaluate_folders(tmp_path / "empty", folders[1], BRATS)
 
 
 def test_regions_come_from_the_dataset(tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
     path.write_text('{"labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}}')
-    assert regions_of(path) == (Region("whole", (1, 2)), Region("core", (2,)))
+    assert Labelling.read(path) == Labelling((Region("whole", (1, 2)), Region("core", (2,))), ignore=3)
 
 
 def test_surface_dice_counts_voxels_within_the_tolerance() -> None:
@@ -169,18 +170,18 @@ def test_small_true_lesions_excuse_what_touches_them() -> None:
 
 
 def test_given_cases_only_and_rules(folders: tuple[Path, Path]) -> None:
-    scores = evaluate_folders(*folders, BRATS_REGIONS, cases=["perfect"])
+    scores = evaluate_folders(*folders, BRATS, cases=["perfect"])
     assert {s.case for s in scores} == {"perfect"}
     with pytest.raises(FileNotFoundError, match="no ground truth of nobody"):
-        evaluate_folders(*folders, BRATS_REGIONS, cases=["nobody"])
+        evaluate_folders(*folders, BRATS, cases=["nobody"])
     with pytest.raises(ValueError, match="0 or more"):
         Rules(tolerance_mm=-1)
-    (missing,) = (s for s in evaluate_folders(*folders, BRATS_REGIONS) if (s.case, s.region) == ("missing", "WT"))
+    (missing,) = (s for s in evaluate_folders(*folders, BRATS) if (s.case, s.region) == ("missing", "WT"))
     assert (missing.surface_dice, missing.lesion_dice, missing.lesions, missing.lesions_found) == (0.0, 0.0, 1, 0)
 
 
 def test_regions_are_averaged_case_by_case(folders: tuple[Path, Path]) -> None:
-    scores = evaluate_folders(*folders, BRATS_REGIONS)
+    scores = evaluate_folders(*folders, BRATS)
     (dots,) = (s for s in mean_of_regions(scores) if s.case == "v1.2 dots")
     assert dots.dice == pytest.approx(np.mean([s.dice for s in scores if s.case == "v1.2 dots"]))
     assert dots.lesions == sum(s.lesions for s in scores if s.case == "v1.2 dots")
@@ -240,3 +241,47 @@ def test_what_the_official_tool_would_get_wrong_is_refused(
         official_scores(*one_mm, "gli", tool(tmp_path))
     with pytest.raises(ValueError, match="1 mm isotropic"):
         official_scores(folders[1], folders[1], "gli", tool(tmp_path))
+
+
+def test_ignored_voxels_are_not_looked_at(tmp_path: Path) -> None:
+    truth = np.zeros((6, 20, 20), int)
+    truth[2:4, 4:10, 4:10], truth[:, :, 10:] = 1, 2
+    prediction = np.where(truth == 1, 1, 0)
+    prediction[2:4, 4:10, 12:18] = 1
+    write(tmp_path / "t" / "a.nii.gz", truth)
+    write(tmp_path / "p" / "a.nii.gz", prediction)
+    (score,) = evaluate_folders(tmp_path / "p", tmp_path / "t", Labelling((Region("x", (1,)),), ignore=2))
+    assert (score.dice, score.hd95_mm, score.lesions_false) == (1.0, 0.0, 0)
+    (seen,) = evaluate_folders(tmp_path / "p", tmp_path / "t", Labelling((Region("x", (1,)),)))
+    assert seen.dice < 0.9
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".png"])
+def test_one_slice_is_scored_as_a_slice(ending: str, tmp_path: Path) -> None:
+    square, moved = np.zeros((1, 60, 60), np.uint8), np.zeros((1, 60, 60), np.uint8)
+    square[0, 10:50, 10:50], moved[0, 10:50, 14:54] = 1, 1
+    for folder, array in (("t", square), ("p", moved)):
+        (tmp_path / folder).mkdir()
+        image = sitk.GetImageFromArray(array if ending == ".nii.gz" else array[0])
+        sitk.WriteImage(image, str(tmp_path / folder / f"a{ending}"))
+    labelling = Labelling((Region("x", (1,)),), ending=ending)
+    (score,) = evaluate_folders(tmp_path / "p", tmp_path / "t", labelling)
+    assert score.hd95_mm == 4.0
+    assert score.surface_dice < 0.6
+    assert (score.lesions, score.lesions_found) == (1, 1)
+
+
+def test_cutting_out_the_foreground_changes_no_score(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth, prediction = np.zeros((20, 40, 40), int), np.zeros((20, 40, 40), int)
+    truth[8:12, 10:20, 30:40], prediction[7:12, 11:20, 28:39] = 1, 1  # touches the image's edge
+    truth[0:2, 5:8, 5:8] = 1
+    prediction ^= rng.random(truth.shape) > 0.999
+    for folder, array in (("t", truth), ("p", prediction)):
+        write(tmp_path / folder / "a.nii.gz", array)
+    (score,) = evaluate_folders(tmp_path / "p", tmp_path / "t", Labelling((Region("x", (1,)),)))
+    p, t = prediction == 1, truth == 1
+    assert score.dice == dice(p, t)
+    assert score.hd95_mm == pytest.approx(hausdorff95(p, t, SPACING))
+    assert score.surface_dice == pytest.approx(surface_dice(p, t, SPACING, 1.0))
+    assert score.lesion_dice == pytest.approx(lesion_score(p, t, SPACING, 50.0).dice)

@@ -3,11 +3,13 @@
 The raw images are perturbed and go through nnU-Net's preprocessing and our prediction, exactly as new images do.
 """
 
+import json
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,12 +17,13 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_fm.datasets.raw import raw_images
 from nnunet_fm.files import TEMPORARY
-from nnunet_fm.mri.perturbations import PAPER, Perturbation
+from nnunet_fm.messages import some
+from nnunet_fm.mri.perturbations import PAPER, VERSION, Perturbation
 from nnunet_fm.mri.volumes import Mask
 from nnunet_fm.programs import command, end_of, environment
 from nnunet_fm.sweep.runs import Run
 
-FOLDER, CLEAN = "perturbed", "none"
+FOLDER, CLEAN, MADE_OF = "perturbed", "none", "made_of.json"
 
 
 def paper_perturbations() -> list[Perturbation]:
@@ -65,11 +68,15 @@ def predict_perturbed(
         Folder of predictions; it is there as a whole or not at all.
 
     Raises:
+        ValueError: the folder is there with predictions of other cases or brain masks.
         FileNotFoundError: no raw images, or no mask.
         RuntimeError: the prediction failed; the end of its log is told.
     """
     done = perturbed_folder(run, perturbation)
+    masks = str(brains.absolute()) if brains and perturbation else "not 0"
+    made_of = {"cases": sorted(cases), "brain": masks, "version": VERSION}
     if done.is_dir():
+        _check_made_of(done, made_of)
         return done
     images = raw_images(run.dataset, cases, raw)
     ending = str(load_json(str(run.folder.parent / "dataset.json"))["file_ending"])
@@ -80,8 +87,20 @@ def predict_perturbed(
         write_perturbed(case, images[case], perturbation, making / "images", ending, brains)
     _predict(run, making, device)
     shutil.rmtree(making / "images")
+    (making / MADE_OF).write_text(json.dumps(made_of))
     making.rename(done)
     return done
+
+
+def _check_made_of(done: Path, wanted: dict[str, Any]) -> None:
+    record = done / MADE_OF
+    former = json.loads(record.read_text()) if record.is_file() else {}
+    if different := [key for key in wanted if former.get(key) != wanted[key]]:
+        was, now = (some([str(facts.get(key)) for key in different]) for facts in (former, wanted))
+        raise ValueError(
+            f"{done} was predicted with another {some(different)} ({was}; now {now}); delete that folder, or ask "
+            "for the same"
+        )
 
 
 def write_perturbed(

@@ -8,8 +8,6 @@ from scipy import ndimage
 
 from nnunet_fm.evaluation.metrics import Mask, dice
 
-TOUCHING = np.ones((3, 3, 3), bool)  # 26 neighbours
-
 
 @dataclass(frozen=True)
 class LesionScore:
@@ -35,7 +33,7 @@ class LesionScore:
 
 
 def lesion_score(prediction: Mask, truth: Mask, spacing: Sequence[float], smallest: float) -> LesionScore:
-    """Compare connected components (26 neighbours) of truth and prediction.
+    """Compare connected components (26 neighbours; 8 in a slice) of truth and prediction.
 
     A true lesion is compared with all predicted components that touch it. Unlike the BraTS challenges, lesions that
     lie close to each other are not joined first.
@@ -46,15 +44,16 @@ def lesion_score(prediction: Mask, truth: Mask, spacing: Sequence[float], smalle
         spacing: mm per voxel along each axis.
         smallest: volume in mm³ below which a lesion, true or predicted, does not count.
     """
-    true, count = ndimage.label(truth, TOUCHING)
-    predicted, _ = ndimage.label(prediction, TOUCHING)
+    touching = np.ones((3,) * truth.ndim, bool)
+    true, count = ndimage.label(truth, touching)
+    predicted, _ = ndimage.label(prediction, touching)
     voxels = smallest / float(np.prod(spacing))
     pairs = np.unique(np.stack([true[truth & prediction], predicted[truth & prediction]]), axis=1)
     sizes = np.bincount(true.ravel(), minlength=count + 1)
     scores = []
     for lesion in (n for n in range(1, count + 1) if sizes[n] >= voxels):
-        touching = pairs[1, pairs[0] == lesion]
-        scores.append(dice(np.isin(predicted, touching), true == lesion) if len(touching) else 0.0)
+        found = pairs[1, pairs[0] == lesion]
+        scores.append(dice(np.isin(predicted, found), true == lesion) if len(found) else 0.0)
     predicted_sizes = np.bincount(predicted.ravel())
     alone = np.setdiff1d(np.flatnonzero(predicted_sizes >= voxels), [0, *pairs[1]])
     total = len(scores) + len(alone)

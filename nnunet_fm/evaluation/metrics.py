@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-Mask = Bool[np.ndarray, "z y x"]
+Mask = Bool[np.ndarray, "*grid"]
 
 
 def dice(prediction: Mask, truth: Mask) -> float:
@@ -38,13 +38,18 @@ def surface_distances(
     return maps[1][surfaces[0]], maps[0][surfaces[1]]
 
 
-def surface_scores(prediction: Mask, truth: Mask, spacing: Sequence[float], tolerance: float) -> tuple[float, float]:
-    """HD95 and surface Dice from one look at the surfaces; see `hausdorff95` and `surface_dice`."""
+def surface_scores(
+    prediction: Mask, truth: Mask, spacing: Sequence[float], tolerance: float, diagonal: float | None = None
+) -> tuple[float, float]:
+    """HD95 and surface Dice from one look at the surfaces; see `hausdorff95` and `surface_dice`.
+
+    `diagonal` is the image's in mm, where the masks are cut out of it.
+    """
     if not prediction.any() and not truth.any():
         return 0.0, 1.0
     distances = surface_distances(prediction, truth, spacing)
     if distances is None:
-        return image_diagonal(truth.shape, spacing), 0.0
+        return image_diagonal(truth.shape, spacing) if diagonal is None else diagonal, 0.0
     hd95 = max(float(np.percentile(d, 95)) for d in distances)
     return hd95, float((np.concatenate(distances) <= tolerance).mean())
 

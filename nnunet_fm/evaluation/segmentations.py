@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Integer
+from scipy import ndimage
 from tqdm import tqdm
 
 from nnunet_fm.evaluation.lesions import lesion_score
 from nnunet_fm.evaluation.metrics import dice, image_diagonal, surface_scores
 from nnunet_fm.messages import some
 
-Labels = Integer[np.ndarray, "z y x"]
+Labels = Integer[np.ndarray, "*grid"]
 MEANS = ("dice", "hd95_mm", "surface_dice", "lesion_dice", "lesion_f1")
 SUMS = ("lesions", "lesions_found", "lesions_false", "truth_voxels", "predicted_voxels")
 
@@ -84,18 +85,34 @@ class CaseScore:
     status: str = "ok"
 
 
-def regions_of(dataset_json: Path) -> tuple[Region, ...]:
-    """Regions, or foreground labels, of an nnU-Net `dataset.json`."""
-    labels = json.loads(dataset_json.read_text())["labels"]
-    as_tuple = {n: tuple(v) if isinstance(v, list) else (int(v),) for n, v in labels.items()}
-    return tuple(Region(n, v) for n, v in as_tuple.items() if v != (0,) and n not in ("background", "ignore"))
+@dataclass(frozen=True)
+class Labelling:
+    """What the numbers in a dataset's label files mean.
+
+    Attributes:
+        regions: what is scored.
+        ignore: label whose voxels are not looked at (nnU-Net's `ignore`), if there is one.
+        ending: of the files.
+    """
+
+    regions: tuple[Region, ...]
+    ignore: int | None = None
+    ending: str = ".nii.gz"
+
+    @classmethod
+    def read(cls, dataset_json: Path) -> "Labelling":
+        """Regions, or foreground labels, of an nnU-Net `dataset.json`."""
+        facts = json.loads(dataset_json.read_text())
+        labels = {n: tuple(v) if isinstance(v, list) else (int(v),) for n, v in facts["labels"].items()}
+        regions = tuple(Region(n, v) for n, v in labels.items() if v != (0,) and n not in ("background", "ignore"))
+        ignore = labels["ignore"][0] if "ignore" in labels else None
+        return cls(regions, ignore, str(facts.get("file_ending", ".nii.gz")))
 
 
 def evaluate_folders(
     predictions: Path,
     truths: Path,
-    regions: Sequence[Region],
-    ending: str = ".nii.gz",
+    labelling: Labelling,
     workers: int = 2,
     rules: Rules | None = None,
     cases: Sequence[str] | None = None,
@@ -105,8 +122,7 @@ def evaluate_folders(
     Args:
         predictions: folder with `CASE<ending>`.
         truths: folder with `CASE<ending>`.
-        regions: what to score.
-        ending: file ending.
+        labelling: what to score.
         workers: processes; with 1 the cases are scored in this one.
         rules: what the metrics leave open; `Rules()` if None.
         cases: names of those to score; all if None.
@@ -115,18 +131,11 @@ def evaluate_folders(
         FileNotFoundError: a folder does not exist or holds no such file.
         ValueError: a prediction and its truth are on different grids.
     """
-    for folder in (predictions, truths):
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} is no folder; type nnunet-fm evaluate PREDICTIONS GROUND_TRUTH")
-    known = sorted(p.name.removesuffix(ending) for p in truths.glob(f"*{ending}"))
-    if not known:
-        raise FileNotFoundError(f"{truths} holds no *{ending}; the ground truth has to be CASE{ending}")
-    if strange := sorted(set(cases or ()) - set(known)):
-        raise FileNotFoundError(f"{truths} has no ground truth of {some(strange)}; it has {some(known)}")
-    chosen = known if cases is None else sorted(cases)
+    chosen = _cases(predictions, truths, labelling.ending, cases)
+    files = [f"{name}{labelling.ending}" for name in chosen]
     jobs = [
-        (name, predictions / f"{name}{ending}", truths / f"{name}{ending}", tuple(regions), rules or Rules())
-        for name in chosen
+        (name, predictions / file, truths / file, labelling, rules or Rules())
+        for name, file in zip(chosen, files, strict=True)
     ]
     workers = min(workers, os.cpu_count() or 1, len(jobs))
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
@@ -138,38 +147,61 @@ def evaluate_folders(
     return scores
 
 
-def _score_case(job: tuple[str, Path, Path, tuple[Region, ...], Rules]) -> list[CaseScore]:
-    case, predicted_file, truth_file, regions, rules = job
+def _cases(predictions: Path, truths: Path, ending: str, asked: Sequence[str] | None) -> list[str]:
+    for folder in (predictions, truths):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is no folder; type nnunet-fm evaluate PREDICTIONS GROUND_TRUTH")
+    known = sorted(p.name.removesuffix(ending) for p in truths.glob(f"*{ending}"))
+    if not known:
+        raise FileNotFoundError(f"{truths} holds no *{ending}; the ground truth has to be CASE{ending}")
+    if strange := sorted(set(asked or ()) - set(known)):
+        raise FileNotFoundError(f"{truths} has no ground truth of {some(strange)}; it has {some(known)}")
+    return known if asked is None else sorted(asked)
+
+
+def _score_case(job: tuple[str, Path, Path, Labelling, Rules]) -> list[CaseScore]:
+    case, predicted_file, truth_file, labelling, rules = job
     truth, spacing = _read(truth_file)
-    if regions == BRATS_REGIONS and 3 in truth and 4 in truth:
+    if labelling.regions == BRATS_REGIONS and 3 in truth and 4 in truth:
         raise ValueError(f"{case} has labels 3 and 4: 4 is a resection cavity, not one of the regions WT, TC, ET")
-    if not predicted_file.is_file():
-        nothing = np.zeros_like(truth)
-        scores = [_score_region(case, r, nothing, truth, spacing, rules) for r in regions]
-        worst = image_diagonal(truth.shape, spacing)
-        fails: dict[str, Any] = {
-            "dice": 0.0,
-            "hd95_mm": worst,
-            "surface_dice": 0.0,
-            "lesion_dice": 0.0,
-            "lesion_f1": 0.0,
-        }
-        return [replace(s, **fails, status="missing") for s in scores]
-    predicted, predicted_spacing = _read(predicted_file)
+    worst, missing = image_diagonal(truth.shape, spacing), not predicted_file.is_file()
+    predicted, predicted_spacing = (np.zeros_like(truth), spacing) if missing else _read(predicted_file)
     if predicted.shape != truth.shape or not np.allclose(predicted_spacing, spacing, atol=1e-3):
         raise ValueError(
             f"{case}: prediction {predicted.shape} at {predicted_spacing} mm, truth {truth.shape} at {spacing} mm; "
             "both must be on one grid (is this the right folder?)"
         )
-    return [_score_region(case, r, predicted, truth, spacing, rules) for r in regions]
+    if labelling.ignore is not None:
+        looked_at = truth != labelling.ignore
+        predicted, truth = predicted * looked_at, truth * looked_at
+    box = _box_around(predicted, truth)
+    grid = tuple(s for s, n in zip(spacing, truth.shape, strict=True) if n > 1)  # one slice is two-dimensional
+    p, t = (labels[box].reshape([n for n in labels[box].shape if n > 1]) for labels in (predicted, truth))
+    scores = [_score_region(case, r, p, t, grid, rules, worst) for r in labelling.regions]
+    fails: dict[str, Any] = {"dice": 0.0, "hd95_mm": worst, "surface_dice": 0.0, "lesion_dice": 0.0, "lesion_f1": 0.0}
+    return [replace(s, **fails, status="missing") for s in scores] if missing else scores
+
+
+def _box_around(predicted: Labels, truth: Labels) -> tuple[slice, ...]:
+    """All foreground and two voxels more, so that nothing touches the edge and no axis becomes one voxel thin."""
+    found = ndimage.find_objects(((predicted > 0) | (truth > 0)).astype(np.uint8))
+    if not found:
+        return (slice(None),) * truth.ndim
+    return tuple(slice(max(0, s.start - 2), s.stop + 2) for s in found[0])
 
 
 def _score_region(
-    case: str, region: Region, predicted: Labels, truth: Labels, spacing: tuple[float, ...], rules: Rules
+    case: str,
+    region: Region,
+    predicted: Labels,
+    truth: Labels,
+    spacing: tuple[float, ...],
+    rules: Rules,
+    worst: float,
 ) -> CaseScore:
     p, t = np.isin(predicted, region.labels), np.isin(truth, region.labels)
     lesions = lesion_score(p, t, spacing, rules.lesion_mm3)
-    hd95, of_surface = surface_scores(p, t, spacing, rules.tolerance_mm)
+    hd95, of_surface = surface_scores(p, t, spacing, rules.tolerance_mm, worst)
     return CaseScore(
         case=case,
         region=region.name,
@@ -187,7 +219,7 @@ def _score_region(
 
 
 def _read(path: Path) -> tuple[Labels, tuple[float, ...]]:
-    """Labels as (z, y, x), and the spacing in the same order."""
+    """Labels as (z, y, x) or (y, x), and the spacing in the same order."""
     image = sitk.ReadImage(str(path))
     return sitk.GetArrayFromImage(image).astype(np.int16), tuple(reversed(image.GetSpacing()))
 

@@ -15,10 +15,10 @@ from scipy import ndimage
 
 from nnunet_fm.datasets.raw import raw_images
 from nnunet_fm.drawing import colour
-from nnunet_fm.evaluation.segmentations import Region, regions_of
+from nnunet_fm.evaluation.segmentations import Labelling
 from nnunet_fm.report.figures import Lines
+from nnunet_fm.report.scored import ScoredRun
 from nnunet_fm.report.summary import Group
-from nnunet_fm.sweep.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,13 +37,13 @@ class Case:
 
     Attributes:
         dataset, name: which.
-        role: `worst`, `median` or `asked`.
-        dice: of each encoder.
+        role: `worst`, `median`, `asked`, or several of them.
+        dice: of each prediction that is shown.
         spacing: mm along z, y, x.
         channels: raw intensities by name.
         truth: labels.
         predictions: labels by encoder.
-        regions: unions of labels.
+        labelling: what the labels mean.
     """
 
     dataset: str
@@ -54,7 +54,16 @@ class Case:
     channels: dict[str, Float[np.ndarray, "z y x"]]
     truth: Labels
     predictions: dict[str, Labels]
-    regions: tuple[Region, ...]
+    labelling: Labelling
+
+    @property
+    def middle(self) -> int:
+        """Number of the slice with most foreground: of the truth, or of the predictions where it is empty."""
+        for labels in (self.truth, *self.predictions.values()):
+            counts = np.isin(labels, [n for r in self.labelling.regions for n in r.labels]).sum((1, 2))
+            if counts.any():
+                return int(counts.argmax())
+        return len(self.truth) // 2
 
 
 def choose(found: Sequence[Group], reference: str, region: str, asked: Sequence[str] = ()) -> dict[str, str]:
@@ -69,14 +78,20 @@ def choose(found: Sequence[Group], reference: str, region: str, asked: Sequence[
     group = max((g for g in found if g.encoder == reference), key=lambda g: g.ratio)
     values = group.by_case(region, "dice")
     ordered = sorted(values, key=lambda c: values[c])
-    chosen = {ordered[0]: "worst"} | {ordered[len(ordered) // 2]: "median"}
-    return {**chosen, **{case: "asked" for case in asked if case in values}}
+    roles = [(ordered[0], "worst"), (ordered[len(ordered) // 2], "median"), *((c, "asked") for c in asked)]
+    chosen: dict[str, str] = {}
+    for case, role in roles:
+        if case in values:
+            chosen[case] = f"{chosen[case]}, {role}" if case in chosen else role
+    return chosen
 
 
 def read_cases(
     found: Sequence[Group], reference: str, region: str, raw: Path, preprocessed: Path, asked: Sequence[str] = ()
 ) -> list[Case]:
-    """The chosen cases with images, truth and the predictions of up to five encoders (first seed, largest ratio).
+    """The chosen cases with images, truth and predictions of the largest ratio's first seed.
+
+    Of up to five encoders, the reference first.
 
     Args:
         found: groups of one dataset.
@@ -90,7 +105,8 @@ def read_cases(
         FileNotFoundError: the raw images are not there.
     """
     ratio = max(g.ratio for g in found if g.encoder == reference)
-    shown = [g for g in found if g.ratio == ratio][:PREDICTIONS]
+    of_ratio = sorted((g for g in found if g.ratio == ratio), key=lambda g: g.encoder != reference)
+    shown = of_ratio[:PREDICTIONS]  # the reference first
     chosen = choose(found, reference, region, asked)
     images = raw_images(found[0].dataset, list(chosen), raw)
     return [_read(case, role, images[case], shown, region, preprocessed) for case, role in chosen.items()]
@@ -99,7 +115,7 @@ def read_cases(
 def _read(
     case: str, role: str, images: Sequence[Path], shown: Sequence[Group], region: str, preprocessed: Path
 ) -> Case:
-    runs = {g.encoder: _run_with(g, case) for g in shown}
+    runs = {g.encoder: run for g in shown if (run := _run_with(g, case))}
     description = shown[0].runs[0].run.folder.parent / "dataset.json"
     facts = load_json(str(description))
     file = f"{case}{facts['file_ending']}"
@@ -109,19 +125,19 @@ def _read(
         dataset=shown[0].dataset,
         name=case,
         role=role,
-        dice={g.encoder: g.by_case(region, "dice")[case] for g in shown if runs[g.encoder]},
+        dice={e: next(s.dice for s in r.scores if (s.case, s.region) == (case, region)) for e, r in runs.items()},
         spacing=spacing,
         channels={name: _upright(image)[0].astype(np.float32) for name, image in zip(names, images, strict=True)},
         truth=truth,
-        predictions={e: _labels(run.folder / "validation" / file)[0] for e, run in runs.items() if run},
-        regions=regions_of(description),
+        predictions={e: _labels(r.run.folder / "validation" / file)[0] for e, r in runs.items()},
+        labelling=Labelling.read(description),
     )
 
 
-def _run_with(group: Group, case: str) -> Run | None:
+def _run_with(group: Group, case: str) -> ScoredRun | None:
     """The run of the first seed that validated a case; None while that fold is not finished."""
-    runs = sorted((r for r in group.runs if any(s.case == case for s in r.scores)), key=lambda r: r.run.seed)
-    return runs[0].run if runs else None
+    runs = (r for r in group.runs if any(s.case == case for s in r.scores))
+    return min(runs, key=lambda r: r.run.seed, default=None)
 
 
 def _labels(file: Path) -> tuple[Labels, tuple[float, ...]]:
@@ -134,6 +150,8 @@ def _upright(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     image = sitk.ReadImage(str(file))
     if image.GetDimension() == 3:
         image = sitk.DICOMOrient(image, "LPS")
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise ValueError(f"{file} has several colours a pixel; pictures are drawn of one channel a file")
     array = sitk.GetArrayFromImage(image)
     spacing = tuple(float(s) for s in reversed(image.GetSpacing()))
     return (array, spacing) if array.ndim == 3 else (array[None], (1.0, *spacing))
@@ -143,7 +161,7 @@ def draw_case(case: Case, lines: Lines) -> "Figure":
     """The slice with most foreground: image, truth, and each prediction as a contour over it."""
     from matplotlib.figure import Figure
 
-    z = int((case.truth > 0).sum((1, 2)).argmax())
+    z = case.middle
     channel = next(iter(case.channels.values()))[z]
     low, high = np.percentile(channel, PERCENTILES)
     columns = 2 + len(case.predictions)
@@ -154,7 +172,7 @@ def draw_case(case: Case, lines: Lines) -> "Figure":
     for axes, (name, labels, line) in zip(panels, masks, strict=True):
         axes.imshow(channel, cmap="gray", vmin=low, vmax=high, aspect=case.spacing[1] / case.spacing[2])
         axes.set_axis_off()
-        for n, region in enumerate(case.regions if labels is not None else ()):
+        for n, region in enumerate(case.labelling.regions if labels is not None else ()):
             mask = np.isin(labels[z], region.labels) if labels is not None else np.zeros(0)
             if mask.any():
                 axes.contour(mask, [0.5], colors=line, linewidths=1.3, linestyles=[STYLES[n % len(STYLES)]])
@@ -165,7 +183,8 @@ def draw_case(case: Case, lines: Lines) -> "Figure":
 
 def viewer_data(case: Case, lines: Lines) -> dict[str, Any]:
     """A case as the viewer takes it: 8 bit volumes cut to what is not empty, gzip, base64."""
-    inside = np.any([c > c.min() for c in case.channels.values()], axis=0) | (case.truth > 0)
+    labelled = np.any([v > 0 for v in (case.truth, *case.predictions.values())], axis=0)
+    inside = np.any([c > c.min() for c in case.channels.values()], axis=0) | labelled
     box = ndimage.find_objects(inside.astype(np.uint8))[0]
     labels = {"truth": case.truth, **case.predictions}
     colours = {"truth": TRUTH} | {name: colour(lines[name]) for name in case.predictions}
@@ -175,8 +194,8 @@ def viewer_data(case: Case, lines: Lines) -> dict[str, Any]:
         "spacing": list(case.spacing),
         "channels": [{"name": n, "voxels": _packed(_eight_bits(c)[box])} for n, c in case.channels.items()],
         "labels": [{"name": n, "colour": colours[n], "voxels": _packed(v[box])} for n, v in labels.items()],
-        "regions": [{"name": r.name, "labels": list(r.labels)} for r in case.regions],
-        "start": int((case.truth[box] > 0).sum((1, 2)).argmax()),
+        "regions": [{"name": r.name, "labels": list(r.labels)} for r in case.labelling.regions],
+        "start": case.middle - box[0].start,
     }
 
 

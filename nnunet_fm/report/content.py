@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_fm.evaluation.segmentations import Rules
+from nnunet_fm.messages import some
 from nnunet_fm.report.cost import Cost, Provenance, cost_of, provenance_of
 from nnunet_fm.report.robustness import Robustness, robustness
 from nnunet_fm.report.scored import MEAN, ScoredRun, score_runs
@@ -34,8 +35,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a report shows, as data."""
+    """Everything that a report shows, as data; `encoders` in their order, finished or not."""
 
+    encoders: list[str]
     scored: list[ScoredRun]
     groups: list[Group]
     summaries: list[Summary]
@@ -48,7 +50,13 @@ class Report:
     @property
     def lines(self) -> dict[str, int]:
         """Number of each encoder, the same in all charts."""
-        return {encoder: n for n, encoder in enumerate(dict.fromkeys(s.run.encoder for s in self.scored))}
+        return {encoder: n for n, encoder in enumerate(self.encoders)}
+
+    @property
+    def shown(self) -> dict[str, int]:
+        """`lines` of the encoders that have a finished run."""
+        finished = {s.run.encoder for s in self.scored}
+        return {encoder: n for encoder, n in self.lines.items() if encoder in finished}
 
     @property
     def datasets(self) -> list[str]:
@@ -80,19 +88,22 @@ def make_report(runs: Sequence[Run], lines: Sequence[Line], preprocessed: Path, 
         request: what is asked.
 
     Raises:
-        ValueError: no run is finished; an unknown reference; runs that cannot be compared.
+        ValueError: no run is finished; an unknown reference or case; runs that cannot be compared.
         FileNotFoundError: a prediction is missing.
     """
     finished = [run for run in runs if run.state() is State.FINISHED]
     if not finished:
         raise ValueError(f"none of the {len(runs)} runs is finished; see nnunet-fm sweep status")
     scored = score_runs(runs, preprocessed, request.rules, request.workers)
-    found = groups(scored)
+    found, encoders = groups(scored), list(dict.fromkeys(run.encoder for run in runs))
+    if strange := sorted(set(request.cases) - {score.case for s in scored for score in s.scores}):
+        raise ValueError(f"no run validated the case {some(strange)}; allowed after --case: validated ones")
     return Report(
+        encoders=encoders,
         scored=scored,
         groups=found,
         summaries=summarise(found),
-        tests=compare(found, request.reference),
+        tests=compare(found, encoders, request.reference),
         robustness=robustness(scored, preprocessed, request.rules, request.workers),
         costs=[cost_of(run) for run in finished],
         provenance=[provenance_of(run) for run in runs],

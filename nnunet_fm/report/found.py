@@ -1,7 +1,8 @@
 """The runs that a report is about: of a sweep's folder, or of nnU-Net's own result folders."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,18 +28,28 @@ def find_runs(given: Sequence[Path]) -> list[Run]:
         FileNotFoundError: a folder with neither a sweep nor a model in it.
         ValueError: two runs with the same encoder, ratio, seed and fold.
     """
-    runs = list(dict.fromkeys(run for folder in given for run in _runs_of(folder.absolute())))
-    trainers: dict[str, set[str]] = {}
-    for run in runs:
-        trainers.setdefault(run.encoder, set()).add(run.trainer)
-    several = {encoder for encoder, names in trainers.items() if len(names) > 1}  # e.g. frozen and fine-tuned
-    named = [replace(r, encoder=f"{r.encoder} ({r.trainer})") if r.encoder in several else r for r in runs]
+    by_folder: dict[Path, Run] = {}  # what two of the folders hold is one run, with the first one's name
+    for run in (run for folder in given for run in _runs_of(folder.absolute())):
+        by_folder.setdefault(run.folder.resolve(), run)
+    runs = list(by_folder.values())
+    for key in (lambda r: r.trainer, lambda r: SUBSET.sub("", r.plans), lambda r: r.configuration):
+        runs = _told_apart(runs, key)
     by_name: dict[str, Run] = {}
-    for run in named:
+    for run in runs:
         other = by_name.setdefault(run.name, run)
         if other is not run:
             raise ValueError(f"{other.folder} and {run.folder} are both {run.name}; give one of them")
-    return named
+    return runs
+
+
+def _told_apart(runs: Sequence[Run], key: Callable[[Run], str]) -> list[Run]:
+    """Encoders with several runs of one name, e.g. frozen and fine-tuned, get `key` behind theirs where it differs."""
+    counts = Counter(run.name for run in runs)
+    keys: dict[str, set[str]] = {}
+    for run in runs:
+        keys.setdefault(run.encoder, set()).add(key(run))
+    twice = {run.encoder for run in runs if counts[run.name] > 1 and len(keys[run.encoder]) > 1}
+    return [replace(r, encoder=f"{r.encoder} ({key(r)})") if r.encoder in twice else r for r in runs]
 
 
 def _runs_of(folder: Path) -> list[Run]:

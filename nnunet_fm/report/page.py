@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 VIEWER = """<p class="note">Click the picture, then: arrows, page keys or the wheel for slices; 0 to 5 for the contours.
-The picture's left is the patient's right.</p>
+Left in the picture is the patient's right in axial and coronal planes, the front in sagittal ones.</p>
 <div class="viewer"><canvas id="canvas" tabindex="0" role="img" aria-label="slice viewer"></canvas>
 <div class="controls">
 <label>case <select id="case"></select></label>

@@ -8,7 +8,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from tqdm import tqdm
 
 from nnunet_fm.evaluation.remembered import remembered_scores
-from nnunet_fm.evaluation.segmentations import CaseScore, Rules, mean_of_regions, regions_of
+from nnunet_fm.evaluation.segmentations import CaseScore, Labelling, Rules, mean_of_regions
 from nnunet_fm.messages import some
 from nnunet_fm.subsets import TrainSubset
 from nnunet_fm.sweep.datasets import SPLITS
@@ -58,11 +58,18 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: a prediction is missing.
+        ValueError: the run was trained on another split.
     """
-    ending, folder = str(load_json(str(run.folder.parent / "dataset.json"))["file_ending"]), run.folder / "validation"
+    ending, folder = Labelling.read(run.folder.parent / "dataset.json").ending, run.folder / "validation"
     split = _split(run, preprocessed)
     there = {p.name.removesuffix(ending) for p in folder.glob(f"*{ending}")}
     wanted = sorted(split["val"]) if split else sorted(there)
+    if strange := sorted(there - set(wanted)):
+        raise ValueError(
+            f"{folder} holds the prediction of {some(strange)}, which fold {run.fold} of "
+            f"{preprocessed / run.dataset / SPLITS} does not validate: {run.name} was trained on another split. "
+            "Restore that file, or leave this run out"
+        )
     if missing := [case for case in wanted if case not in there]:
         raise FileNotFoundError(
             f"{folder} lacks the prediction of {some(missing)}; type: {' '.join(run.training_words())} --val"
@@ -77,6 +84,16 @@ def _split(run: Run, preprocessed: Path) -> dict[str, list[str]] | None:
 
 
 def _check_same(cases: dict[Run, list[str]]) -> None:
+    """Runs of a dataset have the same regions, and those of one fold the same cases."""
+    known: dict[str, tuple[Run, tuple[str, ...]]] = {}
+    for run in cases:
+        regions = tuple(r.name for r in Labelling.read(run.folder.parent / "dataset.json").regions)
+        before, others = known.setdefault(run.dataset, (run, regions))
+        if regions != others:
+            raise ValueError(
+                f"{run.name} was trained for {', '.join(regions)} and {before.name} for {', '.join(others)}; only runs "
+                "for the same labels can be compared"
+            )
     first: dict[tuple[str, int], Run] = {}
     for run, names in cases.items():
         other = first.setdefault((run.dataset, run.fold), run)
@@ -99,8 +116,7 @@ def scores_of(
     run: Run, predictions: Path, cases: Sequence[str], preprocessed: Path, rules: Rules, workers: int
 ) -> list[CaseScore]:
     """Scores of a folder of predictions of a run's cases."""
-    description = run.folder.parent / "dataset.json"
-    truths, ending = preprocessed / run.dataset / "gt_segmentations", str(load_json(str(description))["file_ending"])
-    regions = regions_of(description)
-    scores = remembered_scores(predictions, truths, regions, ending, cases, rules, workers)
-    return scores + mean_of_regions(scores, MEAN) if len(regions) > 1 else scores
+    labelling = Labelling.read(run.folder.parent / "dataset.json")
+    truths = preprocessed / run.dataset / "gt_segmentations"
+    scores = remembered_scores(predictions, truths, labelling, cases, rules, workers)
+    return scores + mean_of_regions(scores, MEAN) if len(labelling.regions) > 1 else scores

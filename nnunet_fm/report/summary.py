@@ -1,6 +1,6 @@
 """Means, intervals and paired tests over the cases, as tables and figures show them (BrainDINO, sections 2.2, 4.5)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -63,7 +63,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Another encoder against the reference, at one ratio, over the seeds that both have.
+    """Another encoder against the reference, at one ratio, over the seeds and folds that both have.
 
     Attributes:
         dataset, ratio, region, metric: what.
@@ -110,15 +110,22 @@ class Group:
         return sorted({r.run.seed for r in self.runs})
 
     @property
+    def trainings(self) -> set[tuple[int, int]]:
+        """Seed and fold of each run."""
+        return {(r.run.seed, r.run.fold) for r in self.runs}
+
+    @property
     def regions(self) -> list[str]:
         """As the scores have them."""
         return list(dict.fromkeys(s.region for s in self.runs[0].scores))
 
-    def by_case(self, region: str, metric: str, seeds: Sequence[int] | None = None) -> dict[str, float]:
-        """Mean over the seeds of each case, sorted by case."""
+    def by_case(
+        self, region: str, metric: str, trainings: Collection[tuple[int, int]] | None = None
+    ) -> dict[str, float]:
+        """Mean over the seeds of each case, sorted by case; of these trainings (seed, fold) only, all if None."""
         values: dict[str, list[float]] = {}
         for run in self.runs:
-            if seeds is None or run.run.seed in seeds:
+            if trainings is None or (run.run.seed, run.run.fold) in trainings:
                 for score in run.scores:
                     if score.region == region:
                         values.setdefault(score.case, []).append(getattr(score, metric))
@@ -144,7 +151,8 @@ def _summary(group: Group, region: str, metric: Metric) -> Summary:
     values = group.by_case(region, metric.key)
     array = np.array(list(values.values()))
     low, high = _limits(list(values), array)
-    of_seeds = [np.mean(list(group.by_case(region, metric.key, [seed]).values())) for seed in group.seeds]
+    by_seed = ([t for t in group.trainings if t[0] == seed] for seed in group.seeds)
+    of_seeds = [np.mean(list(group.by_case(region, metric.key, trainings).values())) for trainings in by_seed]
     return Summary(
         dataset=group.dataset,
         encoder=group.encoder,
@@ -178,22 +186,22 @@ def mean_of(values: Values) -> Statistic:
     return lambda weights: weights @ values / weights.sum(1)
 
 
-def compare(found: Sequence[Group], reference: str | None = None) -> list[Comparison]:
+def compare(found: Sequence[Group], encoders: Sequence[str], reference: str | None = None) -> list[Comparison]:
     """Every encoder against the reference, at every ratio that both have.
 
     Args:
         found: groups.
-        reference: an encoder; the first one of each dataset if None.
+        encoders: in their order, finished or not.
+        reference: one of them; the first that a dataset has if None.
 
     Raises:
         ValueError: unknown reference.
     """
-    known = dict.fromkeys(g.encoder for g in found)
-    if reference is not None and reference not in known:
-        raise ValueError(unknown("encoder", reference, known))
+    if reference is not None and reference not in encoders:
+        raise ValueError(unknown("encoder", reference, encoders))
     comparisons: list[Comparison] = []
     for _, of_dataset in _grouped(found, lambda g: g.dataset):
-        base = reference or _first(of_dataset, list(known))
+        base = reference or min((g.encoder for g in of_dataset), key=list(encoders).index)
         for _, of_ratio in _grouped(of_dataset, lambda g: g.ratio):
             bases = [g for g in of_ratio if g.encoder == base]
             comparisons += [c for b in bases for g in of_ratio if g.encoder != base for c in _compare(b, g)]
@@ -204,19 +212,13 @@ def _grouped(found: Sequence[Group], key: Callable[[Group], object]) -> Iterator
     return ((k, list(g)) for k, g in groupby(found, key=key))
 
 
-def _first(of_dataset: Sequence[Group], order: Sequence[str]) -> str:
-    return min((g.encoder for g in of_dataset), key=order.index)
-
-
 def _compare(base: Group, other: Group) -> Iterator[Comparison]:
     """One after the other, region by region."""
-    seeds = sorted(set(base.seeds) & set(other.seeds))
-    for region in base.regions if seeds else ():
+    shared = base.trainings & other.trainings
+    for region in base.regions if shared else ():
         for metric in METRICS:
-            first, second = (g.by_case(region, metric.key, seeds) for g in (base, other))
-            cases = [case for case in first if case in second]  # all, unless folds are unfinished
-            if cases:
-                yield _comparison(base, other, region, metric, cases, (first, second), len(seeds))
+            sides = [g.by_case(region, metric.key, shared) for g in (base, other)]
+            yield _comparison(base, other, region, metric, sides, len({seed for seed, _ in shared}))
 
 
 def _comparison(
@@ -224,11 +226,10 @@ def _comparison(
     other: Group,
     region: str,
     metric: Metric,
-    cases: Sequence[str],
-    sides: tuple[dict[str, float], dict[str, float]],
+    sides: Sequence[dict[str, float]],
     seeds: int,
 ) -> Comparison:
-    one, two = (np.array([side[case] for case in cases]) for side in sides)
+    cases, (one, two) = list(sides[0]), (np.array(list(side.values())) for side in sides)
     low, high = _limits(cases, two - one)
     enough = len(cases) > 1
     wilcoxon = wilcoxon_p(one, two) if enough else float("nan")

@@ -53,14 +53,23 @@ def summary_grid(dataset: str, metric: Metric, summaries: Sequence[Summary], tes
         one = next(iter(of_row.values()))
         cells = [Cell(f"{ratio:g}"), Cell(str(one.train_cases or "")), Cell(encoder)]
         for region in regions:
-            rivals = [s.mean for s in chosen if (s.ratio, s.region) == (ratio, region)]
-            best = max(rivals) if metric.higher_is_better else min(rivals)
-            s = of_row[region]
-            text = _spread(s.mean, s.sd, metric.digits)
-            cells.append(Cell(text, len(rivals) > 1 and s.mean == best, (ratio, encoder, region) in marked))
+            rivals = [s for s in chosen if (s.ratio, s.region) == (ratio, region)]
+            text = _spread(of_row[region].mean, of_row[region].sd, metric.digits)
+            best = _is_best(of_row[region], rivals, metric)
+            cells.append(Cell(text, best, (ratio, encoder, region) in marked))
         rows.append((*cells, Cell(str(one.cases)), Cell(str(one.seeds))))
     head = ("ratio", "training cases", "encoder", *regions, "cases", "seeds")
-    return Grid(f"{dataset}: {metric.name}, mean ± standard deviation over the cases", head, rows)
+    references = {t.reference for t in tests if t.dataset == dataset}
+    against = f"; * differs from {references.pop()}" if references else ""
+    return Grid(f"{dataset}: {metric.name}, mean ± standard deviation over the cases{against}", head, rows)
+
+
+def _is_best(one: Summary, rivals: Sequence[Summary], metric: Metric) -> bool:
+    """Of several that were tested on as many cases; while folds are unfinished there is no best."""
+    if len(rivals) < 2 or len({r.cases for r in rivals}) > 1:
+        return False
+    means = [r.mean for r in rivals]
+    return one.mean == (max(means) if metric.higher_is_better else min(means))
 
 
 def comparison_grid(dataset: str, metric: Metric, tests: Sequence[Comparison]) -> Grid:

@@ -43,13 +43,14 @@
   function overlay(label, number) {
     const row = document.createElement("label");
     const box = document.createElement("input");
-    const line = document.createElement("span");
-    box.type = "checkbox";
-    box.checked = true;
+    const line = document.createElement("canvas");
+    [box.type, box.checked] = ["checkbox", true];
     box.addEventListener("change", draw);
-    line.className = number ? "swatch" : "swatch truth";
-    line.style.borderTopColor = label.colour;
-    line.style.borderTopStyle = number % 2 ? "dashed" : "solid";
+    [line.className, line.width, line.height] = ["swatch", 48, 8];
+    const pen = line.getContext("2d");
+    [pen.strokeStyle, pen.lineWidth] = [label.colour, 3];
+    pen.setLineDash(DASHES[number % DASHES.length]);
+    pen.stroke(new Path2D("M0 4H48"));
     row.append(box, line, `${label.name} (${number})`);
     return row;
   }

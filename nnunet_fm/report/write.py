@@ -27,7 +27,8 @@ CONVENTIONS = """Intervals are 95 % BCa bootstrap limits over the cases; a case'
 encoders of a table's column. Bold: best mean of a ratio. HD95: larger of the two directed 95th percentiles, in mm; both
 masks empty: Dice 1, HD95 0; one empty: Dice 0, HD95 the image diagonal. Surface Dice at {tolerance:g} mm. Lesions:
 connected components of at least {lesion:g} mm³, not those of the BraTS challenges. nnU-Net does not seed the training:
-seeds are those of the subsets, and a repeated run differs."""
+seeds are those of the subsets, and a repeated run differs; with one seed a test compares two trained networks, not
+encoders."""
 
 
 def write_report(report: Report, raw: Path | None, preprocessed: Path, out: Path, request: Request) -> list[Path]:
@@ -55,23 +56,23 @@ def write_report(report: Report, raw: Path | None, preprocessed: Path, out: Path
 
 
 def _cases(report: Report, raw: Path | None, preprocessed: Path, request: Request) -> tuple[list[Case], str]:
-    """Cases to look at, or why there are none."""
+    """Cases to look at, and why there are none of a dataset."""
     if raw is None:
-        return [], "nnUNet_raw is not set: no pictures of cases"
-    found = []
-    try:
-        for dataset in report.datasets:
-            of, reference = report.of(dataset), report.reference(dataset)
-            found += read_cases(of, reference, report.main_region(dataset), raw, preprocessed, request.cases)
-    except FileNotFoundError as error:
-        LOG.warning("no pictures of cases: %s", error)
-        return [], f"No pictures of cases: {error}"
-    return found, ""
+        return [], "nnUNet_raw is not set: no pictures of cases."
+    found, missing = [], []
+    for dataset in report.datasets:
+        of, reference, region = report.of(dataset), report.reference(dataset), report.main_region(dataset)
+        try:
+            found += read_cases(of, reference, region, raw, preprocessed, request.cases)
+        except (FileNotFoundError, ValueError) as error:
+            LOG.warning("no pictures of cases of %s: %s", dataset, error)
+            missing.append(f"No pictures of cases of {dataset}: {error}.")
+    return found, " ".join(missing)
 
 
 def _figures(report: Report, cases: Sequence[Case]) -> Iterator[tuple[str, tuple["Figure", str]]]:
     """Name, chart and words of every figure."""
-    lines = report.lines
+    lines = report.shown
     for dataset in report.datasets:
         of, region = report.of(dataset), report.main_region(dataset)
         summaries = [s for s in report.summaries if s.dataset == dataset]
@@ -83,7 +84,7 @@ def _figures(report: Report, cases: Sequence[Case]) -> Iterator[tuple[str, tuple
         yield from _robustness_figures(report, dataset, region, METRICS[0])
     for case in cases:
         words = f"{case.dataset}, {case.name}: {case.role} by the Dice of {report.reference(case.dataset)}"
-        yield f"{case.dataset}_case_{case.role}_{case.name}", (draw_case(case, lines), words)
+        yield f"{case.dataset}_case_{case.role.replace(', ', '_')}_{case.name}", (draw_case(case, lines), words)
 
 
 def _robustness_figures(
@@ -92,8 +93,8 @@ def _robustness_figures(
     found = [r for r in report.robustness if r.dataset == dataset]
     for ratio in sorted({r.ratio for r in found}):
         at, end = [r for r in found if r.ratio == ratio], f"of images at ratio {ratio:g}, with 95 % limits"
-        bars = figures.robustness_bars(at, region, metric, report.lines)
-        curves = figures.robustness_curves(at, region, metric, report.lines)
+        bars = figures.robustness_bars(at, region, metric, report.shown)
+        curves = figures.robustness_curves(at, region, metric, report.shown)
         yield f"{dataset}_robustness_{ratio:g}", (bars, f"{dataset}: {metric.name} under perturbations {end}")
         yield f"{dataset}_robustness_change_{ratio:g}", (curves, f"{dataset}: change under perturbations {end}")
 
@@ -133,7 +134,7 @@ def _write_figures(drawn: Drawn, folder: Path) -> list[Path]:
 def _page(
     report: Report, grids: dict[str, Grid], drawn: Drawn, data: list[dict[str, Any]], missing: str, request: Request
 ) -> str:
-    runs, encoders = len(report.scored), ", ".join(report.lines)
+    runs, encoders = len(report.scored), ", ".join(report.shown)
     about = f"{runs} finished runs of {encoders} on {', '.join(report.datasets)}."
     rules = request.rules
 
@@ -155,7 +156,7 @@ def _page(
         "Tests": tables("_tests", "tests of HD95, surface Dice, lesions"),
         "Robustness": [*charts("_robustness_"), *tables("_robustness", "HD95, surface Dice, lesions")],
         "Cost": [page.table(grids["cost"])],
-        "Worst and median case": charts("_case_") or [page.note(missing)],
+        "Worst and median case": charts("_case_") + ([page.note(missing)] if missing else []),
         "Provenance": [page.folded("how every run was made", [page.provenance_table(report.provenance)])],
     }
     return page.page(request.title, about, report.unfinished, sections, data)

@@ -54,7 +54,7 @@ class Sweep(Part):
         splits: how the cases are divided into folds; as the dataset has it, or as nnU-Net draws it, if not given.
         expected: by dataset, what it must have.
         device: `cpu`, `cuda` or `mps`.
-        at_a_time: runs on this machine at once; on the CPU they share the cores out.
+        at_a_time: runs on this machine at once, one for each of `gpus` if not given; on the CPU they share its cores.
         gpus: numbers of the GPUs that runs on this machine are given, one each, in turn; all see all if empty.
         processes: of nnU-Net's augmentation and preprocessing, for each run.
         slurm: what sbatch is told, e.g. `{partition: gpu, time: 2880, gpus_per_node: 1}`; `time` (minutes) is needed.
@@ -72,6 +72,13 @@ class Sweep(Part):
     gpus: tuple[Count, ...] = ()
     processes: Positive | None = None
     slurm: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_run_for_each_gpu(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("gpus") and "at_a_time" not in given:
+            return {**given, "at_a_time": len(given["gpus"])}
+        return given
 
     @field_validator("encoders", "expected", mode="before")
     @classmethod

@@ -59,6 +59,11 @@ def check_expected(dataset: Path, expected: Expected) -> None:
             f"{dataset.name} has {description['numTraining']} labelled cases, the sweep expects {expected.cases}; "
             f"{go_on}"
         )
+    if (ready := len(_cases(dataset))) < expected.cases:
+        raise ValueError(
+            f"{dataset.name} has {ready} of {expected.cases} cases preprocessed; type: nnUNetv2_plan_and_preprocess -d "
+            f"{int(number)}"
+        )
     if absent := [label for label in expected.labels if label not in description["labels"]]:
         known = ", ".join(description["labels"])
         raise ValueError(f"{dataset.name} has no label {absent[0]!r}; it has {known}. The sweep expects it; {go_on}")
@@ -82,9 +87,19 @@ def write_splits(dataset: Path, splits: Splits) -> None:
         )
 
 
-def _wanted(dataset: Path, splits: Splits) -> list[dict[str, list[str]]]:
+def _cases(dataset: Path) -> list[str]:
+    """Names of the cases; nnU-Net copies their labels when all of them are preprocessed."""
     ending = load_json(str(dataset / "dataset.json"))["file_ending"]
-    cases = sorted(p.name.removesuffix(ending) for p in (dataset / "gt_segmentations").glob(f"*{ending}"))
+    return sorted(p.name.removesuffix(ending) for p in (dataset / "gt_segmentations").glob(f"*{ending}"))
+
+
+def _wanted(dataset: Path, splits: Splits) -> list[dict[str, list[str]]]:
+    cases = _cases(dataset)
+    if len(cases) < splits.folds and splits.file is None:
+        raise ValueError(
+            f"{dataset.name} has {len(cases)} preprocessed cases for {splits.folds} folds; type: "
+            f"nnUNetv2_plan_and_preprocess -d {int(dataset.name[7:10])}"
+        )
     if splits.file is None:
         drawn = generate_crossval_split(cases, seed=splits.seed, n_splits=splits.folds)
         return [{side: [str(case) for case in fold[side]] for side in ("train", "val")} for fold in drawn]

@@ -9,10 +9,11 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_fm.network import NETWORK
 from nnunet_fm.sweep.progress import read_progress
 from nnunet_fm.sweep.runs import Run, State
 
-COPIES = 3  # of what learns: itself and two moments of AdamW (one of SGD)
+FROZEN_COPIES, STOCK_COPIES = 3, 2  # of what learns: itself, and two moments of AdamW or one of SGD
 CHECKPOINTS = 2  # the best one and the last
 
 
@@ -38,24 +39,29 @@ def estimate(runs: Sequence[Run], preprocessed: Path) -> Estimate:
     """
     waiting = [run for run in runs if run.state() is not State.FINISHED]
     progress = {run: read_progress(run.folder) for run in runs}
-    seconds, learned = 0.0, {}
+    seconds, sizes = 0.0, {}
     for run in waiting:
         seen = [p for r, p in progress.items() if p.epoch and _kind(r) == _kind(run)]
         own = progress[run]
         each = sum(p.seconds for p in seen) / sum(p.epoch for p in seen) if seen else float("nan")
         seconds += each * (max(p.epochs for p in seen) - own.epoch) if seen else float("nan")
-        if _kind(run) not in learned:
-            learned[_kind(run)] = _learned(run, preprocessed)
-    size = sum(learned[_kind(run)] * 4 * COPIES * CHECKPOINTS for run in waiting)
+        if _kind(run) not in sizes:
+            sizes[_kind(run)] = _checkpoint_bytes(run, preprocessed)
+    size = sum(max(0, sizes[_kind(run)] * CHECKPOINTS - _there(run)) for run in waiting)
     return Estimate(seconds / 3600, size / 1e9)
+
+
+def _there(run: Run) -> int:
+    """Bytes of the checkpoints that a run has already."""
+    return sum(p.stat().st_size for p in run.folder.glob("checkpoint_*.pth"))
 
 
 def _kind(run: Run) -> tuple[str, str, str]:
     return run.dataset, run.encoder, run.configuration
 
 
-def _learned(run: Run, preprocessed: Path) -> int:
-    """Parameters that learn."""
+def _checkpoint_bytes(run: Run, preprocessed: Path) -> int:
+    """Bytes of a checkpoint: of the parameters that learn and of their optimiser's state."""
     manager = PlansManager(load_json(str(preprocessed / run.dataset / f"{run.plans}.json")))
     configuration = manager.get_configuration(run.configuration)
     description = load_json(str(preprocessed / run.dataset / "dataset.json"))
@@ -68,7 +74,8 @@ def _learned(run: Run, preprocessed: Path) -> int:
         labels.num_segmentation_heads,
         allow_init=False,
     )
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+    copies = FROZEN_COPIES if configuration.network_arch_class_name == NETWORK else STOCK_COPIES
+    return copies * sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
 
 
 def words(found: Estimate, at_a_time: int) -> str:

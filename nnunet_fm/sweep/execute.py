@@ -1,5 +1,6 @@
 """Running the runs: nnU-Net's own commands in child processes, on this machine or through SLURM."""
 
+import fcntl
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Queue
 
-from nnunet_fm.files import write_text
+from nnunet_fm.files import TEMPORARY, write_text
 from nnunet_fm.programs import command, end_of, environment
 from nnunet_fm.sweep.config import Sweep
 from nnunet_fm.sweep.runs import Run, State
@@ -101,7 +102,7 @@ class Children:
                     with suppress(ProcessLookupError):  # it ended at once
                         os.sched_setaffinity(child.pid, cores)
                 if mark:
-                    mark.write_text(f"{socket.gethostname()} {child.pid}")
+                    write_text(mark, f"{socket.gethostname()} {child.pid}")
             try:
                 return child.wait()
             finally:
@@ -157,15 +158,13 @@ def _marked(run: Run, folder: Path) -> Iterator[Path]:
     """
     mark = folder / RUNNING / run.name
     mark.parent.mkdir(parents=True, exist_ok=True)
-    if run.name not in running(folder):
-        mark.unlink(missing_ok=True)
-    try:
-        with mark.open("x") as stream:
-            stream.write(f"{socket.gethostname()} {os.getpid()}")
-    except FileExistsError:
-        raise RuntimeError(
-            f"another process trains it (nnunet-fm sweep status {folder}); if that has died, delete {mark}"
-        ) from None
+    with (mark.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # looking and marking are one step
+        if run.name in running(folder):
+            raise RuntimeError(
+                f"another process trains it (nnunet-fm sweep status {folder}); if that has died, delete {mark}"
+            )
+        write_text(mark, f"{socket.gethostname()} {os.getpid()}")
     try:
         yield mark
     finally:
@@ -175,7 +174,7 @@ def _marked(run: Run, folder: Path) -> Iterator[Path]:
 def running(folder: Path) -> list[str]:
     """Names of the runs that a living process trains; those of other machines if they wrote to their log lately."""
     found = []
-    for mark in sorted((folder / RUNNING).glob("*")):
+    for mark in sorted(p for p in (folder / RUNNING).glob("[!.]*") if p.suffix != TEMPORARY):
         log = folder / LOGS / f"{mark.name}.log"
         with suppress(FileNotFoundError, ValueError):  # it has just ended, or just begins
             host, process = mark.read_text().split()

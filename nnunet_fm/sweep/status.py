@@ -17,9 +17,10 @@ REFRESH = 10  # seconds
 
 @dataclass(frozen=True)
 class Line:
-    """One run: its state (`new`, `running`, `interrupted`, `failed`, `finished`), epochs, Dice and time."""
+    """One run: its folder, state (`new`, `running`, `interrupted`, `failed`, `finished`), epochs, Dice and time."""
 
     run: str
+    folder: Path
     state: str
     epoch: int
     epochs: int
@@ -53,7 +54,16 @@ def _line(run: Run, folder: Path, running: bool) -> Line:
             word, reason = "failed", ended["reason"]
     left = progress.seconds_left if state is not State.FINISHED else 0.0
     return Line(
-        run.name, word, progress.epoch, progress.epochs, progress.ema_dice, progress.seconds, left, dice, reason
+        run.name,
+        run.folder,
+        word,
+        progress.epoch,
+        progress.epochs,
+        progress.ema_dice,
+        progress.seconds,
+        left,
+        dice,
+        reason,
     )
 
 

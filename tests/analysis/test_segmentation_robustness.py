@@ -1,5 +1,6 @@
 """Perturbed images of a case on disk."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from nnunet_fm.analysis.segmentation_robustness import (
     finished_perturbations,
     paper_perturbations,
     perturbed_folder,
+    predict_perturbed,
     write_perturbed,
 )
-from nnunet_fm.mri.perturbations import Perturbation
+from nnunet_fm.mri.perturbations import VERSION, Perturbation
 from nnunet_fm.sweep.runs import Run
 
 ENDING = ".nii.gz"
@@ -103,3 +105,17 @@ def test_what_is_finished_is_told_by_folders(tmp_path: Path) -> None:
     (tmp_path / "fold_0" / "perturbed" / "bias_0.1.tmp").mkdir()
     assert finished_perturbations(run) == [Perturbation("gamma", 0.5), Perturbation("gibbs", 0.2)]
     assert len(paper_perturbations()) == 5 + 4 + 4
+
+
+def test_predictions_of_other_masks_are_not_taken_for_these(images: list[Path], tmp_path: Path) -> None:
+    run = Run("Dataset007_Small", "e", 1.0, 0, 0, "T", "P", "2d", tmp_path / "fold_0")
+    change = Perturbation("gamma", 0.5)
+    done = perturbed_folder(run, change)
+    done.mkdir(parents=True)
+    made_of = {"cases": ["case"], "brain": "not 0", "version": VERSION}
+    (done / "made_of.json").write_text(json.dumps(made_of))
+    assert predict_perturbed(run, change, ["case"], tmp_path) == done
+    with pytest.raises(ValueError, match=r"predicted with another brain \(not 0; now .*masks\); delete that folder"):
+        predict_perturbed(run, change, ["case"], tmp_path, brains=tmp_path / "masks")
+    with pytest.raises(ValueError, match="predicted with another cases"):
+        predict_perturbed(run, change, ["case", "more"], tmp_path)

@@ -111,8 +111,9 @@ def _other_planes_regions_and_cases(visit: Visit) -> None:
     assert visit.picture() != with_whole
     visit.page.select_option("#plane", label="coronal")
     assert visit.value("document.getElementById('slice').max") == str(SHAPE[1] - 1)
-    wide, high = visit.value("[canvas.width, canvas.height]")
-    assert high / wide == pytest.approx(SHAPE[0] * 4 / (SHAPE[2] * 1), rel=0.02)  # millimetres, not voxels
+    for sides in ("[canvas.width, canvas.height]", "(r => [r.width, r.height])(canvas.getBoundingClientRect())"):
+        wide, high = visit.value(sides)
+        assert high / wide == pytest.approx(SHAPE[0] * 4 / (SHAPE[2] * 1), rel=0.02)  # millimetres, not voxels
     first = visit.picture()
     visit.page.select_option("#channel", label="FLAIR")
     assert visit.picture() != first

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,10 +13,17 @@ import pytest
 
 from nnunet_fm.analysis.segmentation_robustness import FOLDER
 from nnunet_fm.cli import main
-from nnunet_fm.report.cases import Case, viewer_data
+from nnunet_fm.evaluation.metrics import dice
+from nnunet_fm.evaluation.segmentations import Labelling, Region
+from nnunet_fm.report.cases import Case, read_cases, viewer_data
+from nnunet_fm.report.scored import score_runs
+from nnunet_fm.report.summary import groups
 from nnunet_fm.report.tables import Cell, Grid, as_html, latex, markdown
+from nnunet_fm.sweep.runs import write_runs
 
-from .conftest import CASES, DATASET, Made, image, labels
+from .conftest import CASES, DATASET, ENCODERS, Made, image, labels
+
+LABELS = Labelling((Region("x", (1,)),))
 
 
 @pytest.fixture
@@ -147,9 +155,40 @@ def test_the_viewers_volumes_are_cut_to_what_is_there() -> None:
     channel[1:4, 2:7, 3:9] = np.arange(3 * 5 * 6).reshape(3, 5, 6) + 1
     truth = np.zeros(channel.shape, np.uint8)
     truth[2, 3, 4] = 1
-    case = Case("D", "c", "worst", {}, (3.0, 1.0, 1.0), {"T1": channel}, truth, {"e": truth}, ())
+    case = Case("D", "c", "worst", {}, (3.0, 1.0, 1.0), {"T1": channel}, truth, {"e": truth}, LABELS)
     data = viewer_data(case, {"e": 0})
     assert data["shape"] == [3, 5, 6]
     assert data["start"] == 1
     assert [x["name"] for x in data["labels"]] == ["truth", "e"]
     json.dumps(data)
+    nothing = np.zeros_like(truth)
+    assert viewer_data(replace(case, truth=nothing), {"e": 0})["start"] == 1  # where the prediction is
+    assert replace(case, truth=nothing, predictions={}).middle == 3
+
+
+def test_the_reference_is_among_the_five_that_are_shown(made: Made) -> None:
+    found = groups(score_runs(made.runs, made.preprocessed, workers=1))
+    several = [replace(g, encoder=f"{g.encoder}{n}") for n in range(3) for g in found]
+    cases = read_cases(several, "poor2", "mean", made.raw, made.preprocessed, ["a"])
+    assert all(next(iter(c.predictions)) == "poor2" and len(c.predictions) == 5 for c in cases)
+    roles = {c.name: c.role for c in cases}
+    assert sorted(" ".join(roles.values()).replace(",", "").split()) == ["asked", "median", "worst"]
+    for case in cases:  # the Dice in the title is that of the mask that is drawn
+        regions = [(1, 2), (2,)]
+        drawn = [dice(np.isin(case.predictions["poor2"], r), np.isin(case.truth, r)) for r in regions]
+        assert case.dice["poor2"] == pytest.approx(np.mean(drawn))
+
+
+@pytest.mark.usefixtures("environment")
+def test_several_folders_make_one_report(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = made.runs[0].folder.parents[1] / "AnotherTrainer__SW_good_r020_s1__2d_fm32"
+    shutil.copytree(made.runs[0].folder.parent, other)
+    words = ["report", str(made.sweep), str(other), "-o", str(tmp_path / "out"), "-np", "1"]
+    assert main(words) == 0
+    tables = tmp_path / "out" / "tables"
+    assert {r["encoder"] for r in rows(tables / "cost.csv")} == {*ENCODERS, "SW_good"}
+    write_runs([replace(made.runs[0], folder=other / "fold_0", trainer="AnotherTrainer")], tmp_path / "second")
+    assert main(["report", str(made.sweep), str(tmp_path / "second"), "-o", str(tmp_path / "out"), "-np", "1"]) == 0
+    assert "good (AnotherTrainer)" in {r["encoder"] for r in rows(tables / "cost.csv")}
+    assert main([*words, "--case", "nobody"]) == 2
+    assert "no run validated the case nobody" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ from scipy import stats
 from nnunet_fm.evaluation import remembered
 from nnunet_fm.evaluation.comparison import holm
 from nnunet_fm.evaluation.metrics import dice
+from nnunet_fm.evaluation.segmentations import CaseScore
 from nnunet_fm.report.cost import cost_of, provenance_of
 from nnunet_fm.report.found import find_runs
-from nnunet_fm.report.scored import score_runs
-from nnunet_fm.report.summary import compare, groups, summarise
+from nnunet_fm.report.scored import ScoredRun, score_runs
+from nnunet_fm.report.summary import METRICS, compare, groups, summarise
+from nnunet_fm.report.tables import summary_grid
+from nnunet_fm.sweep.runs import Run
 
-from .conftest import CASES, DATASET, Made, image, labels
+from .conftest import CASES, DATASET, ENCODERS, Made, image, labels
 
 
 def expected(shift: int, seed: int, region: tuple[int, ...]) -> list[float]:
@@ -42,7 +46,7 @@ def test_means_are_over_cases_of_the_mean_over_seeds(made: Made) -> None:
 
 
 def test_tests_are_paired_over_cases_and_adjusted_over_ratios_and_encoders(made: Made) -> None:
-    tests = compare(groups(score_runs(made.runs, made.preprocessed, workers=1)))
+    tests = compare(groups(score_runs(made.runs, made.preprocessed, workers=1)), list(ENCODERS))
     family = [t for t in tests if (t.region, t.metric) == ("whole", "dice")]
     assert [(t.ratio, t.reference, t.other) for t in family] == [
         (0.2, "good", "stock"),
@@ -57,17 +61,21 @@ def test_tests_are_paired_over_cases_and_adjusted_over_ratios_and_encoders(made:
     assert last.wilcoxon_p == pytest.approx(stats.wilcoxon(values[1] - values[0]).pvalue)
     assert last.rank_biserial == -1.0
     assert last.low <= last.difference <= last.high < 0
-    others = compare(groups(score_runs(made.runs, made.preprocessed, workers=1)), reference="poor")
+    others = compare(groups(score_runs(made.runs, made.preprocessed, workers=1)), list(ENCODERS), "poor")
     assert {t.reference for t in others} == {"poor"}
     with pytest.raises(ValueError, match="Did you mean good"):
-        compare(groups(score_runs(made.runs, made.preprocessed, workers=1)), reference="god")
+        compare(groups(score_runs(made.runs, made.preprocessed, workers=1)), list(ENCODERS), "god")
 
 
 def test_unfinished_runs_are_left_out_and_only_shared_seeds_compared(made: Made) -> None:
     (gone,) = (r for r in made.runs if (r.encoder, r.ratio, r.seed) == ("poor", 1.0, 2))
     (gone.folder / "checkpoint_final.pth").unlink()
     found = groups(score_runs(made.runs, made.preprocessed, workers=1))
-    (test,) = (t for t in compare(found) if (t.other, t.ratio, t.region, t.metric) == ("poor", 1.0, "whole", "dice"))
+    (test,) = (
+        t
+        for t in compare(found, list(ENCODERS))
+        if (t.other, t.ratio, t.region, t.metric) == ("poor", 1.0, "whole", "dice")
+    )
     assert test.seeds == 1
     assert test.difference == pytest.approx(np.mean(expected(4, 1, (1, 2))) - np.mean(expected(0, 1, (1, 2))))
 
@@ -85,8 +93,13 @@ def test_missing_predictions_and_other_cases_are_refused(made: Made) -> None:
 def test_one_case_has_a_mean_and_no_interval(made: Made) -> None:
     split = {"train": ["t0"], "val": ["a"]}
     (made.preprocessed / DATASET / "splits_final.json").write_text(json.dumps([split]))
+    with pytest.raises(ValueError, match=r"prediction of b\.1, c, d, which fold 0 of .* was trained on another split"):
+        score_runs(made.runs, made.preprocessed, workers=1)
+    for run in made.runs:
+        for case in CASES[1:]:
+            (run.folder / "validation" / f"{case}.nii.gz").unlink()
     found = groups(score_runs(made.runs, made.preprocessed, workers=1))
-    summaries, tests = summarise(found), compare(found)
+    summaries, tests = summarise(found), compare(found, list(ENCODERS))
     assert {s.cases for s in summaries} == {1}
     assert all(np.isnan([s.low, s.high, s.sd]).all() and np.isfinite(s.mean) for s in summaries)
     assert all(np.isnan([t.wilcoxon_p, t.wilcoxon_holm, t.permutation_p, t.low]).all() for t in tests)
@@ -129,6 +142,64 @@ def test_one_run_in_two_places_is_told_apart_by_its_trainer_or_refused(made: Mad
     copy.parent.rename(tmp_path / "copy" / "elsewhere")
     with pytest.raises(ValueError, match="is no DatasetNNN_NAME"):
         find_runs([tmp_path / "copy" / "elsewhere"])
+
+
+def scored(encoder: str, seed: int, fold: int, values: dict[str, float]) -> ScoredRun:
+    """A run by its Dice alone."""
+    run = Run(DATASET, encoder, 1.0, seed, fold, "T", "P", "2d", Path(f"{encoder}_{seed}_{fold}"))
+    zeros = dict.fromkeys(("hd95_mm", "surface_dice", "lesion_dice", "lesion_f1"), 0.0)
+    counts = dict.fromkeys(("lesions", "lesions_found", "lesions_false", "truth_voxels", "predicted_voxels"), 0)
+    return ScoredRun(run, [CaseScore(c, "x", d, **zeros, **counts) for c, d in values.items()], 1)
+
+
+def test_only_trainings_of_the_same_seed_and_fold_are_paired() -> None:
+    """The value depends on the seed alone; where folds are unfinished, no encoder may look better for it."""
+    folds = [{f"{fold}{n}": 0.5 + n / 100 for n in range(6)} for fold in range(2)]
+    better = [{c: d + 0.2 for c, d in fold.items()} for fold in folds]
+    of_seed = {1: folds, 2: better}
+    one = [("a", 1, 0), ("a", 2, 1)]
+    other = [("b", 2, 0), ("b", 1, 1), ("b", 2, 1)]
+    found = groups([scored(e, seed, fold, of_seed[seed][fold]) for e, seed, fold in (*one, *other)])
+    test = next(t for t in compare(found, ["a", "b"]) if t.metric == "dice")
+    assert (test.difference, test.cases, test.seeds) == (0.0, 6, 1)
+    alone = groups([scored("a", 1, 0, folds[0]), scored("b", 2, 0, better[0])])
+    assert compare(alone, ["a", "b"]) == []
+
+
+def test_the_reference_is_the_first_encoder_whatever_is_finished() -> None:
+    values = {"c1": 0.5, "c2": 0.6}
+    runs = [scored(e, 1, 0, values) for e in ("first", "second", "third")]
+    low = [replace(r, run=replace(r.run, ratio=0.1)) for r in runs[1:]]  # the first is not finished at this ratio
+    tests = compare(groups([*low, *runs]), ["first", "second", "third"])
+    assert {t.reference for t in tests} == {"first"}
+    assert {t.ratio for t in tests} == {1.0}
+
+
+def test_there_is_no_best_while_folds_are_unfinished() -> None:
+    full, part = {"c1": 0.5, "c2": 0.6}, {"c2": 0.7}
+    for values, bold in ((part, [False, False]), ({"c1": 0.7, "c2": 0.7}, [False, True])):
+        summaries = summarise(groups([scored("a", 1, 0, full), scored("b", 1, 0, values)]))
+        grid = summary_grid(DATASET, METRICS[0], summaries, [])
+        assert [row[3].best for row in grid.rows] == bold
+
+
+def test_a_sweep_and_its_results_folder_are_the_same_runs(made: Made) -> None:
+    assert find_runs([made.sweep, made.results / DATASET]) == made.runs
+
+
+def test_stock_runs_of_one_configuration_are_told_apart_by_plans(made: Made) -> None:
+    model = next(r.folder.parent for r in made.runs if r.encoder == "stock" and r.ratio == 1 and r.seed == 1)
+    shutil.copytree(model, model.with_name("TheTrainer__nnUNetResEncUNetLPlans__2d_fm32"))
+    encoders = {r.encoder for r in find_runs([made.results / DATASET])}
+    assert "nnU-Net 2d_fm32 (nnUNetResEncUNetLPlans)" in encoders
+
+
+def test_runs_for_other_labels_are_refused(made: Made) -> None:
+    description = made.runs[-1].folder.parent / "dataset.json"
+    facts = json.loads(description.read_text())
+    description.write_text(json.dumps(facts | {"labels": {"background": 0, "whole": 1}}))
+    with pytest.raises(ValueError, match="was trained for whole and .* for whole, core"):
+        score_runs(made.runs, made.preprocessed, workers=1)
 
 
 def test_cost_and_provenance_come_from_logs(made: Made) -> None:

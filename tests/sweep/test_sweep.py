@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_fm.sweep.config import Sweep
-from nnunet_fm.sweep.execute import Children, Outcome, places, run_here, running, stopping
+from nnunet_fm.sweep.execute import Children, Outcome, _marked, places, run_here, running, stopping
 from nnunet_fm.sweep.progress import read_progress
 from nnunet_fm.sweep.runs import Run, State
 from nnunet_fm.sweep.slurm import batch_file
@@ -202,6 +203,38 @@ def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
     assert not running(tmp_path)
     (tmp_path / "running" / run.name).write_text("")
     assert not running(tmp_path)
+
+
+def test_of_many_that_enter_at_once_one_trains(tmp_path: Path) -> None:
+    run = fake(tmp_path, 0, "")
+    (tmp_path / "running").mkdir()
+    for _ in range(30):
+        (tmp_path / "running" / run.name).write_text(f"{socket.gethostname()} 999999999")  # of a dead one
+        inside, most, lock, start = [0], [0], threading.Lock(), threading.Barrier(4)
+
+        def enter(inside: list[int], most: list[int], lock: threading.Lock, start: threading.Barrier) -> None:
+            start.wait()
+            with suppress(RuntimeError), _marked(run, tmp_path):
+                with lock:
+                    inside[0] += 1
+                    most[0] = max(most[0], inside[0])
+                time.sleep(0.01)
+                with lock:
+                    inside[0] -= 1
+
+        threads = [threading.Thread(target=enter, args=(inside, most, lock, start)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert most == [1]
+        assert not running(tmp_path)
+
+
+def test_each_gpu_gets_a_run_unless_told_otherwise() -> None:
+    words = {"datasets": [7], "encoders": {"a": {}}, "gpus": [3, 5]}
+    assert Sweep.model_validate(words).at_a_time == 2
+    assert Sweep.model_validate(words | {"at_a_time": 1}).at_a_time == 1
 
 
 def test_a_run_that_was_finished_meanwhile_is_not_trained_again(tmp_path: Path) -> None:
