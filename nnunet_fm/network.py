@@ -18,6 +18,7 @@ from nnunet_fm.messages import unknown
 
 Precision = Literal["float32", "bfloat16", "float16"]
 ENCODER = "encoder."
+ONE_STRIDE = ", every map at the stride of its patches"
 NETWORK = f"{__name__}.FrozenEncoderNetwork"  # as plans name it
 
 
@@ -35,7 +36,8 @@ class FrozenEncoderNetwork(nn.Module):
         encoder_source: where its weights are, see `nnunet_fm.encoders.source`; None if the caller fills them.
         taps: tapped blocks; the last of each quarter if None.
         fusion: `learnable`, `fixed` or `learnable_then_fixed(EPOCHS)`.
-        decoder: `primus` or `light` for slices, `unetr` or `primus3d` for volumes.
+        decoder: `primus` or `light` for slices, `unetr` or `primus3d` for tokens of
+            volumes, `pyramid` for maps of several resolutions.
         deep_supervision: must be False; nnU-Net passes it.
     """
 
@@ -204,11 +206,12 @@ def check_decodable(encoder: Encoder, name: str, decoder: str) -> None:
     """Raise ValueError where a decoder is for other features than an encoder's, or the maps are of several strides."""
     strides, dims = {f.stride for f in encoder.feature_info}, encoder.input_spec.spatial_dims
     fitting = [n for n, d in DECODERS.items() if (d.kind, d.spatial_dims) == (encoder.kind, dims)]
-    if decoder not in fitting or strides != {encoder.input_spec.divisor}:
+    if decoder not in fitting or (encoder.kind == "tokens" and strides != {encoder.input_spec.divisor}):
         raise ValueError(
             f"encoder {name} is {encoder.kind}, {dims}-D, with strides {sorted(strides)}; decoder {decoder} does not "
             f"fit. Allowed for it: {', '.join(fitting) or 'no decoder yet'}; for {decoder}: "
-            f"{DECODERS[decoder].spatial_dims}-D {DECODERS[decoder].kind}, every map at the stride of its patches"
+            f"{DECODERS[decoder].spatial_dims}-D {DECODERS[decoder].kind}"
+            + ("" if encoder.kind == "pyramid" else ONE_STRIDE)
         )
 
 

@@ -191,10 +191,8 @@ def _network_arguments(
     Raises:
         ValueError: an encoder of slices for a 3-D configuration, or the reverse; a decoder that does not fit.
     """
-    fusion, decoder = request.fusion or preset["fusion"], request.decoder or preset["decoder"]
+    fusion = request.fusion or preset["fusion"]
     FusionSchedule.parse(fusion)
-    if decoder not in DECODERS:
-        raise ValueError(unknown("decoder", decoder, DECODERS))
     encoder = build_encoder(named["encoder"], request.taps or preset["taps"], **named["encoder_options"])
     if encoder.input_spec.spatial_dims != dims:
         other = {2: "2d", 3: "3d_fullres"}[encoder.input_spec.spatial_dims]
@@ -202,6 +200,9 @@ def _network_arguments(
             f"encoder {named['encoder']} is {encoder.input_spec.spatial_dims}-D and configuration {request.base!r} "
             f"{dims}-D; allowed: a {dims}-D encoder, or -c {other}"
         )
+    decoder = request.decoder or ("pyramid" if encoder.kind == "pyramid" else preset["decoder"])
+    if decoder not in DECODERS:
+        raise ValueError(unknown("decoder", decoder, DECODERS))
     check_decodable(encoder, named["encoder"], decoder)
     with torch.device("meta"):  # no memory; a decoder may refuse the taps
         stages = (encoder.input_spec.divisor - 1).bit_length()

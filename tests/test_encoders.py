@@ -50,14 +50,14 @@ def test_every_architecture_has_its_size(name: str) -> None:
     base = name.removesuffix("_reg4")
     if base in PUBLISHED:
         assert millions == pytest.approx(PUBLISHED[base], rel=0.02)
-    assert encoder.in_channels == 3
+    assert encoder.in_channels == {2: 3, 3: 1}[encoder.input_spec.spatial_dims]
 
 
 @pytest.mark.parametrize("name", sorted(CARDS))
 def test_every_card_names_an_architecture_that_takes_its_options(name: str) -> None:
     card = CARDS[name]
     with torch.device("meta"):
-        build_encoder(card.architecture, **card.options)
+        assert build_encoder(card.architecture, **card.options).input_spec.spatial_dims == card.spatial_dims
     assert card.licence
     assert card.source
 

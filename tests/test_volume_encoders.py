@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from monai.networks.nets.unetr import UNETR
 from monai.networks.nets.vit import ViT
 from torch import Tensor, nn
@@ -161,10 +162,93 @@ class Given(nn.Module):
         return self.result
 
 
-@pytest.mark.parametrize("decoder", ["unetr", "primus3d"])
+def openmind(tmp_path: Path) -> tuple[ResidualEncoderUNet, Path]:
+    """A small file as nnssl writes it: encoder and decoder, and its plan beside them."""
+    torch.manual_seed(2)
+    published = ResidualEncoderUNet(
+        1, 3, [4, 6, 8], nn.Conv3d, 3, [1, 2, 2], [1, 1, 1], 2, [1, 1], True, nn.InstanceNorm3d,
+        {"eps": 1e-5, "affine": True}, None, None, nn.LeakyReLU, {"inplace": True},
+    )  # fmt: skip
+    weights = {k: v for k, v in published.state_dict().items() if not k.startswith("decoder.encoder.")}
+    torch.save(
+        {"network_weights": weights, "nnssl_adaptation_plan": {"key_to_encoder": "encoder.stages"}}, tmp_path / "f.pth"
+    )
+    return published.eval(), tmp_path / "f.pth"
+
+
+def test_openmind_has_its_parameters_and_the_published_features(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        network = FrozenEncoderNetwork(1, 3, "openmind_resencl", decoder="pyramid")
+    assert sum(p.numel() for p in network.encoder.parameters()) == 90_296_576
+    assert [f.stride for f in network.encoder.feature_info] == [1, 2, 4, 8, 16, 32]
+    published, file = openmind(tmp_path)
+    encoder, report = load_encoder(file, "volume_testpyramid")
+    assert (report.containers, report.prefixes, report.format) == (["network_weights"], ["encoder."], "nnU-Net encoder")
+    assert set(report.dropped.values()) == {"decoder of the pretraining"}
+    x = torch.randn(1, 1, 16, 12, 8)  # (z, y, x), as nnU-Net has them
+    for found, expected in zip(encoder.features(x), published.encoder(x), strict=True):
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(encoder.embed(x), published.encoder(x)[-1].mean((2, 3, 4)))
+    with pytest.raises(ValueError, match="largest stride 4"):
+        encoder.features(torch.zeros(1, 1, 16, 12, 6))
+
+
+class Amaes(nn.Module):
+    """The published U-Net's encoder, as its names say it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        channels = [1, *(width * 2**n for n in range(5))]
+        for n, name in enumerate(["in_conv", *(f"encoder_conv{s}" for s in range(1, 5))]):
+            self.add_module(name, nn.Module())
+            for c, inside in ((1, channels[n]), (2, channels[n + 1])):
+                block = nn.Module()
+                block.conv = nn.Conv3d(inside, channels[n + 1], 3, padding=1)
+                block.norm = nn.InstanceNorm3d(channels[n + 1], affine=True)
+                getattr(self, name).add_module(f"conv{c}", block)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for name, stage in self.named_children():
+            x = x if name == "in_conv" else functional.max_pool3d(x, 2)
+            for block in stage.children():
+                x = functional.leaky_relu(block.norm(block.conv(x)), 0.01)
+            maps.append(x)
+        return maps
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "count"), [("amaes_unetb", 32, 14_134_944), ("amaes_unetxl", 64, 56_526_144)]
+)
+def test_amaes_is_read_from_its_own_names(name: str, width: int, count: int, tmp_path: Path) -> None:
+    published = Amaes(width).eval()
+    state = {f"model.encoder.{k}": v for k, v in published.state_dict().items()}
+    torch.save(state | {"model.decoder.decoder_conv1.conv1.conv.weight": torch.zeros(2)}, tmp_path / "weights.pth")
+    encoder, report = load_encoder(tmp_path / "weights.pth")
+    assert (report.card, report.format) == (f"{name}.brains45k", "AMAES")
+    assert report.parameters == count
+    x = torch.randn(1, 1, 32, 16, 48)
+    for found, expected in zip(encoder.features(x), published(x.permute(0, 1, 4, 3, 2)), strict=True):
+        torch.testing.assert_close(found, expected.permute(0, 1, 4, 3, 2), rtol=1e-4, atol=1e-5)
+
+
+def test_a_pyramid_that_begins_coarse_gets_a_stem() -> None:
+    network = FrozenEncoderNetwork(2, 3, "volume_testpyramid", taps=[1, 2], decoder="pyramid")
+    logits = network(torch.randn(1, 2, 16, 12, 8))
+    assert logits.shape == (1, 3, 16, 12, 8)
+    logits.square().mean().backward()
+    assert network.decoder.stem.convs[0].conv.weight.grad.abs().sum() > 0
+    used = sum(p.numel() for p in network.encoder.parameters_in_use())
+    assert used == sum(p.numel() for p in network.encoder.parameters())
+    first = build_encoder("volume_testpyramid", [0])
+    assert sum(p.numel() for p in first.parameters_in_use()) < used
+
+
+@pytest.mark.parametrize("decoder", ["unetr", "primus3d", "pyramid"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_decoder_and_the_channel_mix_learn_and_the_encoder_does_not(decoder: str, precision: str) -> None:
-    network = FrozenEncoderNetwork(4, 3, "volume_test16", decoder=decoder).train()
+    encoder = "volume_testpyramid" if decoder == "pyramid" else "volume_test16"
+    network = FrozenEncoderNetwork(4, 3, encoder, decoder=decoder).train()
     network.use_precision(precision)
     logits = network(torch.randn(1, 4, 32, 48, 16))
     assert logits.shape == (1, 3, 32, 48, 16)
@@ -184,6 +268,7 @@ def test_the_decoder_and_the_channel_mix_learn_and_the_encoder_does_not(decoder:
             "3-D, with strides .16.; decoder primus does not fit. Allowed for it: unetr, primus3d",
         ),
         ("dinov3_test16", "unetr", "Allowed for it: primus, light"),
+        ("volume_testpyramid", "unetr", "Allowed for it: pyramid"),
     ],
 )
 def test_decoders_of_another_dimension_are_refused(encoder: str, decoder: str, message: str) -> None:

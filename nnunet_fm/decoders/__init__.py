@@ -2,6 +2,7 @@
 
 from nnunet_fm.decoders.base import Decoder
 from nnunet_fm.decoders.primus import LightPrimusDecoder, PrimusDecoder
+from nnunet_fm.decoders.pyramid import PyramidDecoder
 from nnunet_fm.decoders.volumes import UnetrDecoder, VolumePrimusDecoder
 
 DECODERS: dict[str, type[Decoder]] = {
@@ -9,6 +10,15 @@ DECODERS: dict[str, type[Decoder]] = {
     "light": LightPrimusDecoder,
     "unetr": UnetrDecoder,
     "primus3d": VolumePrimusDecoder,
+    "pyramid": PyramidDecoder,
 }
 
-__all__ = ["DECODERS", "Decoder", "LightPrimusDecoder", "PrimusDecoder", "UnetrDecoder", "VolumePrimusDecoder"]
+__all__ = [
+    "DECODERS",
+    "Decoder",
+    "LightPrimusDecoder",
+    "PrimusDecoder",
+    "PyramidDecoder",
+    "UnetrDecoder",
+    "VolumePrimusDecoder",
+]

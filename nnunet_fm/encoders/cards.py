@@ -46,7 +46,7 @@ class WeightCard:
 
 
 _HEADS = (r"dino_head\..*", r"ibot_head\..*", r"gram_.*", r"dino_loss\..*", r"ibot_patch_loss\..*")
-_PROJECTORS = (r"(projector|projection|projection_head|proj_head|head)\..*",)  # of contrastive pretraining
+_PROJECTORS = (r"(projector|projection|projection_head|proj_head)\..*",)  # of contrastive pretraining
 _BRAINDINO_DATA = [
     "ICBM",
     "ID1000",
@@ -158,7 +158,28 @@ def _volume_cards() -> list[WeightCard]:
             citation="10.1038/s41593-026-02202-6",
             ignored=_PROJECTORS,
             spatial_dims=3,
-        )
+        ),
+        WeightCard(
+            name="openmind_resencl.mae",
+            architecture="openmind_resencl",
+            licence="CC BY 4.0 (as its card says)",
+            source="checkpoint_final.pth of https://huggingface.co/MIC-DKFZ/ResEncL-OpenMind-MAE (and -VF, -VoCo, ...)",
+            pretrained_on=("OpenMind (114k head and neck MRI of OpenNeuro)",),
+            citation="arXiv:2412.17041",
+            spatial_dims=3,
+        ),
+        *(
+            WeightCard(
+                name=f"amaes_{size}.brains45k",
+                architecture=f"amaes_{size}",
+                licence="not stated in the repository",
+                source=f"{file} of https://zenodo.org/records/13604788",
+                pretrained_on=("BRAINS-45K, see its paper",),
+                citation="arXiv:2408.00640",
+                spatial_dims=3,
+            )
+            for size, file in (("unetb", "unet_b_lw_dec_fullaug.pth"), ("unetxl", "unet_xl_lw_dec_fullaug.pth"))
+        ),
     ]
 
 

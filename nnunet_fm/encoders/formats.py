@@ -144,6 +144,37 @@ def from_monai_vit(state: Mapping[str, Tensor]) -> Converted:
     return result
 
 
+def from_unet(state: Mapping[str, Tensor]) -> Converted:
+    """nnU-Net's (and nnssl's) names of a U-Net's encoder to ours; the decoder is left out."""
+    result = Converted({})
+    for key, value in state.items():
+        if key.startswith(("decoder.", "seg_layers.")):
+            result.dropped[key] = "decoder of the pretraining"
+        else:
+            result.tensors[key if key.startswith("body.") else f"body.{key}"] = value
+    return result
+
+
+_AMAES = re.compile(r"(?:in_conv|encoder_conv(?P<stage>\d))\.conv(?P<conv>\d)\.(?P<part>conv|norm)\.(?P<name>\w+)")
+
+
+def from_amaes(state: Mapping[str, Tensor]) -> Converted:
+    """AMAES' names (`in_conv.conv1.conv`, `encoder_conv1.conv1.norm`) to ours, which hold every tensor twice."""
+    result = Converted({})
+    for key, value in state.items():
+        match = _AMAES.fullmatch(key)
+        if match is None and key.startswith(("decoder", "out_conv", "upsample", "head")):
+            result.dropped[key] = "decoder of the pretraining"
+        elif match is None:
+            result.tensors[key] = value  # the loader will say that it is unexpected
+        else:
+            stage, place = match["stage"] or "0", {"conv": "0", "norm": "1"}[match["part"]]
+            stem = f"body.stages.{stage}.{1 if match['stage'] else 0}.convs.{int(match['conv']) - 1}"
+            for part in (match["part"], f"all_modules.{place}"):
+                result.tensors[f"{stem}.{part}.{match['name']}"] = value
+    return result
+
+
 def to_dinov3(state: Mapping[str, Tensor]) -> State:
     """Our names of a DINOv3 encoder to the official ones (the reference release's `dino_encoder`)."""
     official: State = {}
@@ -165,6 +196,8 @@ def to_dinov3(state: Mapping[str, Tensor]) -> State:
 Detector = Callable[[Mapping[str, Tensor]], bool]
 Converter = Callable[[Mapping[str, Tensor]], Converted]
 
+UNET_BLOCKS = ("0.convs.0", "blocks.0.conv1")  # plain and residual
+
 FORMATS: dict[str, tuple[Detector, Converter]] = {
     "nnunet-fm": (lambda s: "vit.patch_embed.proj.weight" in s, from_timm),
     "transformers DINOv3": (lambda s: "embeddings.patch_embeddings.weight" in s, from_transformers_dinov3),
@@ -175,6 +208,11 @@ FORMATS: dict[str, tuple[Detector, Converter]] = {
         lambda s: any(f"{p}patch_embedding.position_embeddings" in s for p in ("", "vit.")),
         from_monai_vit,
     ),
+    "nnU-Net encoder": (
+        lambda s: any(f"{p}stages.0.{b}.conv.weight" in s for p in ("", "body.") for b in UNET_BLOCKS),
+        from_unet,
+    ),
+    "AMAES": (lambda s: "in_conv.conv1.conv.weight" in s, from_amaes),
 }
 
 
