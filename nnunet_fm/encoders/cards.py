@@ -154,7 +154,7 @@ def _volume_cards() -> list[WeightCard]:
             architecture="brainiac_vitb16",
             licence="non-commercial academic research only (Mass General Brigham)",
             source="BrainIAC.ckpt of the authors, https://github.com/AIM-KannLab/BrainIAC",
-            pretrained_on=("48,965 brain MRI of 34 datasets, see its paper",),
+            pretrained_on=("brain MRI of many cohorts, see its paper",),
             citation="10.1038/s41593-026-02202-6",
             ignored=_PROJECTORS,
             spatial_dims=3,
