@@ -2,7 +2,6 @@
 
 import math
 import re
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json, save
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.decoders import DECODERS
+from nnunet_fm.earlier_plans import keep_earlier
 from nnunet_fm.encoders import CARDS, build_encoder
 from nnunet_fm.encoders.cards import shipped_weights
 from nnunet_fm.encoders.source import describe_source
@@ -19,7 +19,7 @@ from nnunet_fm.files import replaced_atomically
 from nnunet_fm.folders import folder
 from nnunet_fm.fusion import FusionSchedule
 from nnunet_fm.geometry import place, side_label
-from nnunet_fm.messages import some, unknown
+from nnunet_fm.messages import unknown
 from nnunet_fm.network import NETWORK, check_decodable
 from nnunet_fm.subsets import TrainSubset
 
@@ -123,7 +123,7 @@ def write_plans(preprocessed: Path, request: PlanRequest) -> WrittenPlans:
     stock = PlansManager(plans).get_configuration(request.base).configuration
     write = _stock_plans if request.encoder == NO_ENCODER else _frozen_plans
     name, words = write(plans, stock, request)
-    _keep_earlier(preprocessed, plans, name)
+    keep_earlier(preprocessed, plans, name)
     trainer = default_trainer(request.encoder, len(stock["patch_size"]))
     path = _save(preprocessed, plans)
     data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
@@ -245,46 +245,6 @@ def _short(request: PlanRequest) -> str:
     else:
         name = f"{request.encoder}_random{request.seed or ''}"
     return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
-
-
-def _keep_earlier(preprocessed: Path, plans: dict[str, Any], name: str) -> None:
-    """Take over the configurations that an earlier call wrote to the same plans.
-
-    Raises:
-        ValueError: the plans exist with another encoder, subset or content of this configuration: one name, one run.
-    """
-    identifier = plans["plans_name"]
-    path = preprocessed / f"{identifier}.json"
-    if not path.is_file():
-        return
-    former = load_json(str(path))
-    if "train_subset" not in former:
-        raise ValueError(f"plans {identifier} were not written by nnunet-fm and are left alone; choose another -o")
-    added = {n: c for n, c in former["configurations"].items() if "field_of_view" in c}
-    mine = plans["configurations"][name]
-    different = [] if former.get("train_subset") == plans["train_subset"] else ["train_subset"]
-    different += [f"encoder of {n}" for n, c in added.items() if _encoder_hash(c) != _encoder_hash(mine)]
-    if name in added:
-        different += [key for key in mine if _without_path(added[name]).get(key) != _without_path(mine)[key]]
-    if different:
-        raise ValueError(
-            f"plans {identifier} exist already, with another {some(different)}. Give these another name "
-            f"(-o {identifier}_2), or remove {path} if nothing was trained with it"
-        )
-    plans["configurations"] = {**added, **plans["configurations"]}
-
-
-def _encoder_hash(configuration: dict[str, Any]) -> str | None:
-    arguments = configuration.get("architecture", {}).get("arch_kwargs", {})
-    return (arguments.get("encoder_source") or {}).get("sha256")
-
-
-def _without_path(configuration: dict[str, Any]) -> dict[str, Any]:
-    """A copy in which the encoder is known by its hash, wherever its file lies."""
-    copy = deepcopy(configuration)
-    source = copy.get("architecture", {}).get("arch_kwargs", {}).get("encoder_source") or {}
-    source.pop("file", None)
-    return copy
 
 
 def _is_preprocessed(data: Path) -> bool:

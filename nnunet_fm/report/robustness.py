@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_fm.analysis.segmentation_robustness import finished_perturbations, perturbed_folder
-from nnunet_fm.evaluation.intervals import Bootstrap
 from nnunet_fm.evaluation.segmentations import Rules
 from nnunet_fm.mri.perturbations import NONE, Perturbation
 from nnunet_fm.report.scored import ScoredRun, scores_of
-from nnunet_fm.report.summary import METRICS, Group, Metric, groups, mean_of
+from nnunet_fm.report.summary import METRICS, Group, Metric, groups, limits_of_mean
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,8 @@ def _group(group: Group, change: Perturbation | None, preprocessed: Path, rules:
 
 def _robustness(clean: Group, changed: Group, family: str, severity: float, region: str, metric: Metric) -> Robustness:
     before, after = (np.array(list(g.by_case(region, metric.key).values())) for g in (clean, changed))
-    limits = [(float("nan"), float("nan"))] * 2
-    if len(after) > 1:
-        bootstrap = Bootstrap(np.arange(len(after)))
-        intervals = [bootstrap.interval(mean_of(values)) for values in (after, after - before)]
-        limits = [(i.low, i.high) for i in intervals]
+    low, high = limits_of_mean(after)
+    change_low, change_high = limits_of_mean(after - before)
     return Robustness(
         dataset=clean.dataset,
         encoder=clean.encoder,
@@ -94,11 +90,11 @@ def _robustness(clean: Group, changed: Group, family: str, severity: float, regi
         family=family,
         severity=severity,
         value=float(after.mean()),
-        low=limits[0][0],
-        high=limits[0][1],
+        low=low,
+        high=high,
         change=float((after - before).mean()),
-        change_low=limits[1][0],
-        change_high=limits[1][1],
+        change_low=change_low,
+        change_high=change_high,
         cases=len(after),
         seeds=len(clean.seeds),
     )

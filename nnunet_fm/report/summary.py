@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nnunet_fm.evaluation.comparison import cohen_dz, holm, mean_permutation_p, rank_biserial, wilcoxon_p
-from nnunet_fm.evaluation.intervals import Bootstrap, Statistic
+from nnunet_fm.evaluation.intervals import Bootstrap
 from nnunet_fm.messages import unknown
 from nnunet_fm.report.scored import ScoredRun
 
@@ -150,7 +150,7 @@ def summarise(found: Sequence[Group]) -> list[Summary]:
 def _summary(group: Group, region: str, metric: Metric) -> Summary:
     values = group.by_case(region, metric.key)
     array = np.array(list(values.values()))
-    low, high = _limits(list(values), array)
+    low, high = limits_of_mean(array)
     by_seed = ([t for t in group.trainings if t[0] == seed] for seed in group.seeds)
     of_seeds = [np.mean(list(group.by_case(region, metric.key, trainings).values())) for trainings in by_seed]
     return Summary(
@@ -174,16 +174,12 @@ def _deviation(values: Values) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
-def _limits(cases: Sequence[str], values: Values) -> tuple[float, float]:
-    if len(cases) < 2:
+def limits_of_mean(values: Values) -> tuple[float, float]:
+    """95 % BCa limits over the cases; NaN with one case."""
+    if len(values) < 2:
         return float("nan"), float("nan")
-    interval = Bootstrap(np.array(cases)).interval(mean_of(values))
+    interval = Bootstrap(np.arange(len(values))).interval(lambda weights: weights @ values / weights.sum(1))
     return interval.low, interval.high
-
-
-def mean_of(values: Values) -> Statistic:
-    """Mean of weighted cases."""
-    return lambda weights: weights @ values / weights.sum(1)
 
 
 def compare(found: Sequence[Group], encoders: Sequence[str], reference: str | None = None) -> list[Comparison]:
@@ -229,9 +225,9 @@ def _comparison(
     sides: Sequence[dict[str, float]],
     seeds: int,
 ) -> Comparison:
-    cases, (one, two) = list(sides[0]), (np.array(list(side.values())) for side in sides)
-    low, high = _limits(cases, two - one)
-    enough = len(cases) > 1
+    one, two = (np.array(list(side.values())) for side in sides)
+    low, high = limits_of_mean(two - one)
+    enough = len(one) > 1
     wilcoxon = wilcoxon_p(one, two) if enough else float("nan")
     swaps = mean_permutation_p(one, two) if enough else float("nan")
     return Comparison(
@@ -250,7 +246,7 @@ def _comparison(
         permutation_holm=swaps,
         rank_biserial=rank_biserial(one, two),
         cohen_dz=cohen_dz(one, two),
-        cases=len(cases),
+        cases=len(one),
         seeds=seeds,
     )
 
