@@ -59,9 +59,19 @@ def summary_grid(dataset: str, metric: Metric, summaries: Sequence[Summary], tes
             cells.append(Cell(text, best, (ratio, encoder, region) in marked))
         rows.append((*cells, Cell(str(one.cases)), Cell(str(one.seeds))))
     head = ("ratio", "training cases", "encoder", *regions, "cases", "seeds")
-    references = {t.reference for t in tests if t.dataset == dataset}
-    against = f"; * differs from {references.pop()}" if references else ""
+    against = _against([t for t in tests if (t.dataset, t.metric) == (dataset, metric.key)], len(regions))
     return Grid(f"{dataset}: {metric.name}, mean ± standard deviation over the cases{against}", head, rows)
+
+
+def _against(tests: Sequence[Comparison], regions: int) -> str:
+    """What a mark means, or that there can be none: Wilcoxon's p of n cases is at least 2 / 2^n, times the tests."""
+    if not tests:
+        return ""
+    family = len(tests) // regions
+    smallest = 2 / 2 ** max(t.cases for t in tests) * family
+    if smallest > LEVEL:
+        return f"; {family} tests of so few cases cannot be significant (Holm's p is {smallest:.2g} at the least)"
+    return f"; * differs from {tests[0].reference}"
 
 
 def _is_best(one: Summary, rivals: Sequence[Summary], metric: Metric) -> bool:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_fm.evaluation.segmentations import CaseScore
+from nnunet_fm.report.scored import ScoredRun
 from nnunet_fm.sweep.runs import Run, write_runs
 
 DATASET, CASES = "Dataset009_Made", ("a", "b.1", "c", "d")
@@ -108,3 +110,11 @@ def made(tmp_path: Path) -> Made:
                 write_run(runs[-1], shift + (ratio < 1))
     write_runs(runs, tmp_path / "sweep")
     return Made(raw, preprocessed, results, tmp_path / "sweep", runs)
+
+
+def scored(encoder: str, seed: int, fold: int, values: dict[str, float]) -> ScoredRun:
+    """A run by its Dice alone."""
+    run = Run(DATASET, encoder, 1.0, seed, fold, "T", "P", "2d", Path(f"{encoder}_{seed}_{fold}"))
+    zeros = dict.fromkeys(("hd95_mm", "surface_dice", "lesion_dice", "lesion_f1"), 0.0)
+    counts = dict.fromkeys(("lesions", "lesions_found", "lesions_false", "truth_voxels", "predicted_voxels"), 0)
+    return ScoredRun(run, [CaseScore(c, "x", d, **zeros, **counts) for c, d in values.items()], 1)

@@ -17,11 +17,11 @@ from nnunet_fm.evaluation.metrics import dice
 from nnunet_fm.evaluation.segmentations import Labelling, Region
 from nnunet_fm.report.cases import Case, read_cases, viewer_data
 from nnunet_fm.report.scored import score_runs
-from nnunet_fm.report.summary import groups
-from nnunet_fm.report.tables import Cell, Grid, as_html, latex, markdown
+from nnunet_fm.report.summary import METRICS, compare, groups, summarise
+from nnunet_fm.report.tables import Cell, Grid, as_html, latex, markdown, summary_grid
 from nnunet_fm.sweep.runs import write_runs
 
-from .conftest import CASES, DATASET, ENCODERS, Made, image, labels
+from .conftest import CASES, DATASET, ENCODERS, Made, image, labels, scored
 
 LABELS = Labelling((Region("x", (1,)),))
 
@@ -140,6 +140,17 @@ def test_perturbed_predictions_become_bars_curves_and_rows(made: Made, tmp_path:
     assert all(float(r["change"]) == 0 for r in found if r["severity"] in ("0.0",))
     assert "under perturbations of images at ratio 1" in page
     assert (out / "figures" / f"{DATASET}_robustness_1.png").is_file()
+
+
+def test_marks_need_enough_cases() -> None:
+    cases = {f"c{n}": 0.5 + n / 100 for n in range(9)}
+    better = {c: d + 0.1 for c, d in cases.items()}
+    for names, marks, words in ((list(cases), 1, "* differs from a"), (list(cases)[:4], 0, "cannot be significant")):
+        runs = [scored(e, 1, 0, {c: v[c] for c in names}) for e, v in (("a", cases), ("b", better))]
+        found = groups(runs)
+        grid = summary_grid(DATASET, METRICS[0], summarise(found), compare(found, ["a", "b"]))
+        assert sum(cell.marked for row in grid.rows for cell in row) == marks
+        assert words in grid.caption
 
 
 def test_cells_are_escaped_where_they_are_shown() -> None:

@@ -12,15 +12,13 @@ from scipy import stats
 from nnunet_fm.evaluation import remembered
 from nnunet_fm.evaluation.comparison import holm
 from nnunet_fm.evaluation.metrics import dice
-from nnunet_fm.evaluation.segmentations import CaseScore
 from nnunet_fm.report.cost import cost_of, provenance_of
 from nnunet_fm.report.found import find_runs
-from nnunet_fm.report.scored import ScoredRun, score_runs
+from nnunet_fm.report.scored import score_runs
 from nnunet_fm.report.summary import METRICS, compare, groups, summarise
 from nnunet_fm.report.tables import summary_grid
-from nnunet_fm.sweep.runs import Run
 
-from .conftest import CASES, DATASET, ENCODERS, Made, image, labels
+from .conftest import CASES, DATASET, ENCODERS, Made, image, labels, scored
 
 
 def expected(shift: int, seed: int, region: tuple[int, ...]) -> list[float]:
@@ -142,14 +140,6 @@ def test_one_run_in_two_places_is_told_apart_by_its_trainer_or_refused(made: Mad
     copy.parent.rename(tmp_path / "copy" / "elsewhere")
     with pytest.raises(ValueError, match="is no DatasetNNN_NAME"):
         find_runs([tmp_path / "copy" / "elsewhere"])
-
-
-def scored(encoder: str, seed: int, fold: int, values: dict[str, float]) -> ScoredRun:
-    """A run by its Dice alone."""
-    run = Run(DATASET, encoder, 1.0, seed, fold, "T", "P", "2d", Path(f"{encoder}_{seed}_{fold}"))
-    zeros = dict.fromkeys(("hd95_mm", "surface_dice", "lesion_dice", "lesion_f1"), 0.0)
-    counts = dict.fromkeys(("lesions", "lesions_found", "lesions_false", "truth_voxels", "predicted_voxels"), 0)
-    return ScoredRun(run, [CaseScore(c, "x", d, **zeros, **counts) for c, d in values.items()], 1)
 
 
 def test_only_trainings_of_the_same_seed_and_fold_are_paired() -> None:
