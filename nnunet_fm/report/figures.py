@@ -39,8 +39,14 @@ def ratio_curves(summaries: Sequence[Summary], metric: Metric, lines: Lines) -> 
         axes.set(title=region, xlabel="share of the training cases")
         axes.set_xticks(ratios, [f"{r:g}" for r in ratios])
     panels[0].set_ylabel(metric.name)
-    panels[0].legend(frameon=False, fontsize=8)
+    _legend(figure, panels[0])
     return figure
+
+
+def _legend(figure: "Figure", axes: "Axes") -> None:
+    """Below the panels, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, len(labels)), frameon=False, fontsize=8)
 
 
 def case_distributions(found: Sequence[Group], region: str, metric: Metric, lines: Lines) -> "Figure":
@@ -105,7 +111,7 @@ def robustness_bars(found: Sequence[Robustness], region: str, metric: Metric, li
         axes.set(title=family, xlabel="severity")
         axes.set_xticks(range(len(severities)), [f"{s:g}" for s in severities])
     panels[0].set_ylabel(f"{metric.name}, {region}")
-    panels[0].legend(frameon=False, fontsize=8)
+    _legend(figure, panels[0])
     return figure
 
 
@@ -123,5 +129,5 @@ def robustness_curves(found: Sequence[Robustness], region: str, metric: Metric, 
         axes.axhline(0, color="#888888", linewidth=0.8)
         axes.set(title=family, xlabel="severity")
     panels[0].set_ylabel(f"change of {metric.name}, {region}")
-    panels[0].legend(frameon=False, fontsize=8)
+    _legend(figure, panels[0])
     return figure

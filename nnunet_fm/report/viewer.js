@@ -85,17 +85,32 @@
     pen.drawImage(small, 0, 0, canvas.width, canvas.height);
   }
 
+  // Edges between voxels inside and outside, each with the inside on its right, chained into closed lines so that
+  // dashes run along them. Corners are numbered row by row.
   function contour(mask, rows, columns) {
-    const [h, w] = [canvas.height / rows, canvas.width / columns];
-    const at = (r, c) => r >= 0 && c >= 0 && r < rows && c < columns && mask[r * columns + c];
-    const path = new Path2D();
-    const line = (c, r, c2, r2) => { path.moveTo(c * w, r * h); path.lineTo(c2 * w, r2 * h); };
+    const [h, w, across] = [canvas.height / rows, canvas.width / columns, columns + 1];
+    const inside = (r, c) => r >= 0 && c >= 0 && r < rows && c < columns && mask[r * columns + c];
+    const after = new Map();
+    const edge = (r, c, r2, c2) => {
+      const from = r * across + c;
+      if (!after.has(from)) after.set(from, []);
+      after.get(from).push(r2 * across + c2);
+    };
     for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
-      if (!at(r, c)) continue;
-      if (!at(r - 1, c)) line(c, r, c + 1, r);
-      if (!at(r + 1, c)) line(c, r + 1, c + 1, r + 1);
-      if (!at(r, c - 1)) line(c, r, c, r + 1);
-      if (!at(r, c + 1)) line(c + 1, r, c + 1, r + 1);
+      if (!inside(r, c)) continue;
+      if (!inside(r - 1, c)) edge(r, c, r, c + 1);
+      if (!inside(r, c + 1)) edge(r, c + 1, r + 1, c + 1);
+      if (!inside(r + 1, c)) edge(r + 1, c + 1, r + 1, c);
+      if (!inside(r, c - 1)) edge(r + 1, c, r, c);
+    }
+    const path = new Path2D();
+    const point = (corner) => [(corner % across) * w, Math.floor(corner / across) * h];
+    for (const [start, ends] of after) while (ends.length) {
+      path.moveTo(...point(start));
+      for (let at = ends.pop(); ; at = after.get(at).pop()) {
+        path.lineTo(...point(at));
+        if (at === start) break;
+      }
     }
     return path;
   }
