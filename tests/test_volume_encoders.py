@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+from monai.networks.nets.swin_unetr import SwinTransformer
 from monai.networks.nets.unetr import UNETR
 from monai.networks.nets.vit import ViT
+from monai.networks.nets.vitautoenc import ViTAutoEnc
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nnunet_fm.encoders import build_encoder, load_encoder
+from nnunet_fm.encoders import CARDS, build_encoder, load_encoder
 from nnunet_fm.network import FrozenEncoderNetwork
 
 TINY = {"hidden_size": 24, "mlp_dim": 48, "num_heads": 2, "num_layers": 8}
@@ -191,6 +193,70 @@ def test_openmind_has_its_parameters_and_the_published_features(tmp_path: Path) 
     torch.testing.assert_close(encoder.embed(x), published.encoder(x)[-1].mean((2, 3, 4)))
     with pytest.raises(ValueError, match="largest stride 4"):
         encoder.features(torch.zeros(1, 1, 16, 12, 6))
+
+
+def swin(tmp_path: Path, names: str) -> tuple[SwinTransformer, Path]:
+    """A small Swin transformer, its file as the self-supervised one of MONAI or as a whole SwinUNETR."""
+    torch.manual_seed(3)
+    published = SwinTransformer(1, 12, (7,) * 3, (2,) * 3, (1,) * 4, (1, 2, 4, 8)).eval()
+    state = published.state_dict()
+    if names == "self-supervised":
+        content = {f"module.{k.replace('.mlp.linear', '.mlp.fc')}": v for k, v in state.items()}
+        content |= {"module.rotation_head.weight": torch.zeros(4, 2), "module.convTrans3d.weight": torch.zeros(1)}
+    else:
+        content = {f"swinViT.{k}": v for k, v in state.items()} | {"encoder1.layer.conv1.conv.weight": torch.zeros(1)}
+    torch.save({"state_dict": content}, tmp_path / "swin.pt")
+    return published, tmp_path / "swin.pt"
+
+
+@pytest.mark.parametrize("names", ["self-supervised", "SwinUNETR"])
+def test_swin_is_read_from_both_of_its_formats(names: str, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        encoder = build_encoder("swin_unetr48")
+    assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(8.06, abs=0.01)
+    assert [(f.channels, f.stride) for f in encoder.feature_info] == [(48 * 2**n, 2 * 2**n) for n in range(5)]
+    published, file = swin(tmp_path, names)
+    encoder, report = load_encoder(file, "volume_testswin")
+    assert report.format == "MONAI Swin"
+    assert set(report.dropped.values()) == {"decoder or head of the pretraining"}
+    x = torch.randn(1, 1, 64, 32, 32)
+    for found, expected in zip(encoder.features(x), published(x.permute(0, 1, 4, 3, 2)), strict=True):
+        torch.testing.assert_close(found, expected.permute(0, 1, 4, 3, 2))
+    with pytest.raises(ValueError, match="largest stride 32"):
+        encoder.features(torch.zeros(1, 1, 48, 32, 32))
+
+
+def test_old_weights_merge_patches_as_they_learned_it(tmp_path: Path) -> None:
+    """The same file, the same shapes, other features: only the card can tell (MONAI issue 8284)."""
+    _, file = swin(tmp_path, "SwinUNETR")
+    old, _ = load_encoder(file, "volume_testswin", legacy_merging=True)
+    new, _ = load_encoder(file, "volume_testswin")
+    x = torch.randn(1, 1, 32, 32, 32)
+    pairs = list(zip(old.features(x), new.features(x), strict=True))
+    torch.testing.assert_close(*pairs[0])  # before the first merging
+    assert all((a - b).norm() / b.norm() > 0.1 for a, b in pairs[1:])
+    merging = old.swin.layers1[0].downsample
+    y = torch.randn(1, 2, 2, 2, 12)
+    corners = [
+        y[:, i, j, k]
+        for i, j, k in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1))
+    ]
+    expected = merging.reduction(merging.norm(torch.cat(corners, -1)))
+    torch.testing.assert_close(merging(y)[:, 0, 0, 0], expected)
+    assert CARDS["swin_unetr48.ct5050"].options == {"legacy_merging": True}
+
+
+def test_volta_is_the_vit_of_an_autoencoder(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    published = ViTAutoEnc(1, (48,) * 3, (16,) * 3, **TINY).eval()
+    torch.save(published.state_dict(), tmp_path / "volta.pt")
+    encoder, report = load_encoder(tmp_path / "volta.pt", "volume_test16")
+    assert "decoder of the pretraining (ViTAutoEnc)" in report.dropped.values()
+    assert CARDS["volta3d_vitb16.t1"].architecture == "brainiac_vitb16"
+    x = torch.randn(1, 1, 48, 48, 48)
+    hidden = published(x.permute(0, 1, 4, 3, 2))[1]
+    expected = hidden[2].transpose(1, 2).reshape(1, -1, 3, 3, 3).permute(0, 1, 4, 3, 2)
+    torch.testing.assert_close(encoder.features(x)[0], expected)
 
 
 class Amaes(nn.Module):

@@ -160,6 +160,24 @@ def _volume_cards() -> list[WeightCard]:
             spatial_dims=3,
         ),
         WeightCard(
+            name="volta3d_vitb16.t1",
+            architecture="brainiac_vitb16",  # the same transformer
+            licence="not released",
+            source="no release was found; a state dict of MONAI's ViTAutoEnc fits",
+            pretrained_on=("T1-weighted MRI, see its paper",),
+            spatial_dims=3,
+        ),
+        WeightCard(
+            name="swin_unetr48.ct5050",
+            architecture="swin_unetr48",
+            options={"legacy_merging": True},
+            licence="Apache-2.0 (MONAI research contributions)",
+            source="model_swinvit.pt of https://github.com/Project-MONAI/MONAI-extra-test-data",
+            pretrained_on=("5,050 CT volumes",),
+            citation="arXiv:2111.14791",
+            spatial_dims=3,
+        ),
+        WeightCard(
             name="openmind_resencl.mae",
             architecture="openmind_resencl",
             licence="CC BY 4.0 (as its card says)",

@@ -144,6 +144,21 @@ def from_monai_vit(state: Mapping[str, Tensor]) -> Converted:
     return result
 
 
+_SWIN_REST = re.compile(r"(rotation_head|contrastive_head|convTrans3d|norm|encoder\d+|decoder\d+|out)\..*")
+
+
+def from_monai_swin(state: Mapping[str, Tensor]) -> Converted:
+    """MONAI's names of a Swin transformer, of SwinUNETR or of its pretraining, to ours."""
+    result = Converted({})
+    for key, value in state.items():
+        if _SWIN_REST.fullmatch(key):
+            result.dropped[key] = "decoder or head of the pretraining"
+        else:
+            new = key.replace(".mlp.fc", ".mlp.linear")
+            result.tensors[new if new.startswith("swin.") else f"swin.{new}"] = value
+    return result
+
+
 def from_unet(state: Mapping[str, Tensor]) -> Converted:
     """nnU-Net's (and nnssl's) names of a U-Net's encoder to ours; the decoder is left out."""
     result = Converted({})
@@ -203,6 +218,10 @@ FORMATS: dict[str, tuple[Detector, Converter]] = {
     "transformers DINOv3": (lambda s: "embeddings.patch_embeddings.weight" in s, from_transformers_dinov3),
     "DINOv3": (lambda s: "blocks.0.ls1.gamma" in s and "pos_embed" not in s, from_dinov3),
     "DINOv2": (lambda s: "pos_embed" in s and ("mask_token" in s or "register_tokens" in s), from_dinov2),
+    "MONAI Swin": (
+        lambda s: any(f"{p}layers1.0.blocks.0.norm1.weight" in s for p in ("", "swin.")),
+        from_monai_swin,
+    ),
     "timm": (lambda s: "patch_embed.proj.weight" in s, from_timm),
     "MONAI ViT": (
         lambda s: any(f"{p}patch_embedding.position_embeddings" in s for p in ("", "vit.")),

@@ -13,7 +13,17 @@ from nnunet_fm.encoders import formats
 from nnunet_fm.messages import some
 
 CONTAINERS = ("teacher", "model_ema", "teacher_model", "state_dict", "model", "network_weights")
-PREFIXES = ("module.", "_orig_mod.", "teacher.", "model_ema.", "backbone.", "dino_encoder.", "encoder.", "model.")
+PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "teacher.",
+    "model_ema.",
+    "backbone.",
+    "dino_encoder.",
+    "encoder.",
+    "model.",
+    "swinViT.",
+)
 OWN_FORMAT = "the encoder's own"
 INFIXES = ("_checkpoint_wrapped_module.", "_orig_mod.", "_fsdp_wrapped_module.")
 

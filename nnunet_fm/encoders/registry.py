@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.dinov3 import Dinov3
 from nnunet_fm.encoders.timm_vit import TimmViT
+from nnunet_fm.encoders.volume_swin import VolumeSwin
 from nnunet_fm.encoders.volume_unet import amaes, resenc
 from nnunet_fm.encoders.volume_vit import VolumeViT
 from nnunet_fm.messages import unknown
@@ -123,6 +124,8 @@ def _register_volumes() -> None:
     register_architecture("brainiac_vitb16", VolumeViT)
     tiny = partial(VolumeViT, image_size=48, hidden_size=24, mlp_dim=48, depth=8, num_heads=2)
     register_architecture("volume_test16", tiny)
+    register_architecture("swin_unetr48", VolumeSwin)
+    register_architecture("volume_testswin", partial(VolumeSwin, width=12, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8)))
     register_architecture("openmind_resencl", resenc)
     register_architecture("amaes_unetb", partial(amaes, width=32))
     register_architecture("amaes_unetxl", partial(amaes, width=64))
