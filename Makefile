@@ -35,6 +35,7 @@ bench: setup
 	cd benchmarks && ../$(BIN)/python -W ignore predict.py
 	cd benchmarks && ../$(BIN)/python features.py
 	cd benchmarks && ../$(BIN)/python -W ignore heads.py
+	cd benchmarks && ../$(BIN)/python -W ignore volumes.py
 	cd benchmarks && ../$(BIN)/python -W ignore pretrain_data.py
 	cd benchmarks && ../$(BIN)/python -W ignore pretrain_step.py
 

@@ -25,6 +25,8 @@ def test_the_wheel_holds_two_packages_with_trainers_plans_and_recipes(wheel: Pat
     assert "nnunet_fm/plans/2d_fm256.json" in names
     assert "nnunet_fm/weights/synth_vitt16.v1.safetensors" in names
     assert "nnunet_fm/heads/tasks/brain_age.yaml" in names
+    assert {f"nnunet_fm/report/{name}" for name in ("page.html", "style.css", "viewer.js")} <= set(names)
+    assert "nnunet_fm/sweep/configs/brats2021.yaml" in names
     assert "nnunet_fm/py.typed" in names
     assert "nnunet_fm_pretrain/recipes/braindino_stage1.yaml" in names
     assert "nnunet_fm_pretrain/py.typed" in names

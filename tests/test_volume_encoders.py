@@ -13,6 +13,7 @@ from monai.networks.nets.vitautoenc import ViTAutoEnc
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nnunet_fm.device import saved_bytes
 from nnunet_fm.encoders import CARDS, build_encoder, load_encoder
 from nnunet_fm.network import FrozenEncoderNetwork
 
@@ -92,15 +93,18 @@ def test_other_sizes_resize_the_positions_trilinearly(tmp_path: Path) -> None:
         encoder.features(torch.zeros(1, 1, 48, 40, 48))
 
 
-def test_gradient_checkpointing_and_fused_attention_change_nothing(tmp_path: Path) -> None:
-    encoder, x = loaded(published(), tmp_path), torch.randn(1, 1, 32, 32, 32, requires_grad=True)
+@pytest.mark.parametrize("name", ["volume_test16", "volume_testswin", "volume_testpyramid"])
+def test_gradient_checkpointing_and_fused_attention_change_nothing(name: str) -> None:
+    encoder, x = build_encoder(name).eval(), torch.randn(1, 1, 32, 32, 32, requires_grad=True)
+    encoder.requires_grad_(False)
     plain = encoder.features(x)[-1]
-    (gradient,) = torch.autograd.grad(plain.sum(), x)
+    (gradient,) = torch.autograd.grad(plain.square().sum(), x)
     encoder.set_gradient_checkpointing(True)
-    encoder.set_fused_attention(True)
+    if hasattr(encoder, "set_fused_attention"):
+        encoder.set_fused_attention(True)
     other = encoder.features(x)[-1]
     torch.testing.assert_close(other, plain)
-    torch.testing.assert_close(torch.autograd.grad(other.sum(), x)[0], gradient)
+    torch.testing.assert_close(torch.autograd.grad(other.square().sum(), x)[0], gradient)
 
 
 @pytest.mark.parametrize(
@@ -296,6 +300,12 @@ def test_amaes_is_read_from_its_own_names(name: str, width: int, count: int, tmp
     x = torch.randn(1, 1, 32, 16, 48)
     for found, expected in zip(encoder.features(x), published(x.permute(0, 1, 4, 3, 2)), strict=True):
         torch.testing.assert_close(found, expected.permute(0, 1, 4, 3, 2), rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_pyramid_keeps_is_estimated_from_what_it_gives() -> None:
+    network = FrozenEncoderNetwork(2, 3, "volume_testpyramid", decoder="pyramid")
+    values = 2 * (4 * 16**3 + 6 * 8**3 + 8 * 4**3)
+    assert saved_bytes(network, (16, 16, 16), 2) == pytest.approx(values * 8.3 * 4, rel=1e-3)
 
 
 def test_a_pyramid_that_begins_coarse_gets_a_stem() -> None:

@@ -1,7 +1,7 @@
 """MONAI's 3-D Swin transformer as an encoder: SwinUNETR and its self-supervised relatives (extra `[volume]`)."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ class VolumeSwin(nn.Module):
 
     kind: Literal["tokens", "pyramid"] = "pyramid"
     in_channels = 1
+    saved_values = 95.0  # for the backward pass, for each value given; measured
 
     def __init__(
         self,
@@ -67,6 +68,12 @@ class VolumeSwin(nn.Module):
     def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
         """The mean over the last tapped map."""
         return self.features(x)[-1].mean((2, 3, 4))
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute each block in the backward pass instead of keeping its activations."""
+        for module in self.swin.modules():
+            if hasattr(module, "use_checkpoint"):
+                cast(Any, module).use_checkpoint = enabled
 
 
 def _legacy_merging() -> type[nn.Module]:
