@@ -70,10 +70,15 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise ValueError(f"{override!r} is no KEY=VALUE, e.g. optimiser.steps=1000")
     *parents, last = key.split(".")
     for parent in parents:
-        content = content.setdefault(parent, {})
+        content = content.setdefault(_known(content, parent), {})
         if not isinstance(content, dict):
             raise ValueError(f"{key!r}: {parent} holds no keys")
-    content[last] = yaml.safe_load(value)
+    content[_known(content, last)] = yaml.safe_load(value)
+
+
+def _known(content: dict[Any, Any], typed: str) -> Any:
+    """The key that is there and is written so, be it a number; the word itself if there is none."""
+    return next((key for key in content if str(key) == typed), typed)
 
 
 def _problems(model: type[Part], error: ValidationError) -> list[str]:

@@ -83,6 +83,8 @@ class Sweep(Part):
     @field_validator("encoders", "expected", mode="before")
     @classmethod
     def _without_what_is_null(cls, given: Any) -> Any:
+        if given is None:
+            return {}
         return {k: v for k, v in given.items() if v is not None} if isinstance(given, dict) else given
 
     @model_validator(mode="after")

@@ -98,7 +98,7 @@ def _wanted(dataset: Path, splits: Splits) -> list[dict[str, list[str]]]:
     if len(cases) < splits.folds and splits.file is None:
         raise ValueError(
             f"{dataset.name} has {len(cases)} preprocessed cases for {splits.folds} folds; type: "
-            f"nnUNetv2_plan_and_preprocess -d {int(dataset.name[7:10])}"
+            f"nnUNetv2_plan_and_preprocess -d {int(dataset.name[7:10])} if that is not all of them, or splits.folds=N"
         )
     if splits.file is None:
         drawn = generate_crossval_split(cases, seed=splits.seed, n_splits=splits.folds)

@@ -110,6 +110,10 @@ def test_every_shipped_sweep_is_read_and_its_encoders_are_known(name: str) -> No
     assert set(expected.labels) == set(LABELS) - {"background"}
     assert sweep.splits == Splits()  # nnU-Net's own
     assert len(read_sweep(name, ["encoders.dinov3=null"]).encoders) == 5
+    (dataset,) = sweep.datasets
+    for words in (f"expected.{dataset}=null", "expected=null"):
+        assert read_sweep(name, [words]).expected == {}
+    assert read_sweep(name, [f"expected.{dataset}.cases=2"]).expected[dataset].cases == 2
     assert build_encoder(sweep.encoders["random"].encoder).input_spec.spatial_dims == 2
     dinov3 = get_card(sweep.encoders["dinov3"].card or "")
     assert build_encoder(dinov3.architecture, **dinov3.options).vit.num_prefix_tokens == 5  # CLS and four registers
