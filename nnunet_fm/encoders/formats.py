@@ -145,28 +145,28 @@ def from_monai_vit(state: Mapping[str, Tensor]) -> Converted:
 
 
 _SWIN_REST = re.compile(r"(rotation_head|contrastive_head|convTrans3d|norm|encoder\d+|decoder\d+|out)\..*")
+_UNET_REST = re.compile(r"(decoder|seg_layers)\..*")
 
 
 def from_monai_swin(state: Mapping[str, Tensor]) -> Converted:
     """MONAI's names of a Swin transformer, of SwinUNETR or of its pretraining, to ours."""
-    result = Converted({})
-    for key, value in state.items():
-        if _SWIN_REST.fullmatch(key):
-            result.dropped[key] = "decoder or head of the pretraining"
-        else:
-            new = key.replace(".mlp.fc", ".mlp.linear")
-            result.tensors[new if new.startswith("swin.") else f"swin.{new}"] = value
-    return result
+    renamed = {k.replace(".mlp.fc", ".mlp.linear"): v for k, v in state.items()}
+    return _placed(renamed, "swin.", _SWIN_REST, "decoder or head of the pretraining")
 
 
 def from_unet(state: Mapping[str, Tensor]) -> Converted:
     """nnU-Net's (and nnssl's) names of a U-Net's encoder to ours; the decoder is left out."""
+    return _placed(state, "body.", _UNET_REST, "decoder of the pretraining")
+
+
+def _placed(state: Mapping[str, Tensor], where: str, rest: re.Pattern[str], reason: str) -> Converted:
+    """The tensors under `where` in our encoder, without the rest."""
     result = Converted({})
     for key, value in state.items():
-        if key.startswith(("decoder.", "seg_layers.")):
-            result.dropped[key] = "decoder of the pretraining"
+        if rest.fullmatch(key):
+            result.dropped[key] = reason
         else:
-            result.tensors[key if key.startswith("body.") else f"body.{key}"] = value
+            result.tensors[key if key.startswith(where) else f"{where}{key}"] = value
     return result
 
 
