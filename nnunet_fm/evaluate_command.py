@@ -36,7 +36,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         Labelling,
         Rules,
         evaluate_folders,
-        markdown_table,
+        scores_table,
     )
     from nnunet_fm.files import write_csv
 
@@ -53,6 +53,6 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         print(f"wrote {out / 'official.csv'}")
     scores = evaluate_folders(parsed.predictions, parsed.truth, labelling, parsed.np, rules)
     write_csv(scores, out / "scores.csv")
-    table = markdown_table(scores)
+    table = scores_table(scores)
     (out / "scores.md").write_text(table + "\n")
     print(f"{table}\n\nwrote {out / 'scores.csv'} and {out / 'scores.md'}")

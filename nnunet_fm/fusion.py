@@ -8,36 +8,22 @@ from torch import nn
 MODES = "learnable, fixed, learnable_then_fixed(EPOCHS)"
 
 
-class Fusion(nn.Conv2d):
-    """1x1 convolution without bias, every weight 1/C: an equal-weight average of the C input channels.
+def make_fusion(spatial_dims: int, input_channels: int, encoder_channels: int) -> nn.Conv2d | nn.Conv3d:
+    """Convolution of one pixel or voxel without bias, every weight 1/C: an equal-weight average of the C channels.
 
-    Paper section 4.3.1 for C = 4; here for any C >= 1, always renormalised to a true average.
+    Paper section 4.3.1 for C = 4; here for any C >= 1, always renormalised to a true average. In front of a one-channel
+    encoder of volumes and fixed, this is the first convolution's weights repeated and divided by C, its bias kept (the
+    same section, "repeating and rescaling"); such an encoder cannot tell its channels apart.
+
+    Raises:
+        ValueError: no input channel.
     """
-
-    def __init__(self, input_channels: int, encoder_channels: int) -> None:
-        super().__init__(_checked(input_channels), encoder_channels, 1, bias=False)
-        nn.init.constant_(self.weight, 1 / input_channels)
-
-
-class VolumeFusion(nn.Conv3d):
-    """The same for volumes.
-
-    In front of a one-channel encoder and fixed, this is the first convolution's weights repeated and divided by C, bias
-    kept (BrainDINO, section 4.3.1, "repeating and rescaling"); such an encoder cannot tell its channels apart.
-    """
-
-    def __init__(self, input_channels: int, encoder_channels: int) -> None:
-        super().__init__(_checked(input_channels), encoder_channels, 1, bias=False)
-        nn.init.constant_(self.weight, 1 / input_channels)
-
-
-FUSIONS: dict[int, type[Fusion] | type[VolumeFusion]] = {2: Fusion, 3: VolumeFusion}  # by spatial dimensions
-
-
-def _checked(input_channels: int) -> int:
     if input_channels < 1:
         raise ValueError(f"{input_channels} input channels given; allowed: 1 or more")
-    return input_channels
+    convolution = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
+    fusion = convolution(input_channels, encoder_channels, 1, bias=False)
+    nn.init.constant_(fusion.weight, 1 / input_channels)
+    return fusion
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from nnunet_fm.decoders import DECODERS
 from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.source import load_source
-from nnunet_fm.fusion import FUSIONS, FusionSchedule
+from nnunet_fm.fusion import FusionSchedule, make_fusion
 from nnunet_fm.messages import unknown
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -64,7 +64,7 @@ class FrozenEncoderNetwork(nn.Module):
         built = build_encoder(encoder, taps, **self.encoder_options)
         check_decodable(built, encoder, decoder)
         self.stages = (built.input_spec.divisor - 1).bit_length()
-        self.fusion = FUSIONS[built.input_spec.spatial_dims](input_channels, built.in_channels)
+        self.fusion = make_fusion(built.input_spec.spatial_dims, input_channels, built.in_channels)
         self.encoder = cast(nn.Module, built)
         self.decoder = DECODERS[decoder](built.feature_info, num_classes, self.stages, input_channels)
         self.frozen = True

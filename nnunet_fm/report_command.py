@@ -53,6 +53,7 @@ def _lines(given: "list[Path]", runs: "list[Run]") -> "list[Line]":
     from nnunet_fm.sweep.status import read_status
 
     sweeps = [folder for folder in given if (folder / RUNS).is_file()]
-    of_sweep = {line.folder: line for f in sweeps for line in read_status(read_runs(f), f, running(f))}
-    others = {line.folder: line for line in read_status(runs, given[0])}
-    return [replace(of_sweep.get(r.folder, others[r.folder]), run=r.name) for r in runs]
+    lines = {line.folder: line for f in sweeps for line in read_status(read_runs(f), f, running(f))}
+    others = [run for run in runs if run.folder not in lines]
+    lines |= {line.folder: line for line in read_status(others, given[0])}
+    return [replace(lines[run.folder], run=run.name) for run in runs]

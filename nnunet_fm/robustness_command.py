@@ -53,8 +53,7 @@ def _robustness(parsed: argparse.Namespace) -> None:
     scored = score_runs(runs, preprocessed, rules, parsed.np)
     jobs = [(s, p) for s in scored for p in (None, *(p for p in asked if not p.is_none))]
     for s, perturbation in tqdm(jobs, desc="perturbed"):
-        cases = list(dict.fromkeys(score.case for score in s.scores))
-        predict_perturbed(s.run, perturbation, cases, raw, parsed.device, parsed.brain)
+        predict_perturbed(s.run, perturbation, s.cases, raw, parsed.device, parsed.brain)
     found = robustness(scored, preprocessed, rules, parsed.np)
     for dataset in dict.fromkeys(r.dataset for r in found):
         print(markdown(robustness_grid(dataset, METRICS[0], found)))

@@ -76,18 +76,12 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _preprocess(planned: "PlannedSweep", sweep: "Sweep", folder: Path) -> None:
-    from nnunet_fm.programs import end_of
-    from nnunet_fm.sweep.execute import LOGS, Children, stopping
+    from nnunet_fm.sweep.execute import LOGS, run_logged
 
-    children, log = Children(), folder / LOGS / "preprocessing.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
     for words in planned.preprocessing:
         words = words + (["-np", str(sweep.processes)] if sweep.processes else [])
         print(f"$ {' '.join(words)}", flush=True)
-        with stopping(children):
-            code = children.run(words, log, {})
-        if code:
-            raise RuntimeError(f"`{' '.join(words)}` failed; {end_of(log)}")
+        run_logged(words, folder / LOGS / "preprocessing.log")
 
 
 def _execute(waiting: "list[Run]", sweep: "Sweep", folder: Path, executor: str) -> "list[Outcome]":

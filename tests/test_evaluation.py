@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from nnunet_fm.evaluation import dice, evaluate_folders, hausdorff95, markdown_table, write_csv
+from nnunet_fm.evaluation import dice, evaluate_folders, hausdorff95, scores_table, write_csv
 from nnunet_fm.evaluation.lesions import lesion_score
 from nnunet_fm.evaluation.metrics import surface_dice
 from nnunet_fm.evaluation.official import official_scores
@@ -92,7 +92,7 @@ def test_regions_cases_and_missing_predictions(folders: tuple[Path, Path], tmp_p
     with (tmp_path / "out" / "scores.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 9
-    table = markdown_table(scores)
+    table = scores_table(scores)
     assert f"| ET | 3 | {1 / 3:.4f} ± {np.std([1, 0, 0], ddof=1):.4f} |" in table
     assert "One empty or no prediction" in table
 

@@ -6,7 +6,6 @@ The raw images are perturbed and go through nnU-Net's preprocessing and our pred
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from nnunet_fm.files import TEMPORARY
 from nnunet_fm.messages import some
 from nnunet_fm.mri.perturbations import PAPER, VERSION, Perturbation
 from nnunet_fm.mri.volumes import Mask
-from nnunet_fm.programs import command, end_of, environment
+from nnunet_fm.sweep.execute import run_logged
 from nnunet_fm.sweep.runs import Run
 
 FOLDER, CLEAN, MADE_OF = "perturbed", "none", "made_of.json"
@@ -148,10 +147,4 @@ def _predict(run: Run, folder: Path, device: str) -> None:
     words = ["nnunet-fm", "predict", "-d", str(int(run.dataset[7:10])), "-c", run.configuration, "-f", str(run.fold)]
     words += ["-tr", run.trainer, "-p", run.plans, "-device", device, "--disable_progress_bar"]
     words += ["-i", str(folder / "images"), "-o", str(folder), "-npp", "1", "-nps", "1"]
-    log = run.folder / FOLDER / "prediction.log"
-    with log.open("a") as stream:
-        stream.write(f"$ {' '.join(words)}\n")
-        stream.flush()
-        code = subprocess.run(command(words), stdout=stream, stderr=subprocess.STDOUT, env=environment()).returncode
-    if code:
-        raise RuntimeError(f"the prediction of {run.name} failed; {end_of(log)}")
+    run_logged(words, run.folder / FOLDER / "prediction.log")

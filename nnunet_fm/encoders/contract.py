@@ -29,6 +29,12 @@ class InputSpec:
     intensity: str = "z-score"
 
 
+def check_sides(sides: Sequence[int], step: int, what: str) -> None:
+    """Raise ValueError unless every side of an input is a multiple of an encoder's `what`, which is `step`."""
+    if any(side % step for side in sides):
+        raise ValueError(f"input {tuple(sides)} is not a multiple of the encoder's {what} {step}")
+
+
 @dataclass(frozen=True)
 class FeatureInfo:
     """One tapped feature map, named as in timm: `channels`, `stride` (input pixels per cell) and module `name`."""

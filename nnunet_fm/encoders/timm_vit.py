@@ -9,7 +9,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from nnunet_fm.encoders.contract import FeatureInfo, InputSpec
+from nnunet_fm.encoders.contract import FeatureInfo, InputSpec, check_sides
 from nnunet_fm.messages import unknown
 
 
@@ -66,8 +66,7 @@ class TimmViT(nn.Module):
     def features(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b d th tw"]]:
         """Patch tokens of the tapped blocks after the final norm, as feature maps (a view, no copy)."""
         patch = self.input_spec.divisor
-        if x.shape[-2] % patch or x.shape[-1] % patch:
-            raise ValueError(f"input {tuple(x.shape[-2:])} is not a multiple of the encoder's patch size {patch}")
+        check_sides(x.shape[2:], patch, "patch size")
         grid = (x.shape[-2] // patch, x.shape[-1] // patch)
         tokens = self.vit.forward_intermediates(
             x, indices=list(self.taps), norm=True, stop_early=True, output_fmt="NLC", intermediates_only=True

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nnunet_fm.encoders.contract import FeatureInfo, InputSpec
+from nnunet_fm.encoders.contract import FeatureInfo, InputSpec, check_sides
 from nnunet_fm.encoders.timm_vit import checked_taps
 from nnunet_fm.encoders.volume_vit import turned
 
@@ -59,9 +59,7 @@ class VolumeSwin(nn.Module):
         Raises:
             ValueError: a side of the input is no multiple of 32.
         """
-        step = self.input_spec.divisor
-        if any(side % step for side in x.shape[2:]):
-            raise ValueError(f"input {tuple(x.shape[2:])} is not a multiple of the encoder's largest stride {step}")
+        check_sides(x.shape[2:], self.input_spec.divisor, "largest stride")
         maps = self.swin(turned(x))
         return [turned(maps[n]) for n in self.taps]
 

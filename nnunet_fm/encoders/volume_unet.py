@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_fm.encoders.contract import FeatureInfo, InputSpec
+from nnunet_fm.encoders.contract import FeatureInfo, InputSpec, check_sides
 from nnunet_fm.encoders.timm_vit import checked_taps
 from nnunet_fm.encoders.volume_vit import turned
 
@@ -64,9 +64,8 @@ class VolumeUNetEncoder(nn.Module):
         Raises:
             ValueError: a side of the input is no multiple of the largest stride.
         """
-        step, turns = self.input_spec.divisor, self.input_spec.axis_order == "xyz"
-        if any(side % step for side in x.shape[2:]):
-            raise ValueError(f"input {tuple(x.shape[2:])} is not a multiple of the encoder's largest stride {step}")
+        check_sides(x.shape[2:], self.input_spec.divisor, "largest stride")
+        turns = self.input_spec.axis_order == "xyz"
         x = turned(x) if turns else x
         maps = checkpoint(self.body, x, use_reentrant=False) if self.gradient_checkpointing else self.body(x)
         return [turned(maps[n]) if turns else maps[n] for n in self.taps]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_fm.encoders.contract import FeatureInfo, InputSpec
+from nnunet_fm.encoders.contract import FeatureInfo, InputSpec, check_sides
 from nnunet_fm.encoders.timm_vit import checked_taps
 
 UNUSED = ("cross_attn", "norm_cross_attn")  # made by some versions of MONAI, used by none here
@@ -94,9 +94,7 @@ class VolumeViT(nn.Module):
 
     def _embedded(self, x: Float[Tensor, "b c z y x"]) -> tuple[Float[Tensor, "b n d"], tuple[int, ...]]:
         """Patches and their positions, and the grid in the weights' order of axes."""
-        patch = self.input_spec.divisor
-        if any(side % patch for side in x.shape[2:]):
-            raise ValueError(f"input {tuple(x.shape[2:])} is not a multiple of the encoder's patch size {patch}")
+        check_sides(x.shape[2:], self.input_spec.divisor, "patch size")
         patches = self.vit.patch_embedding.patch_embeddings(turned(x))
         grid = tuple(patches.shape[2:])
         return patches.flatten(2).transpose(1, 2) + self._positions(grid).to(patches.dtype), grid

@@ -16,6 +16,7 @@ from typing import Any
 
 import SimpleITK as sitk
 
+from nnunet_fm.evaluation.segmentations import cases_of
 from nnunet_fm.messages import some, unknown
 
 TOOL, ENDING = "brats-evaluate", ".nii.gz"
@@ -70,9 +71,7 @@ def official_scores(predictions: Path, truths: Path, challenge: str, tool: str |
     program = shutil.which(tool or TOOL)
     if program is None:
         raise FileNotFoundError(f"no {tool or TOOL} found; type: {INSTALL}")
-    cases = sorted(p.name.removesuffix(ENDING) for p in truths.glob(f"*{ENDING}"))
-    if not cases:
-        raise FileNotFoundError(f"{truths} holds no *{ENDING}; the ground truth has to be CASE{ENDING}")
+    cases = cases_of(truths, ENDING)
     if missing := [c for c in cases if not (predictions / f"{c}{ENDING}").is_file()]:
         raise FileNotFoundError(f"{predictions} has no prediction of {some(missing)}")
     _check_spacing(cases, truths)
@@ -106,17 +105,8 @@ def _run(
             for file, case in numbered.items():
                 os.symlink((source / f"{case}{ENDING}").absolute(), folder / file)
         summary = Path(name) / "summary.json"
-        words: list[str | Path] = [
-            "--config",
-            challenge,
-            "--ref_path",
-            folders[0],
-            "--pred_path",
-            folders[1],
-            "--summary_json",
-            summary,
-        ]
-        done = subprocess.run([program, *words], capture_output=True, text=True, errors="ignore")
+        words = f"--config {challenge} --ref_path truth --pred_path predictions --summary_json {summary.name}".split()
+        done = subprocess.run([program, *words], cwd=name, capture_output=True, text=True, errors="ignore")
         if not summary.is_file():
             raise RuntimeError(f"{program} wrote nothing; it said: {(done.stdout + done.stderr)[-2000:]}")
         results = json.loads(summary.read_text())["metrics"]

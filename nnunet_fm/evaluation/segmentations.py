@@ -17,10 +17,13 @@ from tqdm import tqdm
 
 from nnunet_fm.evaluation.lesions import lesion_score
 from nnunet_fm.evaluation.metrics import dice, image_diagonal, surface_scores
+from nnunet_fm.markdown import markdown_table
 from nnunet_fm.messages import some
 
 Labels = Integer[np.ndarray, "*grid"]
 MEANS = ("dice", "hd95_mm", "surface_dice", "lesion_dice", "lesion_f1")
+NO_FOLDER = "no folder; type nnunet-fm evaluate PREDICTIONS GROUND_TRUTH"
+COLUMNS = ("region", "cases", "Dice", "HD95 (mm)", "surface Dice", "lesion Dice", "lesions found", "false", "missing")
 SUMS = ("lesions", "lesions_found", "lesions_false", "truth_voxels", "predicted_voxels")
 
 
@@ -131,7 +134,12 @@ def evaluate_folders(
         FileNotFoundError: a folder does not exist or holds no such file.
         ValueError: a prediction and its truth are on different grids.
     """
-    chosen = _cases(predictions, truths, labelling.ending, cases)
+    if not predictions.is_dir():
+        raise FileNotFoundError(f"{predictions} is {NO_FOLDER}")
+    known = cases_of(truths, labelling.ending)
+    if strange := sorted(set(cases or ()) - set(known)):
+        raise FileNotFoundError(f"{truths} has no ground truth of {some(strange)}; it has {some(known)}")
+    chosen = known if cases is None else sorted(cases)
     files = [f"{name}{labelling.ending}" for name in chosen]
     jobs = [
         (name, predictions / file, truths / file, labelling, rules or Rules())
@@ -147,16 +155,18 @@ def evaluate_folders(
     return scores
 
 
-def _cases(predictions: Path, truths: Path, ending: str, asked: Sequence[str] | None) -> list[str]:
-    for folder in (predictions, truths):
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} is no folder; type nnunet-fm evaluate PREDICTIONS GROUND_TRUTH")
+def cases_of(truths: Path, ending: str) -> list[str]:
+    """Names of the cases that a folder has the ground truth of.
+
+    Raises:
+        FileNotFoundError: no such folder, or none in it.
+    """
+    if not truths.is_dir():
+        raise FileNotFoundError(f"{truths} is {NO_FOLDER}")
     known = sorted(p.name.removesuffix(ending) for p in truths.glob(f"*{ending}"))
     if not known:
         raise FileNotFoundError(f"{truths} holds no *{ending}; the ground truth has to be CASE{ending}")
-    if strange := sorted(set(asked or ()) - set(known)):
-        raise FileNotFoundError(f"{truths} has no ground truth of {some(strange)}; it has {some(known)}")
-    return known if asked is None else sorted(asked)
+    return known
 
 
 def _score_case(job: tuple[str, Path, Path, Labelling, Rules]) -> list[CaseScore]:
@@ -224,18 +234,15 @@ def _read(path: Path) -> tuple[Labels, tuple[float, ...]]:
     return sitk.GetArrayFromImage(image).astype(np.int16), tuple(reversed(image.GetSpacing()))
 
 
-def markdown_table(scores: Sequence[CaseScore]) -> str:
+def scores_table(scores: Sequence[CaseScore]) -> str:
     """Mean ± standard deviation over cases (ddof 1), a line per region and one for their mean."""
-    lines = [
-        "| region | cases | Dice | HD95 (mm) | surface Dice | lesion Dice | lesions found | false | missing |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for region in dict.fromkeys(s.region for s in scores):
-        lines.append(_row(region, [s for s in scores if s.region == region]))
-    if len({s.region for s in scores}) > 1:
-        lines.append(_row("mean", mean_of_regions(scores)))
+    regions = dict.fromkeys(s.region for s in scores)
+    rows = [_row(region, [s for s in scores if s.region == region]) for region in regions]
+    if len(regions) > 1:
+        rows.append(_row("mean", mean_of_regions(scores)))
     rule = "Both empty: Dice 1, HD95 0. One empty or no prediction: Dice 0, HD95 the image diagonal."
-    return "\n".join([*lines, "", rule, "Lesions are connected components, not those of the BraTS challenges."])
+    lesions = "Lesions are connected components, not those of the BraTS challenges."
+    return "\n".join([markdown_table(COLUMNS, rows), "", rule, lesions])
 
 
 def mean_of_regions(scores: Sequence[CaseScore], name: str = "mean") -> list[CaseScore]:
@@ -252,7 +259,7 @@ def _mean_of(regions: Sequence[CaseScore], name: str) -> CaseScore:
     return replace(regions[0], region=name, **means, **sums)
 
 
-def _row(name: str, scores: Sequence[CaseScore]) -> str:
+def _row(name: str, scores: Sequence[CaseScore]) -> list[object]:
     def spread(key: str, digits: int) -> str:
         values = [getattr(s, key) for s in scores]
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
@@ -260,5 +267,5 @@ def _row(name: str, scores: Sequence[CaseScore]) -> str:
 
     lesions = [sum(getattr(s, k) for s in scores) for k in ("lesions_found", "lesions", "lesions_false")]
     missing = sum(s.status == "missing" for s in scores)
-    cells = [spread("dice", 4), spread("hd95_mm", 2), spread("surface_dice", 4), spread("lesion_dice", 4)]
-    return f"| {name} | {len(scores)} | {' | '.join(cells)} | {lesions[0]}/{lesions[1]} | {lesions[2]} | {missing} |"
+    means = [spread("dice", 4), spread("hd95_mm", 2), spread("surface_dice", 4), spread("lesion_dice", 4)]
+    return [name, len(scores), *means, f"{lesions[0]}/{lesions[1]}", lesions[2], missing]

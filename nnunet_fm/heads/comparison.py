@@ -13,8 +13,8 @@ from nnunet_fm.evaluation.comparison import benjamini_hochberg, holm, mcnemar_p,
 from nnunet_fm.evaluation.intervals import Statistic
 from nnunet_fm.heads.finished import FinishedRun, Predictions
 from nnunet_fm.heads.fitting import has_scores
-from nnunet_fm.heads.results import markdown_table
 from nnunet_fm.heads.scores import Metric, Tested, difference
+from nnunet_fm.markdown import markdown_table
 
 RESAMPLES, SWAPS = 2000, 2000
 RANKED = ("AUC", "C-index")  # look at the order of the outputs only

@@ -1,9 +1,11 @@
 """Numbers of a task and their tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from nnunet_fm.markdown import markdown_table
 
 LOGRANK = "log-rank p"
 
@@ -40,12 +42,6 @@ class Result:
     protocol: str = "default"
     selection: str = "last step"
     leakage: str = ""
-
-
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Cells as a Markdown table."""
-    lines = [f"| {' | '.join(map(str, cells))} |" for cells in (head, *rows)]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
 def markdown(results: Sequence[Result]) -> str:

@@ -9,10 +9,10 @@ import numpy as np
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table
 from nnunet_fm.heads.fitting import fit, has_scores, models_of
 from nnunet_fm.heads.job import Job, make_job
-from nnunet_fm.heads.results import markdown_table
 from nnunet_fm.heads.scores import Output, difference
 from nnunet_fm.heads.splits import Split, splits_of, tested_by
 from nnunet_fm.heads.task import Task
+from nnunet_fm.markdown import markdown_table
 from nnunet_fm.mri.perturbations import NONE
 
 RESAMPLES = 1000

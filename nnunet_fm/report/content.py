@@ -49,14 +49,9 @@ class Report:
 
     @property
     def lines(self) -> dict[str, int]:
-        """Number of each encoder, the same in all charts."""
-        return {encoder: n for n, encoder in enumerate(self.encoders)}
-
-    @property
-    def shown(self) -> dict[str, int]:
-        """`lines` of the encoders that have a finished run."""
+        """Number of each encoder that has a finished run, the same in all charts and when others are finished."""
         finished = {s.run.encoder for s in self.scored}
-        return {encoder: n for encoder, n in self.lines.items() if encoder in finished}
+        return {encoder: n for n, encoder in enumerate(self.encoders) if encoder in finished}
 
     @property
     def datasets(self) -> list[str]:
@@ -96,7 +91,7 @@ def make_report(runs: Sequence[Run], lines: Sequence[Line], preprocessed: Path, 
         raise ValueError(f"none of the {len(runs)} runs is finished; see nnunet-fm sweep status")
     scored = score_runs(runs, preprocessed, request.rules, request.workers)
     found, encoders = groups(scored), list(dict.fromkeys(run.encoder for run in runs))
-    if strange := sorted(set(request.cases) - {score.case for s in scored for score in s.scores}):
+    if strange := sorted(set(request.cases) - {case for s in scored for case in s.cases}):
         raise ValueError(f"no run validated the case {some(strange)}; allowed after --case: validated ones")
     return Report(
         encoders=encoders,

@@ -7,14 +7,13 @@ import numpy as np
 
 from nnunet_fm.drawing import MARKS, colour, draw_band, new_figure
 from nnunet_fm.report.robustness import Robustness
-from nnunet_fm.report.summary import METRICS, Group, Metric, Summary
+from nnunet_fm.report.summary import Group, Metric, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PANEL = (3.8, 3.3)  # inches
-NAMES = {m.key: m for m in METRICS}
 Lines = dict[str, int]  # number of each encoder's line, the same in all charts
 
 

@@ -4,14 +4,11 @@ import base64
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from io import StringIO
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from nnunet_fm.report.cost import Provenance
-from nnunet_fm.report.tables import Grid, as_html
 from nnunet_fm.sweep.status import Line
 
 if TYPE_CHECKING:
@@ -102,19 +99,3 @@ def folded(title: str, pieces: Iterable[str]) -> str:
 def note(text: str) -> str:
     """Small print."""
     return f'<p class="note">{html.escape(text)}</p>'
-
-
-def table(grid: Grid) -> str:
-    """A table inside the page."""
-    return as_html(grid)
-
-
-def provenance_table(rows: Sequence[Provenance]) -> str:
-    """How every run was made."""
-    names = [f.name for f in fields(Provenance)]
-    head = "".join(f'<th scope="col">{n}</th>' for n in names)
-    body = "".join(
-        "<tr>" + "".join(f'<td class="free">{html.escape(str(getattr(r, n)))}</td>' for n in names) + "</tr>"
-        for r in rows
-    )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

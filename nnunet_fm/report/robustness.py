@@ -1,7 +1,7 @@
 """Scores of models on perturbed images, beside those on the clean ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +71,9 @@ def _group(group: Group, change: Perturbation | None, preprocessed: Path, rules:
     """The same runs with the scores of perturbed images."""
     runs = []
     for s in group.runs:
-        cases = list(dict.fromkeys(score.case for score in s.scores))
-        folder = perturbed_folder(s.run, change)
-        runs.append(ScoredRun(s.run, scores_of(s.run, folder, cases, preprocessed, rules, workers), s.train_cases))
-    return Group(group.dataset, group.encoder, group.ratio, runs)
+        scores = scores_of(s.run, perturbed_folder(s.run, change), s.cases, preprocessed, rules, workers)
+        runs.append(replace(s, scores=scores))
+    return replace(group, runs=runs)
 
 
 def _robustness(clean: Group, changed: Group, family: str, severity: float, region: str, metric: Metric) -> Robustness:

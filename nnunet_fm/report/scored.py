@@ -31,6 +31,11 @@ class ScoredRun:
     scores: list[CaseScore]
     train_cases: int
 
+    @property
+    def cases(self) -> list[str]:
+        """Names, each once."""
+        return list(dict.fromkeys(score.case for score in self.scores))
+
 
 def score_runs(
     runs: Sequence[Run], preprocessed: Path, rules: Rules | None = None, workers: int = 2

@@ -2,11 +2,12 @@
 
 import html
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from nnunet_fm.report.cost import Cost
+from nnunet_fm.markdown import markdown_table
+from nnunet_fm.report.cost import Cost, Provenance
 from nnunet_fm.report.robustness import Robustness
 from nnunet_fm.report.summary import METRICS, Comparison, Metric, Summary
 
@@ -24,11 +25,26 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: a caption, the columns' heads, and the rows."""
+    """A table.
+
+    Attributes:
+        caption, head, rows: what it says.
+        section: of the page.
+        folded: opened on demand.
+        wraps: has long words.
+    """
 
     caption: str
     head: tuple[str, ...]
     rows: list[tuple[Cell, ...]]
+    section: str = ""
+    folded: bool = False
+    wraps: bool = False
+
+
+def _line(*words: object) -> tuple[Cell, ...]:
+    """A row of plain cells."""
+    return tuple(Cell(str(word)) for word in words)
 
 
 def summary_grid(dataset: str, metric: Metric, summaries: Sequence[Summary], tests: Sequence[Comparison]) -> Grid:
@@ -92,7 +108,7 @@ def comparison_grid(dataset: str, metric: Metric, tests: Sequence[Comparison]) -
         p = [_p(v) for v in (t.wilcoxon_p, t.wilcoxon_holm, t.permutation_p, t.permutation_holm)]
         effects = [_number(t.rank_biserial, 2), _number(t.cohen_dz, 2)]
         words = (f"{t.ratio:g}", t.region, t.other, f"{t.difference:+.{metric.digits}f}", limits, *p, *effects)
-        rows.append(tuple(Cell(w) for w in (*words, str(t.cases), str(t.seeds))))
+        rows.append(_line(*words, t.cases, t.seeds))
     head = ("ratio", "region", "encoder", "difference", "95 %", "Wilcoxon p", "Holm", "permutation p", "Holm")
     more = ("rank-biserial r", "Cohen d_z", "cases", "seeds")
     return Grid(f"{dataset}: {metric.name}, difference from {reference}, paired over the cases", head + more, rows)
@@ -106,7 +122,7 @@ def robustness_grid(dataset: str, metric: Metric, found: Sequence[Robustness]) -
         limits = f"{_number(r.low, d)} to {_number(r.high, d)}"
         change = f"{_number(r.change_low, d)} to {_number(r.change_high, d)}"
         words = (r.encoder, f"{r.ratio:g}", r.region, r.family, f"{r.severity:g}", f"{r.value:.{d}f}", limits)
-        rows.append(tuple(Cell(w) for w in (*words, f"{r.change:+.{d}f}", change, str(r.cases), str(r.seeds))))
+        rows.append(_line(*words, f"{r.change:+.{d}f}", change, r.cases, r.seeds))
     head = ("encoder", "ratio", "region", "family", "severity", metric.name, "95 %", "change", "95 %", "cases", "seeds")
     return Grid(f"{dataset}: {metric.name} on perturbed images", head, rows)
 
@@ -118,34 +134,42 @@ def cost_grid(costs: Sequence[Cost]) -> Grid:
         of = [c for c in costs if c.encoder == encoder]
         peak = max(c.peak_bytes for c in of)
         rows.append(
-            tuple(
-                Cell(w)
-                for w in (
-                    encoder,
-                    f"{of[0].parameters:,}" if of[0].parameters else "not known",
-                    f"{of[0].learned:,}" if of[0].learned else "not known",
-                    f"{np.mean([c.epochs for c in of]):g}",
-                    f"{np.mean([c.seconds for c in of]) / 60:.1f}",
-                    f"{peak / 2**30:.2f} ({of[0].peak_of})" if peak else "not known",
-                    f"{np.mean([c.checkpoint_bytes for c in of]) / 1e6:.1f}",
-                    str(len(of)),
-                )
+            _line(
+                encoder,
+                f"{of[0].parameters:,}" if of[0].parameters else "not known",
+                f"{of[0].learned:,}" if of[0].learned else "not known",
+                f"{np.mean([c.epochs for c in of]):g}",
+                f"{np.mean([c.seconds for c in of]) / 60:.1f}",
+                f"{peak / 2**30:.2f} ({of[0].peak_of})" if peak else "not known",
+                f"{np.mean([c.checkpoint_bytes for c in of]) / 1e6:.1f}",
+                len(of),
             )
         )
     head = ("encoder", "parameters", "learned", "epochs", "training (min)", "peak memory (GiB)", "checkpoint (MB)")
-    return Grid("What a run takes", (*head, "runs"), rows)
+    return Grid("What a run takes", (*head, "runs"), rows, "Cost")
+
+
+def provenance_grid(rows: Sequence[Provenance]) -> Grid:
+    """How every run was made."""
+    names = tuple(f.name for f in fields(Provenance))
+    lines = [_line(*(getattr(row, name) for name in names)) for row in rows]
+    return Grid("", names, lines, wraps=True)
 
 
 def all_grids(
     summaries: Sequence[Summary], tests: Sequence[Comparison], found: Sequence[Robustness], costs: Sequence[Cost]
 ) -> dict[str, Grid]:
-    """Every table that has rows, by a file name."""
+    """Every table that has rows, by a file name; on the page those of the first metric are open."""
     grids = {}
     for dataset in dict.fromkeys(s.dataset for s in summaries):
         for m in METRICS:
-            grids[f"{dataset}_{m.key}"] = summary_grid(dataset, m, summaries, tests)
-            grids[f"{dataset}_{m.key}_tests"] = comparison_grid(dataset, m, tests)
-            grids[f"{dataset}_{m.key}_robustness"] = robustness_grid(dataset, m, found)
+            of_metric = {
+                "": (summary_grid(dataset, m, summaries, tests), "Summary"),
+                "_tests": (comparison_grid(dataset, m, tests), "Tests"),
+                "_robustness": (robustness_grid(dataset, m, found), "Robustness"),
+            }
+            for end, (grid, section) in of_metric.items():
+                grids[f"{dataset}_{m.key}{end}"] = replace(grid, section=section, folded=m is not METRICS[0])
     return {name: g for name, g in {**grids, "cost": cost_grid(costs)}.items() if g.rows}
 
 
@@ -163,11 +187,8 @@ def _p(value: float) -> str:
 
 def markdown(grid: Grid) -> str:
     """With `**best**` and `*` marks."""
-    lines = [f"| {' | '.join(grid.head)} |", "|" + "---|" * len(grid.head)]
-    for row in grid.rows:
-        cells = [_words(c, lambda t: f"**{t}**", r" \*") for c in row]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([f"{grid.caption}", "", *lines])
+    rows = [[_words(cell, lambda t: f"**{t}**", r" \*") for cell in row] for row in grid.rows]
+    return f"{grid.caption}\n\n{markdown_table(grid.head, rows)}"
 
 
 def latex(grid: Grid) -> str:
@@ -187,19 +208,13 @@ def latex(grid: Grid) -> str:
 def as_html(grid: Grid) -> str:
     """With heads that screen readers follow."""
     head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in grid.head)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td>{_words(Cell(html.escape(c.text), c.best, c.marked), lambda t: f'<b>{t}</b>', MARK)}</td>"
-            for c in row
-        )
-        + "</tr>"
-        for row in grid.rows
-    )
-    return (
-        f'<div class="wide"><table><caption>{html.escape(grid.caption)}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    start = '<td class="free">' if grid.wraps else "<td>"
+    body = ""
+    for row in grid.rows:
+        cells = (Cell(html.escape(c.text), c.best, c.marked) for c in row)
+        body += "<tr>" + "".join(f"{start}{_words(c, lambda t: f'<b>{t}</b>', MARK)}</td>" for c in cells) + "</tr>"
+    caption = f"<caption>{html.escape(grid.caption)}</caption>" if grid.caption else ""
+    return f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 MARK = '<sup title="differs from the reference">*</sup>'

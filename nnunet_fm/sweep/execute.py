@@ -1,6 +1,5 @@
 """Running the runs: nnU-Net's own commands in child processes, on this machine or through SLURM."""
 
-import fcntl
 import json
 import os
 import signal
@@ -158,6 +157,8 @@ def _marked(run: Run, folder: Path) -> Iterator[Path]:
     """
     mark = folder / RUNNING / run.name
     mark.parent.mkdir(parents=True, exist_ok=True)
+    import fcntl  # what only looks at sweeps works without it, on Windows
+
     with (mark.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # looking and marking are one step
         if run.name in running(folder):
@@ -236,6 +237,21 @@ def run_here(runs: Sequence[Run], sweep: Sweep, folder: Path, said: Callable[[Ou
             children.stop()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def run_logged(words: Sequence[str], log: Path) -> None:
+    """Run one command to its end, its output to the end of a log; whoever ends us ends it.
+
+    Raises:
+        RuntimeError: it failed; the end of the log is told.
+        KeyboardInterrupt: see `stopping`.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    children = Children()
+    with stopping(children):
+        code = children.run(words, log, {})
+    if code:
+        raise RuntimeError(f"`{' '.join(words)}` failed; {end_of(log)}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from nnunet_fm.evaluation.segmentations import CaseScore
 from nnunet_fm.report.scored import ScoredRun
 from nnunet_fm.sweep.runs import Run, write_runs
 
-DATASET, CASES = "Dataset009_Made", ("a", "b.1", "c", "d")
+DATASET, CASES = "Dataset009_Made_case_ratios", ("a", "b.1", "c", "d")
 REGIONS = {"whole": [1, 2], "core": [2]}
 SHAPE, SPACING = (8, 20, 24), (1.0, 1.5, 4.0)  # (z, y, x) voxels; mm along x, y, z
 ENCODERS = {"good": 0, "stock": 1, "poor": 4}  # voxels that its predictions are shifted by

@@ -83,6 +83,7 @@ def test_the_page_fetches_nothing_and_its_pictures_have_words(made: Made, tmp_pa
     outside.feed(page)
     assert not outside.found
     assert page.count("<img") == page.count('<img class="chart" alt="') > 4
+    assert page.count("<img") == len(list((tmp_path / "out" / "figures").glob("*.png")))  # each once, whatever its name
     assert "/tmp" not in re.sub(r"data:[^\"]+", "", page.split("application/json")[0])
 
 
