@@ -82,6 +82,7 @@ def test_the_page_fetches_nothing_and_its_pictures_have_words(made: Made, tmp_pa
     outside = Outside()
     outside.feed(page)
     assert not outside.found
+    assert "content=\"default-src 'none'; img-src data:;" in page  # and the browser would refuse to
     assert page.count("<img") == page.count('<img class="chart" alt="') > 4
     assert page.count("<img") == len(list((tmp_path / "out" / "figures").glob("*.png")))  # each once, whatever its name
     assert "/tmp" not in re.sub(r"data:[^\"]+", "", page.split("application/json")[0])
