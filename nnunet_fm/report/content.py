@@ -91,8 +91,9 @@ def make_report(runs: Sequence[Run], lines: Sequence[Line], preprocessed: Path, 
         raise ValueError(f"none of the {len(runs)} runs is finished; see nnunet-fm sweep status")
     scored = score_runs(runs, preprocessed, request.rules, request.workers)
     found, encoders = groups(scored), list(dict.fromkeys(run.encoder for run in runs))
-    if strange := sorted(set(request.cases) - {case for s in scored for case in s.cases}):
-        raise ValueError(f"no run validated the case {some(strange)}; allowed after --case: validated ones")
+    known = {case for s in scored for case in s.cases}
+    if strange := sorted(set(request.cases) - known):
+        raise ValueError(f"no run validated the case {some(strange)}; allowed after --case: {some(sorted(known))}")
     return Report(
         encoders=encoders,
         scored=scored,

@@ -204,4 +204,4 @@ def test_several_folders_make_one_report(made: Made, tmp_path: Path, capsys: pyt
     assert main(["report", str(made.sweep), str(tmp_path / "second"), "-o", str(tmp_path / "out"), "-np", "1"]) == 0
     assert "good (AnotherTrainer)" in {r["encoder"] for r in rows(tables / "cost.csv")}
     assert main([*words, "--case", "nobody"]) == 2
-    assert "no run validated the case nobody" in capsys.readouterr().err
+    assert "no run validated the case nobody; allowed after --case: a, b.1, c, d" in capsys.readouterr().err
