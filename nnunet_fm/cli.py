@@ -119,6 +119,7 @@ def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     plan.add_argument("--taps", type=block_numbers, metavar="2,5,8,11", help="blocks whose features are decoded")
     plan.add_argument("--fusion", help="learnable, fixed or learnable_then_fixed(EPOCHS)")
     plan.add_argument("--decoder", help="slices: primus, light; volumes: unetr, primus3d")
+    plan.add_argument("--mix-slices", type=int, metavar="K", help="2.5-D: 3 or 5 neighbouring slices (1: none)")
     plan.add_argument("--batch-size", type=int)
     plan.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="e.g. qkv_bias=true")
     plan.add_argument("--seed", type=int, help="of random weights, where NAME has no file; default 0")
@@ -231,6 +232,7 @@ def _plan(parsed: argparse.Namespace) -> None:
         batch_size=parsed.batch_size,
         seed=parsed.seed,
         options=parse_options(parsed.option),
+        mix_slices=parsed.mix_slices,
         subset=subset,
         source_plans=parsed.p,
         output=parsed.o,

@@ -91,8 +91,9 @@ def saved_bytes(network: FrozenEncoderNetwork, patch_size: tuple[int, ...], batc
     if encoder.kind == "pyramid":
         given = sum(f.channels * math.prod(side // f.stride for side in patch_size) for f in encoder.feature_info)
         return int(given * getattr(network.encoder, "saved_values", 100) * 4) * batch_size
-    tokens = 1
-    for side in patch_size:
+    *stack, tokens = *patch_size[: -encoder.input_spec.spatial_dims], 1
+    batch_size *= math.prod(stack)  # slices of a 2.5-D patch
+    for side in patch_size[len(stack) :]:
         tokens *= side // 2**network.stages
     depth, width = getattr(network.encoder, "depth", 12), encoder.feature_info[-1].channels
     per_value = 1 if network.precision == "bfloat16" else 2

@@ -8,7 +8,7 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
 from nnunet_fm.encoders.source import load_source
-from nnunet_fm.network import ENCODER, NETWORK
+from nnunet_fm.network import ENCODER, NETWORKS
 from nnunet_fm.trainer import FINAL
 
 COPIED = ("dataset.json", "dataset_fingerprint.json")
@@ -64,7 +64,7 @@ def _for_prediction(content: dict[str, Any]) -> dict[str, Any]:
     plans, configuration = content["init_args"]["plans"], content["init_args"]["configuration"]
     architecture = plans["configurations"][configuration].get("architecture", {})
     weights = content["network_weights"]
-    if architecture.get("network_class_name") == NETWORK and not any(k.startswith(ENCODER) for k in weights):
+    if architecture.get("network_class_name") in NETWORKS and not any(k.startswith(ENCODER) for k in weights):
         named = architecture["arch_kwargs"]
         state = load_source(named["encoder_source"], named["encoder"], named["encoder_options"])
         weights = {**weights, **{f"{ENCODER}{k}": v for k, v in state.items()}}
@@ -84,7 +84,7 @@ def _forget_paths(plans: dict[str, Any]) -> None:
     """Keep the encoder file's name and hash, not the folder it lay in."""
     for configuration in plans["configurations"].values():
         architecture = configuration.get("architecture", {})
-        if architecture.get("network_class_name") == NETWORK:
+        if architecture.get("network_class_name") in NETWORKS:
             source = architecture["arch_kwargs"].get("encoder_source") or {}
             if "file" in source:
                 source["file"] = Path(source["file"]).name

@@ -10,7 +10,13 @@ FIELDS_OF_VIEW = ("native", "fit")
 
 
 def place(
-    stock: dict[str, Any], base: str, patch: Sequence[int], step: int, fov: str, batch_size: int | None
+    stock: dict[str, Any],
+    base: str,
+    patch: Sequence[int],
+    step: int,
+    fov: str,
+    batch_size: int | None,
+    stack: int | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """A configuration that inherits from `base` with its own patch, batch and field of view, and that in words.
 
@@ -21,7 +27,8 @@ def place(
         step: sides must be multiples of it.
         fov: `native` keeps the spacing and pads; `fit` resamples so that the patch covers the median slice, on data
             that nnU-Net has to preprocess anew; for slices only.
-        batch_size: slices or volumes per step; the stock one scaled by their pixels if None.
+        batch_size: slices, stacks or volumes per step; the stock one scaled by their pixels if None.
+        stack: slices in a 2.5-D patch; None for 2-D and 3-D ones.
 
     Raises:
         ValueError: an impossible patch or field of view; the possible ones are named.
@@ -33,13 +40,14 @@ def place(
     check_patch(sides, step, dims)
     if fov == "fit" and dims == 3:
         raise ValueError("field of view fit is for slices; for volumes: native")
+    whole = sides if stack is None else [stack, *sides]
     configuration = {
         "inherits_from": base,
-        "patch_size": sides,
-        "batch_size": batch_size or _scaled_batch(stock, sides),
+        "patch_size": whole,
+        "batch_size": batch_size or _scaled_batch(stock, whole),
         "field_of_view": fov,
     }
-    words = [f"patch {'x'.join(map(str, sides))}, batch {configuration['batch_size']}"]
+    words = [f"patch {'x'.join(map(str, whole))}, batch {configuration['batch_size']}"]
     spacing = stock["spacing"]
     if fov == "native":
         return configuration, [*words, f"field of view native: spacing {_mm(spacing)} kept, data of {base} reused"]

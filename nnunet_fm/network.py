@@ -19,7 +19,8 @@ from nnunet_fm.messages import unknown
 Precision = Literal["float32", "bfloat16", "float16"]
 ENCODER = "encoder."
 ONE_STRIDE = ", every map at the stride of its patches"
-NETWORK = f"{__name__}.FrozenEncoderNetwork"  # as plans name it
+NETWORK, NETWORK_25D = "nnunet_fm.network.FrozenEncoderNetwork", "nnunet_fm.network25d.FrozenEncoder25DNetwork"
+NETWORKS = (NETWORK, NETWORK_25D)  # as plans name them
 
 
 class FrozenEncoderNetwork(nn.Module):
@@ -89,7 +90,7 @@ class FrozenEncoderNetwork(nn.Module):
         with self._autocast(x.device.type):
             with torch.no_grad() if self._gradient_stops_before_decoder() else nullcontext():
                 features = self.encode(x)
-            return self.decoder(features, x).float()
+            return self.decode(features, x).float()
 
     def _autocast(self, device_type: str) -> AbstractContextManager[Any]:
         """The precision chosen, whatever autocast the caller is in.
@@ -109,6 +110,11 @@ class FrozenEncoderNetwork(nn.Module):
     def encode(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "b d *tokens"]]:
         """Fused channels through the encoder: one feature map per tap."""
         return self._compute_encoder.features(self._to_encoder_size(self.fusion(x)))
+
+    def decode(self, features: list[Float[Tensor, "b d *tokens"]], x: Float[Tensor, "b c *grid"]) -> Tensor:
+        """Class logits from the features, and the image for decoders that look at it."""
+        logits: Tensor = self.decoder(features, x)
+        return logits
 
     def _gradient_stops_before_decoder(self) -> bool:
         """Only then may the encoder run without a graph: a learnable fusion in front of it needs one."""

@@ -56,11 +56,13 @@ class LinearDecay(LRScheduler):
 
 
 def parameter_groups(network: FrozenEncoderNetwork, recipe: Recipe) -> list[dict[str, Any]]:
-    """Decoder matrices with decay; norms, biases and fusion without; the encoder's blocks if it learns."""
+    """Decoder matrices with decay; norms, biases and channel or slice mixes without; the encoder's if it learns."""
     decay: list[Tensor] = []
-    plain: list[Tensor] = [network.fusion.weight]
-    for parameter in network.decoder.parameters():
-        (decay if parameter.ndim > 1 else plain).append(parameter)
+    plain: list[Tensor] = []
+    for name, parameter in network.named_parameters():
+        part = name.split(".")[0]
+        if part != "encoder":
+            (decay if part == "decoder" and parameter.ndim > 1 else plain).append(parameter)
     rate = recipe.learning_rate
     groups: list[dict[str, Any]] = [
         {"params": decay, "lr": rate, "weight_decay": recipe.weight_decay},

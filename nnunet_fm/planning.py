@@ -20,10 +20,12 @@ from nnunet_fm.folders import folder
 from nnunet_fm.fusion import FusionSchedule
 from nnunet_fm.geometry import place, side_label
 from nnunet_fm.messages import unknown
-from nnunet_fm.network import NETWORK, check_decodable
+from nnunet_fm.network import NETWORK, NETWORK_25D, check_decodable
+from nnunet_fm.network25d import check_mix
 from nnunet_fm.subsets import TrainSubset
 
 STOCK_PLANS = "nnUNetPlans"
+STACK = 8  # slices in a 2.5-D patch
 NO_ENCODER = "none"
 
 
@@ -36,12 +38,13 @@ class PlanRequest:
         encoder: weight file, architecture name for random weights, or `none` for stock nnU-Net on a subset.
         card: weight card of the file, where it cannot be told from the file.
         preset: name of a file in `plans/`; `<base>_fm256` if None.
-        patch: sides in pixels, in the place of the preset's.
+        patch: sides in pixels, in the place of the preset's; of a 2.5-D patch the number of its slices may come first.
         fov: `native` keeps the spacing and pads, `fit` resamples so that the patch covers the median slice.
         taps, fusion, decoder: in the place of the preset's.
         batch_size: slices per step; the stock one scaled by the pixels of a slice if None.
         seed: of random weights; 0 if None.
         options: of the architecture, in the place of the card's.
+        mix_slices: 1, 3 or 5 for the 2.5-D network, on stacks of slices of a 2-D configuration.
         subset: part of the training split.
         source_plans: plans to start from.
         output: identifier of the plans to write; `FM_<encoder>[_rNNN]` if None.
@@ -59,6 +62,7 @@ class PlanRequest:
     batch_size: int | None = None
     seed: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    mix_slices: int | None = None
     subset: TrainSubset = TrainSubset()
     source_plans: str = STOCK_PLANS
     output: str | None = None
@@ -86,10 +90,12 @@ class WrittenPlans:
         return self.path.stem
 
 
-def default_trainer(encoder: str, spatial_dims: int = 2) -> str:
+def default_trainer(encoder: str, spatial_dims: int = 2, mix_slices: int | None = None) -> str:
     """Name for `-tr` where the user gives none."""
     if encoder == NO_ENCODER:
         return "SubsetTrainer"
+    if mix_slices:
+        return "FrozenDinoTrainer25D"
     return "FrozenDinoTrainer" if spatial_dims == 2 else "FrozenVolumeTrainer"
 
 
@@ -124,7 +130,7 @@ def write_plans(preprocessed: Path, request: PlanRequest) -> WrittenPlans:
     write = _stock_plans if request.encoder == NO_ENCODER else _frozen_plans
     name, words = write(plans, stock, request)
     keep_earlier(preprocessed, plans, name)
-    trainer = default_trainer(request.encoder, len(stock["patch_size"]))
+    trainer = default_trainer(request.encoder, len(stock["patch_size"]), request.mix_slices)
     path = _save(preprocessed, plans)
     data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
     ready = _is_preprocessed(data)
@@ -135,9 +141,11 @@ def _refuse_ignored(request: PlanRequest) -> None:
     """Raise ValueError for what was asked and would have no effect."""
     if request.encoder != NO_ENCODER:
         return
-    for name in ("card", "preset", "taps", "fusion", "decoder", "seed"):
+    for name in ("card", "preset", "taps", "fusion", "decoder", "seed", "mix_slices"):
         if getattr(request, name) is not None:
-            raise ValueError(f"--{name} has no meaning with --encoder none (stock nnU-Net); leave it out")
+            raise ValueError(
+                f"--{name.replace('_', '-')} has no meaning with --encoder none (stock nnU-Net); leave it out"
+            )
 
 
 def _stock_plans(plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest) -> tuple[str, list[str]]:
@@ -158,14 +166,19 @@ def _frozen_plans(plans: dict[str, Any], stock: dict[str, Any], request: PlanReq
     preset = _preset(request)
     named, report = describe_source(request.encoder, request.card, request.seed, request.options)
     arguments, step = _network_arguments(named, preset, request, len(stock["patch_size"]))
-    patch = tuple(request.patch or preset["patch_size"])
-    configuration, words = place(stock, request.base, patch, step, request.fov or preset["fov"], request.batch_size)
+    patch, stack = tuple(request.patch or preset["patch_size"]), None
+    if request.mix_slices:
+        patch, stack = (patch[1:], patch[0]) if len(patch) == 3 else (patch, STACK)
+        arguments["mix_slices"] = check_mix(request.mix_slices, stack, request.base)
+    fov = request.fov or preset["fov"]
+    configuration, words = place(stock, request.base, patch, step, fov, request.batch_size, stack)
     configuration["architecture"] = {
-        "network_class_name": NETWORK,
+        "network_class_name": NETWORK_25D if request.mix_slices else NETWORK,
         "arch_kwargs": arguments,
         "_kw_requires_import": [],
     }
-    name = f"{len(stock['patch_size'])}d_fm{side_label(configuration['patch_size'])}"
+    dims = "25" if stack else len(stock["patch_size"])
+    name = f"{dims}d_fm{side_label(configuration['patch_size'][1 if stack else 0 :])}"
     source = named["encoder_source"]
     plans["plans_name"] = request.output or _identifier(_short(request), request.subset)
     plans["configurations"][name] = configuration
@@ -174,7 +187,8 @@ def _frozen_plans(plans: dict[str, Any], stock: dict[str, Any], request: PlanReq
     words = [
         f"encoder {source['card']}, {origin}",
         f"tensor hash {source['sha256']}",
-        f"taps {arguments['taps']}, fusion {arguments['fusion']}, decoder {arguments['decoder']}",
+        f"taps {arguments['taps']}, fusion {arguments['fusion']}, decoder {arguments['decoder']}"
+        + (f", {request.mix_slices} slices mixed" if stack else ""),
         *words,
     ]
     if source["card"] in CARDS and CARDS[source["card"]].pretrained_on:

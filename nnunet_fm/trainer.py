@@ -20,7 +20,7 @@ from nnunet_fm.encoders import tensors_sha256
 from nnunet_fm.encoders.source import origin_of
 from nnunet_fm.files import replaced_atomically
 from nnunet_fm.messages import some
-from nnunet_fm.network import NETWORK, FrozenEncoderNetwork
+from nnunet_fm.network import NETWORKS, FrozenEncoderNetwork
 from nnunet_fm.optimisation import LinearDecay, Recipe, parameter_groups
 from nnunet_fm.predictor import BatchedPredictor, bare_network
 from nnunet_fm.subsets import TrainSubset
@@ -175,7 +175,7 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
 
     def _check_plans(self) -> None:
         name = self.configuration_manager.network_arch_class_name
-        if name != NETWORK:
+        if name not in NETWORKS:
             raise ValueError(
                 f"{type(self).__name__} needs a configuration written by `nnunet-fm plan`; "
                 f"{self.configuration_name} of {self.plans_manager.plans_name} names the network {name}. "
@@ -243,6 +243,16 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
         """nnU-Net's validation with slices and mirrors batched."""
         with _predictor_replaced():
             super().perform_actual_validation(save_probabilities)
+
+
+class FrozenEncoder25DTrainer(FrozenEncoderTrainer):
+    """Around the 2.5-D network: stacks of slices, mirrored as slices are."""
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, bool, Any, tuple[int, ...]]:  # noqa: N802
+        """nnU-Net's, without mirroring along z, in training and in prediction: twice the time for nothing in 2-D."""
+        rotation, dummy_2d, patch, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        self.inference_allowed_mirroring_axes = (1, 2)
+        return rotation, dummy_2d, patch, (1, 2)
 
 
 class SubsetTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNetTrainer):

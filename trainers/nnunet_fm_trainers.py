@@ -57,6 +57,24 @@ class FineTunedDinoTrainerTest(trainer.FrozenEncoderTrainer):
     recipe = replace(FrozenDinoTrainerTest.recipe, encoder_learning_rate=3e-5, layer_decay=0.9)
 
 
+class FrozenDinoTrainer25D(trainer.FrozenEncoder25DTrainer):
+    """The paper's schedule around the 2.5-D network: slices that know their neighbours."""
+
+    recipe = Recipe()
+
+
+class FrozenDinoTrainer25DDemo(trainer.FrozenEncoder25DTrainer):
+    """The demo's length."""
+
+    recipe = FrozenDinoTrainerDemo.recipe
+
+
+class FrozenDinoTrainer25DTest(trainer.FrozenEncoder25DTrainer):
+    """Two epochs of two iterations, for tests."""
+
+    recipe = FrozenDinoTrainerTest.recipe
+
+
 class FrozenVolumeTrainer(trainer.FrozenEncoderTrainer):
     """The paper's schedule around a frozen 3-D encoder."""
 

@@ -24,7 +24,7 @@ class Arm(Part):
         encoder: weight file, card, architecture (random weights), or `none` for stock nnU-Net.
         trainer: `-tr`; `FrozenDinoTrainer`, or `SubsetTrainer` without an encoder, if not given.
         configuration: stock configuration to start from, e.g. `2d` or `3d_fullres`.
-        card, preset, patch, fov, taps, fusion, decoder, batch_size, seed, options: as `nnunet-fm plan`.
+        card, preset, patch, fov, taps, fusion, decoder, batch_size, seed, options, mix_slices: as `nnunet-fm plan`.
     """
 
     encoder: str = NO_ENCODER
@@ -40,6 +40,7 @@ class Arm(Part):
     batch_size: Positive | None = None
     seed: int | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    mix_slices: Literal[1, 3, 5] | None = None
 
 
 class Sweep(Part):

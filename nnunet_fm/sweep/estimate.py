@@ -9,7 +9,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_fm.network import NETWORK
+from nnunet_fm.network import NETWORKS
 from nnunet_fm.sweep.progress import read_progress
 from nnunet_fm.sweep.runs import Run, State
 
@@ -74,7 +74,7 @@ def _checkpoint_bytes(run: Run, preprocessed: Path) -> int:
         labels.num_segmentation_heads,
         allow_init=False,
     )
-    copies = FROZEN_COPIES if configuration.network_arch_class_name == NETWORK else STOCK_COPIES
+    copies = FROZEN_COPIES if configuration.network_arch_class_name in NETWORKS else STOCK_COPIES
     return copies * sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
 
 

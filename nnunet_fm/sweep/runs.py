@@ -151,7 +151,8 @@ def _dataset(number: int, preprocessed: Path) -> str:
 
 
 def _trainer(arm: Arm) -> str:
-    return arm.trainer or default_trainer(arm.encoder, 3 if arm.configuration.startswith("3d") else 2)
+    dims = 3 if arm.configuration.startswith("3d") else 2
+    return arm.trainer or default_trainer(arm.encoder, dims, arm.mix_slices)
 
 
 def _check_trainer(name: str) -> None:
