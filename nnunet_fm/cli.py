@@ -118,7 +118,8 @@ def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     plan.add_argument("--fov", choices=("native", "fit"), help="keep the spacing, or resample to fit the patch")
     plan.add_argument("--taps", type=block_numbers, metavar="2,5,8,11", help="blocks whose features are decoded")
     plan.add_argument("--fusion", help="learnable, fixed or learnable_then_fixed(EPOCHS)")
-    plan.add_argument("--decoder", help="slices: primus, light; volumes: unetr, primus3d")
+    plan.add_argument("--decoder", help="slices: primus, light; volumes: unetr, primus3d, pyramid")
+    plan.add_argument("--intensity", choices=("encoder", "stock"), default="encoder", help="whose normalisation")
     plan.add_argument("--mix-slices", type=int, metavar="K", help="2.5-D: 3 or 5 neighbouring slices (1: none)")
     plan.add_argument("--batch-size", type=int)
     plan.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="e.g. qkv_bias=true")
@@ -211,7 +212,8 @@ def _plan(parsed: argparse.Namespace) -> None:
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
     from nnunet_fm.encoders.registry import parse_options
-    from nnunet_fm.planning import PlanRequest, write_plans
+    from nnunet_fm.plan_request import PlanRequest
+    from nnunet_fm.planning import write_plans
     from nnunet_fm.subsets import TrainSubset
 
     root = folders.nnunet_folder("nnUNet_preprocessed")
@@ -232,6 +234,7 @@ def _plan(parsed: argparse.Namespace) -> None:
         batch_size=parsed.batch_size,
         seed=parsed.seed,
         options=parse_options(parsed.option),
+        intensity=parsed.intensity,
         mix_slices=parsed.mix_slices,
         subset=subset,
         source_plans=parsed.p,

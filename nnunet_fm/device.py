@@ -2,13 +2,10 @@
 
 import ctypes
 import functools
-import math
 import sys
-from typing import cast
 
 import torch
 
-from nnunet_fm.encoders import Encoder
 from nnunet_fm.network import FrozenEncoderNetwork, Precision
 
 # glibc's mallopt parameters (malloc.h)
@@ -78,24 +75,3 @@ def prepare(network: FrozenEncoderNetwork, device: torch.device, precision: Prec
     network.use_kernels(fused_attention=device.type != "cpu")  # its backward pass is slow on CPUs
     if device.type == "cpu":
         keep_freed_memory()
-
-
-def saved_bytes(network: FrozenEncoderNetwork, patch_size: tuple[int, ...], batch_size: int) -> int:
-    """Estimate of the activations that the encoder keeps for the backward pass, without checkpointing.
-
-    50 values of two bytes per token, channel and block, and the attention matrices: 229 MiB a slice was measured for
-    ViT-B/16 at 256x256 under bfloat16 autocast. Pyramids say themselves how many values they keep for each value that
-    they give (`saved_values`).
-    """
-    encoder = cast(Encoder, network.encoder)
-    if encoder.kind == "pyramid":
-        given = sum(f.channels * math.prod(side // f.stride for side in patch_size) for f in encoder.feature_info)
-        return int(given * getattr(network.encoder, "saved_values", 100) * 4) * batch_size
-    *stack, tokens = *patch_size[: -encoder.input_spec.spatial_dims], 1
-    batch_size *= math.prod(stack)  # slices of a 2.5-D patch
-    for side in patch_size[len(stack) :]:
-        tokens *= side // 2**network.stages
-    depth, width = getattr(network.encoder, "depth", 12), encoder.feature_info[-1].channels
-    per_value = 1 if network.precision == "bfloat16" else 2
-    per_slice = depth * per_value * (100 * tokens * width + 6 * tokens**2 * width // 64)
-    return per_slice * batch_size

@@ -37,6 +37,7 @@ class FrozenEncoderNetwork(nn.Module):
         encoder_source: where its weights are, see `nnunet_fm.encoders.source`; None if the caller fills them.
         taps: tapped blocks; the last of each quarter if None.
         fusion: `learnable`, `fixed` or `learnable_then_fixed(EPOCHS)`.
+        channels: for each channel of an encoder that knows them by name, the number of the MRI channel that it gets.
         decoder: `primus` or `light` for slices, `unetr` or `primus3d` for tokens of
             volumes, `pyramid` for maps of several resolutions.
         deep_supervision: must be False; nnU-Net passes it.
@@ -52,6 +53,7 @@ class FrozenEncoderNetwork(nn.Module):
         taps: Sequence[int] | None = None,
         fusion: str = "learnable",
         decoder: str = "primus",
+        channels: Sequence[int] | None = None,
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
@@ -65,7 +67,7 @@ class FrozenEncoderNetwork(nn.Module):
         built = build_encoder(encoder, taps, **self.encoder_options)
         check_decodable(built, encoder, decoder)
         self.stages = (built.input_spec.divisor - 1).bit_length()
-        self.fusion = make_fusion(built.input_spec.spatial_dims, input_channels, built.in_channels)
+        self.fusion = make_fusion(built.input_spec.spatial_dims, input_channels, built.in_channels, channels)
         self.encoder = cast(nn.Module, built)
         self.decoder = DECODERS[decoder](built.feature_info, num_classes, self.stages, input_channels)
         self.frozen = True
@@ -111,7 +113,7 @@ class FrozenEncoderNetwork(nn.Module):
         """Fused channels through the encoder: one feature map per tap."""
         return self._compute_encoder.features(self._to_encoder_size(self.fusion(x)))
 
-    def decode(self, features: list[Float[Tensor, "b d *tokens"]], x: Float[Tensor, "b c *grid"]) -> Tensor:
+    def decode(self, features: list[Tensor], x: Float[Tensor, "b c *grid"]) -> Tensor:
         """Class logits from the features, and the image for decoders that look at it."""
         logits: Tensor = self.decoder(features, x)
         return logits

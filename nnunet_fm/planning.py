@@ -2,70 +2,23 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_fm.decoders import DECODERS
 from nnunet_fm.earlier_plans import keep_earlier
-from nnunet_fm.encoders import CARDS, build_encoder
+from nnunet_fm.encoders import CARDS
 from nnunet_fm.encoders.cards import shipped_weights
-from nnunet_fm.encoders.source import describe_source
 from nnunet_fm.files import replaced_atomically
-from nnunet_fm.folders import folder
-from nnunet_fm.fusion import FusionSchedule
+from nnunet_fm.frozen_configuration import frozen_configuration
 from nnunet_fm.geometry import place, side_label
 from nnunet_fm.messages import unknown
-from nnunet_fm.network import NETWORK, NETWORK_25D, check_decodable
-from nnunet_fm.network25d import check_mix
+from nnunet_fm.plan_request import NO_ENCODER, PlanRequest
+from nnunet_fm.seen import seen_in_pretraining
 from nnunet_fm.subsets import TrainSubset
-
-STOCK_PLANS = "nnUNetPlans"
-STACK = 8  # slices in a 2.5-D patch
-NO_ENCODER = "none"
-
-
-@dataclass(frozen=True)
-class PlanRequest:
-    """What a user asks of the planner.
-
-    Attributes:
-        base: stock configuration to inherit from; `2d`.
-        encoder: weight file, architecture name for random weights, or `none` for stock nnU-Net on a subset.
-        card: weight card of the file, where it cannot be told from the file.
-        preset: name of a file in `plans/`; `<base>_fm256` if None.
-        patch: sides in pixels, in the place of the preset's; of a 2.5-D patch the number of its slices may come first.
-        fov: `native` keeps the spacing and pads, `fit` resamples so that the patch covers the median slice.
-        taps, fusion, decoder: in the place of the preset's.
-        batch_size: slices per step; the stock one scaled by the pixels of a slice if None.
-        seed: of random weights; 0 if None.
-        options: of the architecture, in the place of the card's.
-        mix_slices: 1, 3 or 5 for the 2.5-D network, on stacks of slices of a 2-D configuration.
-        subset: part of the training split.
-        source_plans: plans to start from.
-        output: identifier of the plans to write; `FM_<encoder>[_rNNN]` if None.
-    """
-
-    base: str = "2d"
-    encoder: str = NO_ENCODER
-    card: str | None = None
-    preset: str | None = None
-    patch: tuple[int, ...] | None = None
-    fov: str | None = None
-    taps: tuple[int, ...] | None = None
-    fusion: str | None = None
-    decoder: str | None = None
-    batch_size: int | None = None
-    seed: int | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    mix_slices: int | None = None
-    subset: TrainSubset = TrainSubset()
-    source_plans: str = STOCK_PLANS
-    output: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,11 +52,6 @@ def default_trainer(encoder: str, spatial_dims: int = 2, mix_slices: int | None 
     return "FrozenDinoTrainer" if spatial_dims == 2 else "FrozenVolumeTrainer"
 
 
-def presets() -> dict[str, dict[str, Any]]:
-    """The plan presets by name, as shipped in `plans/`."""
-    return {p.stem: load_json(str(p)) for p in sorted(folder("plans").glob("*.json"))}
-
-
 def write_plans(preprocessed: Path, request: PlanRequest) -> WrittenPlans:
     """Write the plans.
 
@@ -127,8 +75,10 @@ def write_plans(preprocessed: Path, request: PlanRequest) -> WrittenPlans:
     plans["train_subset"] = request.subset.to_json()
     _refuse_ignored(request)
     stock = PlansManager(plans).get_configuration(request.base).configuration
-    write = _stock_plans if request.encoder == NO_ENCODER else _frozen_plans
-    name, words = write(plans, stock, request)
+    if request.encoder == NO_ENCODER:
+        name, words = _stock_plans(plans, stock, request)
+    else:
+        name, words = _frozen_plans(plans, stock, request, preprocessed)
     keep_earlier(preprocessed, plans, name)
     trainer = default_trainer(request.encoder, len(stock["patch_size"]), request.mix_slices)
     path = _save(preprocessed, plans)
@@ -162,82 +112,32 @@ def _stock_plans(plans: dict[str, Any], stock: dict[str, Any], request: PlanRequ
     return name, ["stock architecture, for -tr SubsetTrainer", *words]
 
 
-def _frozen_plans(plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest) -> tuple[str, list[str]]:
-    preset = _preset(request)
-    named, report = describe_source(request.encoder, request.card, request.seed, request.options)
-    arguments, step = _network_arguments(named, preset, request, len(stock["patch_size"]))
-    patch, stack = tuple(request.patch or preset["patch_size"]), None
-    if request.mix_slices:
-        patch, stack = (patch[1:], patch[0]) if len(patch) == 3 else (patch, STACK)
-        arguments["mix_slices"] = check_mix(request.mix_slices, stack, request.base)
-    fov = request.fov or preset["fov"]
-    configuration, words = place(stock, request.base, patch, step, fov, request.batch_size, stack)
-    configuration["architecture"] = {
-        "network_class_name": NETWORK_25D if request.mix_slices else NETWORK,
-        "arch_kwargs": arguments,
-        "_kw_requires_import": [],
-    }
-    dims = "25" if stack else len(stock["patch_size"])
-    name = f"{dims}d_fm{side_label(configuration['patch_size'][1 if stack else 0 :])}"
-    source = named["encoder_source"]
+def _frozen_plans(
+    plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest, preprocessed: Path
+) -> tuple[str, list[str]]:
+    description = preprocessed / "dataset.json"
+    dataset = load_json(str(description)) if description.is_file() else {}
+    name, configuration, words = frozen_configuration(stock, request, dataset)
     plans["plans_name"] = request.output or _identifier(_short(request), request.subset)
     plans["configurations"][name] = configuration
-    random = "RANDOM weights: a baseline, not a foundation model"
-    origin = random if report is None else f"from {report.file} (card by {report.chosen_because})"
-    words = [
-        f"encoder {source['card']}, {origin}",
-        f"tensor hash {source['sha256']}",
-        f"taps {arguments['taps']}, fusion {arguments['fusion']}, decoder {arguments['decoder']}"
-        + (f", {request.mix_slices} slices mixed" if stack else ""),
-        *words,
-    ]
-    if source["card"] in CARDS and CARDS[source["card"]].pretrained_on:
-        seen = ", ".join(CARDS[source["card"]].pretrained_on)
-        words.append(f"pretrained on {seen}: keep these apart from your test cases")
-    return name, words
+    card = configuration["architecture"]["arch_kwargs"]["encoder_source"]["card"]
+    return name, [*words, *_pretraining_data(card, preprocessed, dataset)]
 
 
-def _network_arguments(
-    named: dict[str, Any], preset: dict[str, Any], request: PlanRequest, dims: int
-) -> tuple[dict[str, Any], int]:
-    """Arguments of the network, checked by building its encoder, and the step that patch sides must be multiples of.
-
-    Raises:
-        ValueError: an encoder of slices for a 3-D configuration, or the reverse; a decoder that does not fit.
-    """
-    fusion = request.fusion or preset["fusion"]
-    FusionSchedule.parse(fusion)
-    encoder = build_encoder(named["encoder"], request.taps or preset["taps"], **named["encoder_options"])
-    if encoder.input_spec.spatial_dims != dims:
-        other = {2: "2d", 3: "3d_fullres"}[encoder.input_spec.spatial_dims]
-        raise ValueError(
-            f"encoder {named['encoder']} is {encoder.input_spec.spatial_dims}-D and configuration {request.base!r} "
-            f"{dims}-D; allowed: a {dims}-D encoder, or -c {other}"
+def _pretraining_data(card: str, preprocessed: Path, dataset: dict[str, Any]) -> list[str]:
+    """What the encoder saw in its pretraining, with a warning if this dataset seems to be among it."""
+    pretrained_on = CARDS[card].pretrained_on if card in CARDS else ()
+    if not pretrained_on:
+        return []
+    words = [f"pretrained on {', '.join(pretrained_on)}: keep these apart from your test cases"]
+    cases = next((p.name for p in sorted((preprocessed / "gt_segmentations").glob("*"))), "")
+    described = [str(dataset.get(key, "")) for key in ("name", "description", "reference")]
+    if seen := seen_in_pretraining(pretrained_on, preprocessed.name, cases, *described):
+        words.append(
+            f"WARNING: {preprocessed.name} looks like {' and '.join(seen)}, on which this encoder was pretrained: "
+            "it may have seen the test cases, and results may look better than they are (leakage)"
         )
-    decoder = request.decoder or ("pyramid" if encoder.kind == "pyramid" else preset["decoder"])
-    if decoder not in DECODERS:
-        raise ValueError(unknown("decoder", decoder, DECODERS))
-    check_decodable(encoder, named["encoder"], decoder)
-    with torch.device("meta"):  # no memory; a decoder may refuse the taps
-        stages = (encoder.input_spec.divisor - 1).bit_length()
-        DECODERS[decoder](encoder.feature_info, 1, stages, 1)
-    taps = list(getattr(encoder, "taps", None) or request.taps or ()) or None
-    arguments = {**named, "taps": taps, "fusion": fusion, "decoder": decoder}
-    return arguments, 2**stages
-
-
-def _preset(request: PlanRequest) -> dict[str, Any]:
-    known = presets()
-    default = {"2d": "2d_fm256", "3d_fullres": "3d_fm128"}.get(request.base)
-    if request.preset is None and default is None:
-        bases = sorted({preset["base"] for preset in known.values()})
-        raise ValueError(f"configuration {request.base!r} has no preset; allowed: -c {' or '.join(bases)}")
-    name = str(request.preset or default)
-    if name not in known:
-        raise ValueError(unknown("preset", name, known))
-    if known[name]["base"] != request.base:
-        raise ValueError(f"preset {name!r} is for -c {known[name]['base']}, not -c {request.base}")
-    return known[name]
+    return words
 
 
 def _identifier(encoder: str, subset: TrainSubset) -> str:

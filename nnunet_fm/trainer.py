@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 import torch
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
@@ -19,8 +20,9 @@ from nnunet_fm import device as devices
 from nnunet_fm.encoders import tensors_sha256
 from nnunet_fm.encoders.source import origin_of
 from nnunet_fm.files import replaced_atomically
+from nnunet_fm.memory import fitting_patch, gib, kept_bytes
 from nnunet_fm.messages import some
-from nnunet_fm.network import NETWORKS, FrozenEncoderNetwork
+from nnunet_fm.network import NETWORK, NETWORK_25D, NETWORKS, FrozenEncoderNetwork
 from nnunet_fm.optimisation import LinearDecay, Recipe, parameter_groups
 from nnunet_fm.predictor import BatchedPredictor, bare_network
 from nnunet_fm.subsets import TrainSubset
@@ -121,6 +123,7 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
     """nnU-Net's trainer around a frozen encoder. Variants set `recipe` only."""
 
     recipe: ClassVar[Recipe] = Recipe()
+    networks: ClassVar[tuple[str, ...]] = NETWORKS
     network: Any
     encoder_gone: FileNotFoundError | None = None
 
@@ -158,15 +161,56 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
         devices.prepare(network, self.device, precision)
         if precision == "bfloat16":
             self.grad_scaler = None  # bfloat16 has float32's range
-        needed = devices.saved_bytes(network, tuple(self.configuration_manager.patch_size), self.batch_size)
+        self._choose_checkpointing(network)
+        self.print_to_log_file(f"precision {precision} ({reason})")
+
+    def _choose_checkpointing(self, network: FrozenEncoderNetwork) -> None:
+        """Recompute the encoder's activations where keeping them takes much of the free memory; refuse what cannot fit.
+
+        Raises:
+            ValueError: the forward pass keeps more than there is; the nearest patch that fits is named.
+        """
+        free, wanted = devices.free_memory(self.device), self.recipe.gradient_checkpointing
         crosses = self.recipe.encoder_learning_rate is not None or network.schedule.learns(0)
-        wanted = self.recipe.gradient_checkpointing
-        checkpointing = crosses and (needed > devices.free_memory(self.device) // 3 if wanted is None else wanted)
-        network.use_kernels(gradient_checkpointing=checkpointing)
+        patch = tuple(self.configuration_manager.patch_size)
+        network.use_kernels(gradient_checkpointing=bool(wanted and crosses))
+        try:
+            kept = whole = self._kept_bytes(patch)
+        except RuntimeError as error:  # of an encoder of the user's whose shapes depend on its data
+            self.print_to_log_file(f"what the forward pass keeps cannot be told ({error})")
+            return
+        if wanted is None and crosses and whole > free // 3:
+            network.use_kernels(gradient_checkpointing=True)
+            kept = self._kept_bytes(patch)
+        if kept > free:
+            raise ValueError(self._out_of_memory(free))
         self.print_to_log_file(
-            f"precision {precision} ({reason}); gradient checkpointing {'on' if checkpointing else 'off'} "
-            f"(the encoder would keep {needed >> 20 if crosses else 0} MiB)"
+            f"the forward pass keeps {kept >> 20} MiB of {free >> 20} free"
+            + (f"; gradient checkpointing on, without it {whole >> 20}" if kept < whole else "")
         )
+
+    def _kept_bytes(self, patch: tuple[int, ...]) -> int:
+        return kept_bytes(self.bare_network, self.num_input_channels, patch, self.batch_size)
+
+    def _out_of_memory(self, free: int) -> str:
+        patch = tuple(self.configuration_manager.patch_size)
+        return (
+            f"patch {'x'.join(map(str, patch))} in batches of {self.batch_size} keeps {gib(self._kept_bytes(patch))} "
+            f"for the backward pass, and takes more; {gib(free)} are free. "
+            f"{fitting_patch(self._kept_bytes, patch, 2**self.bare_network.stages, free).capitalize()}. "
+            "Type `nnunet-fm plan` again with another --patch, --batch-size or --fusion fixed"
+        )
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A step that runs out of memory says which patch would have fitted."""
+        try:
+            return cast(dict[str, Any], super().train_step(batch))
+        except RuntimeError as error:  # torch.OutOfMemoryError on GPUs
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+        self.optimizer.zero_grad(set_to_none=True)  # outside the handler, which holds on to the failed step's memory
+        empty_cache(self.device)
+        raise MemoryError(self._out_of_memory(devices.free_memory(self.device)))
 
     def _report(self, network: FrozenEncoderNetwork) -> None:
         source = network.encoder_source or {}
@@ -175,11 +219,12 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
 
     def _check_plans(self) -> None:
         name = self.configuration_manager.network_arch_class_name
-        if name not in NETWORKS:
+        if name not in self.networks:
+            mixing = " --mix-slices 3" if NETWORK not in self.networks else ""
             raise ValueError(
-                f"{type(self).__name__} needs a configuration written by `nnunet-fm plan`; "
-                f"{self.configuration_name} of {self.plans_manager.plans_name} names the network {name}. "
-                "Type `nnunet-fm plan -d ID -c 2d --encoder NAME|FILE`, then train its configuration with -p FM_..."
+                f"{type(self).__name__} needs a configuration written by `nnunet-fm plan{mixing}`; "
+                f"{self.configuration_name} of {self.plans_manager.plans_name} names the network {name}. Type "
+                f"`nnunet-fm plan -d ID -c 2d --encoder NAME|FILE{mixing}`, then train its configuration with -p FM_..."
             )
 
     @property
@@ -247,6 +292,8 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
 
 class FrozenEncoder25DTrainer(FrozenEncoderTrainer):
     """Around the 2.5-D network: stacks of slices, mirrored as slices are."""
+
+    networks = (NETWORK_25D,)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, bool, Any, tuple[int, ...]]:  # noqa: N802
         """nnU-Net's, without mirroring along z, in training and in prediction: twice the time for nothing in 2-D."""

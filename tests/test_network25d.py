@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from conftest import DATASET, Run
-from nnunet_fm.device import saved_bytes
 from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.slicewise import SliceWise
 from nnunet_fm.network import FrozenEncoderNetwork
@@ -80,11 +79,6 @@ def test_mix_and_decoder_learn_and_the_encoder_does_not(fusion: str) -> None:
     assert plain | {id(p) for p in groups[0]["params"]} == learning
 
 
-def test_a_stack_keeps_as_much_as_its_slices() -> None:
-    flat, mixing = pair(3)
-    assert saved_bytes(mixing, (4, 64, 64), 2) == saved_bytes(flat, (64, 64), 8)
-
-
 def test_slice_wise_stacks_the_features_of_slices() -> None:
     inner = build_encoder(NAME).eval()
     encoder, x = SliceWise(inner), torch.randn(2, 3, 4, 32, 48)
@@ -119,6 +113,9 @@ def test_stacks_are_planned_trained_and_predicted(
     assert "patch 4x64x64, batch 2" in said
     assert "3 slices mixed" in said
     assert f"nnUNetv2_train 7 {configuration} 0 -tr FrozenDinoTrainer25D -p {plans}" in said
+    run("nnunet-fm", "plan", "-d", 7, "-c", "2d", "--encoder", NAME, "--preset", "2d_fm64", "-o", "FM_flat")
+    flat = ("nnUNetv2_train", 7, "2d_fm64", 0, "-tr", trainer, "-p", "FM_flat", "-device", "cpu")
+    assert "needs a configuration written by `nnunet-fm plan --mix-slices 3`" in run(*flat, expect=1).stdout
     run("nnUNetv2_preprocess", "-d", 7, "-plans_name", plans, "-c", configuration, "-np", 1)
     run("nnUNetv2_train", 7, configuration, 0, "-tr", trainer, "-p", plans, "-device", "cpu")
     fold = Path(nnunet["nnUNet_results"]) / DATASET / f"{trainer}__{plans}__{configuration}" / "fold_0"

@@ -38,7 +38,7 @@ def test_the_installed_wheel_is_found_by_nnunet(wheel: Path, tmp_path: Path) -> 
     zipfile.ZipFile(wheel).extractall(tmp_path)
     program = (
         "from nnunet_fm_pretrain.recipe_files import shipped_recipes; assert 'braindino_stage2' in shipped_recipes()\n"
-        "import nnunet_fm, nnunet_fm.planning as p; nnunet_fm.activate()\n"
+        "import nnunet_fm, nnunet_fm.frozen_configuration as p; nnunet_fm.activate()\n"
         "from nnunet_fm.encoders import load_encoder; load_encoder('synth_vitt16')\n"
         "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
         "print(find('FrozenDinoTrainer').recipe.epochs, nnunet_fm.__file__, len(p.presets()))"

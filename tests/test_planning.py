@@ -8,9 +8,11 @@ import torch
 
 from nnunet_fm.encoders import load_encoder, tensors_sha256
 from nnunet_fm.encoders.registry import parse_options
+from nnunet_fm.frozen_configuration import presets
 from nnunet_fm.geometry import check_patch
 from nnunet_fm.network import FrozenEncoderNetwork
-from nnunet_fm.planning import PlanRequest, presets, write_plans
+from nnunet_fm.plan_request import PlanRequest
+from nnunet_fm.planning import write_plans
 from nnunet_fm.subsets import TrainSubset
 from test_checkpoint import braindino, official
 
@@ -23,6 +25,8 @@ def folder(tmp_path: Path) -> Path:
         "patch_size": [192, 160],
         "median_image_size_in_voxels": [240.0, 200.0],
         "spacing": [1.0, 1.0],
+        "normalization_schemes": ["ZScoreNormalization"] * 4,
+        "use_mask_for_norm": [True] * 4,
         "architecture": {
             "network_class_name": "some.UNet",
             "arch_kwargs": {"strides": [[1, 1], [2, 2], [4, 4]]},
@@ -231,3 +235,91 @@ def test_a_dataset_that_is_not_planned(tmp_path: Path) -> None:
 
 def test_check_patch_accepts_multiples() -> None:
     check_patch([256, 16], 16)
+
+
+# ---- encoders of volumes ----
+
+
+def name_channels(folder: Path, *names: str) -> None:
+    content = {"channel_names": {str(n): name for n, name in enumerate(names)}, "numTraining": 4}
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+def arguments_of(plans: dict, configuration: str) -> dict:
+    return plans["configurations"][configuration]["architecture"]["arch_kwargs"]
+
+
+def test_channels_are_found_by_their_names(folder: Path) -> None:
+    """BraTS 2023's order is not BM-MAE's, and a sequence may be missing."""
+    name_channels(folder, "T1c", "T1n", "FLAIR", "ADC")
+    request = {"base": "3d_fullres", "encoder": "volume_testbmmae", "preset": "3d_fm32"}
+    plans, words = written(folder, **request)
+    arguments = arguments_of(plans, "3d_fm32")
+    assert arguments["channels"] == [1, 0, 2]
+    assert arguments["encoder_options"]["modalities"] == ["T1", "T1c", "FLAIR"]
+    assert arguments["fusion"] == "fixed"
+    assert "channels T1 from 1, T1c from 0, FLAIR from 2" in words
+    network = FrozenEncoderNetwork(4, 3, **arguments)
+    x = torch.randn(1, 4, 32, 32, 32)
+    torch.testing.assert_close(network.fusion(x), x[:, [1, 0, 2]])
+    network.load_encoder()
+
+
+def test_channels_of_no_known_name_are_refused(folder: Path) -> None:
+    request = {"base": "3d_fullres", "preset": "3d_fm32"}
+    name_channels(folder, "CT")
+    with pytest.raises(ValueError, match=r"knows its channels by name, T1, T1c, T2, FLAIR; channel_names .* are CT"):
+        written(folder, encoder="volume_testbmmae", **request)
+    name_channels(folder, "T1", "FLAIR")
+    swin = {"encoder": "volume_testswin", "options": {"modalities": ["FLAIR", "T1c"]}}
+    with pytest.raises(ValueError, match="no T1c. Allowed: usual spellings"):
+        written(folder, **swin, **request)
+    with pytest.raises(ValueError, match=r"channels \[0, 4\]; allowed: one of 0 to 3 for each of the encoder's 2"):
+        FrozenEncoderNetwork(4, 3, "volume_testswin", swin["options"], decoder="pyramid", channels=[0, 4])
+
+
+def test_intensities_are_those_of_the_pretraining_unless_stock_ones_are_asked_for(folder: Path) -> None:
+    request = {"base": "3d_fullres", "encoder": "volume_testuniformer", "preset": "3d_fm32", "batch_size": 2}
+    plans, words = written(folder, **request)
+    configuration = plans["configurations"]["3d_fm32"]
+    assert configuration["normalization_schemes"] == ["RescaleTo01Normalization"] * 4
+    assert configuration["use_mask_for_norm"] == [False] * 4
+    assert configuration["data_identifier"] == "nnUNetPlans_2d_0_to_1"
+    assert "nnUNetv2_preprocess -d 8 -plans_name FM_volume_testuniformer_random -c 3d_fm32" in words
+    plans, words = written(folder, **request, intensity="stock", output="FM_stock")
+    assert "normalization_schemes" not in plans["configurations"]["3d_fm32"]
+    assert "intensities as nnU-Net has them; the encoder was pretrained on 0 to 1" in words
+    with pytest.raises(ValueError, match="unknown intensity 'own'"):
+        written(folder, **request, intensity="own")
+    plans, _ = written(folder, base="3d_fullres", encoder="volume_test16", preset="3d_fm32")  # z-score: nnU-Net's
+    assert "data_identifier" not in plans["configurations"]["3d_fm32"]
+
+
+def test_patches_of_8_voxels_get_primus_own_decoder(folder: Path) -> None:
+    plans, _ = written(folder, base="3d_fullres", encoder="volume_testprimus", preset="3d_fm32")
+    assert arguments_of(plans, "3d_fm32")["decoder"] == "primus3d"
+
+
+def test_a_patch_that_leaves_nothing_to_normalise_is_refused_before_training(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"patch 4x4x4 is too small .* allowed: from 8x8x8 on"):
+        written(folder, base="3d_fullres", encoder="volume_testpyramid", patch=(4,))
+    with pytest.raises(ValueError, match="patch 6x6x6: all sides must be multiples of 4; nearest possible: 4x4x4"):
+        written(folder, base="3d_fullres", encoder="volume_testpyramid", patch=(6,))
+
+
+def test_leakage_is_warned_of(folder: Path) -> None:
+    """BraTS 2023 holds the patients of BraTS 2021; another dataset is only told what to keep apart."""
+    from nnunet_fm.planning import _pretraining_data
+
+    brats = folder.parent / "Dataset137_BraTS-GLI"
+    (brats / "gt_segmentations").mkdir(parents=True)
+    (brats / "gt_segmentations" / "case1.nii.gz").touch()
+    keep, warning = _pretraining_data("bmmae_vitb16.brats2021", brats, {})
+    assert "keep these apart" in keep
+    assert warning.startswith("WARNING: Dataset137_BraTS-GLI looks like BraTS2021")
+    lesions = brats.rename(folder.parent / "Dataset138_Lesions")
+    assert len(_pretraining_data("bmmae_vitb16.brats2021", lesions, {})) == 1
+    (lesions / "gt_segmentations" / "BraTS-GLI-00000-000.nii.gz").touch()
+    assert "BraTS2023-SSA and BraTS2023-MEN" in _pretraining_data("brainmvp_uniformer.mri16k", lesions, {})[1]
+    assert len(_pretraining_data("brainiac_vitb16.v2", brats, {"description": "BraTS"})) == 1
+    assert _pretraining_data("volume_test16", brats, {}) == []

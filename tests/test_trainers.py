@@ -25,6 +25,8 @@ from nnunet_fm.files import replaced_atomically
 from nnunet_fm.folders import EXT_TRAINER, folder
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.optimisation import LinearDecay, Recipe, parameter_groups
+from nnunet_fm.plan_request import PlanRequest
+from nnunet_fm.planning import write_plans
 from test_checkpoint import braindino, official
 
 CONFIGURATION, PLANS, TRAINER = "2d_fm48", "FM_braindino", "FrozenDinoTrainerTest"
@@ -111,6 +113,10 @@ def test_every_trainer_takes_a_step(
     assert module.nnUNetTrainer is nnUNetTrainer
     plans_name = "FM_none_r050" if name.startswith("Subset") else PLANS
     configuration = "2d" if name.startswith("Subset") else CONFIGURATION
+    if "25D" in name:
+        asked = {"encoder": "dinov3_test16", "fov": "native", "patch": (3, 64, 64), "batch_size": 2, "mix_slices": 3}
+        written = write_plans(planned, PlanRequest(**asked, output="FM_mixing_step"))
+        plans_name, configuration = written.identifier, written.configuration
     plans = json.loads((planned / f"{plans_name}.json").read_text()) | {"continue_training": False}
     description = json.loads((planned / "dataset.json").read_text())
     trainer = getattr(catalogue(), name)(plans, configuration, 4, description, torch.device("cpu"))
@@ -138,7 +144,8 @@ def test_every_trainer_takes_a_step(
 def test_training_validates_and_says_what_it_does(trained: Path) -> None:
     log = log_of(trained)
     assert "encoder dinov3_test16.trained from" in log
-    assert "gradient checkpointing off" in log
+    assert "the forward pass keeps " in log
+    assert "gradient checkpointing on" not in log
     assert "Mean Validation Dice" in log
     assert re.search(r"[\d,]+ parameters, [\d,]+ learn", log)
     assert f"versions: nnunet-fm {version('nnunet-fm')}, nnunetv2 {version('nnunetv2')}" in log

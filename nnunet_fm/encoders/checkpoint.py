@@ -147,8 +147,8 @@ def _check(name: str, encoder: nn.Module, converted: formats.Converted, card: We
 
 
 def _advice(card: WeightCard, converted: formats.Converted) -> str:
-    better, difference = closest(converted.tensors)
-    if difference or better.architecture == card.architecture:
+    better, different = closest(converted.tensors)
+    if different or better.architecture == card.architecture:
         return " Get the file anew, or say which encoder it is: --encoder NAME."
     return f" Its tensors are those of {better.architecture}."
 

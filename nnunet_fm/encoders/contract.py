@@ -1,11 +1,14 @@
 """The contract that every encoder obeys; the trainer, the cache and the analysis ask nothing else of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
+
+Z_SCORE, Z_SCORE_EVERYWHERE, ZERO_TO_ONE = "z-score", "z-score of all voxels", "0 to 1"
+INTENSITIES = (Z_SCORE, Z_SCORE_EVERYWHERE, ZERO_TO_ONE)  # the first: as nnU-Net has it, with its mask or without
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,10 @@ class InputSpec:
         native_size: spatial size that the weights were pretrained at, one value per dimension.
         axis_order: order of the spatial axes, slowest first; nnU-Net's is "zyx".
         orientation: anatomical plane or orientation of the pretraining images.
-        intensity: intensity convention of the pretraining images, in words.
+        intensity: of the pretraining images, one of `INTENSITIES`.
+        modalities: the sequence that each channel is, as `nnunet_fm.mri.sequences` names them, where the channels have
+            weights of their own; None where they are any image.
+        subsets: whether some of the modalities will do (the option `modalities` names them).
     """
 
     spatial_dims: int
@@ -26,7 +32,13 @@ class InputSpec:
     native_size: tuple[int, ...]
     axis_order: str = "yx"
     orientation: str = "axial"
-    intensity: str = "z-score"
+    intensity: str = Z_SCORE
+    modalities: tuple[str, ...] | None = None
+    subsets: bool = False
+
+    def of_modalities(self, modalities: Sequence[str] | None, subsets: bool = False) -> "InputSpec":
+        """The same, for channels that are these sequences."""
+        return replace(self, modalities=tuple(modalities) if modalities else None, subsets=subsets)
 
 
 def check_sides(sides: Sequence[int], step: int, what: str) -> None:

@@ -144,7 +144,7 @@ def from_monai_vit(state: Mapping[str, Tensor]) -> Converted:
     return result
 
 
-_SWIN_REST = re.compile(r"(rotation_head|contrastive_head|convTrans3d|norm|encoder\d+|decoder\d+|out)\..*")
+_SWIN_REST = re.compile(r"(rotation_head|contrastive_head|convTrans3d|conv|norm|encoder\d+|decoder\d+|out)\..*")
 _UNET_REST = re.compile(r"(decoder|seg_layers)\..*")
 
 
@@ -168,6 +168,29 @@ def _placed(state: Mapping[str, Tensor], where: str, rest: re.Pattern[str], reas
         else:
             result.tensors[key if key.startswith(where) else f"{where}{key}"] = value
     return result
+
+
+def from_brainmvp(state: Mapping[str, Tensor]) -> Converted:
+    """BrainMVP's names to ours: the encoder below `uniformer`, beside it a decoder and learned templates."""
+    return _placed(
+        state, "uniformer.", re.compile(r"decoder\..*|rep_template"), "decoder or template of the pretraining"
+    )
+
+
+def from_bmmae(state: Mapping[str, Tensor]) -> Converted:
+    """BM-MAE's names to ours; its decoder holds the mask tokens."""
+    blocks = {k: v for k, v in state.items() if not k.startswith("decoder.")}
+    result = from_monai_vit(blocks)
+    result.dropped |= {k: "decoder of the pretraining" for k in state if k.startswith("decoder.")}
+    return result
+
+
+_PRIMUS_REST = re.compile(r"(decoder|up_projection|mask_token|.*_head|.*projector)(\..*)?")
+
+
+def from_primus(state: Mapping[str, Tensor]) -> Converted:
+    """Names of Primus as nnssl has them, which are ours; the decoder is left out."""
+    return _placed(state, "", _PRIMUS_REST, "decoder or head of the pretraining")
 
 
 _AMAES = re.compile(r"(?:in_conv|encoder_conv(?P<stage>\d))\.conv(?P<conv>\d)\.(?P<part>conv|norm)\.(?P<name>\w+)")
@@ -231,6 +254,15 @@ FORMATS: dict[str, tuple[Detector, Converter]] = {
         lambda s: any(f"{p}stages.0.{b}.conv.weight" in s for p in ("", "body.") for b in UNET_BLOCKS),
         from_unet,
     ),
+    "BrainMVP": (
+        lambda s: any(f"{p}patch_embed1.proj.weight" in s for p in ("", "uniformer.")),
+        from_brainmvp,
+    ),
+    "BM-MAE": (
+        lambda s: any(f"{p}tokenizers.t1.patch_embedding.patch_embeddings.weight" in s for p in ("", "vit.")),
+        from_bmmae,
+    ),
+    "Primus": (lambda s: "down_projection.proj.weight" in s and "eva.pos_embed" in s, from_primus),
     "AMAES": (lambda s: "in_conv.conv1.conv.weight" in s, from_amaes),
 }
 

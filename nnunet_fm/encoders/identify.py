@@ -1,5 +1,6 @@
 """Which weight card a file belongs to, told from its shapes, its name and how it was written."""
 
+import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -13,6 +14,7 @@ from nnunet_fm.encoders.cards import CARDS, WeightCard
 from nnunet_fm.encoders.formats import Converted
 from nnunet_fm.encoders.reading import CheckpointError
 from nnunet_fm.encoders.registry import build_encoder
+from nnunet_fm.messages import some
 
 MOST_DIFFERENT = 0.2  # share of tensors that may differ for a file still to be taken for a damaged one of its kind
 
@@ -23,21 +25,22 @@ def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[W
     Raises:
         CheckpointError: no architecture comes near (the closest one is named), or cards of other numerics fit as well.
     """
-    nearest, difference = closest(converted.tensors)
-    if difference > MOST_DIFFERENT * len(_shapes(nearest.architecture)):
+    nearest, different = closest(converted.tensors)
+    if len(different) > MOST_DIFFERENT * len(_shapes_of(nearest)):
         raise CheckpointError(
             f"{path.name}: no known architecture has these {len(converted.tensors)} tensors; the closest, "
-            f"{nearest.architecture}, differs in {difference}. Say which it is (a name from `nnunet-fm encoders list`, "
-            "or timm/NAME): --encoder NAME to verify, --card NAME to plan"
+            f"{nearest.name}, differs in {len(different)}: {some(different)}. Say which it is "
+            "(a name from `nnunet-fm encoders list`, or timm/NAME): --encoder NAME to verify, --card NAME to plan"
         )
-    fitting = [c for c in CARDS.values() if c.architecture == nearest.architecture and not c.shipped]
-    words = set(re.split(r"[^a-z0-9]+", path.stem.lower()))
+    fitting = [c for c in _of_one_build(nearest) if not c.shipped]
+    words, folder = (set(re.split(r"[^a-z0-9]+", text.lower())) for text in (path.stem, path.absolute().parent.name))
     for reason, chosen in (
         ("shapes and the weights' name in the file name", [c for c in fitting if c.name.split(".")[1] in words]),
         (
             "shapes and the family's name in the file name",
             [c for c in fitting if c.name.split("_")[0] in words - {"dinov3"}],
         ),
+        ("shapes and the weights' name in the folder's name", [c for c in fitting if c.name.split(".")[1] in folder]),
         (
             "shapes, and the container that the DINOv3 training code writes",
             [c for c in fitting if c.name.endswith(".trained") and containers],
@@ -49,27 +52,43 @@ def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[W
     names = " or ".join(c.name for c in fitting)
     raise CheckpointError(
         f"{path.name} holds the tensors of {nearest.architecture}, which {names} share, with different numerics "
-        "(LayerNorm epsilon, rotary precision). Say which it is: --encoder NAME to verify, --card NAME to plan"
+        f"({_unlike(fitting)}). Say which it is: --encoder NAME to verify, --card NAME to plan"
     )
 
 
-def closest(tensors: Mapping[str, Tensor]) -> tuple[WeightCard, int]:
-    """The card whose encoder is nearest in names and shapes, and how many tensors differ (biases set aside)."""
+def closest(tensors: Mapping[str, Tensor]) -> tuple[WeightCard, list[str]]:
+    """The card whose encoder is nearest in names and shapes, and the tensors that differ (biases set aside)."""
     given = {k: v.shape for k, v in tensors.items() if not k.endswith(("q_bias", "v_bias"))}
 
-    def difference(card: WeightCard) -> int:
-        expected = _shapes(card.architecture)
-        unlike = sum(given.get(k) != shape for k, shape in expected.items() if k != "mask_token")
-        return unlike + sum(k not in expected for k in given)
+    def different(card: WeightCard) -> list[str]:
+        expected = _shapes_of(card)
+        unlike = [k for k, shape in expected.items() if k != "mask_token" and given.get(k) != shape]
+        return [*unlike, *(k for k in given if k not in expected)]
 
     dims = 3 if any(t.ndim == 5 for t in tensors.values()) else 2  # of the convolution that makes patches
-    nearest = min((c for c in CARDS.values() if c.spatial_dims == dims), key=difference)
-    return nearest, difference(nearest)
+    nearest = min((c for c in CARDS.values() if c.spatial_dims == dims), key=lambda card: len(different(card)))
+    return nearest, different(nearest)
+
+
+def _of_one_build(card: WeightCard) -> list[WeightCard]:
+    """Cards whose encoders have the same tensors."""
+    same = [c for c in CARDS.values() if c.architecture == card.architecture]
+    return [c for c in same if _shapes_of(c) == _shapes_of(card)]
+
+
+def _unlike(cards: list[WeightCard]) -> str:
+    """Names of the options in which the cards differ."""
+    keys = {key for card in cards for key in card.options}
+    return ", ".join(sorted(k for k in keys if len({str(c.options.get(k)) for c in cards}) > 1))
+
+
+def _shapes_of(card: WeightCard) -> dict[str, torch.Size]:
+    return _shapes(card.architecture, json.dumps(card.options))
 
 
 @cache
-def _shapes(architecture: str) -> dict[str, torch.Size]:
-    """Names and shapes of an architecture, built without memory."""
+def _shapes(architecture: str, options: str) -> dict[str, torch.Size]:
+    """Names and shapes of an architecture with these options (JSON), built without memory."""
     with torch.device("meta"):
-        encoder = cast(nn.Module, build_encoder(architecture))
+        encoder = cast(nn.Module, build_encoder(architecture, **json.loads(options)))
     return {name: tensor.shape for name, tensor in encoder.state_dict().items()}

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.dinov3 import Dinov3
 from nnunet_fm.encoders.timm_vit import TimmViT
+from nnunet_fm.encoders.volume_bmmae import BMMAE
+from nnunet_fm.encoders.volume_primus import VolumePrimus
 from nnunet_fm.encoders.volume_swin import VolumeSwin
 from nnunet_fm.encoders.volume_unet import amaes, resenc
+from nnunet_fm.encoders.volume_uniformer import VolumeUniFormer
 from nnunet_fm.encoders.volume_vit import VolumeViT
 from nnunet_fm.messages import unknown
 
@@ -122,11 +125,18 @@ def _register_dinov2() -> None:
 
 def _register_volumes() -> None:
     register_architecture("brainiac_vitb16", VolumeViT)
-    tiny = partial(VolumeViT, image_size=48, hidden_size=24, mlp_dim=48, depth=8, num_heads=2)
-    register_architecture("volume_test16", tiny)
+    register_architecture("bmmae_vitb16", BMMAE)
+    tiny: dict[str, Any] = {"image_size": 48, "hidden_size": 24, "mlp_dim": 48, "depth": 8, "num_heads": 2}
+    register_architecture("volume_test16", partial(VolumeViT, **tiny))
+    register_architecture("volume_testbmmae", partial(BMMAE, **tiny))
+    register_architecture("brainmvp_uniformer", VolumeUniFormer)
+    register_architecture("volume_testuniformer", partial(VolumeUniFormer, widths=(4, 6, 8, 16), depths=(1, 1, 2, 1)))
     register_architecture("swin_unetr48", VolumeSwin)
     register_architecture("volume_testswin", partial(VolumeSwin, width=12, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8)))
     register_architecture("openmind_resencl", resenc)
+    register_architecture("openmind_primusm", VolumePrimus)
+    small: dict[str, Any] = {"image_size": 32, "width": 24, "depth": 4, "num_heads": 2}
+    register_architecture("volume_testprimus", partial(VolumePrimus, **small))
     register_architecture("amaes_unetb", partial(amaes, width=32))
     register_architecture("amaes_unetxl", partial(amaes, width=64))
     register_architecture("volume_testpyramid", partial(resenc, widths=(4, 6, 8), blocks=(1, 1, 1)))

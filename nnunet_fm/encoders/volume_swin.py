@@ -18,19 +18,18 @@ LEGACY = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 
 
 
 class VolumeSwin(nn.Module):
-    """A Swin transformer on one channel: five maps, at half the resolution and below, each through a LayerNorm.
+    """A Swin transformer on one channel or more: five maps, at half the resolution and below, each through a LayerNorm.
 
     Args:
         taps: numbers of the maps that are given; all if None.
         width: channels of the first map; each next one has twice as many at half the resolution.
         depths, heads: of the four stages.
+        modalities: the sequence that each channel is, for weights of several channels; None for one channel.
         legacy_merging: merge patches as MONAI before 1.5 did (Project-MONAI/MONAI issue 8284). The weights' shapes are
             the same and the features are not: the weight card has to say it.
     """
 
     kind: Literal["tokens", "pyramid"] = "pyramid"
-    in_channels = 1
-    saved_values = 95.0  # for the backward pass, for each value given; measured
 
     def __init__(
         self,
@@ -38,19 +37,20 @@ class VolumeSwin(nn.Module):
         width: int = 48,
         depths: Sequence[int] = (2, 2, 2, 2),
         heads: Sequence[int] = (3, 6, 12, 24),
+        modalities: Sequence[str] | None = None,
         legacy_merging: bool = False,
     ) -> None:
         from monai.networks.nets.swin_unetr import SwinTransformer
 
         super().__init__()
+        self.in_channels = len(modalities or [""])
         merging: Any = _legacy_merging() if legacy_merging else "merging"
         windows, patches = (WINDOW,) * 3, (PATCH,) * 3
         with torch.device("cpu"):  # its constructor reads numbers from tensors, which the meta device does not have
-            self.swin = SwinTransformer(1, width, windows, patches, depths, heads, downsample=merging)
+            self.swin = SwinTransformer(self.in_channels, width, windows, patches, depths, heads, downsample=merging)
         self.taps = checked_taps(taps, 5, range(5))
-        self.input_spec = InputSpec(
-            3, PATCH * 2**4, (96,) * 3, axis_order="xyz", orientation="as acquired", intensity="as its card says"
-        )
+        spec = InputSpec(3, PATCH * 2**4, (96,) * 3, axis_order="xyz", orientation="as acquired")
+        self.input_spec = spec.of_modalities(modalities)
         self.feature_info = [FeatureInfo(width * 2**n, PATCH * 2**n, f"layers{n}") for n in self.taps]
 
     def features(self, x: Float[Tensor, "b c z y x"]) -> list[Float[Tensor, "b d tz ty tx"]]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_fm.encoders.contract import FeatureInfo, InputSpec, check_sides
+from nnunet_fm.encoders.contract import Z_SCORE_EVERYWHERE, ZERO_TO_ONE, FeatureInfo, InputSpec, check_sides
 from nnunet_fm.encoders.timm_vit import checked_taps
 from nnunet_fm.encoders.volume_vit import turned
 
@@ -33,12 +33,11 @@ class VolumeUNetEncoder(nn.Module):
         widths: channels of the stages; each halves the resolution of the one before it, the first keeps it.
         native: side in voxels of the cubes of pretraining.
         axis_order: `zyx` for weights from nnU-Net's kin, `xyz` for those that read NIfTI files as they lie on disk.
-        intensity: of the pretraining images, in words.
+        intensity: of the pretraining images.
     """
 
     kind: Literal["tokens", "pyramid"] = "pyramid"
     in_channels = 1
-    saved_values = 8.3  # for the backward pass, for each value given: ResEnc-L, measured; AMAES 4.4
 
     def __init__(
         self,
@@ -95,7 +94,7 @@ def resenc(
     body = ResidualEncoder(
         1, len(widths), list(widths), kernel_sizes=3, strides=strides, n_blocks_per_stage=list(blocks), **CONVOLUTIONS
     )
-    return VolumeUNetEncoder(body, taps, widths, 160, "zyx", "z-score without a mask")
+    return VolumeUNetEncoder(body, taps, widths, 160, "zyx", Z_SCORE_EVERYWHERE)
 
 
 def amaes(taps: Sequence[int] | None = None, width: int = 32) -> VolumeUNetEncoder:
@@ -104,4 +103,4 @@ def amaes(taps: Sequence[int] | None = None, width: int = 32) -> VolumeUNetEncod
     body = PlainConvEncoder(
         1, count, widths, kernel_sizes=3, strides=[1, 2, 2, 2, 2], n_conv_per_stage=2, pool="max", **CONVOLUTIONS
     )
-    return VolumeUNetEncoder(body, taps, widths, 128, "xyz", "0 to 1 over the volume")
+    return VolumeUNetEncoder(body, taps, widths, 128, "xyz", ZERO_TO_ONE)

@@ -1,7 +1,7 @@
 """MONAI's 3-D vision transformer as an encoder: BrainIAC and VolTA-3D (extra `[volume]`)."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ class VolumeViT(nn.Module):
 
     kind: Literal["tokens", "pyramid"] = "tokens"
     in_channels = 1
+    pools: ClassVar[tuple[str, ...]] = ("mean", "first")
 
     def __init__(
         self,
@@ -55,8 +56,8 @@ class VolumeViT(nn.Module):
         from monai.networks.nets.vit import ViT
 
         super().__init__()
-        if pool not in ("mean", "first"):
-            raise ValueError(f"pool {pool!r}; allowed: mean, first")
+        if pool not in self.pools:
+            raise ValueError(f"pool {pool!r}; allowed: {', '.join(self.pools)}")
         shape: dict[str, Any] = {"hidden_size": hidden_size, "mlp_dim": mlp_dim, "num_layers": depth}
         cube = (image_size,) * 3
         self.vit = ViT(1, cube, (patch_size,) * 3, num_heads=num_heads, qkv_bias=qkv_bias, **shape)
@@ -82,7 +83,7 @@ class VolumeViT(nn.Module):
             tokens = checkpoint(block, tokens, use_reentrant=False) if self.gradient_checkpointing else block(tokens)
             if number in self.taps:
                 found.append(self.vit.norm(tokens) if number == self.depth - 1 else tokens)
-        return [turned(t.transpose(1, 2).unflatten(2, grid)) for t in found]
+        return [self._as_map(t, grid) for t in found]
 
     def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
         """One vector: the mean of the last tokens after the final norm, or the first of them."""
@@ -97,7 +98,10 @@ class VolumeViT(nn.Module):
         check_sides(x.shape[2:], self.input_spec.divisor, "patch size")
         patches = self.vit.patch_embedding.patch_embeddings(turned(x))
         grid = tuple(patches.shape[2:])
-        return patches.flatten(2).transpose(1, 2) + self._positions(grid).to(patches.dtype), grid
+        return patches.flatten(2).transpose(1, 2) + self._positions(grid), grid
+
+    def _as_map(self, tokens: Float[Tensor, "b n d"], grid: tuple[int, ...]) -> Float[Tensor, "b d tz ty tx"]:
+        return turned(tokens.transpose(1, 2).unflatten(2, grid))
 
     def _positions(self, grid: tuple[int, ...]) -> Float[Tensor, "1 n d"]:
         """At the native grid untouched."""

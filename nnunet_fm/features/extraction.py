@@ -90,6 +90,12 @@ def open_encoder(
     named, _ = describe_source(given, card, seed, options)
     source, architecture, options = named["encoder_source"], named["encoder"], named["encoder_options"]
     encoder = build_encoder(architecture, layers, **options)
+    modalities = encoder.input_spec.modalities or ()
+    if len(modalities) > 1:
+        raise ValueError(
+            f"encoder {architecture} knows its channels by name, {', '.join(modalities)}, and a volume is one of them; "
+            f"allowed: --option modalities='[\"{modalities[0]}\"]' where it takes a part of them"
+        )
     cast(nn.Module, encoder).load_state_dict(load_source(source, architecture, options))
     cast(nn.Module, encoder).requires_grad_(False).eval()
     step, axes = encoder.input_spec.divisor, encoder.input_spec.spatial_dims

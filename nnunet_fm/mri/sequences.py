@@ -1,6 +1,7 @@
 """Names of MRI sequences: the spellings in use, and the one that the manifest keeps."""
 
 import re
+from collections.abc import Sequence
 
 # Longer spellings first: "t1ce" must not be read as "t1".
 SPELLINGS = {
@@ -31,3 +32,14 @@ def sequence_in(file_name: str) -> str | None:
         if any(spelling in words for spelling in spellings):
             return name
     return None
+
+
+def channels_of(wanted: Sequence[str], names: Sequence[str]) -> list[int | None]:
+    """For each sequence wanted, the number of the first channel whose name is a spelling of it; None if there is none.
+
+    Args:
+        wanted: names as `SPELLINGS` has them.
+        names: of the channels, in their order.
+    """
+    found = [sequence_named(name) for name in names]
+    return [found.index(w) if w in found else None for w in wanted]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from nnunet_fm.planning import NO_ENCODER
+from nnunet_fm.plan_request import NO_ENCODER
 from nnunet_fm.settings import Part, read_settings
 from nnunet_fm.sweep.datasets import Expected, Splits
 
@@ -24,7 +24,8 @@ class Arm(Part):
         encoder: weight file, card, architecture (random weights), or `none` for stock nnU-Net.
         trainer: `-tr`; `FrozenDinoTrainer`, or `SubsetTrainer` without an encoder, if not given.
         configuration: stock configuration to start from, e.g. `2d` or `3d_fullres`.
-        card, preset, patch, fov, taps, fusion, decoder, batch_size, seed, options, mix_slices: as `nnunet-fm plan`.
+        card, preset, patch, fov, taps, fusion, decoder, batch_size, seed, options, intensity, mix_slices: as
+            `nnunet-fm plan`.
     """
 
     encoder: str = NO_ENCODER
@@ -40,6 +41,7 @@ class Arm(Part):
     batch_size: Positive | None = None
     seed: int | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    intensity: Literal["encoder", "stock"] = "encoder"
     mix_slices: Literal[1, 3, 5] | None = None
 
 

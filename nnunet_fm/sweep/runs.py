@@ -11,7 +11,8 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 
 from nnunet_fm.files import write_text
 from nnunet_fm.messages import some, unknown
-from nnunet_fm.planning import PlanRequest, WrittenPlans, default_trainer, write_plans
+from nnunet_fm.plan_request import PlanRequest
+from nnunet_fm.planning import WrittenPlans, default_trainer, write_plans
 from nnunet_fm.programs import trainer_names
 from nnunet_fm.subsets import TrainSubset
 from nnunet_fm.sweep.config import Arm, Sweep

@@ -1,0 +1,64 @@
+"""What a step keeps is foretold exactly, and what does not fit is refused with what would."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from nnunet_fm.memory import fitting_patch, kept_bytes
+from nnunet_fm.network import FrozenEncoderNetwork
+from nnunet_fm.network25d import FrozenEncoder25DNetwork
+
+
+def really_kept(network: nn.Module, channels: int, patch: tuple[int, ...], batch: int) -> int:
+    kept: dict[int, Any] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        network(torch.randn(batch, channels, *patch))
+        return sum(s.nbytes() for s in kept.values())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "patch"),
+    [
+        ("dinov3_test16", "primus", (64, 32)),
+        ("volume_test16", "unetr", (32, 48, 32)),
+        ("volume_testpyramid", "pyramid", (16, 16, 16)),
+        ("volume_testuniformer", "pyramid", (32, 32, 32)),
+        ("volume_testprimus", "primus3d", (32, 16, 32)),
+    ],
+)
+def test_it_is_what_a_real_pass_keeps(encoder: str, decoder: str, patch: tuple[int, ...], precision: str) -> None:
+    network = FrozenEncoderNetwork(4, 3, encoder, decoder=decoder).train()
+    network.use_precision(precision)
+    assert kept_bytes(network, 4, patch, 2) == pytest.approx(really_kept(network, 4, patch, 2), rel=0.05)
+
+
+def test_checkpointing_and_a_fixed_fusion_keep_less() -> None:
+    network = FrozenEncoderNetwork(4, 3, "dinov3_test16").train()
+    whole = kept_bytes(network, 4, (64, 64), 2)
+    network.use_kernels(gradient_checkpointing=True)
+    checkpointed = kept_bytes(network, 4, (64, 64), 2)
+    network.set_fusion_learns(False)
+    assert whole > checkpointed > kept_bytes(network, 4, (64, 64), 2)
+
+
+def test_a_stack_keeps_as_much_as_its_slices() -> None:
+    flat = FrozenEncoderNetwork(4, 3, "dinov3_test16").train()
+    stacked = FrozenEncoder25DNetwork(4, 3, "dinov3_test16", mix_slices=1).train()
+    assert kept_bytes(stacked, 4, (4, 64, 64), 2) == pytest.approx(kept_bytes(flat, 4, (64, 64), 8), rel=0.02)
+
+
+def test_the_nearest_patch_that_fits_is_named() -> None:
+    def voxels(patch: tuple[int, ...]) -> int:
+        return patch[0] * patch[1] * patch[2]
+
+    assert fitting_patch(voxels, (64, 96, 96), 16, 11 * 64**3 // 6) == "nearest patch that fits: 64x64x64"
+    assert fitting_patch(voxels, (64, 96, 96), 16, 10) == "no patch fits"
