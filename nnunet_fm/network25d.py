@@ -12,6 +12,7 @@ from nnunet_fm.encoders.slicewise import to_slices, to_volume
 from nnunet_fm.network import FrozenEncoderNetwork
 
 ODD = (1, 3, 5)
+THINNEST = 4  # slices of a patch: nnU-Net's blur pads by reflecting up to three
 
 
 class SliceMix(nn.Module):
@@ -29,7 +30,7 @@ class SliceMix(nn.Module):
 
     def __init__(self, channels: int, slices: int) -> None:
         super().__init__()
-        check_mix(slices, slices)
+        check_mix(slices)
         self.weight = nn.Parameter(torch.zeros(channels, 1, slices, 1, 1))
         nn.init.ones_(self.weight[:, :, slices // 2])
 
@@ -78,12 +79,12 @@ class FrozenEncoder25DNetwork(FrozenEncoderNetwork):
         return to_volume(super().decode([to_slices(f) for f in mixed], to_slices(x)), len(x))
 
 
-def check_mix(slices: int, stack: int, base: str = "2d") -> int:
+def check_mix(slices: int, stack: int = THINNEST + 1, base: str = "2d") -> int:
     """Raise ValueError unless so many slices can be mixed in a patch of `stack` slices of a configuration `base`."""
-    if slices not in ODD or stack < slices:
+    if slices not in ODD or stack < max(slices, THINNEST):
         raise ValueError(
             f"{slices} slices to mix, in a patch of {stack}; allowed: {', '.join(map(str, ODD))}, no more than the "
-            "patch has (--patch SLICES SIDE SIDE)"
+            f"patch has, which has {THINNEST} or more (--patch SLICES SIDE SIDE)"
         )
     if base != "2d":
         raise ValueError(f"{slices} slices to mix with -c {base}; allowed: -c 2d, whose slices are stacked")

@@ -114,7 +114,7 @@ def test_every_trainer_takes_a_step(
     plans_name = "FM_none_r050" if name.startswith("Subset") else PLANS
     configuration = "2d" if name.startswith("Subset") else CONFIGURATION
     if "25D" in name:
-        asked = {"encoder": "dinov3_test16", "fov": "native", "patch": (3, 64, 64), "batch_size": 2, "mix_slices": 3}
+        asked = {"encoder": "dinov3_test16", "fov": "native", "patch": (4, 64, 64), "batch_size": 2, "mix_slices": 3}
         written = write_plans(planned, PlanRequest(**asked, output="FM_mixing_step"))
         plans_name, configuration = written.identifier, written.configuration
     plans = json.loads((planned / f"{plans_name}.json").read_text()) | {"continue_training": False}
