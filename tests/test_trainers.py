@@ -10,14 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from nnunetv2 import paths
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from conftest import DATASET, Run
@@ -98,28 +101,38 @@ def test_the_papers_recipe() -> None:
     assert recipe.encoder_learning_rate is None
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_trainer_takes_a_step(
-    name: str, planned: Path, nnunet: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In this process: initialise, one training and one validation step, save, load."""
-    from nnunetv2 import paths
-    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
+@pytest.fixture
+def in_process(planned: Path, nnunet: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Makes a trainer of the catalogue in this process."""
 
-    for key in ("nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(key, nnunet[key])
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    assert paths.nnUNet_results.is_set()
-    assert module.nnUNetTrainer is nnUNetTrainer
-    plans_name = "FM_none_r050" if name.startswith("Subset") else PLANS
-    configuration = "2d" if name.startswith("Subset") else CONFIGURATION
-    if "25D" in name:
-        asked = {"encoder": "dinov3_test16", "fov": "native", "patch": (4, 64, 64), "batch_size": 2, "mix_slices": 3}
-        written = write_plans(planned, PlanRequest(**asked, output="FM_mixing_step"))
-        plans_name, configuration = written.identifier, written.configuration
-    plans = json.loads((planned / f"{plans_name}.json").read_text()) | {"continue_training": False}
-    description = json.loads((planned / "dataset.json").read_text())
-    trainer = getattr(catalogue(), name)(plans, configuration, 4, description, torch.device("cpu"))
+    def make(name: str) -> Any:
+        for key in ("nnUNet_preprocessed", "nnUNet_results"):
+            monkeypatch.setenv(key, nnunet[key])
+        monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+        assert paths.nnUNet_results.is_set()
+        plans_name = "FM_none_r050" if name.startswith("Subset") else PLANS
+        configuration = "2d" if name.startswith("Subset") else CONFIGURATION
+        if "25D" in name:
+            asked = {
+                "encoder": "dinov3_test16",
+                "fov": "native",
+                "patch": (4, 64, 64),
+                "batch_size": 2,
+                "mix_slices": 3,
+            }
+            written = write_plans(planned, PlanRequest(**asked, output="FM_mixing_step"))
+            plans_name, configuration = written.identifier, written.configuration
+        plans = json.loads((planned / f"{plans_name}.json").read_text()) | {"continue_training": False}
+        description = json.loads((planned / "dataset.json").read_text())
+        return getattr(catalogue(), name)(plans, configuration, 4, description, torch.device("cpu"))
+
+    return make
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_trainer_takes_a_step(name: str, in_process: Callable[[str], Any]) -> None:
+    """In this process: initialise, one training and one validation step, save, load."""
+    trainer = in_process(name)
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
@@ -139,6 +152,46 @@ def test_every_trainer_takes_a_step(
         assert trainer.network.encoder.vit.cls_token.requires_grad
     trainer.load_checkpoint(str(filename))
     shutil.rmtree(trainer.output_folder)
+
+
+def test_a_patch_that_cannot_fit_is_refused_with_one_that_can(
+    in_process: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = in_process("FrozenDinoTrainerTest")
+    trainer.initialize()
+    trainer.bare_network.use_kernels(gradient_checkpointing=True)
+    needed = trainer._kept_bytes((48, 48))
+    monkeypatch.setattr("nnunet_fm.device.free_memory", lambda device: 9 * needed // 10)
+    message = r"patch 48x48 in batches of \d+ keeps .* GiB are free. Nearest patch that fits: 32x32\."
+    with pytest.raises(ValueError, match=message):
+        in_process("FrozenDinoTrainerTest").initialize()
+    shutil.rmtree(trainer.output_folder)
+
+
+def test_a_step_out_of_memory_names_a_patch_and_other_errors_pass(
+    in_process: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = in_process("FrozenDinoTrainerTest")
+    trainer.initialize()
+    for error, expected in (
+        (torch.OutOfMemoryError("CUDA out of memory"), MemoryError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), MemoryError),
+        (RuntimeError("something else"), RuntimeError),
+    ):
+        monkeypatch.setattr(nnUNetTrainer, "train_step", Raise(error))
+        with pytest.raises(expected, match="Nearest patch that fits: 32x32" if expected is MemoryError else "else"):
+            trainer.train_step({})
+    shutil.rmtree(trainer.output_folder)
+
+
+class Raise:
+    """A function that fails."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self, *_: Any) -> None:
+        raise self.error
 
 
 def test_training_validates_and_says_what_it_does(trained: Path) -> None:

@@ -1,0 +1,75 @@
+"""Every 3-D encoder through the cache, to neighbours, a linear head and CKA."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnunet_fm.analysis.cka import align
+from nnunet_fm.encoders import build_encoder
+from nnunet_fm.features import FeatureCache, read_table
+from nnunet_fm.features.extraction import extract, open_encoder
+from nnunet_fm.heads.fitting import fit
+from nnunet_fm.heads.targets import Targets
+from nnunet_fm.heads.task import Task
+
+from .conftest import write_table, write_volume_file
+
+ENCODERS: dict[str, dict[str, Any]] = {
+    "volume_test16": {},
+    "volume_testbmmae": {"modalities": ["T1"]},
+    "volume_testuniformer": {},
+    "volume_testprimus": {},
+    "volume_testswin": {},
+    "volume_testpyramid": {},
+}
+
+
+@pytest.fixture(scope="module")
+def subjects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve subjects, half of them with longer heads."""
+    folder, rows = tmp_path_factory.mktemp("subjects"), []
+    for n in range(12):
+        shape = (30, 24, 18) if n % 2 else (18, 24, 30)
+        rows.append({"subject_id": f"s{n}", "sex": "mf"[n % 2], "T1": f"{n}.nii.gz"})
+        write_volume_file(folder / f"{n}.nii.gz", n, shape)
+    return write_table(folder / "t.csv", rows)
+
+
+@pytest.fixture(scope="module")
+def cache(subjects: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    cache = FeatureCache(tmp_path_factory.mktemp("cache"))
+    for name, options in ENCODERS.items():
+        how = {"shape": (32, 32, 32), "precision": "float32", "options": options}
+        outcomes = extract(read_table(subjects), *open_encoder(name, **how), cache, batch=4, processes=0)
+        assert not any(o.reason for o in outcomes)
+    return cache
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_features_of_volumes_serve_neighbours_and_heads(name: str, cache: FeatureCache, subjects: Path) -> None:
+    names, x = cache.matrix(read_table(subjects), encoder=f"{name}_random0")
+    assert x.shape == (12, build_encoder(name).feature_info[-1].channels)
+    assert np.isfinite(x).all()
+    assert np.ptp(x, axis=0).max() > 0
+    sex = np.array([int(n.removeprefix("s")) % 2 for n in names])
+    task, every = Task(target="sex", kind="classification"), np.ones(12, bool)
+    targets = Targets(np.arange(12), sex.astype(float), every, ("m", "f"), 0)
+    for model in ("knn_1", "linear"):
+        answers = fit(model, task, x[:8], targets.of(np.arange(8)), 0)(x[8:])
+        assert answers.shape == (4, 2)
+        np.testing.assert_allclose(answers.sum(1), 1, rtol=1e-5)
+
+
+def test_encoders_of_volumes_are_aligned_with_each_other(cache: FeatureCache, subjects: Path) -> None:
+    table = read_table(subjects)
+    (same,) = align(cache, table, "volume_testprimus_random0", "volume_testprimus_random0")
+    assert same.cka == pytest.approx(1)
+    (other,) = align(cache, table, "volume_testprimus_random0", "volume_testbmmae_random0")
+    assert 0 <= other.cka < 1
+
+
+def test_an_encoder_that_knows_its_channels_must_be_told_which_it_is_given() -> None:
+    with pytest.raises(ValueError, match="knows its channels by name, T1, T1c, T2, FLAIR, and a volume is one of them"):
+        open_encoder("volume_testbmmae")
