@@ -1,6 +1,5 @@
 """How much memory a training step will take, told before it is taken."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -53,6 +52,15 @@ def fitting_patch(kept: Callable[[tuple[int, ...]], int], patch: Sequence[int], 
     return "no patch fits"
 
 
-def gib(count: float) -> str:
-    """`3.2 GiB`."""
-    return f"{count / math.pow(2, 30):.1f} GiB"
+def does_not_fit(kept: Callable[[tuple[int, ...]], int], patch: Sequence[int], step: int, batch: int, free: int) -> str:
+    """What to say of a patch that takes more memory than there is; arguments as `fitting_patch`."""
+    sides = tuple(patch)
+    return (
+        f"patch {'x'.join(map(str, sides))} in batches of {batch} keeps {_gib(kept(sides))} for the backward pass, and "
+        f"takes more; {_gib(free)} are free. {fitting_patch(kept, sides, step, free).capitalize()}. "
+        "Type `nnunet-fm plan` again with another --patch, --batch-size or --fusion fixed"
+    )
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"

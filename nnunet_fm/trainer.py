@@ -1,6 +1,5 @@
 """The trainers' behaviour: the only module that overrides nnU-Net's trainer."""
 
-import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,7 +10,6 @@ import torch
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import empty_cache
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -20,11 +18,12 @@ from nnunet_fm import device as devices
 from nnunet_fm.encoders import tensors_sha256
 from nnunet_fm.encoders.source import origin_of
 from nnunet_fm.files import replaced_atomically
-from nnunet_fm.memory import fitting_patch, gib, kept_bytes
+from nnunet_fm.memory import does_not_fit, kept_bytes
 from nnunet_fm.messages import some
 from nnunet_fm.network import NETWORK, NETWORK_25D, NETWORKS, FrozenEncoderNetwork
 from nnunet_fm.optimisation import LinearDecay, Recipe, parameter_groups
 from nnunet_fm.predictor import BatchedPredictor, bare_network
+from nnunet_fm.run_identity import differences
 from nnunet_fm.subsets import TrainSubset
 
 FINAL = "checkpoint_final.pth"
@@ -104,21 +103,6 @@ class SafeContinueMixin:
         self.continued = True
 
 
-def run_identity(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
-    """What makes two runs of one name the same run: the resolved configuration and the subset, not the file's path."""
-    identity = copy.deepcopy(PlansManager(plans).get_configuration(configuration).configuration)
-    arguments = identity.pop("architecture")["arch_kwargs"]
-    source = arguments.pop("encoder_source", None) or {}
-    subset = TrainSubset.from_plans(plans).to_json()
-    return identity | {"network": arguments, "encoder": source.get("sha256"), "train_subset": subset}
-
-
-def differences(began: dict[str, Any], now: dict[str, Any], configuration: str) -> list[str]:
-    """Keys of `run_identity` in which two plans are not the same run."""
-    one, other = run_identity(began, configuration), run_identity(now, configuration)
-    return [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]
-
-
 class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNetTrainer):
     """nnU-Net's trainer around a frozen encoder. Variants set `recipe` only."""
 
@@ -193,13 +177,8 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
         return kept_bytes(self.bare_network, self.num_input_channels, patch, self.batch_size)
 
     def _out_of_memory(self, free: int) -> str:
-        patch = tuple(self.configuration_manager.patch_size)
-        return (
-            f"patch {'x'.join(map(str, patch))} in batches of {self.batch_size} keeps {gib(self._kept_bytes(patch))} "
-            f"for the backward pass, and takes more; {gib(free)} are free. "
-            f"{fitting_patch(self._kept_bytes, patch, 2**self.bare_network.stages, free).capitalize()}. "
-            "Type `nnunet-fm plan` again with another --patch, --batch-size or --fusion fixed"
-        )
+        patch, step = tuple(self.configuration_manager.patch_size), 2**self.bare_network.stages
+        return does_not_fit(self._kept_bytes, patch, step, self.batch_size, free)
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A step that runs out of memory says which patch would have fitted."""

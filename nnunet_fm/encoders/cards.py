@@ -1,10 +1,11 @@
 """Weight cards: what is known of each published checkpoint, as data."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nnunet_fm.encoders.registry import ARCHITECTURES, own_class
+from nnunet_fm.encoders.volume_cards import PROJECTORS, volume_cards
+from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.folders import folder
 from nnunet_fm.messages import unknown
 
@@ -12,41 +13,7 @@ TRAINING_CODE = {"norm_eps": 1e-6, "rope": "bfloat16"}
 META_RELEASE = {"norm_eps": 1e-5, "rope": "float32_bf16_periods"}
 
 
-@dataclass(frozen=True)
-class WeightCard:
-    """One checkpoint that people use.
-
-    Attributes:
-        name: `family_arch.weights`.
-        architecture: name in the table of architectures.
-        options: numerical options that the weights need (LayerNorm epsilon, rotary precision, qkv bias).
-        licence: licence of the weights, not of the code.
-        source: where to get them.
-        pretrained_on: datasets seen in pretraining; to be kept apart from the data at hand.
-        citation: arXiv number or DOI of the paper.
-        sha256: of the published file, where known.
-        allowed_missing: tensors that the file may lack; they keep their initial value.
-        ignored: regular expressions of keys that the file may carry beside the encoder.
-        shipped: file in the folder `weights`, for weights that come with this package.
-        spatial_dims: 2 for slices, 3 for volumes.
-    """
-
-    name: str
-    architecture: str
-    licence: str
-    source: str
-    options: dict[str, Any] = field(default_factory=dict)
-    pretrained_on: tuple[str, ...] = ()
-    citation: str = ""
-    sha256: str | None = None
-    allowed_missing: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    shipped: str | None = None
-    spatial_dims: int = 2
-
-
 _HEADS = (r"dino_head\..*", r"ibot_head\..*", r"gram_.*", r"dino_loss\..*", r"ibot_patch_loss\..*")
-_PROJECTORS = (r"(projector|projection|projection_head|proj_head)\..*",)  # of contrastive pretraining
 _BRAINDINO_DATA = [
     "ICBM",
     "ID1000",
@@ -147,131 +114,6 @@ def _dinov2_cards() -> list[WeightCard]:
     ]
 
 
-_BRATS2021 = ("BraTS2021",)
-
-
-def _brainsegfounder_cards() -> list[WeightCard]:
-    """Swin transformers on several channels; which sequence each is, the files do not say."""
-    cohorts = {
-        "ukb": (("T1", "T2"), ("UK-Biobank",)),
-        "brats": (("FLAIR", "T1c", "T1", "T2"), ("UK-Biobank", "BraTS2021")),
-        "atlas": (("T1", "T1"), ("UK-Biobank", "ATLAS-v2")),
-    }
-    return [
-        WeightCard(
-            name=f"brainsegfounder_swin48.{tag}",
-            architecture="swin_unetr48",
-            options={"legacy_merging": True, "modalities": list(modalities)},
-            licence="UK Biobank MTA, as its page is tagged; code GPL-3.0",
-            source=f"model_weights_{tag.upper()}-pretrain.pt of https://huggingface.co/smilelab/BrainSegFounder",
-            pretrained_on=seen,
-            citation="arXiv:2406.10395",
-            spatial_dims=3,
-        )
-        for tag, (modalities, seen) in cohorts.items()
-    ]
-
-
-def _openmind_cards() -> list[WeightCard]:
-    """ResEnc-L and Primus-M; all methods but SimMIM saw Primus' tokens with the first two axes exchanged."""
-    common: dict[str, Any] = {
-        "licence": "CC BY 4.0 (as its card says)",
-        "pretrained_on": ("OpenMind (114k head and neck MRI of OpenNeuro)",),
-        "citation": "arXiv:2412.17041",
-        "spatial_dims": 3,
-    }
-    source = "checkpoint_final.pth of https://huggingface.co/MIC-DKFZ"
-    return [
-        WeightCard(
-            name="openmind_resencl.mae",
-            architecture="openmind_resencl",
-            source=f"{source}/ResEncL-OpenMind-MAE (and -VF, -VoCo, ...)",
-            **common,
-        ),
-        *(
-            WeightCard(
-                name=f"openmind_primusm.{tag}",
-                architecture="openmind_primusm",
-                options={"token_order": order},
-                source=f"{source}/PrimusM-OpenMind-{method}",
-                **common,
-            )
-            for tag, order, method in (("mae", "hwd", "MAE (and -VF, -VoCo, ...)"), ("simmim", "whd", "SimMIM"))
-        ),
-    ]
-
-
-def _volume_cards() -> list[WeightCard]:
-    return [
-        *_brainsegfounder_cards(),
-        *_openmind_cards(),
-        *(
-            WeightCard(
-                name=f"bmmae_vitb16.{tag}",
-                architecture="bmmae_vitb16",
-                licence="none found",
-                source=f"{file} of https://huggingface.co/luklebigboss/BM-MAE",
-                pretrained_on=seen,
-                citation="arXiv:2505.00568",
-                spatial_dims=3,
-            )
-            for tag, file, seen in (
-                ("brats2021", "bmmae.pth", _BRATS2021),
-                ("notcga", "bmmae_tcga.pth", ("BraTS2021", "all but TCGA")),
-            )
-        ),
-        WeightCard(
-            name="brainmvp_uniformer.mri16k",
-            architecture="brainmvp_uniformer",
-            licence="none found",
-            source="BrainMVP_uniformer.pt of the authors, https://github.com/shaohao011/BrainMVP",
-            pretrained_on=("BraTS2021", "BraTS2023-SSA", "BraTS2023-MEN", "and others, see its paper"),
-            citation="arXiv:2410.10604",
-            spatial_dims=3,
-        ),
-        WeightCard(
-            name="brainiac_vitb16.v2",
-            architecture="brainiac_vitb16",
-            licence="non-commercial academic research only (Mass General Brigham)",
-            source="BrainIAC.ckpt of the authors, https://github.com/AIM-KannLab/BrainIAC",
-            pretrained_on=("brain MRI of many cohorts, see its paper",),
-            citation="10.1038/s41593-026-02202-6",
-            ignored=_PROJECTORS,
-            spatial_dims=3,
-        ),
-        WeightCard(
-            name="volta3d_vitb16.t1",
-            architecture="brainiac_vitb16",  # the same transformer
-            licence="not released",
-            source="no release was found; a state dict of MONAI's ViTAutoEnc fits",
-            pretrained_on=("T1-weighted MRI, see its paper",),
-            spatial_dims=3,
-        ),
-        WeightCard(
-            name="swin_unetr48.ct5050",
-            architecture="swin_unetr48",
-            options={"legacy_merging": True},
-            licence="Apache-2.0 (MONAI research contributions)",
-            source="model_swinvit.pt of https://github.com/Project-MONAI/MONAI-extra-test-data",
-            pretrained_on=("5,050 CT volumes",),
-            citation="arXiv:2111.14791",
-            spatial_dims=3,
-        ),
-        *(
-            WeightCard(
-                name=f"amaes_{size}.brains45k",
-                architecture=f"amaes_{size}",
-                licence="not stated in the repository",
-                source=f"{file} of https://zenodo.org/records/13604788",
-                pretrained_on=("BRAINS-45K, see its paper",),
-                citation="arXiv:2408.00640",
-                spatial_dims=3,
-            )
-            for size, file in (("unetb", "unet_b_lw_dec_fullaug.pth"), ("unetxl", "unet_xl_lw_dec_fullaug.pth"))
-        ),
-    ]
-
-
 def _shipped_cards() -> list[WeightCard]:
     return [
         WeightCard(
@@ -287,7 +129,7 @@ def _shipped_cards() -> list[WeightCard]:
 
 
 CARDS: dict[str, WeightCard] = {
-    c.name: c for c in [*_shipped_cards(), *_dinov3_cards(), *_medical_cards(), *_dinov2_cards(), *_volume_cards()]
+    c.name: c for c in [*_shipped_cards(), *_dinov3_cards(), *_medical_cards(), *_dinov2_cards(), *volume_cards()]
 }
 
 
@@ -310,7 +152,7 @@ def get_card(name: str) -> WeightCard:
     if name in CARDS:
         return CARDS[name]
     if name in ARCHITECTURES or name.startswith("timm/") or own_class(name):
-        families = {"dinov3_": _HEADS, "brainiac_": _PROJECTORS, "volume_": _PROJECTORS}
+        families = {"dinov3_": _HEADS, "brainiac_": PROJECTORS, "volume_": PROJECTORS}
         ignored = next((keys for family, keys in families.items() if name.startswith(family)), ())
         return WeightCard(name=name, architecture=name, licence="as its author says", source="", ignored=ignored)
     tagged = [c for c in CARDS.values() if c.name.split(".")[0] == name]

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from nnunet_fm.encoders import formats
-from nnunet_fm.encoders.cards import CARDS, WeightCard, get_card, shipped_weights
+from nnunet_fm.encoders.cards import CARDS, get_card, shipped_weights
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.embedded import embedded_card
 from nnunet_fm.encoders.identify import closest, identify
 from nnunet_fm.encoders.reading import OWN_FORMAT, PREFIXES, CheckpointError, format_of, read_tensors, unwrap
 from nnunet_fm.encoders.registry import ARCHITECTURES, build_encoder, own_class
 from nnunet_fm.encoders.report import LoadReport, tensors_sha256
+from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.files import files_sha256
 from nnunet_fm.messages import some
 

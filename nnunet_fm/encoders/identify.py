@@ -10,10 +10,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from nnunet_fm.encoders.cards import CARDS, WeightCard
+from nnunet_fm.encoders.cards import CARDS
 from nnunet_fm.encoders.formats import Converted
 from nnunet_fm.encoders.reading import CheckpointError
 from nnunet_fm.encoders.registry import build_encoder
+from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.messages import some
 
 MOST_DIFFERENT = 0.2  # share of tensors that may differ for a file still to be taken for a damaged one of its kind

@@ -14,6 +14,7 @@ from nnunet_fm.messages import some, unknown
 from nnunet_fm.plan_request import PlanRequest
 from nnunet_fm.planning import WrittenPlans, default_trainer, write_plans
 from nnunet_fm.programs import trainer_names
+from nnunet_fm.run_identity import differences
 from nnunet_fm.subsets import TrainSubset
 from nnunet_fm.sweep.config import Arm, Sweep
 from nnunet_fm.sweep.datasets import SPLITS, check_expected, write_splits
@@ -198,8 +199,6 @@ def _run(
 
 def _check_folder(run: Run, preprocessed: Path) -> None:
     """Refuse a folder that other plans began: nnU-Net keeps a copy of them beside the folds."""
-    from nnunet_fm.trainer import differences
-
     kept = run.folder.parent / "plans.json"
     if run.state() is State.NEW or not kept.is_file():
         return
