@@ -26,6 +26,9 @@ DECODERS = {
     "swin_unetr48": "pyramid",
     "openmind_resencl": "pyramid",
     "amaes_unetb": "pyramid",
+    "bmmae_vitb16": "unetr",
+    "brainmvp_uniformer": "pyramid",
+    "openmind_primusm": "primus3d",
 }
 MODES = ("learns", "frozen", "frozen, fixed mix")  # the first is the reference
 
@@ -33,7 +36,9 @@ MODES = ("learns", "frozen", "frozen, fixed mix")  # the first is the reference
 def make(encoder: str, mode: str) -> tuple[FrozenEncoderNetwork, Step]:
     """The network as the trainer sets it up on this CPU (the reference in float32), and a whole step."""
     fusion = "fixed" if "fixed" in mode else "learnable"
-    network = FrozenEncoderNetwork(CHANNELS, CLASSES, encoder, fusion=fusion, decoder=DECODERS[encoder]).train()
+    channels = range(CHANNELS) if encoder == "bmmae_vitb16" else None  # it knows each by name
+    how = {"fusion": fusion, "decoder": DECODERS[encoder], "channels": channels}
+    network = FrozenEncoderNetwork(CHANNELS, CLASSES, encoder, **how).train()
     recipe = Recipe(encoder_learning_rate=3e-5 if mode == "learns" else None)
     if mode == "learns":
         network.unfreeze()
