@@ -45,8 +45,8 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes free on the device: of the GPU, or of the machine's memory."""
+def free_memory(device: torch.device) -> int | None:
+    """Bytes free on the device: of the GPU, or of the machine's memory; None where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -54,7 +54,7 @@ def free_memory(device: torch.device) -> int:
             fields = dict(line.split(":", 1) for line in stream)
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        return 8 << 30
+        return None
 
 
 def peak_memory(device: torch.device) -> int:

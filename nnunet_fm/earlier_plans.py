@@ -29,8 +29,9 @@ def keep_earlier(preprocessed: Path, plans: dict[str, Any], name: str) -> None:
     if name in added:
         different += [key for key in mine if _without_path(added[name]).get(key) != _without_path(mine)[key]]
     if different:
+        stock = " (nnU-Net's own intensities: --intensity stock)" if "normalization_schemes" in different else ""
         raise ValueError(
-            f"plans {identifier} exist already, with another {some(different)}. Give these another name "
+            f"plans {identifier} exist already, with another {some(different)}{stock}. Give these another name "
             f"(-o {identifier}_2), or remove {path} if nothing was trained with it"
         )
     plans["configurations"] = {**added, **plans["configurations"]}

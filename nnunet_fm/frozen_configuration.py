@@ -9,6 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nnunet_fm.decoders import DECODERS
 from nnunet_fm.encoders import Encoder, build_encoder
+from nnunet_fm.encoders.cards import intensity_of
 from nnunet_fm.encoders.contract import Z_SCORE, Z_SCORE_EVERYWHERE, ZERO_TO_ONE
 from nnunet_fm.encoders.source import describe_source
 from nnunet_fm.folders import folder
@@ -51,7 +52,7 @@ def frozen_configuration(
     encoder = build_encoder(named["encoder"], request.taps or preset["taps"], **named["encoder_options"])
     arguments, words = _network_arguments(encoder, named, preset, request, dataset, dims)
     patch, stack = tuple(request.patch or preset["patch_size"]), None
-    if request.mix_slices:
+    if request.mix_slices is not None:
         patch, stack = (patch[1:], patch[0]) if len(patch) == 3 else (patch, STACK)
         arguments["mix_slices"] = check_mix(request.mix_slices, stack, request.base)
         words[0] += f", {request.mix_slices} slices mixed"
@@ -65,8 +66,10 @@ def frozen_configuration(
     }
     if dims == 3:
         _check_that_it_runs(arguments, configuration["patch_size"])
-    words += [*where, *_normalise(configuration, stock, encoder.input_spec.intensity, request.intensity)]
     source = named["encoder_source"]
+    words += [*where, *_normalise(configuration, stock, intensity_of(encoder, source["card"]), request.intensity)]
+    if "data_identifier" not in configuration:
+        words.append(f"data of {request.base} reused")
     random = "RANDOM weights: a baseline, not a foundation model"
     origin = random if report is None else f"from {report.file} (card by {report.chosen_because})"
     about = [f"encoder {source['card']}, {origin}", f"tensor hash {source['sha256']}"]
@@ -150,7 +153,11 @@ def _check_that_it_runs(arguments: dict[str, Any], patch: Sequence[int]) -> None
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             network(torch.empty(2, channels, *patch))
+    except RuntimeError:  # of an encoder of the user's whose shapes depend on its data
+        return
     except ValueError as error:
+        if "spatial element" not in str(error):  # torch's words for a map of one voxel before an instance norm
+            raise
         step = 2**network.stages
         least = "x".join(str(max(side, 2 * step)) for side in patch)
         raise ValueError(
@@ -165,15 +172,18 @@ def _normalise(configuration: dict[str, Any], stock: dict[str, Any], wanted: str
         raise ValueError(unknown("intensity", asked, INTENSITY))
     if wanted == Z_SCORE:
         return []
+    if wanted not in NORMALISATIONS or asked == "stock":
+        why = "" if wanted in NORMALISATIONS else ", which nnU-Net does not have"
+        return [f"intensities as nnU-Net has them; the encoder was pretrained on {wanted}{why}"]
     count = len(stock["normalization_schemes"])
     schemes = {"normalization_schemes": [NORMALISATIONS[wanted]] * count, "use_mask_for_norm": [False] * count}
     if all(stock[key] == value for key, value in schemes.items()):
         return []
-    if asked == "stock":
-        return [f"intensities as nnU-Net has them; the encoder was pretrained on {wanted}"]
     data = configuration.get("data_identifier", stock["data_identifier"])
     configuration |= schemes | {"data_identifier": f"{data}_{wanted.replace(' ', '_')}"}
-    return [f"intensities {wanted}, as in the encoder's pretraining: {NORMALISATIONS[wanted]}, no mask"]
+    return [
+        f"intensities {wanted}, as in the encoder's pretraining: {NORMALISATIONS[wanted]}, no mask (--intensity stock)"
+    ]
 
 
 def _preset(request: PlanRequest) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def place(
     words = [f"patch {'x'.join(map(str, whole))}, batch {configuration['batch_size']}"]
     spacing = stock["spacing"]
     if fov == "native":
-        return configuration, [*words, f"field of view native: spacing {_mm(spacing)} kept, data of {base} reused"]
+        return configuration, [*words, f"field of view native: spacing {_mm(spacing)} kept"]
     size = [s * n for s, n in zip(spacing, stock["median_image_size_in_voxels"], strict=True)]
     fitted = max(s / p for s, p in zip(size, sides, strict=True))
     configuration |= {

@@ -149,10 +149,13 @@ class FrozenEncoderNetwork(nn.Module):
     # ---- frozen by construction ----
 
     def train(self, mode: bool = True) -> "FrozenEncoderNetwork":
-        """Training mode for the fusion and the decoder; a frozen encoder stays in evaluation mode."""
+        """Training mode for all but a frozen encoder, and the BatchNorm of one that learns: batches are too small."""
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
+        for module in self.encoder.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         return self
 
     def unfreeze(self) -> None:

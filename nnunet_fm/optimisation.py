@@ -75,8 +75,10 @@ def parameter_groups(network: FrozenEncoderNetwork, recipe: Recipe) -> list[dict
 
 def _encoder_groups(encoder: nn.Module, recipe: Recipe, rate: float) -> Iterator[dict[str, Any]]:
     """Embeddings, each block, final norm: the rate falls by `layer_decay` from each to the one below it."""
-    body = getattr(encoder, "vit", None)
+    body = getattr(encoder, "vit", None) or getattr(encoder, "eva", None)
     blocks = list(body.blocks) if body is not None else []
+    if not blocks and recipe.layer_decay != 1:
+        raise ValueError(f"layer_decay {recipe.layer_decay} is for transformers; allowed for this encoder: 1")
     inside = {id(p) for block in blocks for p in block.parameters()}
     top = [p for name, p in encoder.named_parameters() if id(p) not in inside and ".norm." in name]
     bottom = [p for p in encoder.parameters() if id(p) not in inside and all(p is not t for t in top)]

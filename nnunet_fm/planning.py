@@ -47,7 +47,7 @@ def default_trainer(encoder: str, spatial_dims: int = 2, mix_slices: int | None 
     """Name for `-tr` where the user gives none."""
     if encoder == NO_ENCODER:
         return "SubsetTrainer"
-    if mix_slices:
+    if mix_slices is not None:
         return "FrozenDinoTrainer25D"
     return "FrozenDinoTrainer" if spatial_dims == 2 else "FrozenVolumeTrainer"
 
@@ -131,8 +131,7 @@ def _pretraining_data(card: str, preprocessed: Path, dataset: dict[str, Any]) ->
         return []
     words = [f"pretrained on {', '.join(pretrained_on)}: keep these apart from your test cases"]
     cases = next((p.name for p in sorted((preprocessed / "gt_segmentations").glob("*"))), "")
-    described = [str(dataset.get(key, "")) for key in ("name", "description", "reference")]
-    if seen := seen_in_pretraining(pretrained_on, preprocessed.name, cases, *described):
+    if seen := seen_in_pretraining(pretrained_on, preprocessed.name, cases, str(dataset.get("name", ""))):
         words.append(
             f"WARNING: {preprocessed.name} looks like {' and '.join(seen)}, on which this encoder was pretrained: "
             "it may have seen the test cases, and results may look better than they are (leakage)"

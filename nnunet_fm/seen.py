@@ -7,22 +7,16 @@ from collections.abc import Sequence
 def seen_in_pretraining(pretrained_on: Sequence[str], *about: str) -> list[str]:
     """The datasets of a weight card that a dataset at hand may belong to, by its name or those of its cases.
 
-    Releases of one challenge share their patients (BraTS 2023 GLI holds BraTS 2021), so that `BraTS2021` is found in
-    `Dataset137_BraTS-GLI`.
+    Releases of one challenge share their patients (BraTS 2023 GLI holds BraTS 2021): of a name only its first word of
+    four letters or more counts, so that `BraTS2021` is found in `Dataset137_BraTS-GLI`.
 
     Args:
         pretrained_on: names of datasets; descriptions (with spaces) are passed over.
-        about: names of the dataset and of its cases, its description.
+        about: names of the dataset and of its cases.
     """
-    text = _plain(" ".join(about))
-    return [name for name in pretrained_on if " " not in name and _family(name) in text]
+    here = {word for text in about for word in _words(text)}
+    return [name for name in pretrained_on if " " not in name and here & set(_words(name)[:1])]
 
 
-def _family(name: str) -> str:
-    """`brats` of `BraTS2023-MEN`; the whole name where its first word is short (`ukbiobank`)."""
-    first = re.match(r"[a-z]*", name.lower())
-    return first[0] if first and len(first[0]) >= 4 else _plain(name)
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "", text.lower())
+def _words(text: str) -> list[str]:
+    return [word for word in re.findall(r"[a-z]+", text.lower()) if len(word) >= 4 and word != "dataset"]

@@ -28,6 +28,7 @@ from nnunet_fm.subsets import TrainSubset
 
 FINAL = "checkpoint_final.pth"
 THEN = "continue with --c"
+UNKNOWN_MEMORY = 8 << 30  # bytes, where the system does not say
 DISTRIBUTIONS = ("nnunet-fm", "nnunetv2", "torch", "timm")
 
 
@@ -110,6 +111,7 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
     networks: ClassVar[tuple[str, ...]] = NETWORKS
     network: Any
     encoder_gone: FileNotFoundError | None = None
+    too_large: str = ""  # only for training: prediction takes a tile at a time
 
     def initialize(self) -> None:
         """Apply the recipe, build the network as the plans say, then load the encoder and check who it is."""
@@ -149,11 +151,7 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
         self.print_to_log_file(f"precision {precision} ({reason})")
 
     def _choose_checkpointing(self, network: FrozenEncoderNetwork) -> None:
-        """Recompute the encoder's activations where keeping them takes much of the free memory; refuse what cannot fit.
-
-        Raises:
-            ValueError: the forward pass keeps more than there is; the nearest patch that fits is named.
-        """
+        """Recompute the encoder's activations where keeping them takes much of the memory; note what cannot fit."""
         free, wanted = devices.free_memory(self.device), self.recipe.gradient_checkpointing
         crosses = self.recipe.encoder_learning_rate is not None or network.schedule.learns(0)
         patch = tuple(self.configuration_manager.patch_size)
@@ -163,13 +161,13 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
         except RuntimeError as error:  # of an encoder of the user's whose shapes depend on its data
             self.print_to_log_file(f"what the forward pass keeps cannot be told ({error})")
             return
-        if wanted is None and crosses and whole > free // 3:
+        if wanted is None and crosses and whole > (free or UNKNOWN_MEMORY) // 3:
             network.use_kernels(gradient_checkpointing=True)
             kept = self._kept_bytes(patch)
-        if kept > free:
-            raise ValueError(self._out_of_memory(free))
+        if free is not None and kept > free:
+            self.too_large = self._out_of_memory(free)
         self.print_to_log_file(
-            f"the forward pass keeps {kept >> 20} MiB of {free >> 20} free"
+            f"the forward pass keeps {kept >> 20} MiB of {'unknown' if free is None else free >> 20} free"
             + (f"; gradient checkpointing on, without it {whole >> 20}" if kept < whole else "")
         )
 
@@ -178,7 +176,10 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
 
     def _out_of_memory(self, free: int) -> str:
         patch, step = tuple(self.configuration_manager.patch_size), 2**self.bare_network.stages
-        return does_not_fit(self._kept_bytes, patch, step, self.batch_size, free)
+        try:
+            return does_not_fit(self._kept_bytes, patch, step, self.batch_size, free)
+        except RuntimeError:  # as above
+            return f"patch {patch} in batches of {self.batch_size} needs more memory than there is"
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A step that runs out of memory says which patch would have fitted."""
@@ -189,7 +190,7 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
                 raise
         self.optimizer.zero_grad(set_to_none=True)  # outside the handler, which holds on to the failed step's memory
         empty_cache(self.device)
-        raise MemoryError(self._out_of_memory(devices.free_memory(self.device)))
+        raise MemoryError(self._out_of_memory(devices.free_memory(self.device) or UNKNOWN_MEMORY))
 
     def _report(self, network: FrozenEncoderNetwork) -> None:
         source = network.encoder_source or {}
@@ -217,6 +218,8 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
             self.initialize()
         if self.encoder_gone:
             raise self.encoder_gone
+        if self.too_large:
+            raise ValueError(self.too_large)
         self.assert_encoder_unchanged()
         super().on_train_start()
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from nnunet_fm.encoders.timm_vit import TimmViT
 from nnunet_fm.memory import fitting_patch, kept_bytes
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.network25d import FrozenEncoder25DNetwork
@@ -56,9 +57,35 @@ def test_a_stack_keeps_as_much_as_its_slices() -> None:
     assert kept_bytes(stacked, 4, (4, 64, 64), 2) == pytest.approx(kept_bytes(flat, 4, (64, 64), 8), rel=0.02)
 
 
+class Remembering(TimmViT):
+    """An encoder that keeps what it made in a pass, as caches of positions do."""
+
+    def __init__(self, taps: Any = None) -> None:
+        super().__init__("vit_tiny_patch16_224", taps, depth=4, embed_dim=24, num_heads=2)
+        self.kept: dict[Any, torch.Tensor] = {}
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        self.kept.setdefault(x.shape, x.new_ones(1))
+        return [f * self.kept[x.shape] for f in super().features(x)]
+
+
+def test_nothing_of_the_pretence_stays_in_the_network() -> None:
+    network = FrozenEncoderNetwork(2, 3, f"{__name__}.Remembering").train()
+    assert kept_bytes(network, 2, (32, 32), 1) > 0
+    assert not network.encoder.kept
+    loss = network(torch.randn(1, 2, 32, 32)).square().mean()
+    loss.backward()
+    assert loss.item() > 0
+
+
 def test_the_nearest_patch_that_fits_is_named() -> None:
     def voxels(patch: tuple[int, ...]) -> int:
         return patch[0] * patch[1] * patch[2]
 
     assert fitting_patch(voxels, (64, 96, 96), 16, 11 * 64**3 // 6) == "nearest patch that fits: 64x64x64"
     assert fitting_patch(voxels, (64, 96, 96), 16, 10) == "no patch fits"
+
+    def too_small(patch: tuple[int, ...]) -> int:
+        raise ValueError("Expected more than 1 spatial element")
+
+    assert fitting_patch(too_small, (64, 96, 96), 16, 10) == "no patch fits"

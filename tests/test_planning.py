@@ -1,6 +1,7 @@
 """The planner, on plans as nnU-Net writes them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,13 @@ import torch
 
 from nnunet_fm.encoders import load_encoder, tensors_sha256
 from nnunet_fm.encoders.registry import parse_options
+from nnunet_fm.encoders.volume_vit import VolumeViT
 from nnunet_fm.frozen_configuration import presets
 from nnunet_fm.geometry import check_patch
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.plan_request import PlanRequest
 from nnunet_fm.planning import write_plans
+from nnunet_fm.seen import seen_in_pretraining
 from nnunet_fm.subsets import TrainSubset
 from test_checkpoint import braindino, official
 
@@ -303,8 +306,34 @@ def test_patches_of_8_voxels_get_primus_own_decoder(folder: Path) -> None:
 def test_a_patch_that_leaves_nothing_to_normalise_is_refused_before_training(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"patch 4x4x4 is too small .* allowed: from 8x8x8 on"):
         written(folder, base="3d_fullres", encoder="volume_testpyramid", patch=(4,))
+    crop = {"encoder": "volume_testprimus", "options": {"positions": "crop"}, "patch": (40,)}
+    with pytest.raises(ValueError, match=r"^positions 'crop' with a grid of \(5, 5, 5\); allowed: up to 4"):
+        written(folder, base="3d_fullres", **crop)
     with pytest.raises(ValueError, match="patch 6x6x6: all sides must be multiples of 4; nearest possible: 4x4x4"):
         written(folder, base="3d_fullres", encoder="volume_testpyramid", patch=(6,))
+
+
+class Curious(VolumeViT):
+    """An encoder that looks at what it is given, with intensities of its own."""
+
+    def __init__(self, taps: object = None) -> None:
+        super().__init__(taps, image_size=48, hidden_size=24, mlp_dim=48, depth=8, num_heads=2)
+        self.input_spec = replace(self.input_spec, intensity="quantiles")
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return super().features(x if x.max().item() > 0 else x + 1)
+
+
+def test_encoders_of_users_are_planned_though_they_look_at_their_data(folder: Path) -> None:
+    _, words = written(folder, base="3d_fullres", encoder=f"{__name__}.Curious", preset="3d_fm32")
+    assert "the encoder was pretrained on quantiles, which nnU-Net does not have" in words
+
+
+def test_names_of_datasets_are_words() -> None:
+    assert seen_in_pretraining(["LONG579", "GLIS-RT"], "Dataset020_LongitudinalMS", "English") == []
+    assert seen_in_pretraining(["BraTS2021", "TCGA-GBM"], "Dataset043_TCGA-GBM") == ["TCGA-GBM"]
+    assert seen_in_pretraining(["UK-Biobank"], "Dataset001_UK_Biobank") == ["UK-Biobank"]
+    assert seen_in_pretraining(["brain MRI of many cohorts"], "Dataset001_Brain") == []
 
 
 def test_leakage_is_warned_of(folder: Path) -> None:
@@ -321,5 +350,5 @@ def test_leakage_is_warned_of(folder: Path) -> None:
     assert len(_pretraining_data("bmmae_vitb16.brats2021", lesions, {})) == 1
     (lesions / "gt_segmentations" / "BraTS-GLI-00000-000.nii.gz").touch()
     assert "BraTS2023-SSA and BraTS2023-MEN" in _pretraining_data("brainmvp_uniformer.mri16k", lesions, {})[1]
-    assert len(_pretraining_data("brainiac_vitb16.v2", brats, {"description": "BraTS"})) == 1
+    assert len(_pretraining_data("brainiac_vitb16.v2", brats, {"name": "BraTS"})) == 1
     assert _pretraining_data("volume_test16", brats, {}) == []

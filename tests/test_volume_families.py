@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nnunet_fm.encoders import CARDS, build_encoder, load_encoder
+from nnunet_fm.encoders.cards import intensity_of
 from nnunet_fm.encoders.volume_bmmae import TOKENIZERS
 from nnunet_fm.network import FrozenEncoderNetwork
+from nnunet_fm.optimisation import Recipe, parameter_groups
 
 WIDTH, HEADS, DEPTH = 24, 2, 8
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # MONAI's own class
@@ -335,9 +337,9 @@ def test_simmim_is_told_by_the_folder_that_its_file_lies_in(tmp_path: Path) -> N
         torch.save({"network_weights": state}, tmp_path / folder / "checkpoint_final.pth")
         _, report = load_encoder(tmp_path / folder / "checkpoint_final.pth")
         assert report.card == f"openmind_primusm.{card}"
-        assert report.chosen_because == "shapes and the weights' name in the folder's name"
+        assert report.chosen_because == "shapes and the published file's name"
     (tmp_path / folder).rename(tmp_path / "downloads")
-    with pytest.raises(ValueError, match=r"openmind_primusm.simmim share, with different numerics \(token_order\)"):
+    with pytest.raises(ValueError, match=r"primusm.simmim and files of others share, .* numerics \(token_order\)"):
         load_encoder(tmp_path / "downloads" / "checkpoint_final.pth")
 
 
@@ -363,3 +365,73 @@ def test_brainsegfounder_is_known_by_its_channels_and_its_name(
     assert (report.card, encoder.in_channels) == (card, channels)
     assert encoder.input_spec.modalities == tuple(CARDS[card].options["modalities"])
     assert report.options["legacy_merging"] is True
+    (tmp_path / file).rename(tmp_path / "mine_brats_swin.pt")  # of anybody: any order of channels, any MONAI
+    with pytest.raises(ValueError, match=r"files of others share, .* numerics \(legacy_merging, modalities\)"):
+        load_encoder(tmp_path / "mine_brats_swin.pt")
+    mine, _ = load_encoder(tmp_path / "mine_brats_swin.pt", "swin_unetr48", modalities=["T1"] * channels)
+    assert mine.in_channels == channels
+
+
+# ---- names of files ----
+
+
+@pytest.mark.parametrize(
+    ("architecture", "file", "card"),
+    [
+        ("bmmae_vitb16", "bmmae.pth", "bmmae_vitb16.brats2021"),
+        ("bmmae_vitb16", "bmmae_tcga.pth", "bmmae_vitb16.notcga"),
+        ("brainiac_vitb16", "brainiac_T1.pt", "brainiac_vitb16.v2"),
+        ("brainiac_vitb16", "volta_t1.pt", "volta3d_vitb16.t1"),
+        ("brainmvp_uniformer", "BrainMVP_uniformer.pt", "brainmvp_uniformer.mri16k"),
+    ],
+)
+def test_published_names_find_their_card(architecture: str, file: str, card: str, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        shapes = build_encoder(architecture).state_dict()
+    torch.save({k: torch.zeros(()).expand(v.shape) for k, v in shapes.items()}, tmp_path / file)
+    assert load_encoder(tmp_path / file)[1].card == card
+
+
+def test_intensities_are_the_cards_where_the_architecture_has_others() -> None:
+    with torch.device("meta"):
+        vit, swin = build_encoder("brainiac_vitb16"), build_encoder("swin_unetr48")
+    assert intensity_of(vit, "brainiac_vitb16.v2") == "z-score"
+    assert intensity_of(vit, "volta3d_vitb16.t1") == "0 to 1"
+    assert "CT" in intensity_of(swin, "swin_unetr48.ct5050")
+    assert intensity_of(swin, "mine") == "z-score"
+
+
+@pytest.mark.parametrize(
+    ("name", "taps"),
+    [
+        ("volume_testuniformer", [0, 1]),
+        ("volume_testuniformer", None),
+        ("volume_testswin", [0, 2]),
+        ("volume_testprimus", [0, 2]),
+        ("volume_testprimus", None),
+        ("volume_testbmmae", [1, 2]),
+    ],
+)
+def test_what_does_not_reach_the_features_is_not_trained(name: str, taps: list[int] | None) -> None:
+    """DDP waits for the gradient of every parameter that it is told of."""
+    encoder = build_encoder(name, taps)
+    encoder.requires_grad_(True)
+    sum(f.square().sum() for f in encoder.features(torch.randn(1, encoder.in_channels, 32, 32, 32))).backward()
+    reached = {id(p) for p in encoder.parameters() if p.grad is not None}
+    assert {id(p) for p in encoder.parameters_in_use()} == reached
+
+
+def test_batch_statistics_stay_while_fine_tuning_and_blocks_have_their_rates() -> None:
+    network = FrozenEncoderNetwork(1, 2, "volume_testuniformer", decoder="pyramid")
+    network.unfreeze()
+    norms = [m for m in network.train().encoder.modules() if isinstance(m, nn.BatchNorm3d)]
+    assert norms
+    assert not any(m.training for m in norms)
+    assert network.encoder.training
+    layerwise = Recipe(encoder_learning_rate=1e-3, layer_decay=0.5)
+    with pytest.raises(ValueError, match=r"layer_decay 0.5 is for transformers"):
+        parameter_groups(network, layerwise)
+    primus = FrozenEncoderNetwork(1, 2, "volume_testprimus", decoder="primus3d")
+    primus.unfreeze()
+    rates = {round(g["lr"] / 1e-3, 6) for g in parameter_groups(primus, layerwise)[2:]}
+    assert rates == {0.5**n for n in range(6)}  # norm, four blocks, embeddings

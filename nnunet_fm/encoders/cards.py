@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.registry import ARCHITECTURES, own_class
 from nnunet_fm.encoders.volume_cards import PROJECTORS, volume_cards
 from nnunet_fm.encoders.weight_card import WeightCard
@@ -163,3 +164,9 @@ def get_card(name: str) -> WeightCard:
         "A class of yours: its importable dotted path."
     )
     raise ValueError(unknown("encoder", name, [*CARDS, *ARCHITECTURES], hint))
+
+
+def intensity_of(encoder: Encoder, card: str) -> str:
+    """Intensity convention of an encoder's pretraining: its card's, or its architecture's usual one."""
+    known = CARDS.get(card)
+    return (known.intensity if known else None) or encoder.input_spec.intensity

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -34,26 +35,27 @@ def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[W
             "(a name from `nnunet-fm encoders list`, or timm/NAME): --encoder NAME to verify, --card NAME to plan"
         )
     fitting = [c for c in _of_one_build(nearest) if not c.shipped]
-    words, folder = (set(re.split(r"[^a-z0-9]+", text.lower())) for text in (path.stem, path.absolute().parent.name))
+    open_to_others = [c for c in fitting if not c.by_files_alone]
+    words = set(re.split(r"[^a-z0-9]+", path.stem.lower()))
     for reason, chosen in (
-        ("shapes and the weights' name in the file name", [c for c in fitting if c.name.split(".")[1] in words]),
+        ("shapes and the published file's name", [c for c in fitting if _is_published(path, c)]),
+        ("shapes and the weights' name in the file name", [c for c in open_to_others if _tag(c) in words - {""}]),
         (
             "shapes and the family's name in the file name",
-            [c for c in fitting if c.name.split("_")[0] in words - {"dinov3"}],
+            [c for c in open_to_others if c.name.split("_")[0] in words - {"dinov3"}],
         ),
-        ("shapes and the weights' name in the folder's name", [c for c in fitting if c.name.split(".")[1] in folder]),
         (
             "shapes, and the container that the DINOv3 training code writes",
-            [c for c in fitting if c.name.endswith(".trained") and containers],
+            [c for c in open_to_others if c.name.endswith(".trained") and containers],
         ),
-        ("shapes", fitting),
+        ("shapes", fitting if open_to_others else []),
     ):
         if len(chosen) == 1 or (chosen and all(c.options == chosen[0].options for c in chosen)):
             return chosen[0], reason
     names = " or ".join(c.name for c in fitting)
     raise CheckpointError(
-        f"{path.name} holds the tensors of {nearest.architecture}, which {names} share, with different numerics "
-        f"({_unlike(fitting)}). Say which it is: --encoder NAME to verify, --card NAME to plan"
+        f"{path.name} holds the tensors of {nearest.architecture}, which {names} and files of others share, with "
+        f"different numerics ({_unlike(fitting)}). Say which it is: --encoder NAME to verify, --card NAME to plan"
     )
 
 
@@ -77,10 +79,22 @@ def _of_one_build(card: WeightCard) -> list[WeightCard]:
     return [c for c in same if _shapes_of(c) == _shapes_of(card)]
 
 
+def _is_published(path: Path, card: WeightCard) -> bool:
+    """Whether a file is called as its authors call it."""
+    name, below = path.name.lower(), f"{path.absolute().parent.name}/{path.name}".lower()
+    return any(fnmatchcase(below if "/" in pattern else name, pattern.lower()) for pattern in card.files)
+
+
+def _tag(card: WeightCard) -> str:
+    """The weights' name; short ones (`ct`, `v2`) are words that any file name may have."""
+    tag = card.name.split(".")[1]
+    return tag if len(tag) > 3 else ""
+
+
 def _unlike(cards: list[WeightCard]) -> str:
-    """Names of the options in which the cards differ."""
-    keys = {key for card in cards for key in card.options}
-    return ", ".join(sorted(k for k in keys if len({str(c.options.get(k)) for c in cards}) > 1))
+    """Names of the options in which the cards differ, or other files might."""
+    keys, unknown = {key for card in cards for key in card.options}, any(c.by_files_alone for c in cards)
+    return ", ".join(sorted(k for k in keys if unknown or len({str(c.options.get(k)) for c in cards}) > 1))
 
 
 def _shapes_of(card: WeightCard) -> dict[str, torch.Size]:

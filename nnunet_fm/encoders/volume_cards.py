@@ -2,18 +2,21 @@
 
 from typing import Any
 
+from nnunet_fm.encoders.contract import ZERO_TO_ONE
 from nnunet_fm.encoders.weight_card import WeightCard
 
 PROJECTORS = (r"(projector|projection|projection_head|proj_head)\..*",)  # of contrastive pretraining
-_BRATS2021 = ("BraTS2021",)
+_CT_WINDOW = "a window of CT (-1000 to 1000) scaled to 0 to 1"
+_BRATS2021 = ("BraTS2021", "TCGA-GBM", "TCGA-LGG")  # BraTS holds patients of both collections
+_OPENMIND_METHODS = ("MAE", "MG", "VF", "VoCo", "SimCLR", "SwinUNETR", "S3D")
 
 
 def _brainsegfounder_cards() -> list[WeightCard]:
     """Swin transformers on several channels; which sequence each is, the files do not say."""
     cohorts = {
-        "ukb": (("T1", "T2"), ("UK-Biobank",)),
-        "brats": (("FLAIR", "T1c", "T1", "T2"), ("UK-Biobank", "BraTS2021")),
-        "atlas": (("T1", "T1"), ("UK-Biobank", "ATLAS-v2")),
+        "ukb": (("T1", "FLAIR"), ("UK-Biobank",)),  # what its code calls T2 is UK Biobank's T2 FLAIR, field 20253
+        "brats": (("FLAIR", "T1c", "T1", "T2"), ("UK-Biobank", *_BRATS2021)),
+        "atlas": (("T1", "T1"), ("UK-Biobank", "ATLAS-v2")),  # the one channel, doubled
     }
     return [
         WeightCard(
@@ -25,6 +28,9 @@ def _brainsegfounder_cards() -> list[WeightCard]:
             pretrained_on=seen,
             citation="arXiv:2406.10395",
             spatial_dims=3,
+            files=(f"model_weights_{tag}-pretrain*",),
+            by_files_alone=True,
+            intensity=_CT_WINDOW,
         )
         for tag, (modalities, seen) in cohorts.items()
     ]
@@ -34,7 +40,7 @@ def _openmind_cards() -> list[WeightCard]:
     """ResEnc-L and Primus-M; all methods but SimMIM saw Primus' tokens with the first two axes exchanged."""
     common: dict[str, Any] = {
         "licence": "CC BY 4.0 (as its card says)",
-        "pretrained_on": ("OpenMind (114k head and neck MRI of OpenNeuro)",),
+        "pretrained_on": ("OpenMind", "OpenNeuro"),
         "citation": "arXiv:2412.17041",
         "spatial_dims": 3,
     }
@@ -51,10 +57,11 @@ def _openmind_cards() -> list[WeightCard]:
                 name=f"openmind_primusm.{tag}",
                 architecture="openmind_primusm",
                 options={"token_order": order},
-                source=f"{source}/PrimusM-OpenMind-{method}",
+                source=f"{source}/PrimusM-OpenMind-{methods[0]} (or -{', -'.join(methods[1:])})",
+                files=tuple(f"*primusm-openmind-{method}*/*" for method in methods),
                 **common,
             )
-            for tag, order, method in (("mae", "hwd", "MAE (and -VF, -VoCo, ...)"), ("simmim", "whd", "SimMIM"))
+            for tag, order, methods in (("mae", "hwd", _OPENMIND_METHODS), ("simmim", "whd", ("SimMIM",)))
         ),
     ]
 
@@ -70,13 +77,14 @@ def volume_cards() -> list[WeightCard]:
                 architecture="bmmae_vitb16",
                 licence="none found",
                 source=f"{file} of https://huggingface.co/luklebigboss/BM-MAE",
+                files=(file,),
                 pretrained_on=seen,
                 citation="arXiv:2505.00568",
                 spatial_dims=3,
             )
             for tag, file, seen in (
                 ("brats2021", "bmmae.pth", _BRATS2021),
-                ("notcga", "bmmae_tcga.pth", ("BraTS2021", "all but TCGA")),
+                ("notcga", "bmmae_tcga.pth", _BRATS2021[:1]),
             )
         ),
         WeightCard(
@@ -84,7 +92,7 @@ def volume_cards() -> list[WeightCard]:
             architecture="brainmvp_uniformer",
             licence="none found",
             source="BrainMVP_uniformer.pt of the authors, https://github.com/shaohao011/BrainMVP",
-            pretrained_on=("BraTS2021", "BraTS2023-SSA", "BraTS2023-MEN", "and others, see its paper"),
+            pretrained_on=(*_BRATS2021, "BraTS2023-SSA", "BraTS2023-MEN", "others, see its paper"),
             citation="arXiv:2410.10604",
             spatial_dims=3,
         ),
@@ -105,6 +113,8 @@ def volume_cards() -> list[WeightCard]:
             source="no release was found; a state dict of MONAI's ViTAutoEnc fits",
             pretrained_on=("T1-weighted MRI, see its paper",),
             spatial_dims=3,
+            files=("*volta*",),
+            intensity=ZERO_TO_ONE,
         ),
         WeightCard(
             name="swin_unetr48.ct5050",
@@ -115,6 +125,9 @@ def volume_cards() -> list[WeightCard]:
             pretrained_on=("5,050 CT volumes",),
             citation="arXiv:2111.14791",
             spatial_dims=3,
+            files=("model_swinvit*", "ssl_pretrained_weights*", "swin_unetr.base_5000ep*"),
+            by_files_alone=True,
+            intensity=_CT_WINDOW,
         ),
         *(
             WeightCard(

@@ -1,6 +1,6 @@
 """MONAI's 3-D Swin transformer as an encoder: SwinUNETR and its self-supervised relatives (extra `[volume]`)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -66,6 +66,11 @@ class VolumeSwin(nn.Module):
     def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
         """The mean over the last tapped map."""
         return self.features(x)[-1].mean((2, 3, 4))
+
+    def parameters_in_use(self) -> Iterator[nn.Parameter]:
+        """The parameters that reach the features: not those of stages below the last tap."""
+        below = tuple(f"layers{n}." for n in range(self.taps[-1] + 1, 5))
+        return (p for name, p in self.swin.named_parameters() if not name.startswith(below))
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""

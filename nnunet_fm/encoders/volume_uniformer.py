@@ -1,7 +1,7 @@
 """The 3-D UniFormer of BrainMVP (arXiv:2410.10604; its models/uniformer_blocks.py at a466bb2); no library has it."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, cast
 
 from jaxtyping import Float
@@ -122,6 +122,13 @@ class VolumeUniFormer(nn.Module):
     def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
         """The mean over the last tapped map."""
         return self.features(x)[-1].mean((2, 3, 4))
+
+    def parameters_in_use(self) -> Iterator[nn.Parameter]:
+        """The parameters that reach the features: not those of stages below the last tap."""
+        last = self.taps[-1] + 1
+        below = {f"{part}{n}" for part in ("patch_embed", "blocks") for n in range(last + 1, self.stages + 1)}
+        below |= {"norm"} if last < self.stages else set()
+        return (p for name, p in self.uniformer.named_parameters() if name.split(".")[0] not in below)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""

@@ -21,6 +21,9 @@ class WeightCard:
         ignored: regular expressions of keys that the file may carry beside the encoder.
         shipped: file in the folder `weights`, for weights that come with this package.
         spatial_dims: 2 for slices, 3 for volumes.
+        files: patterns of the published file's name, or of `folder/name` where all of a family are called alike.
+        by_files_alone: for weights whose options cannot be seen in their tensors and may differ in a user's own file.
+        intensity: of the pretraining images, where it is not the architecture's usual one.
     """
 
     name: str
@@ -35,3 +38,6 @@ class WeightCard:
     ignored: tuple[str, ...] = ()
     shipped: str | None = None
     spatial_dims: int = 2
+    files: tuple[str, ...] = ()
+    by_files_alone: bool = False
+    intensity: str | None = None

@@ -1,11 +1,7 @@
 """From volumes to features: slice-wise CLS tokens of a frozen encoder, and their means (BrainDINO, section 4.3.2)."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,31 +13,21 @@ from tqdm import tqdm
 from nnunet_fm.arguments import check_part
 from nnunet_fm.device import keep_freed_memory
 from nnunet_fm.encoders import Encoder, build_encoder
+from nnunet_fm.encoders.cards import intensity_of
 from nnunet_fm.encoders.source import describe_source, load_source
 from nnunet_fm.features.cache import POOLED, FeatureCache
+from nnunet_fm.features.intensity import MADE
+from nnunet_fm.features.preparation import Prepared, Wanted, prepared
 from nnunet_fm.features.recipe import FeatureRecipe
-from nnunet_fm.features.table import Row, Table
+from nnunet_fm.features.table import Table
 from nnunet_fm.mri.perturbations import Perturbation
-from nnunet_fm.mri.preprocessing import PERCENTILES, bounding_box, preprocess_volume
+from nnunet_fm.mri.preprocessing import PERCENTILES
+from nnunet_fm.mri.sequences import channels_of
 from nnunet_fm.mri.skull import find_stripper
-from nnunet_fm.mri.volumes import BadVolumeError, read_volume
 
 PREPROCESSING_VERSION = 1  # raised whenever the same input gives other values
 SHAPE = (128, 256, 256)  # voxels, (z, y, x): the paper's
 PRECISIONS = ("bfloat16", "float32")
-
-
-@dataclass(frozen=True, eq=False)
-class Wanted:
-    """One volume of a table."""
-
-    row: Row
-    modality: str
-
-    @property
-    def path(self) -> Path:
-        """Its file or DICOM folder."""
-        return self.row.volumes[self.modality]
 
 
 @dataclass(frozen=True)
@@ -100,7 +86,7 @@ def open_encoder(
     cast(nn.Module, encoder).requires_grad_(False).eval()
     step, axes = encoder.input_spec.divisor, encoder.input_spec.spatial_dims
     fitting = [n if axis < 3 - axes else max(1, n // step) * step for axis, n in enumerate(shape)]
-    taps = getattr(encoder, "taps", None)
+    taps, intensity = getattr(encoder, "taps", None), intensity_of(encoder, source["card"])
     recipe = FeatureRecipe(
         name=_short(given, source),
         encoder=source["sha256"],
@@ -113,6 +99,7 @@ def open_encoder(
             "percentiles": list(PERCENTILES),
             "strip": strip,
             "version": PREPROCESSING_VERSION,
+            **({"intensity": intensity} if intensity in MADE else {}),
         },
         perturbation=None if perturbation is None else perturbation.identity(),
     )
@@ -155,6 +142,7 @@ def extract(
         OSError: the cache cannot be written.
     """
     check_part(part)
+    _check_modalities(encoder, table.modalities)
     number, parts = part
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     every = [Wanted(row, m) for row in table.rows for m in table.modalities if m in row.volumes]
@@ -170,13 +158,23 @@ def extract(
             todo.setdefault(found.key, wanted)
             twins.setdefault(found.key, []).append(wanted)
     cache.hashes.save()
-    prepared = _prepared(todo, recipe, processes)
-    results = _embedded(encoder, prepared, recipe, batch, device)
+    volumes = prepared(todo, recipe, processes)
+    results = _embedded(encoder, volumes, recipe, batch, device)
     for key, result in tqdm(results, total=len(todo), desc="features", unit="volume"):
         reason = result if isinstance(result, str) else _write(cache, recipe, key, result)
         for wanted in twins[key]:
             outcomes[wanted] = Outcome(wanted.row.name, wanted.modality, wanted.path, "" if reason else key, reason)
     return [outcomes[w] for w in mine]
+
+
+def _check_modalities(encoder: Encoder, columns: Sequence[str]) -> None:
+    """Raise ValueError where volumes would be given to an encoder as another sequence than they are."""
+    known = encoder.input_spec.modalities or ()
+    if known and (others := [c for c in columns if channels_of(known, [c]) != [0]]):
+        raise ValueError(
+            f"this encoder was opened for {', '.join(known)}, and the table has {', '.join(others)}; allowed: "
+            f"--modalities with columns of that sequence, e.g. --modalities {known[0]}"
+        )
 
 
 def _in_cache(wanted: Wanted, recipe: FeatureRecipe, cache: FeatureCache) -> Outcome:
@@ -198,53 +196,6 @@ def _write(cache: FeatureCache, recipe: FeatureRecipe, key: str, vectors: list[n
     except FloatingPointError as error:
         return str(error)
     return ""
-
-
-Prepared = tuple[str, np.ndarray | str]  # key, and the volume or the reason why there is none
-
-
-def _prepared(todo: dict[str, Wanted], recipe: FeatureRecipe, processes: int) -> Iterator[Prepared]:
-    """Volumes in order, a few ahead of the encoder."""
-    p = recipe.preprocessing
-    shape, percentiles = tuple(p["shape"]), tuple(p["percentiles"])
-    change = Perturbation.of(recipe.perturbation)
-    make = partial(_preprocess, shape=shape, percentiles=percentiles, strip=p["strip"], change=change)
-    if processes <= 0:
-        yield from ((key, make(wanted)) for key, wanted in todo.items())
-        return
-    one_thread: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), **one_thread) as pool:
-        ahead: list[tuple[str, Future[np.ndarray | str]]] = []
-        remaining = iter(todo.items())
-        try:
-            while True:
-                for key, wanted in islice(remaining, 2 * processes - len(ahead)):
-                    ahead.append((key, pool.submit(make, wanted)))
-                if not ahead:
-                    return
-                key, future = ahead.pop(0)
-                yield key, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _preprocess(
-    wanted: Wanted,
-    shape: tuple[int, int, int],
-    percentiles: tuple[float, float],
-    strip: str,
-    change: Perturbation | None,
-) -> np.ndarray | str:
-    try:
-        volume, image = read_volume(wanted.path)
-        brain = find_stripper(strip)(volume, image, wanted.row.mask)
-        if change is not None:
-            brain = brain & (volume != 0)  # what is the brain is decided on the clean volume
-            bounding_box(brain)  # or it is a bad volume
-            volume = change(volume, brain)
-        return preprocess_volume(volume, brain, shape, percentiles).astype(np.float16)
-    except (BadVolumeError, OSError) as error:
-        return str(error)
 
 
 @torch.inference_mode()
