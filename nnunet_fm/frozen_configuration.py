@@ -93,7 +93,7 @@ def _network_arguments(
     """
     spec, name = encoder.input_spec, named["encoder"]
     if spec.spatial_dims != dims:
-        other = {2: "2d", 3: "3d_fullres"}[spec.spatial_dims]
+        other = {2: "2d (--mix-slices 3 for slices that know their neighbours)", 3: "3d_fullres"}[spec.spatial_dims]
         raise ValueError(
             f"encoder {name} is {spec.spatial_dims}-D and configuration {request.base!r} {dims}-D; allowed: "
             f"a {dims}-D encoder, or -c {other}"
