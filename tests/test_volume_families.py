@@ -392,6 +392,14 @@ def test_published_names_find_their_card(architecture: str, file: str, card: str
     assert load_encoder(tmp_path / file)[1].card == card
 
 
+def test_a_file_of_unknown_names_is_told_what_it_resembles(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        shapes = build_encoder("brainmvp_uniformer").state_dict().values()
+    torch.save({f"w{n}": torch.zeros(()).expand(v.shape) for n, v in enumerate(shapes)}, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match=r"Nearest by shapes: brainmvp_uniformer.mri16k, with (\d+) of its \1 tensors"):
+        load_encoder(tmp_path / "odd.pt")
+
+
 def test_intensities_are_the_cards_where_the_architecture_has_others() -> None:
     with torch.device("meta"):
         vit, swin = build_encoder("brainiac_vitb16"), build_encoder("swin_unetr48")

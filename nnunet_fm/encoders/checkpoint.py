@@ -11,7 +11,7 @@ from nnunet_fm.encoders import formats
 from nnunet_fm.encoders.cards import CARDS, get_card, shipped_weights
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.embedded import embedded_card
-from nnunet_fm.encoders.identify import closest, identify
+from nnunet_fm.encoders.identify import closest, identify, nearest_by_shapes
 from nnunet_fm.encoders.reading import OWN_FORMAT, PREFIXES, CheckpointError, format_of, read_tensors, unwrap
 from nnunet_fm.encoders.registry import ARCHITECTURES, build_encoder, own_class
 from nnunet_fm.encoders.report import LoadReport, tensors_sha256
@@ -47,8 +47,9 @@ def load_encoder(path: str | Path, card: str | None = None, **build: Any) -> tup
         raise CheckpointError(f"{path.name}: {why}")
     if known is None:
         raise CheckpointError(
-            f"{path.name}: keys such as {some(sorted(state))} are in no known format. "
-            f"Allowed: {', '.join(formats.FORMATS)}, below any of the prefixes {', '.join(PREFIXES)}"
+            f"{path.name}: keys such as {some(sorted(state))} are in no known format. Nearest by shapes: "
+            f"{nearest_by_shapes(state)}. Allowed: {', '.join(formats.FORMATS)}, below any of the prefixes "
+            f"{', '.join(PREFIXES)}"
         )
     heads = {k for k in state if known != OWN_FORMAT and _is_head(k)}
     inside = {k: v for k, v in state.items() if k not in heads}

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache
@@ -68,9 +69,27 @@ def closest(tensors: Mapping[str, Tensor]) -> tuple[WeightCard, list[str]]:
         unlike = [k for k, shape in expected.items() if k != "mask_token" and given.get(k) != shape]
         return [*unlike, *(k for k in given if k not in expected)]
 
-    dims = 3 if any(t.ndim == 5 for t in tensors.values()) else 2  # of the convolution that makes patches
-    nearest = min((c for c in CARDS.values() if c.spatial_dims == dims), key=lambda card: len(different(card)))
+    nearest = min(_of_their_dimension(tensors), key=lambda card: len(different(card)))
     return nearest, different(nearest)
+
+
+def nearest_by_shapes(tensors: Mapping[str, Tensor]) -> str:
+    """The encoder that shares most shapes with a file of no known names, in words."""
+    given = Counter(v.shape for v in tensors.values())
+
+    def shared(card: WeightCard) -> int:
+        return (given & Counter(_shapes_of(card).values())).total()
+
+    nearest = max(
+        _of_their_dimension(tensors), key=lambda card: shared(card) / max(len(tensors), len(_shapes_of(card)))
+    )
+    return f"{nearest.name}, with {shared(nearest)} of its {len(_shapes_of(nearest))} tensors"
+
+
+def _of_their_dimension(tensors: Mapping[str, Tensor]) -> list[WeightCard]:
+    """Cards of slices or of volumes, as the convolution that makes patches is."""
+    dims = 3 if any(t.ndim == 5 for t in tensors.values()) else 2
+    return [c for c in CARDS.values() if c.spatial_dims == dims]
 
 
 def _of_one_build(card: WeightCard) -> list[WeightCard]:
