@@ -1,15 +1,13 @@
-"""What the benchmarks share: workers that take turns, and the tensors saved for the backward pass."""
+"""What the benchmarks share: workers that take turns."""
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 Step = Callable[[], Any]
 
@@ -55,27 +53,3 @@ def _serve(end: Connection, maker: Callable[[], Step], threads: int) -> None:
 def paired_ratio(slow: list[float], fast: list[float]) -> float:
     """Median over the rounds of the ratio within a round."""
     return round(statistics.median(s / f for s, f in zip(slow, fast, strict=True)), 2)
-
-
-@contextmanager
-def saved_for_backward(network: nn.Module) -> Iterator[list[float]]:
-    """Within it, count the MiB that autograd keeps, parameters left out; the total is appended at the end."""
-    parameters = {p.untyped_storage().data_ptr() for p in _with_copies(network)}
-    seen: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    total: list[float] = []
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield total
-    total.append(sum(seen.values()) / 2**20)
-
-
-def _with_copies(network: nn.Module) -> Iterator[Tensor]:
-    yield from network.parameters()
-    for copy in getattr(network, "_compute", []):
-        yield from copy.parameters()

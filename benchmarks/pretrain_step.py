@@ -19,10 +19,11 @@ from lightly.models.modules import DINOProjectionHead
 from lightly.models.utils import update_momentum
 from torch import Tensor, nn
 
-from measure import Step, paired_ratio, saved_for_backward, take_turns
+from measure import Step, paired_ratio, take_turns
 from nnunet_fm.device import keep_freed_memory
 from nnunet_fm.encoders import build_encoder
 from nnunet_fm.encoders.cards import TRAINING_CODE
+from nnunet_fm.memory import kept_for_backward, total_bytes
 from nnunet_fm_pretrain.batches import MultiCropBatch
 from nnunet_fm_pretrain.braindino import BrainDino
 from nnunet_fm_pretrain.masked import forward_tokens
@@ -141,9 +142,9 @@ def make_step(kind: str) -> Step:
 def saved_mib(kind: str) -> float:
     """MiB kept for the backward pass of a batch."""
     module, loss, _, _ = build(kind)
-    with saved_for_backward(module) as total, torch.autocast("cpu", torch.bfloat16):
+    with kept_for_backward(module) as kept, torch.autocast("cpu", torch.bfloat16):
         loss()
-    return round(total[0], 1)
+    return round(total_bytes(kept) / 2**20, 1)
 
 
 def main() -> None:

@@ -19,9 +19,10 @@ from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 
-from measure import Step, paired_ratio, saved_for_backward, take_turns
+from measure import Step, paired_ratio, take_turns
 from nnunet_fm import device as devices
 from nnunet_fm.encoders import build_encoder
+from nnunet_fm.memory import kept_for_backward, total_bytes
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.trainer import Recipe, parameter_groups
 
@@ -96,9 +97,9 @@ def saved_mib(kind: str) -> float:
     """MiB kept for the backward pass, per slice."""
     network, _ = released() if kind == "released" else ours(kind)
     (x, target), loss = batch(), loss_function()
-    with saved_for_backward(network) as total:
+    with kept_for_backward(network) as kept:
         loss(network(x), target)
-    return round(total[0] / BATCH, 1)
+    return round(total_bytes(kept) / 2**20 / BATCH, 1)
 
 
 def main() -> None:

@@ -1,13 +1,38 @@
 """How much memory a training step will take, told before it is taken."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 FITS = 0.6  # share of the free memory for what is kept; gradients, other buffers and the data take the rest
+
+
+@contextmanager
+def kept_for_backward(network: nn.Module) -> Iterator[dict[int, torch.UntypedStorage]]:
+    """Within it, note what autograd keeps for the backward pass, by storage: several operations may keep the same.
+
+    Parameters are left out, whatever view of them is kept, and so are a frozen encoder's copies in bfloat16.
+    """
+    parameters = {p.untyped_storage()._cdata for part in _with_copies(network) for p in part.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in parameters:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        yield kept
+
+
+def total_bytes(kept: dict[int, torch.UntypedStorage]) -> int:
+    """Of everything that was noted."""
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def kept_bytes(network: nn.Module, channels: int, patch: Sequence[int], batch: int) -> int:
@@ -23,29 +48,19 @@ def kept_bytes(network: nn.Module, channels: int, patch: Sequence[int], batch: i
         batch: inputs at a time.
 
     Raises:
+        ValueError: the input does not fit the network, e.g. leaves a map of one voxel to normalise.
         RuntimeError: the network asks for the content of a tensor.
     """
-    kept: dict[int, torch.UntypedStorage] = {}
-    device = next(network.parameters()).device
-
-    def note(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = storage  # one storage may be kept by several operations
-        return tensor
-
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    pretended = _without_content(network, mode)
-    with mode, torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+    device, mode = next(network.parameters()).device, FakeTensorMode(allow_non_fake_inputs=True)
+    tensors = [t for part in _with_copies(network) for t in (*part.parameters(), *part.buffers())]
+    pretended = copy.deepcopy(network, {id(t): mode.from_tensor(t) for t in tensors})
+    with mode, kept_for_backward(pretended) as kept:
         pretended(torch.empty(batch, channels, *patch, device=device))
-        return sum(storage.nbytes() for storage in kept.values())
+        return total_bytes(kept)
 
 
-def _without_content(network: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """A copy whose parameters and buffers have a shape only."""
-    parts = [network, *getattr(network, "_compute", [])]
-    tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
-    return copy.deepcopy(network, {id(t): mode.from_tensor(t) for t in tensors})
+def _with_copies(network: nn.Module) -> list[nn.Module]:
+    return [network, *getattr(network, "_compute", [])]
 
 
 def fitting_patch(kept: Callable[[tuple[int, ...]], int], patch: Sequence[int], step: int, free: int) -> str:

@@ -7,16 +7,18 @@ import torch
 from torch import nn
 
 from nnunet_fm.encoders.timm_vit import TimmViT
-from nnunet_fm.memory import fitting_patch, kept_bytes
+from nnunet_fm.memory import fitting_patch, kept_bytes, kept_for_backward, total_bytes
 from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm.network25d import FrozenEncoder25DNetwork
 
 
 def really_kept(network: nn.Module, channels: int, patch: tuple[int, ...], batch: int) -> int:
     kept: dict[int, Any] = {}
+    copies = [p for part in network._compute for p in part.parameters()]
+    weights = {p.untyped_storage().data_ptr() for p in (*network.parameters(), *copies)}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, nn.Parameter):
+        if tensor.untyped_storage().data_ptr() not in weights:
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
         return tensor
 
@@ -40,6 +42,13 @@ def test_it_is_what_a_real_pass_keeps(encoder: str, decoder: str, patch: tuple[i
     network = FrozenEncoderNetwork(4, 3, encoder, decoder=decoder).train()
     network.use_precision(precision)
     assert kept_bytes(network, 4, patch, 2) == pytest.approx(really_kept(network, 4, patch, 2), rel=0.05)
+
+
+def test_parameters_are_not_counted_whatever_view_of_them_is_kept() -> None:
+    layer, x = nn.Linear(64, 32), torch.randn(8, 64)
+    with kept_for_backward(layer) as kept:
+        layer(x.requires_grad_())  # keeps its input and its transposed weight
+    assert total_bytes(kept) == x.nbytes
 
 
 def test_checkpointing_and_a_fixed_fusion_keep_less() -> None:
