@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nnunet_fm.decoders import DECODERS
 from nnunet_fm.encoders import Encoder, build_encoder
@@ -15,6 +13,7 @@ from nnunet_fm.encoders.source import describe_source
 from nnunet_fm.folders import folder
 from nnunet_fm.fusion import FusionSchedule
 from nnunet_fm.geometry import place, side_label
+from nnunet_fm.memory import kept_bytes
 from nnunet_fm.messages import unknown
 from nnunet_fm.mri.sequences import channels_of
 from nnunet_fm.network import NETWORK, NETWORK_25D, FrozenEncoderNetwork, check_decodable
@@ -56,7 +55,7 @@ def frozen_configuration(
         patch, stack = (patch[1:], patch[0]) if len(patch) == 3 else (patch, STACK)
         arguments["mix_slices"] = check_mix(request.mix_slices, stack, request.base)
         words[0] += f", {request.mix_slices} slices mixed"
-    step = 2 ** (encoder.input_spec.divisor - 1).bit_length()
+    step = 2**encoder.input_spec.doublings
     fov = request.fov or preset["fov"]
     configuration, where = place(stock, request.base, patch, step, fov, request.batch_size, stack)
     configuration["architecture"] = {
@@ -102,8 +101,6 @@ def _network_arguments(
     if decoder not in DECODERS:
         raise ValueError(unknown("decoder", decoder, DECODERS))
     check_decodable(encoder, name, decoder)
-    with torch.device("meta"):  # no memory; a decoder may refuse the taps
-        DECODERS[decoder](encoder.feature_info, 1, (spec.divisor - 1).bit_length(), 1)
     fusion = request.fusion or ("fixed" if spec.modalities else preset["fusion"])
     FusionSchedule.parse(fusion)
     taps = list(getattr(encoder, "taps", None) or request.taps or ()) or None
@@ -146,20 +143,18 @@ def _check_that_it_runs(arguments: dict[str, Any], patch: Sequence[int]) -> None
     """Run the network on a patch that has a shape and no content: small ones leave nothing to normalise.
 
     Raises:
-        ValueError: the patch is too small.
+        ValueError: the patch is too small, or too large for positions that are cropped.
     """
     channels = 1 + max(arguments.get("channels") or [0])
     network = FrozenEncoderNetwork(channels, 2, **arguments)
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            network(torch.empty(2, channels, *patch))
+        kept_bytes(network, channels, patch, 2)
     except RuntimeError:  # of an encoder of the user's whose shapes depend on its data
         return
     except ValueError as error:
         if "spatial element" not in str(error):  # torch's words for a map of one voxel before an instance norm
             raise
-        step = 2**network.stages
-        least = "x".join(str(max(side, 2 * step)) for side in patch)
+        least = "x".join(str(max(side, 2 * 2**network.stages)) for side in patch)
         raise ValueError(
             f"patch {'x'.join(map(str, patch))} is too small for {arguments['encoder']} with decoder "
             f"{arguments['decoder']} ({error}); allowed: from {least} on"

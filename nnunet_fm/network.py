@@ -66,7 +66,7 @@ class FrozenEncoderNetwork(nn.Module):
         self.schedule = FusionSchedule.parse(fusion)
         built = build_encoder(encoder, taps, **self.encoder_options)
         check_decodable(built, encoder, decoder)
-        self.stages = (built.input_spec.divisor - 1).bit_length()
+        self.stages = built.input_spec.doublings
         self.fusion = make_fusion(built.input_spec.spatial_dims, input_channels, built.in_channels, channels)
         self.encoder = cast(nn.Module, built)
         self.decoder = DECODERS[decoder](built.feature_info, num_classes, self.stages, input_channels)

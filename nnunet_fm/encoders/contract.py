@@ -7,8 +7,8 @@ from typing import Literal, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+# intensities that can be made; the first is what nnU-Net has, with its mask or without
 Z_SCORE, Z_SCORE_EVERYWHERE, ZERO_TO_ONE = "z-score", "z-score of all voxels", "0 to 1"
-INTENSITIES = (Z_SCORE, Z_SCORE_EVERYWHERE, ZERO_TO_ONE)  # the first: as nnU-Net has it, with its mask or without
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class InputSpec:
         native_size: spatial size that the weights were pretrained at, one value per dimension.
         axis_order: order of the spatial axes, slowest first; nnU-Net's is "zyx".
         orientation: anatomical plane or orientation of the pretraining images.
-        intensity: of the pretraining images: one of `INTENSITIES`, or another in words, which is told and not applied.
+        intensity: of the pretraining images: one of the three above, or other words, which are told and not applied.
         modalities: the sequence that each channel is, as `nnunet_fm.mri.sequences` names them, where the channels have
             weights of their own; None where they are any image.
         subsets: whether some of the modalities will do (the option `modalities` names them).
@@ -35,6 +35,11 @@ class InputSpec:
     intensity: str = Z_SCORE
     modalities: tuple[str, ...] | None = None
     subsets: bool = False
+
+    @property
+    def doublings(self) -> int:
+        """How often a grid of patches (or the coarsest map) is doubled to reach the image, or more."""
+        return (self.divisor - 1).bit_length()
 
     def of_modalities(self, modalities: Sequence[str] | None, subsets: bool = False) -> "InputSpec":
         """The same, for channels that are these sequences."""

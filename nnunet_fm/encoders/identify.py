@@ -40,7 +40,7 @@ def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[W
     words = set(re.split(r"[^a-z0-9]+", path.stem.lower()))
     for reason, chosen in (
         ("shapes and the published file's name", [c for c in fitting if _is_published(path, c)]),
-        ("shapes and the weights' name in the file name", [c for c in open_to_others if _tag(c) in words - {""}]),
+        ("shapes and the weights' name in the file name", [c for c in open_to_others if _is_named(c, words)]),
         (
             "shapes and the family's name in the file name",
             [c for c in open_to_others if c.name.split("_")[0] in words - {"dinov3"}],
@@ -104,10 +104,10 @@ def _is_published(path: Path, card: WeightCard) -> bool:
     return any(fnmatchcase(below if "/" in pattern else name, pattern.lower()) for pattern in card.files)
 
 
-def _tag(card: WeightCard) -> str:
-    """The weights' name; short ones (`ct`, `v2`) are words that any file name may have."""
+def _is_named(card: WeightCard, words: set[str]) -> bool:
+    """Whether the weights' name is among the words; short ones (`ct`, `v2`) any file name may have."""
     tag = card.name.split(".")[1]
-    return tag if len(tag) > 3 else ""
+    return len(tag) > 3 and tag in words
 
 
 def _unlike(cards: list[WeightCard]) -> str:

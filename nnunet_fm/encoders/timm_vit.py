@@ -1,6 +1,6 @@
 """Any plain vision transformer of timm as an encoder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import timm
@@ -94,8 +94,7 @@ class TimmViT(nn.Module):
 
     def parameters_in_use(self) -> Iterator[nn.Parameter]:
         """The parameters that reach the features: not those of blocks above the last tap, nor a mask token."""
-        above = {id(p) for block in self.vit.blocks[self.taps[-1] + 1 :] for p in block.parameters()}
-        return (p for p in self.vit.parameters() if id(p) not in above)
+        return parameters_without(self.vit, self.vit.blocks[self.taps[-1] + 1 :])
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
@@ -119,3 +118,9 @@ def checked_taps(taps: Sequence[int] | None, depth: int, default: Sequence[int])
             f"taps {list(chosen)}: allowed are increasing block numbers from 0 to {depth - 1}, e.g. {list(default)}"
         )
     return chosen
+
+
+def parameters_without(module: nn.Module, parts: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
+    """The parameters of a module but those of some of its parts."""
+    left_out = {id(p) for part in parts for p in part.parameters()}
+    return (p for p in module.parameters() if id(p) not in left_out)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_fm.encoders.contract import Z_SCORE_EVERYWHERE, FeatureInfo, InputSpec, check_sides
-from nnunet_fm.encoders.timm_vit import checked_taps, default_taps
+from nnunet_fm.encoders.timm_vit import checked_taps, default_taps, parameters_without
 
 ORDERS = ("hwd", "whd")
 POSITIONS = ("interpolate", "crop")
@@ -116,11 +116,8 @@ class VolumePrimus(nn.Module):
 
     def parameters_in_use(self) -> Iterator[nn.Parameter]:
         """The parameters that reach the features: not those above the last tap."""
-        above = [p for block in self.eva.blocks[self.taps[-1] + 1 :] for p in block.parameters()]
-        if self.taps[-1] < self.depth - 1:
-            above += self.eva.norm.parameters()
-        left_out = {id(p) for p in above}
-        return (p for p in self.parameters() if id(p) not in left_out)
+        norm = [self.eva.norm] if self.taps[-1] < self.depth - 1 else []
+        return parameters_without(self, [*self.eva.blocks[self.taps[-1] + 1 :], *norm])
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nnunet_fm.encoders.contract import FeatureInfo, InputSpec, check_sides
-from nnunet_fm.encoders.timm_vit import checked_taps
+from nnunet_fm.encoders.timm_vit import checked_taps, parameters_without
 from nnunet_fm.encoders.volume_vit import turned
 
 WINDOW, PATCH = 7, 2
@@ -69,8 +69,7 @@ class VolumeSwin(nn.Module):
 
     def parameters_in_use(self) -> Iterator[nn.Parameter]:
         """The parameters that reach the features: not those of stages below the last tap."""
-        below = tuple(f"layers{n}." for n in range(self.taps[-1] + 1, 5))
-        return (p for name, p in self.swin.named_parameters() if not name.startswith(below))
+        return parameters_without(self.swin, (getattr(self.swin, f"layers{n}") for n in range(self.taps[-1] + 1, 5)))
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""

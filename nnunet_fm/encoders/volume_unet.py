@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_fm.encoders.contract import Z_SCORE_EVERYWHERE, ZERO_TO_ONE, FeatureInfo, InputSpec, check_sides
-from nnunet_fm.encoders.timm_vit import checked_taps
+from nnunet_fm.encoders.timm_vit import checked_taps, parameters_without
 from nnunet_fm.encoders.volume_vit import turned
 
 CONVOLUTIONS: dict[str, Any] = {
@@ -76,8 +76,7 @@ class VolumeUNetEncoder(nn.Module):
     def parameters_in_use(self) -> Iterator[nn.Parameter]:
         """The parameters that reach the features: not those of stages below the last tap."""
         stages: Any = self.body.stages
-        below = {id(p) for stage in stages[self.taps[-1] + 1 :] for p in stage.parameters()}
-        return (p for p in self.body.parameters() if id(p) not in below)
+        return parameters_without(self.body, stages[self.taps[-1] + 1 :])
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute everything in the backward pass instead of keeping activations."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_fm.encoders.contract import ZERO_TO_ONE, FeatureInfo, InputSpec, check_sides
-from nnunet_fm.encoders.timm_vit import checked_taps
+from nnunet_fm.encoders.timm_vit import checked_taps, parameters_without
 
 HEAD = 64  # channels of an attention head
 
@@ -125,10 +125,9 @@ class VolumeUniFormer(nn.Module):
 
     def parameters_in_use(self) -> Iterator[nn.Parameter]:
         """The parameters that reach the features: not those of stages below the last tap."""
-        last = self.taps[-1] + 1
-        below = {f"{part}{n}" for part in ("patch_embed", "blocks") for n in range(last + 1, self.stages + 1)}
-        below |= {"norm"} if last < self.stages else set()
-        return (p for name, p in self.uniformer.named_parameters() if name.split(".")[0] not in below)
+        below = range(self.taps[-1] + 2, self.stages + 1)
+        names = [f"{part}{n}" for n in below for part in ("patch_embed", "blocks")] + ["norm"] * bool(below)
+        return parameters_without(self.uniformer, (self.uniformer[name] for name in names))
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""

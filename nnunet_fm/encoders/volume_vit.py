@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_fm.encoders.contract import FeatureInfo, InputSpec, check_sides
-from nnunet_fm.encoders.timm_vit import checked_taps
+from nnunet_fm.encoders.timm_vit import checked_taps, parameters_without
 
 UNUSED = ("cross_attn", "norm_cross_attn")  # made by some versions of MONAI, used by none here
 
@@ -113,11 +113,8 @@ class VolumeViT(nn.Module):
 
     def parameters_in_use(self) -> Iterator[nn.Parameter]:
         """The parameters that reach the features: not those above the last tap."""
-        above = [p for block in self.vit.blocks[self.taps[-1] + 1 :] for p in block.parameters()]
-        if self.taps[-1] < self.depth - 1:
-            above += self.vit.norm.parameters()
-        left_out = {id(p) for p in above}
-        return (p for p in self.vit.parameters() if id(p) not in left_out)
+        norm = [self.vit.norm] if self.taps[-1] < self.depth - 1 else []
+        return parameters_without(self.vit, [*self.vit.blocks[self.taps[-1] + 1 :], *norm])
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
