@@ -78,9 +78,14 @@ def open_encoder(
     encoder = build_encoder(architecture, layers, **options)
     modalities = encoder.input_spec.modalities or ()
     if len(modalities) > 1:
+        one = (
+            f"--option modalities='[\"{modalities[0]}\"]'"
+            if encoder.input_spec.subsets
+            else "an encoder of one channel"
+        )
         raise ValueError(
             f"encoder {architecture} knows its channels by name, {', '.join(modalities)}, and a volume is one of them; "
-            f"allowed: --option modalities='[\"{modalities[0]}\"]' where it takes a part of them"
+            f"allowed: {one}"
         )
     cast(nn.Module, encoder).load_state_dict(load_source(source, architecture, options))
     cast(nn.Module, encoder).requires_grad_(False).eval()

@@ -98,3 +98,5 @@ def test_intensities_are_the_encoders() -> None:
 def test_an_encoder_that_knows_its_channels_must_be_told_which_it_is_given() -> None:
     with pytest.raises(ValueError, match="knows its channels by name, T1, T1c, T2, FLAIR, and a volume is one of them"):
         open_encoder("volume_testbmmae")
+    with pytest.raises(ValueError, match="FLAIR, T1, and a volume is one of them; allowed: an encoder of one channel"):
+        open_encoder("volume_testswin", options={"modalities": ["FLAIR", "T1"]})
