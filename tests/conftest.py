@@ -14,6 +14,7 @@ from nnunet_fm.datasets.synthetic import SUFFIXES, make_case, write_image
 from nnunet_fm.folders import EXT_TRAINER, folder
 
 DATASET = "Dataset007_Small"
+CONFIGURATION, PLANS = "2d_fm48", "FM_braindino"  # of `planned`
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -82,3 +83,19 @@ def dataset(nnunet: dict[str, str], run: Run, tmp_path_factory: pytest.TempPathF
     convert_brats(source, Path(nnunet["nnUNet_raw"]), 7, "Small")
     run("nnUNetv2_plan_and_preprocess", "-d", 7, "-c", "2d", "-np", 1, "-npfp", 1, "--verify_dataset_integrity")
     return Path(nnunet["nnUNet_preprocessed"]) / DATASET
+
+
+@pytest.fixture(scope="session")
+def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from test_checkpoint import braindino, official
+
+    path = tmp_path_factory.mktemp("weights ü") / "braindino.pth"
+    torch.save(braindino(official()), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def planned(dataset: Path, encoder_file: Path, run: Run) -> Path:
+    run("nnunet-fm", "plan", "-d", 7, "--encoder", encoder_file, "--patch", 48, "--batch-size", 2)
+    run("nnunet-fm", "plan", "-d", 7, "--encoder", "none", "--train-ratio", 0.5)
+    return dataset
