@@ -1,10 +1,10 @@
 """A second look at a finished extraction: 2,000 subjects of four blocks of 128 x 768 each, opened as a matrix.
 
-Ours reads the pooled vectors (12 kB an entry) and compares each with its checksum; beside it stands what is done
-without pooled vectors: reading all CLS tokens (0.79 MB an entry) and averaging them. Floor: 25 MB of pooled vectors
-against 1.6 GB. The input files' hashes come from the memo; without it, the bytes of every volume would be read again.
-CPU seconds of this process; `imports_cpu_s` stands for numpy and safetensors (torch is not needed). The last line
-printed is JSON.
+Ours reads the pooled vectors (12 kB an entry) and compares each with its checksum; beside it stands
+what is done without pooled vectors: reading all CLS tokens (0.79 MB an entry) and averaging them.
+Floor: 25 MB of pooled vectors against 1.6 GB. The input files' hashes come from the memo; without
+it, the bytes of every volume would be read again. CPU seconds of this process; `imports_cpu_s`
+stands for numpy and safetensors (torch is not needed). The last line printed is JSON.
 """
 
 import argparse
@@ -20,7 +20,9 @@ from nnunet_fm.features import FeatureCache, FeatureRecipe, read_table
 from nnunet_fm.features.cache import POOLED
 
 LAYERS, SLICES, WIDTH = (2, 5, 8, 11), 128, 768
-RECIPE = FeatureRecipe("vit", "ab" * 32, "dinov3_vitb16", {}, LAYERS, "bfloat16", {"strip": "none", "shape": [128] * 3})
+RECIPE = FeatureRecipe(
+    "vit", "ab" * 32, "dinov3_vitb16", {}, LAYERS, "bfloat16", {"strip": "none", "shape": [128] * 3}
+)
 
 
 def make(folder: Path, subjects: int) -> Path:
@@ -50,8 +52,13 @@ def pooled(folder: Path) -> np.ndarray:
 def averaged(folder: Path) -> np.ndarray:
     """All tokens of the layer are read, checked and averaged."""
     cache, table = FeatureCache(folder / "cache"), read_table(folder / "t.csv")
-    entries = (cache.read(RECIPE, cache.key_of(RECIPE, row, "T1"), [f"cls/{n}" for n in LAYERS]) for row in table.rows)
-    return np.stack([entry["cls/11"].mean(0, dtype=np.float32) for entry in entries if entry is not None])
+    entries = (
+        cache.read(RECIPE, cache.key_of(RECIPE, row, "T1"), [f"cls/{n}" for n in LAYERS])
+        for row in table.rows
+    )
+    return np.stack(
+        [entry["cls/11"].mean(0, dtype=np.float32) for entry in entries if entry is not None]
+    )
 
 
 def main() -> None:
@@ -68,7 +75,9 @@ def main() -> None:
             assert function(Path(name)).shape == (subjects, WIDTH)
             seconds[f"{kind}_cpu_s"] = round(time.process_time() - started, 2)
     result = {"subjects": subjects, "imports_cpu_s": round(started_with, 2), **seconds}
-    print(json.dumps({**result, "ratio": round(seconds["tokens_cpu_s"] / seconds["ours_cpu_s"], 1)}))
+    print(
+        json.dumps({**result, "ratio": round(seconds["tokens_cpu_s"] / seconds["ours_cpu_s"], 1)})
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """A sweep of heads on cached features: 6 ratios x 5 seeds, 2,000 subjects x 768 features, three classes.
 
-Ours: `run_job` as `nnunet-fm heads run` calls it (subsets, training, predictions, BCa intervals, files), one thread,
-CPU seconds, for the paper's head and for the linear model. Floor of the head: 500 steps x 30 heads of 38 MFLOP and of
-5.5 MB of Adam's state each, about 0.6 ms a step. Reference: the released runners have the encoder inside the training
-loop, so that every epoch (8) encodes its training and its validation volumes anew. A ViT-S/16 is measured on one batch
-of slices of 256 x 256 and EXTRAPOLATED to 128 slices a volume; both sides pay the heads. `ratio_once_a_run` is the
-milder reference that encodes once for each of the 30 runs. The last line printed is JSON.
+Ours: `run_job` as `nnunet-fm heads run` calls it (subsets, training, predictions, BCa intervals,
+files), one thread, CPU seconds, for the paper's head and for the linear model. Floor of the head:
+500 steps x 30 heads of 38 MFLOP and of 5.5 MB of Adam's state each, about 0.6 ms a step. Reference:
+the released runners have the encoder inside the training loop, so that every epoch (8) encodes its
+training and its validation volumes anew. A ViT-S/16 is measured on one batch of slices of 256 x 256
+and EXTRAPOLATED to 128 slices a volume; both sides pay the heads. `ratio_once_a_run` is the milder
+reference that encodes once for each of the 30 runs. The last line printed is JSON.
 """
 
 import argparse
@@ -18,10 +19,10 @@ import numpy as np
 import torch
 
 from nnunet_fm.encoders import build_encoder
-from nnunet_fm.heads.job import Job
-from nnunet_fm.heads.run import run_job
+from nnunet_fm.heads.runner import run_job
 from nnunet_fm.heads.targets import Targets
 from nnunet_fm.heads.task import Task
+from nnunet_fm.heads.task_data import Job
 
 SUBJECTS, TESTED, WIDTH, CLASSES = 2000, 500, 768, 3
 SLICES, SIDE, EPOCHS = 128, 256, 8
@@ -32,15 +33,29 @@ def make_job(model: str) -> Job:
     """Features in which the classes overlap."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, SUBJECTS)
-    x = (rng.standard_normal((SUBJECTS, WIDTH)) + 0.05 * rng.standard_normal((CLASSES, WIDTH))[labels]).astype(
-        np.float32
-    )
+    x = (
+        rng.standard_normal((SUBJECTS, WIDTH))
+        + 0.05 * rng.standard_normal((CLASSES, WIDTH))[labels]
+    ).astype(np.float32)
     targets = Targets(
-        np.arange(SUBJECTS), labels.astype(float), np.ones(SUBJECTS, bool), tuple(map(str, range(CLASSES))), 0
+        np.arange(SUBJECTS),
+        labels.astype(float),
+        np.ones(SUBJECTS, bool),
+        tuple(map(str, range(CLASSES))),
+        0,
     )
     names = [f"s{n}" for n in range(SUBJECTS)]
     splits = ["test" if n < TESTED else "train" for n in range(SUBJECTS)]
-    return Job(model, "bench", Task.model_validate(TASK | {"models": (model,)}), x, targets, names, names, splits)
+    return Job(
+        model,
+        "bench",
+        Task.model_validate(TASK | {"models": (model,)}),
+        x,
+        targets,
+        names,
+        names,
+        splits,
+    )
 
 
 def sweep_seconds(model: str) -> tuple[float, float]:
@@ -74,8 +89,17 @@ def main() -> None:
     passes = task.seeds * sum(EPOCHS * (r * training + TESTED) for r in task.ratios)
     runs = task.seeds * len(task.ratios)
     once = SUBJECTS * volume
-    result = {"heads": runs, "mlp_cpu_s": round(mlp, 1), "linear_cpu_s": round(linear, 1), "mlp_auc": round(area, 3)}
-    result |= {"encoder_volume_cpu_s": round(volume, 2), "extrapolated": True, "volume_passes": round(passes)}
+    result = {
+        "heads": runs,
+        "mlp_cpu_s": round(mlp, 1),
+        "linear_cpu_s": round(linear, 1),
+        "mlp_auc": round(area, 3),
+    }
+    result |= {
+        "encoder_volume_cpu_s": round(volume, 2),
+        "extrapolated": True,
+        "volume_passes": round(passes),
+    }
     result["ratio"] = round((passes * volume + mlp) / (once + mlp), 1)
     result["ratio_once_a_run"] = round((runs * once + mlp) / (once + mlp), 1)
     print(json.dumps(result))

@@ -15,15 +15,17 @@ Step = Callable[[], Any]
 def take_turns(makers: dict[str, Callable[[], Step]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each step, measured in turn: A B A B ...
 
-    Each maker builds its step in a process of its own, so that allocator settings of one do not reach the other; only
-    one runs at a time. The first round warms up and is not counted.
+    Each maker builds its step in a process of its own, so that allocator settings of one do not
+    reach the other; only one runs at a time. The first round warms up and is not counted.
     """
     context = get_context("spawn")
     ends: dict[str, Connection] = {}
     processes = []
     for name, maker in makers.items():
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, maker, torch.get_num_threads()), daemon=True)
+        process = context.Process(
+            target=_serve, args=(theirs, maker, torch.get_num_threads()), daemon=True
+        )
         process.start()
         processes.append(process)
         ends[name] = ours

@@ -1,11 +1,11 @@
 """Sliding-window prediction of one 155-slice volume with mirroring: nnU-Net's own predictor against ours.
 
-A small encoder (ViT-Ti/16) at 256x256 on a BraTS-sized volume (155x240x240, four channels). Stock calls the network
-once per slice and mirrored copy in float32. Floor: the same multiplications either way; what moves is the batch (one
-slice leaves matrix units half empty) and the precision. The last line printed is JSON: seconds are medians over rounds,
-`max_abs_logit_diff` compares the two in float32 with stock's half-precision sums widened to float32,
-`max_abs_logit_diff_as_shipped` without that, `agreement` is the share of voxels with the same label at our default
-precision.
+A small encoder (ViT-Ti/16) at 256x256 on a BraTS-sized volume (155x240x240, four channels). Stock
+calls the network once per slice and mirrored copy in float32. Floor: the same multiplications
+either way; what moves is the batch (one slice leaves matrix units half empty) and the precision.
+The last line printed is JSON: seconds are medians over rounds, `max_abs_logit_diff` compares the
+two in float32 with stock's half-precision sums widened to float32, `max_abs_logit_diff_as_shipped`
+without that, `agreement` is the share of voxels with the same label at our default precision.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from nnunetv2.inference import predict_from_raw_data as stock
 from torch import Tensor
 
 from measure import Step, paired_ratio, take_turns
-from nnunet_fm.network import FrozenEncoderNetwork
-from nnunet_fm.predictor import BatchedPredictor
+from nnunet_fm.network.frozen import FrozenEncoderNetwork
+from nnunet_fm.nnunet.predictor import BatchedPredictor
 
 SLICES, SIDE, PATCH = 155, 240, 256
 CHANNELS, CLASSES = 4, 4
@@ -75,7 +75,9 @@ def agreement(slices: int) -> dict[str, float]:
     with widened_sums():
         exact = predictor(stock.nnUNetPredictor).predict_sliding_window_return_logits(data)
     shipped = predictor(stock.nnUNetPredictor).predict_sliding_window_return_logits(data).float()
-    same = predictor(BatchedPredictor, precision="float32").predict_sliding_window_return_logits(data)
+    same = predictor(BatchedPredictor, precision="float32").predict_sliding_window_return_logits(
+        data
+    )
     fast = predictor(BatchedPredictor).predict_sliding_window_return_logits(data)
     return {
         "max_abs_logit": round(float(exact.abs().max()), 3),

@@ -1,8 +1,9 @@
 """Slices per second and core: store read, 2 crops of 256 and 8 of 112, hand-over to the training process.
 
-Ours (OpenCV on one channel of float32, handed over as float16) takes turns with torchvision's v2 transforms on the same
-slices out of the same store, each in a data loader with one worker. Floor: writing the crops is 0.23 million pixels a
-slice; the OpenCV resizes take about 1 ms, the read of a zstd slice 0.3 to 0.5 ms. The last line printed is JSON.
+Ours (OpenCV on one channel of float32, handed over as float16) takes turns with torchvision's v2
+transforms on the same slices out of the same store, each in a data loader with one worker. Floor:
+writing the crops is 0.23 million pixels a slice; the OpenCV resizes take about 1 ms, the read of a
+zstd slice 0.3 to 0.5 ms. The last line printed is JSON.
 """
 
 import argparse
@@ -22,10 +23,15 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
 from measure import paired_ratio
-from nnunet_fm_pretrain.batches import MultiCropBatches, loader
-from nnunet_fm_pretrain.recipe import Recipe
-from nnunet_fm_pretrain.recipe_files import read_recipe
-from nnunet_fm_pretrain.store import SliceStore, VolumeRecord, write_manifest, write_volume
+from nnunet_fm_pretrain.data.slice_store import (
+    SliceStore,
+    VolumeRecord,
+    write_manifest,
+    write_volume,
+)
+from nnunet_fm_pretrain.engine.recipe import Recipe
+from nnunet_fm_pretrain.engine.recipe_files import read_recipe
+from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatches, loader
 
 SIDE, SLICES, VOLUMES, BATCH, PER_ROUND = 256, 64, 6, 32, 4
 WITHOUT_MASKS = ("objective.masks.probability=0",)  # torchvision has none
@@ -38,9 +44,22 @@ def make_store(folder: Path) -> None:
     inside = (y / 0.95) ** 2 + (x / 0.8) ** 2 < 1
     records: list[VolumeRecord] = []
     for number in range(VOLUMES):
-        slices = ndimage.gaussian_filter(rng.standard_normal((SLICES, SIDE, SIDE)).astype("f4"), (0, 1.5, 1.5))
-        about = {"dataset": "d", "subject": f"s{number}", "session": "", "sequence": "T1", "licence": ""}
-        about |= {"source_sha256": str(number), "preprocessing": "", "registered": "", "volume": f"d/s{number}"}
+        slices = ndimage.gaussian_filter(
+            rng.standard_normal((SLICES, SIDE, SIDE)).astype("f4"), (0, 1.5, 1.5)
+        )
+        about = {
+            "dataset": "d",
+            "subject": f"s{number}",
+            "session": "",
+            "sequence": "T1",
+            "licence": "",
+        }
+        about |= {
+            "source_sha256": str(number),
+            "preprocessing": "",
+            "registered": "",
+            "volume": f"d/s{number}",
+        }
         values = slices / slices.std() * inside
         records.append(write_volume(folder, values, False, slices=tuple(range(SLICES)), **about))
     write_manifest(folder / "manifest.jsonl", records)
@@ -54,7 +73,9 @@ class WithTorchvision(Dataset[tuple[Tensor, Tensor]]):
         self.local_crops = views.local_crops
 
         def crop(side: int, scale: tuple[float, float], blur: float) -> Any:
-            resized = v2.RandomResizedCrop(side, scale, interpolation=InterpolationMode.BICUBIC, antialias=True)
+            resized = v2.RandomResizedCrop(
+                side, scale, interpolation=InterpolationMode.BICUBIC, antialias=True
+            )
             blurred = v2.RandomApply([v2.GaussianBlur(views.blur.kernel, views.blur.sigma)], blur)
             return v2.Compose([resized, v2.RandomHorizontalFlip(views.flip), blurred])
 
@@ -85,7 +106,12 @@ def batches(kind: str, folder: Path) -> Iterator[Any]:
     order = torch.arange(10_000 * BATCH).remainder(len(data)).tolist()
     return iter(
         DataLoader(
-            data, BATCH, sampler=order, num_workers=1, worker_init_fn=_one_thread, multiprocessing_context="spawn"
+            data,
+            BATCH,
+            sampler=order,
+            num_workers=1,
+            worker_init_fn=_one_thread,
+            multiprocessing_context="spawn",
         )
     )
 
@@ -118,7 +144,9 @@ def main() -> None:
                 measured += seconds_per_slice(kind, Path(name), rounds)
     speeds = {kind: 1 / statistics.median(values) for kind, values in per_slice.items()}
     result = {f"{kind}_per_core": round(speed, 1) for kind, speed in speeds.items()}
-    print(json.dumps({**result, "ratio": paired_ratio(per_slice["torchvision"], per_slice["ours"])}))
+    print(
+        json.dumps({**result, "ratio": paired_ratio(per_slice["torchvision"], per_slice["ours"])})
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """One pretraining step: ours against the same step written plainly with lightly's classes, taking turns.
 
-Both train a small DINOv3 transformer with the same views of the same slices and mean centring (which is what lightly's
-losses have). Plain: lightly's heads, `DINOLoss`, `IBOTPatchLoss` and `KoLeoLoss`, whole matrices of logits, no
-checkpointing, torch's fused attention, float32 outside autocast. Floor of the logits at 65536 prototypes: every float32
-copy of (rows x 65536) is 0.25 MiB a row. The last line printed is JSON.
+Both train a small DINOv3 transformer with the same views of the same slices and mean centring
+(which is what lightly's losses have). Plain: lightly's heads, `DINOLoss`, `IBOTPatchLoss` and
+`KoLeoLoss`, whole matrices of logits, no checkpointing, torch's fused attention, float32 outside
+autocast. Floor of the logits at 65536 prototypes: every float32 copy of (rows x 65536) is 0.25 MiB
+a row. The last line printed is JSON.
 """
 
 import argparse
@@ -20,16 +21,16 @@ from lightly.models.utils import update_momentum
 from torch import Tensor, nn
 
 from measure import Step, paired_ratio, take_turns
-from nnunet_fm.device import keep_freed_memory
 from nnunet_fm.encoders import build_encoder
 from nnunet_fm.encoders.cards import TRAINING_CODE
-from nnunet_fm.memory import kept_for_backward, total_bytes
-from nnunet_fm_pretrain.batches import MultiCropBatch
-from nnunet_fm_pretrain.braindino import BrainDino
-from nnunet_fm_pretrain.masked import forward_tokens
-from nnunet_fm_pretrain.optimisation import clip_gradients, make_optimiser
-from nnunet_fm_pretrain.recipe import Recipe
-from nnunet_fm_pretrain.recipe_files import read_recipe
+from nnunet_fm.internal.device import keep_freed_memory
+from nnunet_fm.network.activation_memory import kept_for_backward, total_bytes
+from nnunet_fm_pretrain.engine.optimiser import clip_gradients, make_optimiser
+from nnunet_fm_pretrain.engine.recipe import Recipe
+from nnunet_fm_pretrain.engine.recipe_files import read_recipe
+from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatch
+from nnunet_fm_pretrain.methods.braindino.masked_forward import forward_tokens
+from nnunet_fm_pretrain.methods.braindino.objective import BrainDino
 
 BATCH, GLOBAL, LOCAL, LOCALS = 8, 128, 64, 8
 ARCHITECTURE = "dinov3_vitt16"
@@ -70,7 +71,10 @@ class Plain(nn.Module):
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
         prototypes = given.objective.dino_head.prototypes
-        self.dino, self.ibot = DINOLoss(prototypes, teacher_temp=0.04), IBOTPatchLoss(prototypes, teacher_temp=0.04)
+        self.dino, self.ibot = (
+            DINOLoss(prototypes, teacher_temp=0.04),
+            IBOTPatchLoss(prototypes, teacher_temp=0.04),
+        )
         self.koleo = KoLeoLoss()
 
     @staticmethod
@@ -121,7 +125,12 @@ def build(kind: str) -> tuple[nn.Module, Any, torch.optim.Optimizer, Any]:
         )
     plain = Plain(given).train()
     optimiser = torch.optim.AdamW(plain.student.parameters(), lr=1e-4)
-    return plain, lambda: plain(crops), optimiser, lambda: update_momentum(plain.student, plain.teacher, 0.994)
+    return (
+        plain,
+        lambda: plain(crops),
+        optimiser,
+        lambda: update_momentum(plain.student, plain.teacher, 0.994),
+    )
 
 
 def make_step(kind: str) -> Step:
@@ -151,8 +160,12 @@ def main() -> None:
     """Measure and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    seconds = take_turns({kind: partial(make_step, kind) for kind in ("plain", "ours")}, parser.parse_args().rounds)
-    result: dict[str, Any] = {f"{kind}_s": round(statistics.median(values), 3) for kind, values in seconds.items()}
+    seconds = take_turns(
+        {kind: partial(make_step, kind) for kind in ("plain", "ours")}, parser.parse_args().rounds
+    )
+    result: dict[str, Any] = {
+        f"{kind}_s": round(statistics.median(values), 3) for kind, values in seconds.items()
+    }
     result |= {f"{kind}_mib": saved_mib(kind) for kind in ("plain", "ours")}
     print(json.dumps({**result, "ratio": paired_ratio(seconds["plain"], seconds["ours"])}))
 

@@ -1,7 +1,8 @@
 """Every 3-D encoder on two real cases: its authors' file, planned, one training step, the other case predicted.
 
-The files hold random weights, in the key formats and under the names that their authors publish. The dataset is any of
-nnU-Net's with two training cases or more and channels called T1, T1c, T2, FLAIR, planned with `-c 3d_fullres`.
+The files hold random weights, in the key formats and under the names that their authors publish.
+The dataset is any of nnU-Net's with two training cases or more and channels called T1, T1c, T2,
+FLAIR, planned with `-c 3d_fullres`.
 
 python real_volumes.py 21 -o /scratch              # all, a line each, in processes of their own
 python real_volumes.py 21 -o /scratch --encoder brainmvp
@@ -25,7 +26,9 @@ State = dict[str, Tensor]
 SIDE = 128
 
 
-def below(prefix: str, container: str = "", ours: str = "", beside: State | None = None) -> Callable[[State], Any]:
+def below(
+    prefix: str, container: str = "", ours: str = "", beside: State | None = None
+) -> Callable[[State], Any]:
     """Our names (without `ours` in front) under a prefix and in a container, beside other tensors of the file."""
 
     def wrap(state: State) -> Any:
@@ -37,7 +40,12 @@ def below(prefix: str, container: str = "", ours: str = "", beside: State | None
 
 def swin(prefix: str) -> Callable[[State], Any]:
     """MONAI's pretraining: other names for the two layers of an MLP."""
-    inner = below(prefix, "state_dict", "swin.", {f"{prefix.split('swinViT')[0]}rotation_head.bias": torch.zeros(4)})
+    inner = below(
+        prefix,
+        "state_dict",
+        "swin.",
+        {f"{prefix.split('swinViT')[0]}rotation_head.bias": torch.zeros(4)},
+    )
     return lambda state: inner({k.replace(".mlp.linear", ".mlp.fc"): v for k, v in state.items()})
 
 
@@ -54,7 +62,11 @@ def amaes(state: State) -> Any:
 
 def volta(state: State) -> Any:
     """MONAI's ViTAutoEnc: the ViT and four tensors of its decoder."""
-    rest = {f"conv3d_transpose{n}.{part}": torch.zeros(1) for n in ("", "_1") for part in ("weight", "bias")}
+    rest = {
+        f"conv3d_transpose{n}.{part}": torch.zeros(1)
+        for n in ("", "_1")
+        for part in ("weight", "bias")
+    }
     return below("", "", "vit.", rest)(state)
 
 
@@ -64,10 +76,22 @@ DECODER = {"decoder.seg_layers.0.weight": torch.zeros(1)}
 
 # name: architecture, its options, file, content, words for the plan
 ENCODERS: dict[str, tuple[str, dict[str, Any], str, Callable[[State], Any], dict[str, Any]]] = {
-    "brainiac": ("brainiac_vitb16", {}, "BrainIAC.ckpt", below("backbone.", "state_dict", "vit."), {}),
+    "brainiac": (
+        "brainiac_vitb16",
+        {},
+        "BrainIAC.ckpt",
+        below("backbone.", "state_dict", "vit."),
+        {},
+    ),
     "volta3d": ("brainiac_vitb16", {}, "volta.pt", volta, {}),
     "bmmae": ("bmmae_vitb16", {}, "bmmae.pth", below("", "", "vit.", MASK), {}),
-    "bmmae_fused": ("bmmae_vitb16", {}, "bmmae.pth", below("", "", "vit.", MASK), {"options": {"tokens": "fused"}}),
+    "bmmae_fused": (
+        "bmmae_vitb16",
+        {},
+        "bmmae.pth",
+        below("", "", "vit.", MASK),
+        {"options": {"tokens": "fused"}},
+    ),
     "brainmvp": (
         "brainmvp_uniformer",
         {},
@@ -89,7 +113,13 @@ ENCODERS: dict[str, tuple[str, dict[str, Any], str, Callable[[State], Any], dict
         below("", "network_weights"),
         {},
     ),
-    "swin_unetr": ("swin_unetr48", {}, "model_swinvit.pt", swin("module."), {"card": "swin_unetr48.ct5050"}),
+    "swin_unetr": (
+        "swin_unetr48",
+        {},
+        "model_swinvit.pt",
+        swin("module."),
+        {"card": "swin_unetr48.ct5050"},
+    ),
     "brainsegfounder": (
         "swin_unetr48",
         {"modalities": ["FLAIR", "T1c", "T1", "T2"]},
@@ -115,14 +145,29 @@ def write_file(name: str, folder: Path) -> Path:
 
 def measure(name: str, dataset: Path, folder: Path, side: int, batch: int) -> dict[str, Any]:
     """Plan, preprocess where the intensities are the encoder's own, one step, one prediction without mirroring."""
-    from nnunet_fm.plan_request import PlanRequest
-    from nnunet_fm.planning import write_plans
+    from nnunet_fm.nnunet.plan_options import PlanRequest
+    from nnunet_fm.nnunet.planning import write_plans
 
     asked = {"patch": (side,), "batch_size": batch, "output": f"FM_real_{name}"} | ENCODERS[name][4]
-    written = write_plans(dataset, PlanRequest(base="3d_fullres", encoder=str(write_file(name, folder)), **asked))
+    written = write_plans(
+        dataset, PlanRequest(base="3d_fullres", encoder=str(write_file(name, folder)), **asked)
+    )
     if not written.preprocessed:
-        words = ["-d", dataset.name[7:10], "-plans_name", written.identifier, "-c", written.configuration, "-np", "1"]
-        subprocess.run([Path(sys.executable).parent / "nnUNetv2_preprocess", *words], check=True, capture_output=True)
+        words = [
+            "-d",
+            dataset.name[7:10],
+            "-plans_name",
+            written.identifier,
+            "-c",
+            written.configuration,
+            "-np",
+            "1",
+        ]
+        subprocess.run(
+            [Path(sys.executable).parent / "nnUNetv2_preprocess", *words],
+            check=True,
+            capture_output=True,
+        )
     trainer = make_trainer(dataset, written.identifier, written.configuration)
     trainer.on_train_start()
     trainer.on_train_epoch_start()
@@ -140,19 +185,23 @@ def make_trainer(dataset: Path, plans: str, configuration: str) -> Any:
     """FrozenVolumeTrainer on the first fold, on the CPU."""
     import importlib.util
 
-    from nnunet_fm.folders import folder
+    from nnunet_fm.internal.folders import folder
 
-    found = importlib.util.spec_from_file_location("catalogue", folder("trainers") / "nnunet_fm_trainers.py")
+    found = importlib.util.spec_from_file_location(
+        "catalogue", folder("trainers") / "nnunet_fm_trainers.py"
+    )
     catalogue = importlib.util.module_from_spec(found)  # type: ignore[arg-type]
     found.loader.exec_module(catalogue)  # type: ignore[union-attr]
     content = json.loads((dataset / f"{plans}.json").read_text()) | {"continue_training": False}
     description = json.loads((dataset / "dataset.json").read_text())
-    return catalogue.FrozenVolumeTrainerTest(content, configuration, 0, description, torch.device("cpu"))
+    return catalogue.FrozenVolumeTrainerTest(
+        content, configuration, 0, description, torch.device("cpu")
+    )
 
 
 def predict(trainer: Any) -> dict[str, Any]:
     """The whole validation case, overlapping tiles, not mirrored."""
-    from nnunet_fm.predictor import BatchedPredictor
+    from nnunet_fm.nnunet.predictor import BatchedPredictor
 
     trainer.set_deep_supervision_enabled(False)
     trainer.network.eval()
@@ -177,16 +226,20 @@ def learned(network: Any) -> dict[str, Any]:
 
 def peak() -> float:
     """Most memory of this process so far, in GiB."""
-    from nnunet_fm.device import peak_memory
+    from nnunet_fm.internal.device import peak_memory
 
     return round(peak_memory(torch.device("cpu")) / 2**30, 2)
 
 
 def main() -> None:
     """Measure each encoder in a process of its own and print a JSON line for it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", type=int, help="nnU-Net's id")
-    parser.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="for the files of weights")
+    parser.add_argument(
+        "-o", type=Path, required=True, metavar="FOLDER", help="for the files of weights"
+    )
     parser.add_argument("--encoder", choices=tuple(ENCODERS), action="append", help="default: all")
     parser.add_argument("--side", type=int, default=SIDE, help="of the patch, in voxels")
     parser.add_argument("--batch", type=int, default=1)

@@ -1,9 +1,10 @@
 """One training step of ViT-B/16 on two 256x256 slices: the released behaviour against ours, taking turns.
 
-The released BrainDINO code trains the encoder too, in float32 on the CPU, with a decoder of transposed convolutions
-over images. Floor by operations per slice (2 x MAC): released 3 x 83.4 = 250 GFLOP in float32. Ours in bfloat16:
-2 x 44.6 + 3 x 38.8 = 206 with a learnable fusion (the gradient crosses the encoder, no weight gradients), and
-44.6 + 3 x 38.8 = 161 with a fixed one. The last line printed is JSON.
+The released BrainDINO code trains the encoder too, in float32 on the CPU, with a decoder of
+transposed convolutions over images. Floor by operations per slice (2 x MAC): released 3 x 83.4 =
+250 GFLOP in float32. Ours in bfloat16: 2 x 44.6 + 3 x 38.8 = 206 with a learnable fusion (the
+gradient crosses the encoder, no weight gradients), and 44.6 + 3 x 38.8 = 161 with a fixed one. The
+last line printed is JSON.
 """
 
 import argparse
@@ -20,11 +21,12 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 
 from measure import Step, paired_ratio, take_turns
-from nnunet_fm import device as devices
 from nnunet_fm.encoders import build_encoder
-from nnunet_fm.memory import kept_for_backward, total_bytes
-from nnunet_fm.network import FrozenEncoderNetwork
-from nnunet_fm.trainer import Recipe, parameter_groups
+from nnunet_fm.internal import device as devices
+from nnunet_fm.network.activation_memory import kept_for_backward, total_bytes
+from nnunet_fm.network.device_setup import set_up_for_device
+from nnunet_fm.network.frozen import FrozenEncoderNetwork
+from nnunet_fm.nnunet.trainer import Recipe, parameter_groups
 
 CHANNELS, CLASSES, BATCH, SIDE = 4, 4, 2, 256
 ENCODER = "dinov3_vitb16"
@@ -61,9 +63,11 @@ def ours(fusion: str) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Our network and optimiser as the trainer sets them up on this CPU."""
     network = FrozenEncoderNetwork(CHANNELS, CLASSES, ENCODER, OPTIONS, fusion=fusion).train()
     cpu = torch.device("cpu")
-    devices.prepare(network, cpu, devices.best_precision(cpu)[0])
+    set_up_for_device(network, cpu, devices.best_precision(cpu)[0])
     recipe = Recipe()
-    return network, torch.optim.AdamW(parameter_groups(network, recipe), betas=recipe.betas, fused=True)
+    return network, torch.optim.AdamW(
+        parameter_groups(network, recipe), betas=recipe.betas, fused=True
+    )
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -76,7 +80,9 @@ def batch() -> tuple[Tensor, Tensor]:
 def loss_function() -> nn.Module:
     """nnU-Net's Dice and cross-entropy, as its trainer builds it."""
     dice = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False}
-    return DC_and_CE_loss(dice, {}, weight_ce=1, weight_dice=1, dice_class=MemoryEfficientSoftDiceLoss)
+    return DC_and_CE_loss(
+        dice, {}, weight_ce=1, weight_dice=1, dice_class=MemoryEfficientSoftDiceLoss
+    )
 
 
 def make_step(kind: str) -> Step:

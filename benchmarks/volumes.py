@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from measure import Step
-from nnunet_fm import device as devices
-from nnunet_fm.network import FrozenEncoderNetwork
-from nnunet_fm.optimisation import Recipe, parameter_groups
+from nnunet_fm.internal import device as devices
+from nnunet_fm.network.device_setup import set_up_for_device
+from nnunet_fm.network.frozen import FrozenEncoderNetwork
+from nnunet_fm.nnunet.recipe import Recipe, parameter_groups
 from train_step import loss_function
 
 SIDE, CHANNELS, CLASSES = 128, 4, 3
@@ -44,7 +45,7 @@ def make(encoder: str, mode: str) -> tuple[FrozenEncoderNetwork, Step]:
         network.unfreeze()
     else:
         cpu = torch.device("cpu")
-        devices.prepare(network, cpu, devices.best_precision(cpu)[0])
+        set_up_for_device(network, cpu, devices.best_precision(cpu)[0])
     optimizer = torch.optim.AdamW(parameter_groups(network, recipe), betas=recipe.betas, fused=True)
     x, loss = torch.randn(1, CHANNELS, SIDE, SIDE, SIDE), loss_function()
     target = torch.randint(0, CLASSES, (1, 1, SIDE, SIDE, SIDE))
@@ -81,7 +82,9 @@ def measure(encoder: str, mode: str, rounds: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure every mode in a process of its own and print a JSON line per encoder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--encoder", choices=tuple(DECODERS), action="append", help="default: all")
     parser.add_argument("--mode", choices=MODES, help="this one only, in this process")
     parser.add_argument("--rounds", type=int, default=2)
@@ -90,12 +93,24 @@ def main() -> None:
         if given.mode:
             print(json.dumps(measure(encoder, given.mode, given.rounds)))
             continue
-        words = [sys.executable, *sys.argv[:1], "--encoder", encoder, "--rounds", str(given.rounds), "--mode"]
+        words = [
+            sys.executable,
+            *sys.argv[:1],
+            "--encoder",
+            encoder,
+            "--rounds",
+            str(given.rounds),
+            "--mode",
+        ]
         found = {}
         for mode in MODES:
             done = subprocess.run([*words, mode], capture_output=True, text=True)
             lines = done.stdout.splitlines()
-            found[mode] = json.loads(lines[-1]) if lines else f"ended with {done.returncode} {done.stderr[-200:]}"
+            found[mode] = (
+                json.loads(lines[-1])
+                if lines
+                else f"ended with {done.returncode} {done.stderr[-200:]}"
+            )
         print(json.dumps({"encoder": encoder, "decoder": DECODERS[encoder], **found}), flush=True)
 
 

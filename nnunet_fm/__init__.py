@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from nnunet_fm.folders import activate
+from nnunet_fm.internal.folders import activate
 
 try:
     __version__ = version("nnunet-fm")

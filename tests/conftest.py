@@ -3,21 +3,18 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from nnunet_fm.datasets.brats import convert_brats
-from nnunet_fm.datasets.synthetic import SUFFIXES, make_case, write_image
-from nnunet_fm.folders import EXT_TRAINER, folder
+from helpers.brats import write_small_brats
+from helpers.nnunet import DATASET, Run
+from nnunet_fm.data.brats import convert_brats
+from nnunet_fm.internal.folders import EXT_TRAINER, folder
 
-DATASET = "Dataset007_Small"
-CONFIGURATION, PLANS = "2d_fm48", "FM_braindino"  # of `planned`
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
@@ -48,7 +45,9 @@ def nnunet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def run(nnunet: dict[str, str]) -> Run:
     """Run a console script of this environment as a user would."""
 
-    def run(*words: object, expect: int | None = 0, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def run(
+        *words: object, expect: int | None = 0, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         script = Path(sys.executable).parent / str(words[0])
         done = subprocess.run(
             [str(script), *(str(w) for w in words[1:])],
@@ -63,31 +62,30 @@ def run(nnunet: dict[str, str]) -> Run:
     return run
 
 
-def write_small_brats(folder: Path, cases: int, labelled: int) -> None:
-    """Cases of 6x48x48 voxels in BraTS 2023's names; the first `labelled` ones have a segmentation."""
-    for seed in range(cases):
-        case = make_case(seed, shape=(6, 48, 48), spacing=(6.0, 3.0, 3.0))
-        name = f"BraTS-T-{seed:05d}"
-        (folder / name).mkdir(parents=True)
-        for channel, suffix in SUFFIXES.items():
-            write_image(case.images[channel], case.spacing, folder / name / f"{name}-{suffix}.nii.gz")
-        if seed < labelled:
-            write_image(case.labels, case.spacing, folder / name / f"{name}-seg.nii.gz")
-
-
 @pytest.fixture(scope="session")
 def dataset(nnunet: dict[str, str], run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six labelled cases and one unlabelled, planned and preprocessed by stock nnU-Net: the preprocessed folder."""
     source = tmp_path_factory.mktemp("brats")
     write_small_brats(source, 7, 6)
     convert_brats(source, Path(nnunet["nnUNet_raw"]), 7, "Small")
-    run("nnUNetv2_plan_and_preprocess", "-d", 7, "-c", "2d", "-np", 1, "-npfp", 1, "--verify_dataset_integrity")
+    run(
+        "nnUNetv2_plan_and_preprocess",
+        "-d",
+        7,
+        "-c",
+        "2d",
+        "-np",
+        1,
+        "-npfp",
+        1,
+        "--verify_dataset_integrity",
+    )
     return Path(nnunet["nnUNet_preprocessed"]) / DATASET
 
 
 @pytest.fixture(scope="session")
 def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from test_checkpoint import braindino, official
+    from helpers.encoder_files import braindino, official
 
     path = tmp_path_factory.mktemp("weights ü") / "braindino.pth"
     torch.save(braindino(official()), path)

@@ -5,8 +5,8 @@ Your own variant is a class like these in a folder of your own, added to `nnUNet
 
 from dataclasses import replace
 
-from nnunet_fm import trainer
-from nnunet_fm.optimisation import Recipe
+from nnunet_fm.nnunet import trainer
+from nnunet_fm.nnunet.recipe import Recipe
 
 
 class FrozenDinoTrainer(trainer.FrozenEncoderTrainer):

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_fm.encoders.contract import Encoder
+from nnunet_fm.encoders.families.volume_cards import PROJECTORS, volume_cards
 from nnunet_fm.encoders.registry import ARCHITECTURES, own_class
-from nnunet_fm.encoders.volume_cards import PROJECTORS, volume_cards
 from nnunet_fm.encoders.weight_card import WeightCard
-from nnunet_fm.folders import folder
-from nnunet_fm.messages import unknown
+from nnunet_fm.internal.folders import folder
+from nnunet_fm.internal.messages import unknown
 
 TRAINING_CODE = {"norm_eps": 1e-6, "rope": "bfloat16"}
 META_RELEASE = {"norm_eps": 1e-5, "rope": "float32_bf16_periods"}
@@ -41,7 +41,12 @@ _BRAINDINO_DATA = [
 
 
 def _dinov3_cards() -> list[WeightCard]:
-    meta = [("vits16", "lvd1689m"), ("vits16plus", "lvd1689m"), ("vitb16", "lvd1689m"), ("vitl16", "lvd1689m")]
+    meta = [
+        ("vits16", "lvd1689m"),
+        ("vits16plus", "lvd1689m"),
+        ("vitb16", "lvd1689m"),
+        ("vitl16", "lvd1689m"),
+    ]
     meta += [("vitl16", "sat493m"), ("vith16plus", "lvd1689m")]
     cards = [
         WeightCard(
@@ -71,7 +76,11 @@ def _dinov3_cards() -> list[WeightCard]:
 
 
 def _medical_cards() -> list[WeightCard]:
-    common: dict[str, Any] = {"architecture": "dinov3_vitb16", "options": TRAINING_CODE, "ignored": _HEADS}
+    common: dict[str, Any] = {
+        "architecture": "dinov3_vitb16",
+        "options": TRAINING_CODE,
+        "ignored": _HEADS,
+    }
     return [
         WeightCard(
             name="braindino_vitb16.mri6m",
@@ -130,7 +139,14 @@ def _shipped_cards() -> list[WeightCard]:
 
 
 CARDS: dict[str, WeightCard] = {
-    c.name: c for c in [*_shipped_cards(), *_dinov3_cards(), *_medical_cards(), *_dinov2_cards(), *volume_cards()]
+    c.name: c
+    for c in [
+        *_shipped_cards(),
+        *_dinov3_cards(),
+        *_medical_cards(),
+        *_dinov2_cards(),
+        *volume_cards(),
+    ]
 }
 
 
@@ -145,7 +161,8 @@ def shipped_weights(name: str) -> tuple[Path, WeightCard] | None:
 def get_card(name: str) -> WeightCard:
     """The card called `name`, or `family_arch` of the only card that begins so (`braindino_vitb16`).
 
-    An architecture, `timm/NAME` or a class of the user's gives a bare card: no published weights, default options.
+    An architecture, `timm/NAME` or a class of the user's gives a bare card: no published weights,
+    default options.
 
     Raises:
         ValueError: unknown name; close matches are named.
@@ -155,7 +172,9 @@ def get_card(name: str) -> WeightCard:
     if name in ARCHITECTURES or name.startswith("timm/") or own_class(name):
         families = {"dinov3_": _HEADS, "brainiac_": PROJECTORS, "volume_": PROJECTORS}
         ignored = next((keys for family, keys in families.items() if name.startswith(family)), ())
-        return WeightCard(name=name, architecture=name, licence="as its author says", source="", ignored=ignored)
+        return WeightCard(
+            name=name, architecture=name, licence="as its author says", source="", ignored=ignored
+        )
     tagged = [c for c in CARDS.values() if c.name.split(".")[0] == name]
     if len(tagged) == 1:
         return tagged[0]

@@ -21,9 +21,10 @@ class InputSpec:
         native_size: spatial size that the weights were pretrained at, one value per dimension.
         axis_order: order of the spatial axes, slowest first; nnU-Net's is "zyx".
         orientation: anatomical plane or orientation of the pretraining images.
-        intensity: of the pretraining images: one of the three above, or other words, which are told and not applied.
-        modalities: the sequence that each channel is, as `nnunet_fm.mri.sequences` names them, where the channels have
-            weights of their own; None where they are any image.
+        intensity: of the pretraining images: one of the three above, or other words, which are told
+            and not applied.
+        modalities: the sequence that each channel is, as `nnunet_fm.data.sequences` names them,
+            where the channels have weights of their own; None where they are any image.
         subsets: whether some of the modalities will do (the option `modalities` names them).
     """
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_fm.encoders.contract import Encoder
-from nnunet_fm.encoders.dinov3 import Dinov3
-from nnunet_fm.encoders.timm_vit import TimmViT
-from nnunet_fm.encoders.volume_bmmae import BMMAE
-from nnunet_fm.encoders.volume_primus import VolumePrimus
-from nnunet_fm.encoders.volume_swin import VolumeSwin
-from nnunet_fm.encoders.volume_unet import amaes, resenc
-from nnunet_fm.encoders.volume_uniformer import VolumeUniFormer
-from nnunet_fm.encoders.volume_vit import VolumeViT
-from nnunet_fm.messages import unknown
+from nnunet_fm.encoders.families.bmmae import BMMAE
+from nnunet_fm.encoders.families.brainiac import VolumeViT
+from nnunet_fm.encoders.families.brainmvp import VolumeUniFormer
+from nnunet_fm.encoders.families.dinov3 import Dinov3
+from nnunet_fm.encoders.families.primus import VolumePrimus
+from nnunet_fm.encoders.families.swin_unetr import VolumeSwin
+from nnunet_fm.encoders.families.timm_vit import TimmViT
+from nnunet_fm.encoders.families.unet import amaes, resenc
+from nnunet_fm.internal.messages import unknown
 
 Builder = Callable[..., nn.Module]
 TIMM_PREFIX = "timm/"
@@ -42,8 +42,9 @@ def build_encoder(architecture: str, taps: Sequence[int] | None = None, **option
     """Build an encoder with random weights; nothing is read or downloaded.
 
     Args:
-        architecture: a name of the table, `timm/NAME` for any plain ViT of timm, or the dotted path of an importable
-            class of yours (`my_package.MyEncoder`) that takes `taps` and obeys `Encoder`.
+        architecture: a name of the table, `timm/NAME` for any plain ViT of timm, or the dotted path
+            of an importable class of yours (`my_package.MyEncoder`) that takes `taps` and obeys
+            `Encoder`.
         taps: blocks whose features are given; the last of each quarter if None.
         **options: numerical options of the architecture, as a weight card states them.
 
@@ -59,10 +60,14 @@ def build_encoder(architecture: str, taps: Sequence[int] | None = None, **option
     try:
         built = builder(taps=taps, **options)
     except TypeError as error:
-        raise ValueError(f"{architecture} does not take these options {options}: {error}") from error
+        raise ValueError(
+            f"{architecture} does not take these options {options}: {error}"
+        ) from error
     missing = [name for name in CONTRACT if not hasattr(built, name)]
     if missing:
-        raise ValueError(f"encoder {architecture} lacks {', '.join(missing)}; see nnunet_fm.encoders.Encoder")
+        raise ValueError(
+            f"encoder {architecture} lacks {', '.join(missing)}; see nnunet_fm.encoders.Encoder"
+        )
     return cast(Encoder, built)
 
 
@@ -71,7 +76,9 @@ def own_class(architecture: str) -> Builder | None:
     if "." not in architecture or "/" in architecture:
         return None
     found = locate(architecture)
-    return cast(Builder, found) if isinstance(found, type) and issubclass(found, nn.Module) else None
+    return (
+        cast(Builder, found) if isinstance(found, type) and issubclass(found, nn.Module) else None
+    )
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -84,7 +91,9 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ValueError(f"option {pair!r}; allowed: KEY=VALUE, e.g. qkv_bias=true or norm_eps=1e-6")
+            raise ValueError(
+                f"option {pair!r}; allowed: KEY=VALUE, e.g. qkv_bias=true or norm_eps=1e-6"
+            )
         try:
             options[key] = json.loads(value)
         except json.JSONDecodeError:
@@ -109,30 +118,50 @@ def _register_dinov3() -> None:
         register_architecture(f"dinov3_{short}", partial(Dinov3, f"vit_{timm_name}_patch16_dinov3"))
     small = partial(Dinov3, "vit_small_patch16_dinov3")
     register_architecture("dinov3_vitt16", partial(small, embed_dim=192, num_heads=3))
-    register_architecture("dinov3_nano8", partial(small, patch_size=8, embed_dim=128, num_heads=2, depth=4))
+    register_architecture(
+        "dinov3_nano8", partial(small, patch_size=8, embed_dim=128, num_heads=2, depth=4)
+    )
     register_architecture("dinov3_test16", partial(small, embed_dim=32, num_heads=2, depth=4))
 
 
 def _register_dinov2() -> None:
-    for short, timm_name in {"vits14": "small", "vitb14": "base", "vitl14": "large", "vitg14": "giant"}.items():
+    for short, timm_name in {
+        "vits14": "small",
+        "vitb14": "base",
+        "vitl14": "large",
+        "vitg14": "giant",
+    }.items():
         for ending in ("", "_reg4"):
             register_architecture(
-                f"dinov2_{short}{ending}", partial(TimmViT, f"vit_{timm_name}_patch14{ending}_dinov2")
+                f"dinov2_{short}{ending}",
+                partial(TimmViT, f"vit_{timm_name}_patch14{ending}_dinov2"),
             )
-    test = partial(TimmViT, "vit_small_patch14_dinov2", embed_dim=32, num_heads=2, depth=4, image_size=56)
+    test = partial(
+        TimmViT, "vit_small_patch14_dinov2", embed_dim=32, num_heads=2, depth=4, image_size=56
+    )
     register_architecture("dinov2_test14", test)
 
 
 def _register_volumes() -> None:
     register_architecture("brainiac_vitb16", VolumeViT)
     register_architecture("bmmae_vitb16", BMMAE)
-    tiny: dict[str, Any] = {"image_size": 48, "hidden_size": 24, "mlp_dim": 48, "depth": 8, "num_heads": 2}
+    tiny: dict[str, Any] = {
+        "image_size": 48,
+        "hidden_size": 24,
+        "mlp_dim": 48,
+        "depth": 8,
+        "num_heads": 2,
+    }
     register_architecture("volume_test16", partial(VolumeViT, **tiny))
     register_architecture("volume_testbmmae", partial(BMMAE, **tiny))
     register_architecture("brainmvp_uniformer", VolumeUniFormer)
-    register_architecture("volume_testuniformer", partial(VolumeUniFormer, widths=(4, 6, 8, 16), depths=(1, 1, 2, 1)))
+    register_architecture(
+        "volume_testuniformer", partial(VolumeUniFormer, widths=(4, 6, 8, 16), depths=(1, 1, 2, 1))
+    )
     register_architecture("swin_unetr48", VolumeSwin)
-    register_architecture("volume_testswin", partial(VolumeSwin, width=12, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8)))
+    register_architecture(
+        "volume_testswin", partial(VolumeSwin, width=12, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8))
+    )
     register_architecture("openmind_resencl", resenc)
     register_architecture("openmind_primusm", VolumePrimus)
     small: dict[str, Any] = {"image_size": 32, "width": 24, "depth": 4, "num_heads": 2}

@@ -11,8 +11,8 @@ from nnunet_fm.encoders.contract import Encoder, InputSpec
 class SliceWise(nn.Module):
     """Any 2-D encoder as one of volumes: the features of every slice, stacked.
 
-    Nothing passes from a slice to its neighbours, and the stride along z is 1; `input_spec.divisor` and the strides of
-    `feature_info` hold within the slices.
+    Nothing passes from a slice to its neighbours, and the stride along z is 1; `input_spec.divisor`
+    and the strides of `feature_info` hold within the slices.
 
     Args:
         encoder: of slices.
@@ -27,9 +27,15 @@ class SliceWise(nn.Module):
         super().__init__()
         spec = encoder.input_spec
         if spec.spatial_dims != 2:
-            raise ValueError(f"an encoder of {spec.spatial_dims} dimensions; allowed: one of slices, spatial_dims 2")
+            raise ValueError(
+                f"an encoder of {spec.spatial_dims} dimensions; allowed: one of slices, spatial_dims 2"
+            )
         self.encoder = cast(nn.Module, encoder)
-        self.kind, self.in_channels, self.feature_info = encoder.kind, encoder.in_channels, encoder.feature_info
+        self.kind, self.in_channels, self.feature_info = (
+            encoder.kind,
+            encoder.in_channels,
+            encoder.feature_info,
+        )
         size, axes = (1, *spec.native_size), f"z{spec.axis_order}"
         self.input_spec = InputSpec(3, spec.divisor, size, axes, spec.orientation, spec.intensity)
 

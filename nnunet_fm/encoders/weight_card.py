@@ -11,7 +11,8 @@ class WeightCard:
     Attributes:
         name: `family_arch.weights`.
         architecture: name in the table of architectures.
-        options: numerical options that the weights need (LayerNorm epsilon, rotary precision, qkv bias).
+        options: numerical options that the weights need (LayerNorm epsilon, rotary precision, qkv
+            bias).
         licence: licence of the weights, not of the code.
         source: where to get them.
         pretrained_on: datasets seen in pretraining; to be kept apart from the data at hand.
@@ -21,8 +22,10 @@ class WeightCard:
         ignored: regular expressions of keys that the file may carry beside the encoder.
         shipped: file in the folder `weights`, for weights that come with this package.
         spatial_dims: 2 for slices, 3 for volumes.
-        files: patterns of the published file's name, or of `folder/name` where all of a family are called alike.
-        by_files_alone: for weights whose options cannot be seen in their tensors and may differ in a user's own file.
+        files: patterns of the published file's name, or of `folder/name` where all of a family are
+            called alike.
+        by_files_alone: for weights whose options cannot be seen in their tensors and may differ in
+            a user's own file.
         intensity: of the pretraining images, where it is not the architecture's usual one.
     """
 

@@ -44,15 +44,22 @@ def macro_auc(truth: Labels, probabilities: Float[np.ndarray, "n k"]) -> float:
     """
     classes = probabilities.shape[1]
     if not np.allclose(probabilities.sum(1), 1, atol=1e-4):
-        raise ValueError("rows do not sum to 1; one-against-rest areas need probabilities, not raw outputs")
+        raise ValueError(
+            "rows do not sum to 1; one-against-rest areas need probabilities, not raw outputs"
+        )
     absent = sorted(set(range(classes)) - set(truth.tolist()))
     if absent:
-        raise ValueError(f"no case of class {absent}; the macro AUC needs every class among the tested")
+        raise ValueError(
+            f"no case of class {absent}; the macro AUC needs every class among the tested"
+        )
     return float(weighted_macro_auc(truth, probabilities, np.ones((1, len(truth))))[0])
 
 
 def weighted_auc(
-    truth: Labels | Bool[np.ndarray, " n"], scores: Scores, weights: Weights, fold: Labels | None = None
+    truth: Labels | Bool[np.ndarray, " n"],
+    scores: Scores,
+    weights: Weights,
+    fold: Labels | None = None,
 ) -> Float[np.ndarray, " b"]:
     """`auc` of weighted cases, for many sets of weights at once.
 
@@ -60,7 +67,8 @@ def weighted_auc(
         truth: 0 or 1.
         scores: larger for class 1.
         weights: how often each case counts; NaN comes back where they leave no pair.
-        fold: of cross-validation: only cases of one fold, which one model scored, are compared with each other.
+        fold: of cross-validation: only cases of one fold, which one model scored, are compared with
+            each other.
 
     Raises:
         ValueError: no fold has both classes.
@@ -70,13 +78,17 @@ def weighted_auc(
         rows = np.arange(len(truth)) if fold is None else np.flatnonzero(fold == number)
         rows = rows[np.argsort(scores[rows], kind="stable")]
         ordered, positive = scores[rows], truth[rows].astype(bool)
-        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])  # of each group of equal scores
+        starts = np.flatnonzero(
+            np.r_[True, ordered[1:] != ordered[:-1]]
+        )  # of each group of equal scores
         of_rows = weights[:, rows]
         ones = of_rows * positive
         zeros = of_rows - ones
         if len(starts) < len(rows):
             ones, zeros = (np.add.reduceat(side, starts, axis=1) for side in (ones, zeros))
-        hits += np.einsum("bi,bi->b", ones, zeros.cumsum(1)) - np.einsum("bi,bi->b", ones, zeros) / 2
+        hits += (
+            np.einsum("bi,bi->b", ones, zeros.cumsum(1)) - np.einsum("bi,bi->b", ones, zeros) / 2
+        )
         pairs += ones.sum(1) * zeros.sum(1)
     if not pairs.any():
         raise ValueError("no fold has cases of both classes; an ROC curve needs both")

@@ -29,8 +29,8 @@ class Bootstrap:
 
     Args:
         subjects: whom each case is of; a subject is drawn with all of its cases.
-        strata: of each case, e.g. its class: subjects are drawn again within those whose cases are of the same strata,
-            so that none is ever empty.
+        strata: of each case, e.g. its class: subjects are drawn again within those whose cases are
+            of the same strata, so that none is ever empty.
         resamples: how many.
         seed: of the draw.
 
@@ -71,9 +71,13 @@ class Bootstrap:
             level: of confidence.
 
         Returns:
-            Limits over the resamples in which the statistic has a value; where that is always the same, it twice.
+            Limits over the resamples in which the statistic has a value; where that is always the
+            same, it twice.
         """
-        drawn, jackknife = statistic(self.drawn), statistic(self.without_one) if len(self.without_one) else np.zeros(1)
+        drawn, jackknife = (
+            statistic(self.drawn),
+            statistic(self.without_one) if len(self.without_one) else np.zeros(1),
+        )
         finite, value = jackknife[np.isfinite(jackknife)], float(statistic(self.everybody)[0])
         low, high = bca_limits(drawn[np.isfinite(drawn)], value, finite, level)
         return Interval(value, low, high, self.method, level, len(self.drawn))
@@ -95,7 +99,10 @@ def _alike(
 
 
 def bca_limits(
-    drawn: Float[np.ndarray, " b"], estimate: float, jackknife: Float[np.ndarray, " j"], level: float
+    drawn: Float[np.ndarray, " b"],
+    estimate: float,
+    jackknife: Float[np.ndarray, " j"],
+    level: float,
 ) -> tuple[float, float]:
     """Bias-corrected and accelerated percentiles.
 
@@ -107,7 +114,9 @@ def bca_limits(
     """
     if np.ptp(drawn) == 0:
         return float(drawn[0]), float(drawn[0])
-    below = ((drawn < estimate).mean() + (drawn <= estimate).mean()) / 2  # ties count half, as in scipy
+    below = (
+        (drawn < estimate).mean() + (drawn <= estimate).mean()
+    ) / 2  # ties count half, as in scipy
     edge = 0.5 / len(drawn)  # an estimate outside all resamples has no finite correction
     bias = stats.norm.ppf(np.clip(below, edge, 1 - edge))
     deviations = jackknife.mean() - jackknife
@@ -116,5 +125,7 @@ def bca_limits(
     limits = []
     for tail in ((1 - level) / 2, (1 + level) / 2):
         z = bias + stats.norm.ppf(tail)
-        limits.append(float(np.percentile(drawn, 100 * stats.norm.cdf(bias + z / (1 - acceleration * z)))))
+        limits.append(
+            float(np.percentile(drawn, 100 * stats.norm.cdf(bias + z / (1 - acceleration * z))))
+        )
     return limits[0], limits[1]

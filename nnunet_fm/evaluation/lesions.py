@@ -17,7 +17,8 @@ class LesionScore:
         lesions: true ones of the asked size.
         found: of these, touched by the prediction.
         false: predicted ones of the asked size that touch no true lesion.
-        dice: mean over the true lesions, 0 for one not found, with a 0 for each false one; 1 if there are neither.
+        dice: mean over the true lesions, 0 for one not found, with a 0 for each false one; 1 if
+            there are neither.
     """
 
     lesions: int
@@ -32,11 +33,13 @@ class LesionScore:
         return 2 * self.found / total if total else 1.0
 
 
-def lesion_score(prediction: Mask, truth: Mask, spacing: Sequence[float], smallest: float) -> LesionScore:
+def lesion_score(
+    prediction: Mask, truth: Mask, spacing: Sequence[float], smallest: float
+) -> LesionScore:
     """Compare connected components (26 neighbours; 8 in a slice) of truth and prediction.
 
-    A true lesion is compared with all predicted components that touch it. Unlike the BraTS challenges, lesions that
-    lie close to each other are not joined first.
+    A true lesion is compared with all predicted components that touch it. Unlike the BraTS
+    challenges, lesions that lie close to each other are not joined first.
 
     Args:
         prediction: mask.
@@ -58,5 +61,8 @@ def lesion_score(prediction: Mask, truth: Mask, spacing: Sequence[float], smalle
     alone = np.setdiff1d(np.flatnonzero(predicted_sizes >= voxels), [0, *pairs[1]])
     total = len(scores) + len(alone)
     return LesionScore(
-        len(scores), sum(s > 0 for s in scores), len(alone), float(np.sum(scores)) / total if total else 1.0
+        len(scores),
+        sum(s > 0 for s in scores),
+        len(alone),
+        float(np.sum(scores)) / total if total else 1.0,
     )

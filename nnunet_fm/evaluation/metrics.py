@@ -39,7 +39,11 @@ def surface_distances(
 
 
 def surface_scores(
-    prediction: Mask, truth: Mask, spacing: Sequence[float], tolerance: float, diagonal: float | None = None
+    prediction: Mask,
+    truth: Mask,
+    spacing: Sequence[float],
+    tolerance: float,
+    diagonal: float | None = None,
 ) -> tuple[float, float]:
     """HD95 and surface Dice from one look at the surfaces; see `hausdorff95` and `surface_dice`.
 
@@ -57,17 +61,19 @@ def surface_scores(
 def hausdorff95(prediction: Mask, truth: Mask, spacing: Sequence[float]) -> float:
     """Larger of the two directed 95th percentile surface distances, in mm (the convention of MONAI).
 
-    Both empty: 0; one empty: the diagonal of the image in mm (373.13 for BraTS' 240x240x155, as the BraTS challenges
-    give). Arguments as `surface_distances`.
+    Both empty: 0; one empty: the diagonal of the image in mm (373.13 for BraTS' 240x240x155, as the
+    BraTS challenges give). Arguments as `surface_distances`.
     """
     return surface_scores(prediction, truth, spacing, 0.0)[0]
 
 
-def surface_dice(prediction: Mask, truth: Mask, spacing: Sequence[float], tolerance: float) -> float:
+def surface_dice(
+    prediction: Mask, truth: Mask, spacing: Sequence[float], tolerance: float
+) -> float:
     """Share of both surfaces' voxels that are at most `tolerance` mm from the other surface, in [0, 1].
 
-    Nikolov et al., JMIR 2021, with voxels counted in place of areas. Both empty: 1; one empty: 0. Other arguments as
-    `surface_distances`.
+    Nikolov et al., JMIR 2021, with voxels counted in place of areas. Both empty: 1; one empty: 0.
+    Other arguments as `surface_distances`.
     """
     return surface_scores(prediction, truth, spacing, tolerance)[1]
 

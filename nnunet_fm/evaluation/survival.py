@@ -27,8 +27,8 @@ class Curve:
 def concordance(times: Times, events: Events, risk: Float[np.ndarray, " n"]) -> float:
     """Harrell's C-index: of comparable pairs, the share in which who has the event first has the higher risk.
 
-    A pair is comparable if the earlier time is an event; of equal times, if one is an event and the other is censored.
-    Equal risks count half.
+    A pair is comparable if the earlier time is an event; of equal times, if one is an event and the
+    other is censored. Equal risks count half.
 
     Raises:
         ValueError: no pair is comparable (all censored, say).
@@ -38,7 +38,11 @@ def concordance(times: Times, events: Events, risk: Float[np.ndarray, " n"]) -> 
 
 
 def weighted_concordance(
-    times: Times, events: Events, risk: Float[np.ndarray, " n"], weights: Weights, fold: Labels | None = None
+    times: Times,
+    events: Events,
+    risk: Float[np.ndarray, " n"],
+    weights: Weights,
+    fold: Labels | None = None,
 ) -> Float[np.ndarray, " b"]:
     """`concordance` of weighted subjects, for many sets of weights at once.
 
@@ -47,7 +51,8 @@ def weighted_concordance(
         events: whether it was an event.
         risk: predicted; larger for sooner.
         weights: how often each subject counts; NaN comes back where they leave no pair.
-        fold: of cross-validation: only subjects of one fold, whose risks one model gave, are compared.
+        fold: of cross-validation: only subjects of one fold, whose risks one model gave, are
+            compared.
 
     Raises:
         ValueError: no pair is comparable (all censored, say).
@@ -60,7 +65,9 @@ def weighted_concordance(
     higher, equal = risk[:, None] > risk[None], risk[:, None] == risk[None]
     pairs = ((weights @ comparable) * weights).sum(1)
     if not pairs.any():
-        raise ValueError(f"no pair of the {len(times)} subjects ({int(events.sum())} events) can be compared")
+        raise ValueError(
+            f"no pair of the {len(times)} subjects ({int(events.sum())} events) can be compared"
+        )
     hits = ((weights @ (comparable * (higher + 0.5 * equal))) * weights).sum(1)
     return np.divide(hits, pairs, out=np.full_like(hits, np.nan), where=pairs > 0)
 
@@ -76,16 +83,25 @@ def kaplan_meier(times: Times, events: Events, level: float = 0.95) -> Curve:
     data = stats.CensoredData(uncensored=times[events], right=times[~events])
     function = stats.ecdf(data).sf
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a curve at 1 or 0 has no limits on this scale: NaN says so
+        warnings.simplefilter(
+            "ignore"
+        )  # a curve at 1 or 0 has no limits on this scale: NaN says so
         limits = function.confidence_interval(level, method="log-log")
-    return Curve(function.quantiles, function.probabilities, limits.low.probabilities, limits.high.probabilities)
+    return Curve(
+        function.quantiles,
+        function.probabilities,
+        limits.low.probabilities,
+        limits.high.probabilities,
+    )
 
 
 def median_survival(curve: Curve) -> tuple[float, float, float]:
     """Time at which half are left, and its limits from the curve's; NaN where a curve does not come down that far."""
 
     def crossing(survival: Float[np.ndarray, " t"]) -> float:
-        reached = np.flatnonzero(survival <= 0.5)  # NaN (a curve at 1 has no log-log limit) is no crossing
+        reached = np.flatnonzero(
+            survival <= 0.5
+        )  # NaN (a curve at 1 has no log-log limit) is no crossing
         return float(curve.times[reached[0]]) if len(reached) else float("nan")
 
     return crossing(curve.survival), crossing(curve.low), crossing(curve.high)
@@ -102,5 +118,8 @@ def logrank_p(times: Times, events: Events, group: Bool[np.ndarray, " n"]) -> fl
             f"{int(group.sum())} and {int((~group).sum())} subjects with {int(events.sum())} events; "
             "a log-rank test needs two groups and an event"
         )
-    sides = [stats.CensoredData(uncensored=times[s & events], right=times[s & ~events]) for s in (group, ~group)]
+    sides = [
+        stats.CensoredData(uncensored=times[s & events], right=times[s & ~events])
+        for s in (group, ~group)
+    ]
     return float(stats.logrank(*sides).pvalue)

@@ -1,11 +1,13 @@
 """The feature cache: one safetensors file per volume and key, with checksums inside; written atomically, without locks.
 
     CACHE/<encoder>-<recipe>/recipe.json
-    CACHE/<encoder>-<recipe>/ab/<key>.safetensors    cls/2 cls/5 ... (n, d) float16; pooled (layers, d) float32
-    CACHE/hashes.sqlite                               a memo of input hashes; may be deleted
+    CACHE/<encoder>-<recipe>/ab/<key>.safetensors    cls/2 cls/5 ... (n, d) float16; pooled (layers,
+    d) float32 CACHE/hashes.sqlite                               a memo of input hashes; may be
+    deleted
 
-Nothing of an entry's name comes from a path or a date: data and cache can be moved, and another encoder, preprocessing
-or input always is another entry. Two writers of one key write the same content, so the last rename wins.
+Nothing of an entry's name comes from a path or a date: data and cache can be moved, and another
+encoder, preprocessing or input always is another entry. Two writers of one key write the same
+content, so the last rename wins.
 """
 
 import hashlib
@@ -22,11 +24,11 @@ from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from nnunet_fm.features.hashes import InputHashes
+from nnunet_fm.data.subject_table import Row, Table
+from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.features.recipe import FeatureRecipe
-from nnunet_fm.features.table import Row, Table
-from nnunet_fm.files import TEMPORARY, replaced_atomically
-from nnunet_fm.messages import some
+from nnunet_fm.internal.files import TEMPORARY, replaced_atomically
+from nnunet_fm.internal.messages import some
 
 POOLED, SUMS, KEY = "pooled", "sha256", "key"
 RECIPE, ENTRY, ASIDE = "recipe.json", ".safetensors", ".corrupt"
@@ -58,7 +60,9 @@ class FeatureCache:
         """Where an entry is, or would be."""
         return self._home(recipe) / key[:2] / f"{key}{ENTRY}"
 
-    def read(self, recipe: FeatureRecipe, key: str, names: Sequence[str] = (POOLED,)) -> dict[str, np.ndarray] | None:
+    def read(
+        self, recipe: FeatureRecipe, key: str, names: Sequence[str] = (POOLED,)
+    ) -> dict[str, np.ndarray] | None:
         """The named arrays of an entry, each compared with its checksum; None if there is no sound entry.
 
         A damaged entry is set aside (`.corrupt`), so that it is made again.
@@ -85,7 +89,9 @@ class FeatureCache:
         """
         for name, array in arrays.items():
             if not np.isfinite(array).all():
-                raise FloatingPointError(f"{name} has values that are not finite; they are not kept")
+                raise FloatingPointError(
+                    f"{name} has values that are not finite; they are not kept"
+                )
         home = self._home(recipe)
         if not (home / RECIPE).is_file():
             home.mkdir(parents=True, exist_ok=True)
@@ -98,7 +104,9 @@ class FeatureCache:
 
     def recipes(self) -> list[FeatureRecipe]:
         """Of everything in the cache, sorted by encoder."""
-        found = [FeatureRecipe.from_json(p.read_text()) for p in sorted(self.folder.glob(f"*/{RECIPE}"))]
+        found = [
+            FeatureRecipe.from_json(p.read_text()) for p in sorted(self.folder.glob(f"*/{RECIPE}"))
+        ]
         return sorted(found, key=lambda r: (r.name, r.identity()))
 
     def recipe(self, encoder: str | None = None) -> FeatureRecipe:
@@ -123,7 +131,9 @@ class FeatureCache:
     def perturbed(self, recipe: FeatureRecipe) -> list[FeatureRecipe]:
         """What the cache has of the same encoder and preprocessing under perturbations."""
         return [
-            r for r in self.recipes() if r.perturbation and replace(r, perturbation=None, name=recipe.name) == recipe
+            r
+            for r in self.recipes()
+            if r.perturbation and replace(r, perturbation=None, name=recipe.name) == recipe
         ]
 
     def entries(self, recipe: FeatureRecipe) -> list[Path]:
@@ -164,7 +174,9 @@ class FeatureCache:
         recipe = encoder if isinstance(encoder, FeatureRecipe) else self.recipe(encoder)
         asked = table.chosen(modalities)
         if layer is not None and layer not in recipe.layers:
-            raise ValueError(f"layer {layer} is not kept; allowed: {', '.join(map(str, recipe.layers))}")
+            raise ValueError(
+                f"layer {layer} is not kept; allowed: {', '.join(map(str, recipe.layers))}"
+            )
         place = recipe.layers.index(recipe.layers[-1] if layer is None else layer)
         names, vectors, missing = [], [], []
         for row in table.rows:
@@ -177,7 +189,9 @@ class FeatureCache:
                 vectors.append(np.mean(kept, axis=0, dtype=np.float32))
         self.hashes.save()
         if missing:
-            change = "".join(f" --perturb {p['family']}={p['severity']}" for p in (recipe.perturbation,) if p)
+            change = "".join(
+                f" --perturb {p['family']}={p['severity']}" for p in (recipe.perturbation,) if p
+            )
             raise FileNotFoundError(
                 f"{len(missing)} volumes of {table.file} are not in the cache: {some(missing)}; "
                 f"type: nnunet-fm features extract {table.file} --encoder {recipe.name} --cache {self.folder}{change}"
@@ -231,7 +245,9 @@ def _read(path: Path, key: str, names: Sequence[str] | None) -> dict[str, np.nda
     if about.get(KEY) != key:
         raise _DamagedError(f"holds the key {about.get(KEY)}")
     if absent := sorted(set(names or ()) - set(there)):
-        raise KeyError(f"no {some(absent)} in the cache's entry; it keeps: {', '.join(sorted(there))}")
+        raise KeyError(
+            f"no {some(absent)} in the cache's entry; it keeps: {', '.join(sorted(there))}"
+        )
     for name, array in arrays.items():
         if _sha256(array) != sums.get(name):
             raise _DamagedError(f"{name} no longer has its checksum")

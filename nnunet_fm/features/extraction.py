@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from nnunet_fm.arguments import check_part
-from nnunet_fm.device import keep_freed_memory
+from nnunet_fm.data.perturbations import Perturbation
+from nnunet_fm.data.preprocessing import PERCENTILES
+from nnunet_fm.data.sequences import channels_of
+from nnunet_fm.data.skull_stripping import find_stripper
+from nnunet_fm.data.subject_table import Table
 from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.cards import intensity_of
-from nnunet_fm.encoders.source import describe_source, load_source
+from nnunet_fm.encoders.loading.weight_source import describe_source, load_source
 from nnunet_fm.features.cache import POOLED, FeatureCache
 from nnunet_fm.features.intensity import MADE
-from nnunet_fm.features.preparation import Prepared, Wanted, prepared
 from nnunet_fm.features.recipe import FeatureRecipe
-from nnunet_fm.features.table import Table
-from nnunet_fm.mri.perturbations import Perturbation
-from nnunet_fm.mri.preprocessing import PERCENTILES
-from nnunet_fm.mri.sequences import channels_of
-from nnunet_fm.mri.skull import find_stripper
+from nnunet_fm.features.volume_loader import Prepared, Wanted, prepared
+from nnunet_fm.internal.arguments import check_part
+from nnunet_fm.internal.device import keep_freed_memory
 
 PREPROCESSING_VERSION = 1  # raised whenever the same input gives other values
 SHAPE = (128, 256, 256)  # voxels, (z, y, x): the paper's
@@ -60,21 +60,26 @@ def open_encoder(
         card: weight card of the file; found from the file if None.
         seed: of random weights.
         layers: blocks whose CLS tokens are kept, 0-based; the last of each quarter if None.
-        shape: voxels that a brain is resized to, (z, y, x); in the encoder's spatial axes rounded down to multiples of
-            its patch.
+        shape: voxels that a brain is resized to, (z, y, x); in the encoder's spatial axes rounded
+            down to multiples of its patch.
         precision: `bfloat16` (autocast) or `float32`.
         strip: skull stripping plug-in.
         options: of the architecture, in the place of the card's.
         perturbation: done to the raw volumes, inside the clean brain mask.
 
     Raises:
-        FileNotFoundError, CheckpointError, ValueError: as `describe_source`, or an impossible layer or precision.
+        FileNotFoundError, CheckpointError, ValueError: as `describe_source`, or an impossible layer
+        or precision.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r}; allowed: {', '.join(PRECISIONS)}")
     find_stripper(strip)
     named, _ = describe_source(given, card, seed, options)
-    source, architecture, options = named["encoder_source"], named["encoder"], named["encoder_options"]
+    source, architecture, options = (
+        named["encoder_source"],
+        named["encoder"],
+        named["encoder_options"],
+    )
     encoder = build_encoder(architecture, layers, **options)
     modalities = encoder.input_spec.modalities or ()
     if len(modalities) > 1:
@@ -168,7 +173,9 @@ def extract(
     for key, result in tqdm(results, total=len(todo), desc="features", unit="volume"):
         reason = result if isinstance(result, str) else _write(cache, recipe, key, result)
         for wanted in twins[key]:
-            outcomes[wanted] = Outcome(wanted.row.name, wanted.modality, wanted.path, "" if reason else key, reason)
+            outcomes[wanted] = Outcome(
+                wanted.row.name, wanted.modality, wanted.path, "" if reason else key, reason
+            )
     return [outcomes[w] for w in mine]
 
 
@@ -186,13 +193,18 @@ def _in_cache(wanted: Wanted, recipe: FeatureRecipe, cache: FeatureCache) -> Out
     try:
         key = cache.key_of(recipe, wanted.row, wanted.modality)
     except OSError as error:
-        return Outcome(wanted.row.name, wanted.modality, wanted.path, reason=f"cannot be read: {error}")
+        return Outcome(
+            wanted.row.name, wanted.modality, wanted.path, reason=f"cannot be read: {error}"
+        )
     ready = cache.read(recipe, key) is not None
     return Outcome(wanted.row.name, wanted.modality, wanted.path, key, ready=ready)
 
 
 def _write(cache: FeatureCache, recipe: FeatureRecipe, key: str, vectors: list[np.ndarray]) -> str:
-    arrays = {f"cls/{layer}": v.astype(np.float16) for layer, v in zip(recipe.layers, vectors, strict=True)}
+    arrays = {
+        f"cls/{layer}": v.astype(np.float16)
+        for layer, v in zip(recipe.layers, vectors, strict=True)
+    }
     if recipe.perturbation:  # there are many; only their means are kept
         arrays = {}
     pooled = np.stack([v.mean(0, dtype=np.float64) for v in vectors]).astype(np.float32)
@@ -205,7 +217,11 @@ def _write(cache: FeatureCache, recipe: FeatureRecipe, key: str, vectors: list[n
 
 @torch.inference_mode()
 def _embedded(
-    encoder: Encoder, prepared: Iterator[Prepared], recipe: FeatureRecipe, batch: int, device: torch.device
+    encoder: Encoder,
+    prepared: Iterator[Prepared],
+    recipe: FeatureRecipe,
+    batch: int,
+    device: torch.device,
 ) -> Iterator[tuple[str, list[np.ndarray] | str]]:
     """Vectors of each kept layer, a row per slice (2-D encoders) or one (3-D); batches run across volumes."""
     module = cast(nn.Module, encoder).to(device)

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from nnunet_fm.features.hashes import InputHashes
-from nnunet_fm.features.subject_ids import may_be_one, other_names, subject_name
-from nnunet_fm.features.table import ID_COLUMNS, Row, Table, is_path
-from nnunet_fm.messages import some
+from nnunet_fm.data.subject_ids import may_be_one, other_names, subject_name
+from nnunet_fm.data.subject_table import ID_COLUMNS, Row, Table, is_path
+from nnunet_fm.features.content_hashes import InputHashes
+from nnunet_fm.internal.messages import some
 
 DATASET = "dataset"
 NEAR = 0.98
@@ -48,15 +48,18 @@ class Seen:
     def who(self, name: str) -> str | None:
         """Spelling of somebody who may be `name`; None if there is nobody."""
         alike = self.names.get(name.rpartition("/")[2], {})
-        return next((spelling for other, spelling in alike.items() if may_be_one(name, other)), None)
+        return next(
+            (spelling for other, spelling in alike.items() if may_be_one(name, other)), None
+        )
 
 
 def read_seen(manifest: Path, hashes: InputHashes) -> Seen:
     """Whom an encoder saw.
 
     Args:
-        manifest: a slice store of `nnunet-fm pretrain prepare` or its `manifest*.jsonl`; a CSV or TSV with
-            `subject_id` and perhaps `dataset` and columns of paths; or a text file with one id a line.
+        manifest: a slice store of `nnunet-fm pretrain prepare` or its `manifest*.jsonl`; a CSV or
+            TSV with `subject_id` and perhaps `dataset` and columns of paths; or a text file with
+            one id a line.
         hashes: of input files.
 
     Raises:
@@ -69,7 +72,9 @@ def read_seen(manifest: Path, hashes: InputHashes) -> Seen:
         )
     seen = Seen()
     if files[0].suffix == ".jsonl":
-        for record in (json.loads(line) for file in files for line in file.read_text().splitlines()):
+        for record in (
+            json.loads(line) for file in files for line in file.read_text().splitlines()
+        ):
             name = f"{record['dataset']}/{record['subject']}"
             seen.add(subject_name(record["subject"], record["dataset"]), name)
             seen.files[record["source_sha256"]] = name
@@ -89,7 +94,9 @@ def _read_list(file: Path, seen: Seen, hashes: InputHashes) -> None:
     column = next((c for c in ID_COLUMNS if rows and c in rows[0]), None)
     if column is None:
         if rows and separator in lines[0]:
-            raise ValueError(f"{file} has no column {' or '.join(ID_COLUMNS)}; it has: {some(list(rows[0]), 10)}")
+            raise ValueError(
+                f"{file} has no column {' or '.join(ID_COLUMNS)}; it has: {some(list(rows[0]), 10)}"
+            )
         for line in filter(None, (line.split("#")[0].strip() for line in lines)):
             dataset, _, subject = line.rpartition("/")
             seen.add(subject_name(subject, dataset), line)
@@ -108,14 +115,17 @@ def _names(subject: str, row: Mapping[str, str | None]) -> list[str]:
     return sorted({subject_name(subject, row.get(DATASET) or "")} | other_names(values))
 
 
-def find_overlaps(rows: Sequence[Row], seen: Seen, hashes: InputHashes, voxels: bool = False) -> list[Overlap]:
+def find_overlaps(
+    rows: Sequence[Row], seen: Seen, hashes: InputHashes, voxels: bool = False
+) -> list[Overlap]:
     """Tested rows whose subject or volumes were seen, once each way.
 
     Args:
         rows: that are tested.
         seen: see `read_seen`.
         hashes: of input files.
-        voxels: also read every volume and compare its voxels: finds copies with another header, compression or type.
+        voxels: also read every volume and compare its voxels: finds copies with another header,
+            compression or type.
     """
     found: dict[Overlap, None] = {}
     for row in tqdm(rows, desc="leakage", unit="visit", disable=not voxels):
@@ -132,7 +142,8 @@ def find_overlaps(rows: Sequence[Row], seen: Seen, hashes: InputHashes, voxels: 
 def overlaps_within(table: Table, hashes: InputHashes, voxels: bool = False) -> list[Overlap]:
     """Tested rows of a table that are also among its training rows under another name.
 
-    Without a column `split` every row is tested once: two subjects that are one may come to lie in two folds.
+    Without a column `split` every row is tested once: two subjects that are one may come to lie in
+    two folds.
     """
     seen, found = Seen(), []
     if any(row.split == "test" for row in table.rows):
@@ -141,12 +152,18 @@ def overlaps_within(table: Table, hashes: InputHashes, voxels: bool = False) -> 
                 _add_row(seen, row, hashes, voxels)
         return find_overlaps(table.tested, seen, hashes, voxels)
     for row in table.rows:
-        found += [o for o in find_overlaps([row], seen, hashes, voxels) if o.seen.split("/")[0] != row.subject]
+        found += [
+            o
+            for o in find_overlaps([row], seen, hashes, voxels)
+            if o.seen.split("/")[0] != row.subject
+        ]
         _add_row(seen, row, hashes, voxels)
     return found
 
 
-def all_overlaps(table: Table, pretrain: Path | None, hashes: InputHashes, voxels: bool = False) -> list[Overlap]:
+def all_overlaps(
+    table: Table, pretrain: Path | None, hashes: InputHashes, voxels: bool = False
+) -> list[Overlap]:
     """Tested rows that are among the table's training rows, or in a pretraining manifest.
 
     Raises:
@@ -182,10 +199,13 @@ def near_duplicates(
         names: of the cases.
         x: features.
         tested: which cases are tested; where all are (cross-validation), all pairs are compared.
-        near: cosine from which on two are told, after the mean was taken away (pooled features share most of it).
+        near: cosine from which on two are told, after the mean was taken away (pooled features
+            share most of it).
     """
     side = np.array(tested, bool)
-    apart = np.triu(np.ones((len(side),) * 2, bool), 1) if side.all() else side[:, None] & ~side[None]
+    apart = (
+        np.triu(np.ones((len(side),) * 2, bool), 1) if side.all() else side[:, None] & ~side[None]
+    )
     centred = x - x.mean(0)
     unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     similarity = unit @ unit.T

@@ -9,12 +9,12 @@ from jaxtyping import Float, Integer, Shaped
 from scipy.stats import rankdata
 
 from nnunet_fm.evaluation.classification import delong
-from nnunet_fm.evaluation.comparison import benjamini_hochberg, holm, mcnemar_p, permutation_p
 from nnunet_fm.evaluation.intervals import Statistic
-from nnunet_fm.heads.finished import FinishedRun, Predictions
-from nnunet_fm.heads.fitting import has_scores
-from nnunet_fm.heads.scores import Metric, Tested, difference
-from nnunet_fm.markdown import markdown_table
+from nnunet_fm.evaluation.paired_tests import benjamini_hochberg, holm, mcnemar_p, permutation_p
+from nnunet_fm.heads.metrics import Metric, Tested, difference
+from nnunet_fm.heads.models import has_scores
+from nnunet_fm.heads.saved_runs import FinishedRun, Predictions
+from nnunet_fm.internal.markdown import markdown_table
 
 RESAMPLES, SWAPS = 2000, 2000
 RANKED = ("AUC", "C-index")  # look at the order of the outputs only
@@ -29,12 +29,13 @@ class Comparison:
         first, second: encoders.
         first_value, second_value: mean over the seeds.
         difference, low, high: second minus first, and its 95 % BCa limits over the tested cases.
-        p: two-sided; of swaps of each subject's outputs (all seeds together), or McNemar's (kNN, first seed, one case a
-            subject).
+        p: two-sided; of swaps of each subject's outputs (all seeds together), or McNemar's (kNN,
+            first seed, one case a subject).
         test: which.
-        holm, benjamini_hochberg: p adjusted within the family: all ratios and pairs of one task, model and metric.
-        p_delong: AUC of two classes, one split, one case a subject: DeLong's p for the outputs averaged over seeds; NaN
-            elsewhere.
+        holm, benjamini_hochberg: p adjusted within the family: all ratios and pairs of one task,
+        model and metric.
+        p_delong: AUC of two classes, one split, one case a subject: DeLong's p for the outputs
+            averaged over seeds; NaN elsewhere.
         seeds, n_test: seeds and cases.
     """
 
@@ -75,7 +76,9 @@ def compare(runs: Sequence[FinishedRun]) -> list[Comparison]:
         raise ValueError(f"{len(runs)} run given; a comparison needs 2 or more")
     for key in ("task", "protocol", "tested", "classes"):
         if len({str(r.about[key]) for r in runs}) > 1:
-            raise ValueError(f"the runs differ in {key}: {', '.join(str(r.about[key]) for r in runs)}; allowed: one")
+            raise ValueError(
+                f"the runs differ in {key}: {', '.join(str(r.about[key]) for r in runs)}; allowed: one"
+            )
     shared = sorted(set.intersection(*({(r.ratio, r.seed) for r in run.results} for run in runs)))
     if not shared:
         raise ValueError("the runs have no ratio and seed in common")
@@ -93,11 +96,17 @@ def compare(runs: Sequence[FinishedRun]) -> list[Comparison]:
 
 
 def _pair(
-    task: str, model: str, ratio: float, names: tuple[str, str], pair: Sequence[Sequence[Predictions]]
+    task: str,
+    model: str,
+    ratio: float,
+    names: tuple[str, str],
+    pair: Sequence[Sequence[Predictions]],
 ) -> list[Comparison]:
     truth = pair[0][0].truth
     if len({p.cases for side in pair for p in side}) > 1:
-        raise ValueError(f"{names[0]} and {names[1]} were tested on different cases; pairs need the same")
+        raise ValueError(
+            f"{names[0]} and {names[1]} were tested on different cases; pairs need the same"
+        )
     first, second = (np.stack([p.output for p in side], axis=1) for side in pair)
     bootstrap = truth.bootstrap(RESAMPLES)
     found = []
@@ -133,17 +142,27 @@ def _pair(
 
 def _over_seeds(metric: Metric, outputs: Outputs) -> Statistic:
     """Mean of a metric over the seeds."""
-    return lambda weights: np.mean([metric(outputs[:, s], weights) for s in range(outputs.shape[1])], axis=0)
+    return lambda weights: np.mean(
+        [metric(outputs[:, s], weights) for s in range(outputs.shape[1])], axis=0
+    )
 
 
-def _p(truth: Tested, name: str, metric: Metric, model: str, first: Outputs, second: Outputs) -> tuple[float, str]:
+def _p(
+    truth: Tested, name: str, metric: Metric, model: str, first: Outputs, second: Outputs
+) -> tuple[float, str]:
     if not has_scores(model) and truth.one_case_each:
         right = [o[:, 0].argmax(1) == truth.values for o in (first, second)]
         return mcnemar_p(*right), "McNemar, exact"
     once = np.ones((1, len(first)))
     if name in RANKED:
         first, second = _ranks(first, truth.fold), _ranks(second, truth.fold)
-    p = permutation_p(lambda o: float(_over_seeds(metric, o)(once)[0]), first, second, SWAPS, subjects=truth.subjects)
+    p = permutation_p(
+        lambda o: float(_over_seeds(metric, o)(once)[0]),
+        first,
+        second,
+        SWAPS,
+        subjects=truth.subjects,
+    )
     return p, "paired permutation"
 
 
@@ -177,11 +196,27 @@ def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
 
 def markdown(comparisons: Sequence[Comparison]) -> str:
     """A line per comparison."""
-    head = ["model", "metric", "ratio", "first", "second", "second - first", "95 %", "p", "Holm", "BH", "test"]
+    head = [
+        "model",
+        "metric",
+        "ratio",
+        "first",
+        "second",
+        "second - first",
+        "95 %",
+        "p",
+        "Holm",
+        "BH",
+        "test",
+    ]
     return markdown_table(head, (_cells(c) for c in comparisons))
 
 
 def _cells(c: Comparison) -> list[str]:
-    sides = [f"{c.first} {c.first_value:.3g}", f"{c.second} {c.second_value:.3g}", f"{c.difference:+.3g}"]
+    sides = [
+        f"{c.first} {c.first_value:.3g}",
+        f"{c.second} {c.second_value:.3g}",
+        f"{c.difference:+.3g}",
+    ]
     p = [f"{v:.3g}" for v in (c.p, c.holm, c.benjamini_hochberg)]
     return [c.model, c.metric, f"{c.ratio:g}", *sides, f"{c.low:.3g} to {c.high:.3g}", *p, c.test]

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunet_fm.drawing import COLOURS, draw_band, new_figure, save
 from nnunet_fm.evaluation.survival import Curve
-from nnunet_fm.heads.finished import FinishedRun, Predictions
-from nnunet_fm.heads.fitting import has_scores
+from nnunet_fm.heads.models import has_scores
 from nnunet_fm.heads.risk_groups import RiskGroups, risk_groups
+from nnunet_fm.heads.saved_runs import FinishedRun, Predictions
+from nnunet_fm.internal.plotting import COLOURS, draw_band, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from nnunet_fm.heads.robustness import Robustness
 
 
-def draw_ratio_curves(runs: Sequence[FinishedRun], metric: str, models: Sequence[str], stem: Path) -> list[Path]:
+def draw_ratio_curves(
+    runs: Sequence[FinishedRun], metric: str, models: Sequence[str], stem: Path
+) -> list[Path]:
     """One metric over the ratios: mean of the seeds, with the mean limits over the tested cases as a band.
 
     Args:
@@ -34,7 +36,11 @@ def draw_ratio_curves(runs: Sequence[FinishedRun], metric: str, models: Sequence
         points = [(r.ratio, r) for r in run.results if (r.metric, r.model) == (metric, model)]
         _draw_band(axes, points, f"{run.about['encoder']}, {model}", n)
     about = runs[0].about
-    axes.set(xlabel="share of the training subjects", ylabel=metric, title=f"{about['task']} ({about['tested']})")
+    axes.set(
+        xlabel="share of the training subjects",
+        ylabel=metric,
+        title=f"{about['task']} ({about['tested']})",
+    )
     axes.legend(frameon=False, fontsize=8)
     return save(figure, stem)
 
@@ -46,7 +52,11 @@ def draw_robustness(found: "Sequence[Robustness]", stem: Path) -> list[Path]:
     models = list(filter(has_scores, dict.fromkeys(r.model for r in found)))
     for axes, family in zip(panels, families, strict=True):
         for n, model in enumerate(models):
-            points = [(r.severity, r) for r in found if (r.family, r.model, r.metric) == (family, model, metric)]
+            points = [
+                (r.severity, r)
+                for r in found
+                if (r.family, r.model, r.metric) == (family, model, metric)
+            ]
             _draw_band(axes, points, model, n)
         axes.set_xlabel(family)
     panels[0].set_ylabel(metric)
@@ -54,11 +64,15 @@ def draw_robustness(found: "Sequence[Robustness]", stem: Path) -> list[Path]:
     return save(figure, stem)
 
 
-def _draw_band(axes: "Axes", points: "Sequence[tuple[float, Result | Robustness]]", label: str, line: int) -> None:
+def _draw_band(
+    axes: "Axes", points: "Sequence[tuple[float, Result | Robustness]]", label: str, line: int
+) -> None:
     """Mean over the seeds at each place, with the mean limits around it."""
     places = sorted({x for x, _ in points})
     at = [[r for x, r in points if x == place] for place in places]
-    mean, low, high = ([float(np.mean([getattr(r, k) for r in g])) for g in at] for k in ("value", "low", "high"))
+    mean, low, high = (
+        [float(np.mean([getattr(r, k) for r in g])) for g in at] for k in ("value", "low", "high")
+    )
     draw_band(axes, places, mean, low, high, label, line)
 
 
@@ -71,9 +85,19 @@ def draw_survival(predictions: Predictions, title: str, stem: Path) -> list[Path
         (("high", groups.high, predictions.high), ("low", groups.low, ~predictions.high))
     ):
         if curve is not None:
-            _draw_curve(axes, curve, f"{name} risk, n = {groups.counts[n]}{_median(groups, name)}", COLOURS[1 - n])
+            _draw_curve(
+                axes,
+                curve,
+                f"{name} risk, n = {groups.counts[n]}{_median(groups, name)}",
+                COLOURS[1 - n],
+            )
             _draw_at_risk(axes, truth.values[mask], float(truth.values.max()), name, n)
-    axes.set(ylim=(0, 1.02), xlim=(0, None), ylabel="share surviving", title=f"{title}, log-rank p = {groups.p:.3g}")
+    axes.set(
+        ylim=(0, 1.02),
+        xlim=(0, None),
+        ylabel="share surviving",
+        title=f"{title}, log-rank p = {groups.p:.3g}",
+    )
     axes.set_xlabel("time (days)", labelpad=34)
     axes.legend(frameon=False, fontsize=8)
     return save(figure, stem)
@@ -91,7 +115,13 @@ def _draw_curve(axes: "Axes", curve: Curve, label: str, colour: str) -> None:
     times = np.concatenate([[0.0], curve.times])
     axes.step(times, from_one(curve.survival), where="post", color=colour, label=label)
     axes.fill_between(
-        times, from_one(curve.low), from_one(curve.high), step="post", color=colour, alpha=0.12, linewidth=0
+        times,
+        from_one(curve.low),
+        from_one(curve.high),
+        step="post",
+        color=colour,
+        alpha=0.12,
+        linewidth=0,
     )
 
 
@@ -99,5 +129,17 @@ def _draw_at_risk(axes: "Axes", times: np.ndarray, last: float, name: str, line:
     """How many are still watched at some times, below the axis."""
     across = axes.get_xaxis_transform()
     for moment in np.linspace(0, last, 5):
-        text = f"{name} {int((times >= moment).sum())}" if moment == 0 else str(int((times >= moment).sum()))
-        axes.text(moment, -0.16 - 0.06 * line, text, transform=across, ha="center", fontsize=7, color=COLOURS[1 - line])
+        text = (
+            f"{name} {int((times >= moment).sum())}"
+            if moment == 0
+            else str(int((times >= moment).sum()))
+        )
+        axes.text(
+            moment,
+            -0.16 - 0.06 * line,
+            text,
+            transform=across,
+            ha="center",
+            fontsize=7,
+            color=COLOURS[1 - line],
+        )

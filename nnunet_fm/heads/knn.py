@@ -14,7 +14,8 @@ def knn_predict(
 ) -> Integer[np.ndarray, " m"]:
     """Majority class of the `k` most similar training vectors.
 
-    Of classes with equally many neighbours the one whose neighbours are more similar in sum wins, then the lowest.
+    Of classes with equally many neighbours the one whose neighbours are more similar in sum wins,
+    then the lowest.
 
     Raises:
         ValueError: `k` below 1 or above the number of training vectors.

@@ -6,7 +6,9 @@ from torch import Tensor
 from torch.nn.functional import huber_loss
 
 
-def cox_loss(risk: Float[Tensor, " n"], times: Float[Tensor, " n"], events: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
+def cox_loss(
+    risk: Float[Tensor, " n"], times: Float[Tensor, " n"], events: Bool[Tensor, " n"]
+) -> Float[Tensor, ""]:
     """Negative Cox partial log-likelihood over the number of events, ties after Breslow (equation 11).
 
     Args:
@@ -20,11 +22,19 @@ def cox_loss(risk: Float[Tensor, " n"], times: Float[Tensor, " n"], events: Bool
     order = torch.argsort(times, descending=True)
     risk, times, events = risk[order], times[order], events[order]
     at_risk = torch.logcumsumexp(risk, 0)  # of everybody whose time is not shorter ...
-    last_of_tie = torch.searchsorted(-times, -times, right=True) - 1  # ... those with the same time included
+    last_of_tie = (
+        torch.searchsorted(-times, -times, right=True) - 1
+    )  # ... those with the same time included
     return (at_risk[last_of_tie] - risk)[events].sum() / events.sum().clamp(min=1)
 
 
-def stroke_days_loss(predicted: Float[Tensor, " n"], truth: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+def stroke_days_loss(
+    predicted: Float[Tensor, " n"], truth: Float[Tensor, " n"]
+) -> Float[Tensor, ""]:
     """0.2 squared + 0.4 absolute + 0.4 Huber error (delta 1), all of log(1 + days) (equation 9)."""
     error = predicted - truth
-    return 0.2 * (error**2).mean() + 0.4 * error.abs().mean() + 0.4 * huber_loss(predicted, truth, delta=1.0)
+    return (
+        0.2 * (error**2).mean()
+        + 0.4 * error.abs().mean()
+        + 0.4 * huber_loss(predicted, truth, delta=1.0)
+    )

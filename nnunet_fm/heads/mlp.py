@@ -8,17 +8,18 @@ from jaxtyping import Float, Integer
 from pydantic import Field
 from torch import Tensor, nn
 
-from nnunet_fm.settings import Part
+from nnunet_fm.internal.config import Part
 
 
 class Training(Part):
     """How a head is trained.
 
     Attributes:
-        standardise: features are standardised on the training subjects first. Not the paper's; without it a head of few
-            subjects (32 of IXI) is worse than their mean after 1000 steps, with it the number of steps hardly matters.
-        steps: of the optimiser, the same for every number of subjects: with fixed epochs a small subset also gets
-            fewer steps, and label efficiency is mixed up with too little training.
+        standardise: features are standardised on the training subjects first. Not the paper's;
+            without it a head of few subjects (32 of IXI) is worse than their mean after 1000 steps,
+            with it the number of steps hardly matters.
+        steps: of the optimiser, the same for every number of subjects: with fixed epochs a small
+            subset also gets fewer steps, and label efficiency is mixed up with too little training.
         epochs: in place of steps, as the paper has it (its number is not given).
         batch_size: subjects a step; None takes all of them (the Cox loss compares everybody).
         hidden: width of the hidden layer; the paper gives none.
@@ -91,11 +92,18 @@ def train_head(
         torch.manual_seed(seed)
         head = Head(x.shape[1], outputs, training.hidden, training.dropout).train()
         rule = torch.optim.Adam if training.optimiser == "adam" else torch.optim.AdamW
-        optimiser = rule(head.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
+        optimiser = rule(
+            head.parameters(),
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            fused=True,
+        )
         for rows in _batches(len(x), training):
             value = loss(head(x[rows]), rows)
             if not torch.isfinite(value):
-                raise FloatingPointError("the loss of the head is not finite; look at its features and targets")
+                raise FloatingPointError(
+                    "the loss of the head is not finite; look at its features and targets"
+                )
             optimiser.zero_grad()
             value.backward()
             optimiser.step()

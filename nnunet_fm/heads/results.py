@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_fm.markdown import markdown_table
+from nnunet_fm.internal.markdown import markdown_table
 
 LOGRANK = "log-rank p"
 
@@ -46,7 +46,17 @@ class Result:
 
 def markdown(results: Sequence[Result]) -> str:
     """A line per model, metric and ratio: mean over seeds, their range, and the mean limits. No mean of p-values."""
-    head = ["model", "metric", "ratio", "n train", "n test", "mean of seeds", "lowest", "highest", "95 % of the cases"]
+    head = [
+        "model",
+        "metric",
+        "ratio",
+        "n train",
+        "n test",
+        "mean of seeds",
+        "lowest",
+        "highest",
+        "95 % of the cases",
+    ]
     rows = []
     groups: dict[tuple[str, str, float], list[Result]] = {}
     for r in (r for r in results if r.metric != LOGRANK):
@@ -55,6 +65,10 @@ def markdown(results: Sequence[Result]) -> str:
         values = np.array([r.value for r in group])
         limits = f"{np.mean([r.low for r in group]):.3g} to {np.mean([r.high for r in group]):.3g}"
         numbers = (f"{v:.3g}" for v in (values.mean(), values.min(), values.max()))
-        rows.append((model, metric, f"{ratio:g}", group[0].n_train, group[0].n_test, *numbers, limits))
+        rows.append(
+            (model, metric, f"{ratio:g}", group[0].n_train, group[0].n_test, *numbers, limits)
+        )
     leaks = sorted({r.leakage for r in results if r.leakage})
-    return "\n".join([markdown_table(head, rows), *(f"\nLeakage allowed: {leak}" for leak in leaks)])
+    return "\n".join(
+        [markdown_table(head, rows), *(f"\nLeakage allowed: {leak}" for leak in leaks)]
+    )

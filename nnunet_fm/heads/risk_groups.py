@@ -15,7 +15,8 @@ class RiskGroups:
     Attributes:
         high, low: Kaplan-Meier curves; None where a group is empty.
         p: of the log-rank test; NaN where it cannot be made.
-        medians: time at which half of a group are left, with its limits, honouring censoring; NaN: not reached.
+        medians: time at which half of a group are left, with its limits, honouring censoring; NaN:
+            not reached.
         counts: of both groups, high first.
     """
 
@@ -40,4 +41,6 @@ def risk_groups(
         p = float("nan")
     nothing = (float("nan"),) * 3
     medians = {name: median_survival(curve) if curve else nothing for name, curve in curves.items()}
-    return RiskGroups(curves["high"], curves["low"], p, medians, (int(high.sum()), int((~high).sum())))
+    return RiskGroups(
+        curves["high"], curves["low"], p, medians, (int(high.sum()), int((~high).sum()))
+    )

@@ -6,14 +6,14 @@ from functools import partial
 
 import numpy as np
 
+from nnunet_fm.data.perturbations import NONE
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table
-from nnunet_fm.heads.fitting import fit, has_scores, models_of
-from nnunet_fm.heads.job import Job, make_job
-from nnunet_fm.heads.scores import Output, difference
+from nnunet_fm.heads.metrics import Output, difference
+from nnunet_fm.heads.models import fit, has_scores, models_of
 from nnunet_fm.heads.splits import Split, splits_of, tested_by
 from nnunet_fm.heads.task import Task
-from nnunet_fm.markdown import markdown_table
-from nnunet_fm.mri.perturbations import NONE
+from nnunet_fm.heads.task_data import Job, make_job
+from nnunet_fm.internal.markdown import markdown_table
 
 RESAMPLES = 1000
 
@@ -24,9 +24,9 @@ class Robustness:
 
     Attributes:
         task, encoder, model, seed: as in `Result`.
-        family, severity: of the perturbation; the clean value of a family is at its severity "none".
-        metric, value, low, high: with 95 % BCa limits over the tested cases.
-        change, change_low, change_high: value minus that of the same model on the clean volumes.
+        family, severity: of the perturbation; the clean value of a family is at its severity
+        "none". metric, value, low, high: with 95 % BCa limits over the tested cases. change,
+        change_low, change_high: value minus that of the same model on the clean volumes.
         n_test: cases.
     """
 
@@ -72,17 +72,30 @@ def robustness(
     jobs = [(r, make_job(name, task, table, cache, r)) for r in perturbed]
     splits, _ = splits_of(clean)
     models = [m for m in models_of(task, min(len(s.train) for s in splits)) if m != "trivial"]
-    return [r for seed in range(task.seeds) for m in models for r in _of_model(clean, splits, jobs, m, seed)]
+    return [
+        r
+        for seed in range(task.seeds)
+        for m in models
+        for r in _of_model(clean, splits, jobs, m, seed)
+    ]
 
 
 def _of_model(
-    clean: Job, splits: Sequence[Split], jobs: Sequence[tuple[FeatureRecipe, Job]], model: str, seed: int
+    clean: Job,
+    splits: Sequence[Split],
+    jobs: Sequence[tuple[FeatureRecipe, Job]],
+    model: str,
+    seed: int,
 ) -> list[Robustness]:
     _, truth = tested_by(clean, splits)
-    models = [fit(model, clean.task, clean.x[s.train], clean.targets.of(s.train), seed) for s in splits]
+    models = [
+        fit(model, clean.task, clean.x[s.train], clean.targets.of(s.train), seed) for s in splits
+    ]
 
     def outputs(job: Job) -> Output:
-        return np.concatenate([predict(job.x[s.test]) for predict, s in zip(models, splits, strict=True)])
+        return np.concatenate(
+            [predict(job.x[s.test]) for predict, s in zip(models, splits, strict=True)]
+        )
 
     bootstrap, before = truth.bootstrap(RESAMPLES), outputs(clean)
     settings = [(r.perturbation or {}, outputs(job)) for r, job in jobs]
@@ -92,7 +105,9 @@ def _of_model(
     for metric, function in truth.metrics(ranks=has_scores(model)).items():
         for setting, after in sorted(settings, key=lambda s: (s[0]["family"], s[0]["severity"])):
             interval = bootstrap.interval(partial(function, after))
-            change = bootstrap.interval(difference(partial(function, before), partial(function, after)))
+            change = bootstrap.interval(
+                difference(partial(function, before), partial(function, after))
+            )
             found.append(
                 Robustness(
                     task=clean.name,
@@ -124,7 +139,11 @@ def markdown(found: Sequence[Robustness]) -> str:
         groups.setdefault((r.model, r.metric, r.family, r.severity), []).append(r)
     for (model, metric, family, severity), g in groups.items():
         mean = {k: np.mean([getattr(r, k) for r in g]) for k in keys}
-        value, change = (f"{mean[k]:+.3g}" if k == "change" else f"{mean[k]:.3g}" for k in ("value", "change"))
-        limits, change_limits = (f"{mean[f'{k}low']:.3g} to {mean[f'{k}high']:.3g}" for k in ("", "change_"))
+        value, change = (
+            f"{mean[k]:+.3g}" if k == "change" else f"{mean[k]:.3g}" for k in ("value", "change")
+        )
+        limits, change_limits = (
+            f"{mean[f'{k}low']:.3g} to {mean[f'{k}high']:.3g}" for k in ("", "change_")
+        )
         rows.append((model, metric, f"{family} {severity:g}", value, limits, change, change_limits))
     return markdown_table(head, rows)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Integer
 
-from nnunet_fm.heads.job import Job
-from nnunet_fm.heads.scores import Tested
+from nnunet_fm.heads.metrics import Tested
 from nnunet_fm.heads.subsets import nested_subset
-from nnunet_fm.messages import some
+from nnunet_fm.heads.task_data import Job
+from nnunet_fm.internal.messages import some
 
 Cases = Integer[np.ndarray, "..."]  # numbers of cases
 
@@ -29,11 +29,15 @@ def splits_of(job: Job) -> tuple[list[Split], str]:
     """One split by the column `split`, or one for each fold of subjects; and what to call it.
 
     Raises:
-        ValueError: tested subjects and none to train on, or a training side without one of the classes.
+        ValueError: tested subjects and none to train on, or a training side without one of the
+            classes.
     """
     column = np.array(job.splits)
     if (column == "test").any():
-        found, name = [Split(np.flatnonzero(column == "train"), np.flatnonzero(column == "test"))], COLUMN
+        found, name = (
+            [Split(np.flatnonzero(column == "train"), np.flatnonzero(column == "test"))],
+            COLUMN,
+        )
         if not len(found[0].train):
             raise ValueError("the column split has test subjects and no train; give both")
     else:
@@ -93,7 +97,9 @@ def _check_classes(job: Job, split: Split, name: str) -> None:
     if name == COLUMN:  # the folds together test every class
         _refuse_absent(job, split.test, f"tested case ({name})")
     if job.task.kind == "survival" and not job.targets.events[split.train].any():
-        raise ValueError(f"no event among the {len(split.train)} training cases ({name}); nothing to learn a risk from")
+        raise ValueError(
+            f"no event among the {len(split.train)} training cases ({name}); nothing to learn a risk from"
+        )
 
 
 def _refuse_absent(job: Job, cases: Cases, which: str) -> None:

@@ -9,11 +9,13 @@ from jaxtyping import Bool, Float, Integer
 QUANTILES = 4
 
 
-def nested_subset(subjects: Sequence[str], strata: Sequence[object], ratio: float, seed: int) -> list[str]:
+def nested_subset(
+    subjects: Sequence[str], strata: Sequence[object], ratio: float, seed: int
+) -> list[str]:
     """A share of the subjects of each stratum; a larger ratio of the same seed holds a smaller one.
 
-    Within a stratum subjects are ordered by the hash of (seed, subject), so that neither the order of the table nor a
-    subject more or less changes much.
+    Within a stratum subjects are ordered by the hash of (seed, subject), so that neither the order
+    of the table nor a subject more or less changes much.
 
     Args:
         subjects: each once.
@@ -47,7 +49,9 @@ def quantile_strata(values: Float[np.ndarray, " n"]) -> Integer[np.ndarray, " n"
     return np.searchsorted(edges, values, side="right")
 
 
-def survival_strata(times: Float[np.ndarray, " n"], events: Bool[np.ndarray, " n"]) -> list[tuple[bool, int]]:
+def survival_strata(
+    times: Float[np.ndarray, " n"], events: Bool[np.ndarray, " n"]
+) -> list[tuple[bool, int]]:
     """Whether it was an event, and the quarter of the time among those alike."""
     quarter = np.zeros(len(times), np.int64)
     for kind in (True, False):

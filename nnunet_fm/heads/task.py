@@ -8,10 +8,12 @@ from pydantic import Field, model_validator
 
 from nnunet_fm.heads.knn import PAPER_K
 from nnunet_fm.heads.mlp import Training
-from nnunet_fm.settings import Part, read_settings, shipped_settings
+from nnunet_fm.internal.config import Part, read_settings, shipped_settings
 
 TASKS = Path(__file__).parent / "tasks"
-PAPER = {"head": {"epochs": 8, "standardise": False}}  # 8: of the released code; for tasks that say nothing else
+PAPER = {
+    "head": {"epochs": 8, "standardise": False}
+}  # 8: of the released code; for tasks that say nothing else
 Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -20,29 +22,33 @@ class Task(Part):
 
     Attributes:
         kind: `classification`, `regression` or `survival`.
-        target: column of the label, the number, or the time (days); `modality` where `unit` is `volume`.
-        event: column that is 1 where the time ends with an event, 0 where it is censored: for survival, and for a
-            `threshold` on a time.
-        classes: classification: class number of each label, null for labels that are left out; by the sorted labels
-            if not given.
-        threshold: classification of a number into up to the threshold and above it. Who is censored up to the threshold
-            (see `event`) is in neither class and left out.
-        unit: `visit`: a row of the table is a case, the features of its volumes averaged (late fusion); `volume`: every
-            volume is a case of its own.
+        target: column of the label, the number, or the time (days); `modality` where `unit` is
+            `volume`.
+        event: column that is 1 where the time ends with an event, 0 where it is censored: for
+            survival, and for a `threshold` on a time.
+        classes: classification: class number of each label, null for labels that are left out; by
+            the sorted labels if not given.
+        threshold: classification of a number into up to the threshold and above it. Who is censored
+            up to the threshold (see `event`) is in neither class and left out.
+        unit: `visit`: a row of the table is a case, the features of its volumes averaged (late
+            fusion); `volume`: every volume is a case of its own.
         modalities: columns of volumes; all of the table's if not given.
-        complete: cases without one of the modalities are left out; else those that are there are averaged.
+        complete: cases without one of the modalities are left out; else those that are there are
+            averaged.
         layer: block whose features are read; the last one kept if not given.
-        loss: regression: `mse` on the standardised target, or `stroke_days` (equation 9, on log(1 + target)).
+        loss: regression: `mse` on the standardised target, or `stroke_days` (equation 9, on log(1 +
+            target)).
         standardise_target: regression with `mse`: on the training subjects.
-        exclude_censored_before: survival: who is censored before this time is left out (the paper: 365 days), which
-            chooses by the outcome; null by default.
+        exclude_censored_before: survival: who is censored before this time is left out (the paper:
+            365 days), which chooses by the outcome; null by default.
         ratios: shares of the training subjects.
         seeds: subsets and initialisations for each ratio.
         folds: of the cross-validation, for tables without a column `split`.
         models: any of `mlp` (the paper's head), `linear`, `knn` (classification), `trivial`.
         neighbours: of kNN; a number above that of the training cases is left out.
-        youden_folds: binary classification: sensitivity and specificity at the threshold of Youden's index, chosen on
-            predictions for the training cases by cross-validation among them; 0: no threshold is chosen.
+        youden_folds: binary classification: sensitivity and specificity at the threshold of
+            Youden's index, chosen on predictions for the training cases by cross-validation among
+            them; 0: no threshold is chosen.
         head: how the head is trained.
         protocol: `paper` applies the keys under `paper`.
         paper: keys that differ in the paper's protocol, e.g. a fixed number of epochs.
@@ -63,7 +69,12 @@ class Task(Part):
     ratios: tuple[Ratio, ...] = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
     seeds: Annotated[int, Field(gt=0)] = 5
     folds: Annotated[int, Field(ge=2)] = 5
-    models: tuple[Literal["mlp", "linear", "knn", "trivial"], ...] = ("mlp", "linear", "knn", "trivial")
+    models: tuple[Literal["mlp", "linear", "knn", "trivial"], ...] = (
+        "mlp",
+        "linear",
+        "knn",
+        "trivial",
+    )
     neighbours: tuple[Annotated[int, Field(gt=0)], ...] = PAPER_K
     youden_folds: Annotated[int, Field(ge=0)] = 0
     head: Training = Training()
@@ -80,17 +91,25 @@ class Task(Part):
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "Task":
         survival, classification = self.kind == "survival", self.kind == "classification"
-        if (survival and not self.event) or (self.event and not survival and self.threshold is None):
-            raise ValueError("event names the column of events: needed for survival, allowed with a threshold")
+        if (survival and not self.event) or (
+            self.event and not survival and self.threshold is None
+        ):
+            raise ValueError(
+                "event names the column of events: needed for survival, allowed with a threshold"
+            )
         for key in ("classes", "threshold", "youden_folds"):
             if getattr(self, key) and not classification:
                 raise ValueError(f"{key} is for classification")
         if self.classes is not None and self.threshold is not None:
             raise ValueError("classes and threshold both say what the classes are; give one")
         if survival and self.head.batch_size is not None:
-            raise ValueError("head.batch_size must be null for survival: the Cox loss compares all subjects")
+            raise ValueError(
+                "head.batch_size must be null for survival: the Cox loss compares all subjects"
+            )
         if self.exclude_censored_before is not None and not survival:
-            raise ValueError("exclude_censored_before is for survival; a threshold leaves such cases out anyway")
+            raise ValueError(
+                "exclude_censored_before is for survival; a threshold leaves such cases out anyway"
+            )
         if self.youden_folds == 1:
             raise ValueError("youden_folds is 1; allowed: 0 for no threshold, or 2 and more")
         return self
@@ -98,7 +117,9 @@ class Task(Part):
 
 def _merged(content: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     both = {
-        k: _merged(content[k], v) for k, v in over.items() if isinstance(v, dict) and isinstance(content.get(k), dict)
+        k: _merged(content[k], v)
+        for k, v in over.items()
+        if isinstance(v, dict) and isinstance(content.get(k), dict)
     }
     return {**content, **over, **both}
 
@@ -112,6 +133,7 @@ def read_task(given: str | Path, overrides: Sequence[str] = ()) -> Task:
     """Read a task and change single keys of it, see `read_settings`.
 
     Raises:
-        FileNotFoundError, ValueError: unknown task or key (close matches are named), or a value that is not allowed.
+        FileNotFoundError, ValueError: unknown task or key (close matches are named), or a value
+        that is not allowed.
     """
     return read_settings(Task, given, TASKS, overrides)

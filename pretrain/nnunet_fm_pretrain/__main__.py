@@ -2,7 +2,7 @@
 
 import sys
 
-from nnunet_fm.cli import main
+from nnunet_fm.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["pretrain", *sys.argv[1:]]))

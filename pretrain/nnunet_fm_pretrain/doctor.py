@@ -6,10 +6,17 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from nnunet_fm.doctor import Finding
-from nnunet_fm.messages import some
+from nnunet_fm.cli.doctor import Finding
+from nnunet_fm.internal.messages import some
 
-PACKAGES = ("lightly", "pytorch-lightning", "blosc2", "opencv-python-headless", "pydantic", "tensorboard")
+PACKAGES = (
+    "lightly",
+    "pytorch-lightning",
+    "blosc2",
+    "opencv-python-headless",
+    "pydantic",
+    "tensorboard",
+)
 MALICIOUS = ("2.6.2", "2.6.3")  # GHSA-w37p-236h-pfx3
 
 
@@ -31,7 +38,9 @@ def _packages() -> Iterator[Finding]:
             yield Finding("fail", f"{name} is not installed", "pip install 'nnunet-fm[pretrain]'")
             continue
         if name == "pytorch-lightning" and found in MALICIOUS:
-            yield Finding("fail", f"{name} {found} carries malware", "pip install 'pytorch-lightning>=2.6.4'")
+            yield Finding(
+                "fail", f"{name} {found} carries malware", "pip install 'pytorch-lightning>=2.6.4'"
+            )
         else:
             yield Finding("ok", f"{name} {found}")
 
@@ -41,11 +50,13 @@ def _device() -> Finding:
 
     if torch.cuda.is_available():
         return Finding("ok", f"{torch.cuda.device_count()} GPUs ({torch.cuda.get_device_name()})")
-    return Finding("warn", "no GPU: enough for braindino_tiny_cpu", "run the larger recipes where there is one")
+    return Finding(
+        "warn", "no GPU: enough for braindino_tiny_cpu", "run the larger recipes where there is one"
+    )
 
 
 def _store(folder: Path) -> Iterator[Finding]:
-    from nnunet_fm_pretrain.store import SliceStore
+    from nnunet_fm_pretrain.data.slice_store import SliceStore
 
     try:
         store = SliceStore(folder)
@@ -65,15 +76,18 @@ def _store(folder: Path) -> Iterator[Finding]:
 
 
 def _recipe(name: str, folder: Path | None) -> Iterator[Finding]:
-    from nnunet_fm_pretrain.objectives import make_objective
-    from nnunet_fm_pretrain.recipe_files import read_recipe
-    from nnunet_fm_pretrain.store import SliceStore
+    from nnunet_fm_pretrain.data.slice_store import SliceStore
+    from nnunet_fm_pretrain.engine.recipe_files import read_recipe
+    from nnunet_fm_pretrain.methods.registry import make_objective
 
     try:
         recipe = read_recipe(name)
         objective = make_objective(recipe)
         parameters = sum(p.numel() for p in objective.parameters() if p.requires_grad)
-        yield Finding("ok", f"recipe {name}: stage {recipe.stage}, {parameters / 1e6:.1f} M trainable parameters")
+        yield Finding(
+            "ok",
+            f"recipe {name}: stage {recipe.stage}, {parameters / 1e6:.1f} M trainable parameters",
+        )
         if folder is None:
             return
         store = SliceStore(folder)
@@ -84,7 +98,9 @@ def _recipe(name: str, folder: Path | None) -> Iterator[Finding]:
     wanted = max(p.global_size for p in recipe.views.pairs)
     if (recipe.views.slice_size or store.size) < wanted:
         fix = f"prepare with --size {wanted} or more, or set views.slice_size={wanted}"
-        yield Finding("warn", f"global crops of {wanted} px are stretched from slices of {store.size} px", fix)
+        yield Finding(
+            "warn", f"global crops of {wanted} px are stretched from slices of {store.size} px", fix
+        )
     started = time.perf_counter()
     batches[0]
     speed = recipe.optimiser.batch_size / (time.perf_counter() - started)

@@ -1,33 +1,10 @@
 """Subjects with small volumes, and a table that names them."""
 
-import csv
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 
-SHAPE = (6, 32, 32)
-
-
-def write_volume_file(path: Path, seed: int, shape: tuple[int, ...] = (20, 24, 18)) -> Path:
-    """A noisy ellipsoid on 0."""
-    rng = np.random.default_rng(seed)
-    grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
-    inside = sum((g / 0.8) ** 2 for g in grid) < 1
-    values = (100 + 40 * grid[1] + 10 * rng.standard_normal(shape)) * inside
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(values.astype(np.float32), np.eye(4)), path)
-    return path
-
-
-def write_table(path: Path, rows: list[dict[str, object]]) -> Path:
-    """Rows of one kind, a line each."""
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+from helpers.tables import write_table, write_volume_file
 
 
 @pytest.fixture
@@ -35,7 +12,12 @@ def table_file(tmp_path: Path) -> Path:
     """Four subjects with T1, three of them with FLAIR."""
     rows = []
     for subject in range(4):
-        row = {"subject_id": f"Sübject {subject}", "age": 20 + subject, "T1": f"{subject}/t1.nii.gz", "FLAIR": "n/a"}
+        row = {
+            "subject_id": f"Sübject {subject}",
+            "age": 20 + subject,
+            "T1": f"{subject}/t1.nii.gz",
+            "FLAIR": "n/a",
+        }
         write_volume_file(tmp_path / str(row["T1"]), 2 * subject)
         if subject:
             row["FLAIR"] = f"{subject}/flair.nii.gz"

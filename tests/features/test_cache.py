@@ -12,14 +12,18 @@ from safetensors.numpy import save_file
 
 from nnunet_fm.features import FeatureCache, FeatureRecipe
 from nnunet_fm.features.cache import STALE
-from nnunet_fm.features.hashes import InputHashes
+from nnunet_fm.features.content_hashes import InputHashes
 
-RECIPE = FeatureRecipe("enc", "ab" * 32, "dinov3_test16", {"norm_eps": 1e-6}, (1, 3), "bfloat16", {"strip": "none"})
+RECIPE = FeatureRecipe(
+    "enc", "ab" * 32, "dinov3_test16", {"norm_eps": 1e-6}, (1, 3), "bfloat16", {"strip": "none"}
+)
 
 
 def arrays(seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    cls = {f"cls/{layer}": rng.standard_normal((4, 8)).astype(np.float16) for layer in RECIPE.layers}
+    cls = {
+        f"cls/{layer}": rng.standard_normal((4, 8)).astype(np.float16) for layer in RECIPE.layers
+    }
     return cls | {"pooled": np.stack([c.mean(0, dtype=np.float32) for c in cls.values()])}
 
 
@@ -107,7 +111,9 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     for bad in (np.nan, np.inf):
         with pytest.raises(FloatingPointError, match=r"cls/1 has values that are not finite"):
-            cache.write(RECIPE, RECIPE.key("input"), arrays() | {"cls/1": np.full((4, 8), bad, np.float16)})
+            cache.write(
+                RECIPE, RECIPE.key("input"), arrays() | {"cls/1": np.full((4, 8), bad, np.float16)}
+            )
     assert not any(tmp_path.rglob("*.safetensors"))
 
 
@@ -169,7 +175,10 @@ def test_rubbish_is_what_dead_writers_left_and_what_no_table_names(tmp_path: Pat
         path.touch()
     os.utime(old, (time.time() - STALE - 1,) * 2)
     assert cache.rubbish() == [old]
-    assert cache.rubbish({RECIPE.identity(): {keys[0], keys[2]}}) == [old, cache.path(RECIPE, keys[1])]
+    assert cache.rubbish({RECIPE.identity(): {keys[0], keys[2]}}) == [
+        old,
+        cache.path(RECIPE, keys[1]),
+    ]
 
 
 def test_a_recipe_is_found_by_name_or_hash_or_alone(tmp_path: Path) -> None:

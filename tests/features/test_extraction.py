@@ -9,18 +9,19 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.tables import SHAPE, write_table, write_volume_file
+from nnunet_fm.data.perturbations import Perturbation
+from nnunet_fm.data.preprocessing import preprocess_volume
+from nnunet_fm.data.volumes import read_volume
 from nnunet_fm.encoders import FeatureInfo, InputSpec
 from nnunet_fm.features import FeatureCache, read_table
 from nnunet_fm.features.extraction import Outcome, extract, open_encoder
-from nnunet_fm.mri.perturbations import Perturbation
-from nnunet_fm.mri.preprocessing import preprocess_volume
-from nnunet_fm.mri.volumes import read_volume
-
-from .conftest import SHAPE, write_table, write_volume_file
 
 
 def opened(**choice: Any) -> Any:
-    return open_encoder("dinov3_test16", **{"layers": (1, 3), "shape": SHAPE, "precision": "float32"} | choice)
+    return open_encoder(
+        "dinov3_test16", **{"layers": (1, 3), "shape": SHAPE, "precision": "float32"} | choice
+    )
 
 
 def extracted(table_file: Path, cache: FeatureCache, **choice: Any) -> list[Outcome]:
@@ -45,14 +46,22 @@ def test_features_are_those_of_the_encoder_on_each_slice(table_file: Path, tmp_p
                 expected = encoder.embed(x[:, None].expand(-1, 3, -1, -1))
             found = cache.read(recipe, cache.key_of(recipe, row, modality), ("cls/3", "pooled"))
             assert found is not None
-            torch.testing.assert_close(torch.from_numpy(found["cls/3"]), expected.half(), rtol=2e-3, atol=2e-3)
-            torch.testing.assert_close(torch.from_numpy(found["pooled"][1]), expected.mean(0), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                torch.from_numpy(found["cls/3"]), expected.half(), rtol=2e-3, atol=2e-3
+            )
+            torch.testing.assert_close(
+                torch.from_numpy(found["pooled"][1]), expected.mean(0), rtol=1e-5, atol=1e-5
+            )
 
 
-def test_perturbed_volumes_are_other_entries_and_none_is_clean(table_file: Path, tmp_path: Path) -> None:
+def test_perturbed_volumes_are_other_entries_and_none_is_clean(
+    table_file: Path, tmp_path: Path
+) -> None:
     cache, change = FeatureCache(tmp_path / "cache"), Perturbation("gamma", 2.0)
     extracted(table_file, cache)
-    assert all(o.ready for o in extracted(table_file, cache, perturbation=Perturbation("gibbs", 0.0)))
+    assert all(
+        o.ready for o in extracted(table_file, cache, perturbation=Perturbation("gibbs", 0.0))
+    )
     assert not any(o.ready or o.reason for o in extracted(table_file, cache, perturbation=change))
     encoder, recipe = opened(perturbation=change)
     assert cache.perturbed(cache.recipe()) == [recipe]
@@ -60,7 +69,9 @@ def test_perturbed_volumes_are_other_entries_and_none_is_clean(table_file: Path,
     volume, _ = read_volume(row.volumes["T1"])
     x = preprocess_volume(change(volume, volume != 0), volume != 0, SHAPE)
     with torch.no_grad():
-        expected = encoder.embed(torch.from_numpy(x).half().float()[:, None].expand(-1, 3, -1, -1)).mean(0)
+        expected = encoder.embed(
+            torch.from_numpy(x).half().float()[:, None].expand(-1, 3, -1, -1)
+        ).mean(0)
     found = cache.read(recipe, cache.key_of(recipe, row, "T1"))
     assert found is not None
     torch.testing.assert_close(torch.from_numpy(found["pooled"][1]), expected, rtol=1e-4, atol=1e-4)
@@ -78,7 +89,9 @@ def test_taps_are_embedded_as_a_whole_encoder_ends() -> None:
     torch.testing.assert_close(first, shorter.embed(x))
 
 
-def test_a_second_run_does_no_encoder_work(table_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_does_no_encoder_work(
+    table_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = FeatureCache(tmp_path / "cache")
     extracted(table_file, cache)
     moved = tmp_path / "moved"
@@ -116,7 +129,9 @@ def test_an_encoder_that_overflows_is_not_kept(table_file: Path, tmp_path: Path)
     assert cache.entries(recipe) == []
 
 
-def test_parts_share_the_volumes_and_copies_are_embedded_once(table_file: Path, tmp_path: Path) -> None:
+def test_parts_share_the_volumes_and_copies_are_embedded_once(
+    table_file: Path, tmp_path: Path
+) -> None:
     shutil.copy(tmp_path / "2/t1.nii.gz", tmp_path / "3/t1.nii.gz")
     cache = FeatureCache(tmp_path / "cache")
     parts = [extracted(table_file, cache, part=(n, 2)) for n in range(2)]
@@ -127,7 +142,9 @@ def test_parts_share_the_volumes_and_copies_are_embedded_once(table_file: Path, 
         extracted(table_file, cache, part=(2, 2))
 
 
-def test_the_matrix_is_the_mean_over_the_modalities_that_are_there(table_file: Path, tmp_path: Path) -> None:
+def test_the_matrix_is_the_mean_over_the_modalities_that_are_there(
+    table_file: Path, tmp_path: Path
+) -> None:
     cache, table = FeatureCache(tmp_path / "cache"), read_table(table_file)
     extracted(table_file, cache)
     names, both = cache.matrix(table)
@@ -144,7 +161,9 @@ def test_the_matrix_is_the_mean_over_the_modalities_that_are_there(table_file: P
     with pytest.raises(ValueError, match="unknown modality T2; the table has T1, FLAIR"):
         cache.matrix(table, modalities=["T2"])
     cache.path(cache.recipe(), cache.key_of(cache.recipe(), table.rows[2], "T1")).unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 volumes of .* not in the cache: Sübject 2 T1; type: .* extract"):
+    with pytest.raises(
+        FileNotFoundError, match=r"1 volumes of .* not in the cache: Sübject 2 T1; type: .* extract"
+    ):
         cache.matrix(table)
 
 
@@ -194,7 +213,10 @@ def test_a_3d_encoder_goes_through_the_same_door(table_file: Path, tmp_path: Pat
 
 
 def test_precision_and_random_seeds_are_other_features(table_file: Path, tmp_path: Path) -> None:
-    recipes = {opened(**c)[1].identity() for c in ({}, {"precision": "bfloat16"}, {"seed": 1}, {"strip": "mask"})}
+    recipes = {
+        opened(**c)[1].identity()
+        for c in ({}, {"precision": "bfloat16"}, {"seed": 1}, {"strip": "mask"})
+    }
     assert len(recipes) == 4
     assert opened()[1].name == "dinov3_test16_random0"
     with pytest.raises(ValueError, match="precision 'int8'; allowed: bfloat16, float32"):
@@ -202,13 +224,17 @@ def test_precision_and_random_seeds_are_other_features(table_file: Path, tmp_pat
     cache = FeatureCache(tmp_path / "cache")
     extracted(table_file, cache, precision="bfloat16")
     extracted(table_file, cache)
-    _, rough = cache.matrix(read_table(table_file), encoder=opened(precision="bfloat16")[1].identity())
+    _, rough = cache.matrix(
+        read_table(table_file), encoder=opened(precision="bfloat16")[1].identity()
+    )
     _, exact = cache.matrix(read_table(table_file), encoder=opened()[1].identity())
     assert np.abs(rough - exact).max() < 0.05
     assert not np.array_equal(rough, exact)
 
 
-def test_a_read_only_cache_is_read(table_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_cache_is_read(
+    table_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = FeatureCache(tmp_path / "cache")
     extracted(table_file, cache)
     entry = cache.entries(cache.recipe())[0]
@@ -219,7 +245,7 @@ def test_a_read_only_cache_is_read(table_file: Path, tmp_path: Path, monkeypatch
         raise PermissionError("read-only file system")
 
     monkeypatch.setattr("os.replace", refuse)  # also of Path.replace
-    monkeypatch.setattr("nnunet_fm.features.hashes.sqlite3.connect", refuse)
+    monkeypatch.setattr("nnunet_fm.features.content_hashes.sqlite3.connect", refuse)
     again = FeatureCache(tmp_path / "cache")
     recipe, table = again.recipe(), read_table(table_file)
     found = [again.read(recipe, again.key_of(recipe, r, m)) for r in table.rows for m in r.volumes]
@@ -228,9 +254,20 @@ def test_a_read_only_cache_is_read(table_file: Path, tmp_path: Path, monkeypatch
         extract(table, *opened(), again, processes=0)
 
 
-def test_the_command_line_extracts_lists_verifies_and_collects(table_file: Path, tmp_path: Path, run: Any) -> None:
+def test_the_command_line_extracts_lists_verifies_and_collects(
+    table_file: Path, tmp_path: Path, run: Any
+) -> None:
     cache = tmp_path / "cache"
-    words = ("nnunet-fm", "features", "extract", table_file, "--encoder", "dinov3_test16", "--cache", cache)
+    words = (
+        "nnunet-fm",
+        "features",
+        "extract",
+        table_file,
+        "--encoder",
+        "dinov3_test16",
+        "--cache",
+        cache,
+    )
     words += ("--shape", 6, 32, 32, "--layers", "1,3")
     (tmp_path / "1/t1.nii.gz").write_bytes(b"nothing")
     said = run(*words, expect=1).stdout
@@ -255,7 +292,10 @@ def test_the_command_line_extracts_lists_verifies_and_collects(table_file: Path,
     table_file.write_text("\n".join(rows[:3]) + "\n")
     kept = run("nnunet-fm", "features", "gc", "--cache", cache, "--keep", table_file).stdout
     assert "removed 4 files" in kept
-    assert "is no feature cache" in run("nnunet-fm", "features", "list", "--cache", tmp_path / "no", expect=2).stdout
+    assert (
+        "is no feature cache"
+        in run("nnunet-fm", "features", "list", "--cache", tmp_path / "no", expect=2).stdout
+    )
 
 
 def test_encoder_choices_reach_the_recipe(tmp_path: Path) -> None:

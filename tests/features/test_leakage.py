@@ -8,19 +8,29 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from nnunet_fm.data.subject_ids import may_be_one, subject_name
+from nnunet_fm.data.volumes import read_volume, voxels_sha256
 from nnunet_fm.features import read_table
-from nnunet_fm.features.check import check_table
-from nnunet_fm.features.hashes import InputHashes
-from nnunet_fm.features.leakage import find_overlaps, near_duplicates, overlaps_within, read_seen, refuse
-from nnunet_fm.features.subject_ids import may_be_one, subject_name
-from nnunet_fm.mri.volumes import read_volume, voxels_sha256
+from nnunet_fm.features.content_hashes import InputHashes
+from nnunet_fm.features.leakage import (
+    find_overlaps,
+    near_duplicates,
+    overlaps_within,
+    read_seen,
+    refuse,
+)
+from nnunet_fm.features.table_check import check_table
 
 
-def volume(path: Path, seed: int, affine: np.ndarray | None = None, kind: type = np.int16, pad: int = 0) -> None:
+def volume(
+    path: Path, seed: int, affine: np.ndarray | None = None, kind: type = np.int16, pad: int = 0
+) -> None:
     voxels = np.random.default_rng(seed).integers(1, 900, (18, 20, 22))
     if affine is not None and affine[0, 0] < 0:
         voxels = voxels[::-1]
-    nib.Nifti1Image(np.pad(voxels, pad).astype(kind), np.eye(4) if affine is None else affine).to_filename(path)
+    nib.Nifti1Image(
+        np.pad(voxels, pad).astype(kind), np.eye(4) if affine is None else affine
+    ).to_filename(path)
 
 
 def table(folder: Path, lines: list[str], header: str = "subject_id,T1,split") -> Path:
@@ -55,7 +65,9 @@ def test_namesakes_of_two_datasets_are_two_people() -> None:
     assert not may_be_one(subject_name("BraTS-MEN-00007-000"), subject_name("BraTS-GLI-00007-000"))
 
 
-def test_a_pretraining_store_is_recognised_by_name_crosswalk_bytes_and_voxels(tmp_path: Path) -> None:
+def test_a_pretraining_store_is_recognised_by_name_crosswalk_bytes_and_voxels(
+    tmp_path: Path,
+) -> None:
     for n in range(4):
         volume(tmp_path / f"{n}.nii.gz", n)
     hashes = InputHashes(tmp_path / "memo")
@@ -64,12 +76,23 @@ def test_a_pretraining_store_is_recognised_by_name_crosswalk_bytes_and_voxels(tm
     voxels = voxels_sha256(read_volume(tmp_path / "2.nii.gz")[0])
     records = [
         {"subject": "BraTS2021_00097", "source_sha256": "x"},
-        {"subject": "p1", "source_sha256": hashes.sha256(tmp_path / "1.nii.gz"), "voxels_sha256": "y"},
+        {
+            "subject": "p1",
+            "source_sha256": hashes.sha256(tmp_path / "1.nii.gz"),
+            "voxels_sha256": "y",
+        },
         {"subject": "p2", "source_sha256": "z", "voxels_sha256": voxels},
     ]
     manifest.write_text("\n".join(json.dumps(record | r) for r in records))
-    volume(tmp_path / "copy.nii", 2, np.diag([-1.0, 1, 1, 1]), np.float32, pad=3)  # mirrored, padded, another type
-    lines = ["UCSF-PDGM-004,0.nii.gz,test,BraTS2021_00097", "b,1.nii.gz,test,", "c,copy.nii,test,", "d,3.nii.gz,test,"]
+    volume(
+        tmp_path / "copy.nii", 2, np.diag([-1.0, 1, 1, 1]), np.float32, pad=3
+    )  # mirrored, padded, another type
+    lines = [
+        "UCSF-PDGM-004,0.nii.gz,test,BraTS2021_00097",
+        "b,1.nii.gz,test,",
+        "c,copy.nii,test,",
+        "d,3.nii.gz,test,",
+    ]
     rows = read_table(table(tmp_path, lines, "subject_id,T1,split,BraTS21 ID")).rows
     for where in (manifest, tmp_path):
         seen = read_seen(where, hashes)
@@ -77,7 +100,11 @@ def test_a_pretraining_store_is_recognised_by_name_crosswalk_bytes_and_voxels(tm
             ("UCSF-PDGM-004", "subject"),
             ("b", "bytes"),
         ]
-    assert [o.tested for o in find_overlaps(rows, seen, hashes, voxels=True)] == ["UCSF-PDGM-004", "b", "c"]
+    assert [o.tested for o in find_overlaps(rows, seen, hashes, voxels=True)] == [
+        "UCSF-PDGM-004",
+        "b",
+        "c",
+    ]
 
 
 @pytest.mark.parametrize("highest", [1000, 1600, 2000, 3968, 4095])
@@ -95,7 +122,9 @@ def test_a_list_of_subjects_and_a_table_are_manifests_too(tmp_path: Path) -> Non
     hashes = InputHashes(tmp_path / "memo")
     rows = read_table(table(tmp_path, ["IXI002,a.nii,test", "other,a.nii,test"])).rows
     (tmp_path / "ids.txt").write_text("# seen\nIXI/IXI002-Guys-0828\n")
-    assert [o.tested for o in find_overlaps(rows, read_seen(tmp_path / "ids.txt", hashes), hashes)] == ["IXI002"]
+    assert [
+        o.tested for o in find_overlaps(rows, read_seen(tmp_path / "ids.txt", hashes), hashes)
+    ] == ["IXI002"]
     (tmp_path / "seen.csv").write_text("subject_id,T1\nsomebody,a.nii\n")
     found = find_overlaps(rows, read_seen(tmp_path / "seen.csv", hashes), hashes)
     assert [(o.tested, o.shown_by) for o in found] == [("IXI002", "bytes"), ("other", "bytes")]
@@ -103,11 +132,18 @@ def test_a_list_of_subjects_and_a_table_are_manifests_too(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="names no subject"):
         read_seen(tmp_path / "none.txt", hashes)
     (tmp_path / "other.csv").write_text("id,dataset\n001,a\n")
-    with pytest.raises(ValueError, match="has no column subject_id or participant_id; it has: id, dataset"):
+    with pytest.raises(
+        ValueError, match="has no column subject_id or participant_id; it has: id, dataset"
+    ):
         read_seen(tmp_path / "other.csv", hashes)
-    (tmp_path / "visits.csv").write_text("subject_id,T1\nx1,gone.nii\nx1,a.nii\n")  # no task's table, but a list
+    (tmp_path / "visits.csv").write_text(
+        "subject_id,T1\nx1,gone.nii\nx1,a.nii\n"
+    )  # no task's table, but a list
     found = find_overlaps(rows, read_seen(tmp_path / "visits.csv", hashes), hashes)
-    assert [(o.tested, o.seen, o.shown_by) for o in found] == [("IXI002", "x1", "bytes"), ("other", "x1", "bytes")]
+    assert [(o.tested, o.seen, o.shown_by) for o in found] == [
+        ("IXI002", "x1", "bytes"),
+        ("other", "x1", "bytes"),
+    ]
     with pytest.raises(FileNotFoundError, match="give a slice store"):
         read_seen(tmp_path / "gone.jsonl", hashes)
 
@@ -116,7 +152,12 @@ def test_training_and_tested_rows_of_one_table_are_compared(tmp_path: Path) -> N
     for n in range(3):
         volume(tmp_path / f"{n}.nii", n)
     hashes = InputHashes(tmp_path / "memo")
-    lines = ["a,0.nii,train", "b,0.nii,test", "UPENN-GBM-00002_11,1.nii,train", "UPENN-GBM-00002_21,2.nii,test"]
+    lines = [
+        "a,0.nii,train",
+        "b,0.nii,test",
+        "UPENN-GBM-00002_11,1.nii,train",
+        "UPENN-GBM-00002_21,2.nii,test",
+    ]
     found = overlaps_within(read_table(table(tmp_path, lines)), hashes)
     assert [(o.tested, o.seen, o.shown_by) for o in found] == [
         ("b", "a", "bytes"),
@@ -125,15 +166,21 @@ def test_training_and_tested_rows_of_one_table_are_compared(tmp_path: Path) -> N
     folds = [line.rsplit(",", 1)[0] + "," for line in lines]
     assert len(overlaps_within(read_table(table(tmp_path, folds)), hashes)) == 2
     visits = ["a,1,0.nii", "a,2,0.nii"]  # two visits of one subject never lie on two sides
-    assert not overlaps_within(read_table(table(tmp_path, visits, "subject_id,session_id,T1")), hashes)
-    with pytest.raises(ValueError, match=r"2 tested cases were seen before: b is a \(bytes\).*--allow-leakage"):
+    assert not overlaps_within(
+        read_table(table(tmp_path, visits, "subject_id,session_id,T1")), hashes
+    )
+    with pytest.raises(
+        ValueError, match=r"2 tested cases were seen before: b is a \(bytes\).*--allow-leakage"
+    ):
         refuse(found, allowed=False)
     assert refuse(found, allowed=True).startswith("2 tested cases were seen before")
     assert not refuse([], allowed=False)
 
 
 def test_near_duplicates_in_feature_space_are_listed() -> None:
-    x = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32) + 50  # pooled features share a mean
+    x = (
+        np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32) + 50
+    )  # pooled features share a mean
     x[3] = x[15] + 0.01
     found = near_duplicates([f"s{n}" for n in range(20)], x, [n < 10 for n in range(20)])
     assert [(o.tested, o.seen) for o in found] == [("s3", "s15")]
@@ -148,7 +195,9 @@ def test_a_table_is_looked_over(tmp_path: Path) -> None:
     (tmp_path / "bad.nii").write_bytes((tmp_path / "0.nii").read_bytes()[:5000])
     lines = ["a,0.nii,1.nii,train", "b,2.nii,,test", "c,gone.nii,bad.nii,test", "d,0.nii,,test"]
     found = check_table(
-        read_table(table(tmp_path, lines, "subject_id,T1,FLAIR,split")), InputHashes(tmp_path / "m"), True
+        read_table(table(tmp_path, lines, "subject_id,T1,FLAIR,split")),
+        InputHashes(tmp_path / "m"),
+        True,
     )
     assert found.about == [
         "4 rows, 4 subjects",
@@ -161,7 +210,9 @@ def test_a_table_is_looked_over(tmp_path: Path) -> None:
         "1 volumes cannot be used",
         "1 subjects come under two names",
     ]
-    fine = check_table(read_table(table(tmp_path, ["a,0.nii,train"])), InputHashes(tmp_path / "m"), True)
+    fine = check_table(
+        read_table(table(tmp_path, ["a,0.nii,train"])), InputHashes(tmp_path / "m"), True
+    )
     assert not fine.problems
 
 
@@ -171,22 +222,35 @@ def test_the_command_line_checks_and_exits_with_3(tmp_path: Path, run: Any) -> N
     path = table(tmp_path, ["IXI002,0.nii,train", "IXI012,1.nii,test"])
     assert (
         "2 rows, 2 subjects"
-        in run("nnunet-fm", "features", "check-table", path, "--read", "--cache", tmp_path / "c").stdout
+        in run(
+            "nnunet-fm", "features", "check-table", path, "--read", "--cache", tmp_path / "c"
+        ).stdout
     )
     said = run("nnunet-fm", "features", "check-leakage", path, "--cache", tmp_path / "c").stdout
     assert "0 of 1 tested rows were seen before" in said
     (tmp_path / "ids.txt").write_text("IXI012-HH-1211\n")
-    words = ("--pretrain", tmp_path / "ids.txt", "-o", tmp_path / "leak.csv", "--cache", tmp_path / "c")
+    words = (
+        "--pretrain",
+        tmp_path / "ids.txt",
+        "-o",
+        tmp_path / "leak.csv",
+        "--cache",
+        tmp_path / "c",
+    )
     said = run("nnunet-fm", "features", "check-leakage", path, *words, expect=3).stdout
     assert "IXI012 is IXI012-HH-1211 (subject)" in said
     assert (tmp_path / "leak.csv").read_text().splitlines()[1] == "IXI012,IXI012-HH-1211,subject"
 
 
-def test_voxels_are_read_once_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_voxels_are_read_once_and_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for n in range(3):
         volume(tmp_path / f"{n}.nii", n)
     read: list[Path] = []
-    monkeypatch.setattr("nnunet_fm.mri.volumes.read_volume", lambda p: read.append(p) or read_volume(p))
+    monkeypatch.setattr(
+        "nnunet_fm.data.volumes.read_volume", lambda p: read.append(p) or read_volume(p)
+    )
     rows = read_table(table(tmp_path, ["a,0.nii,", "b,1.nii,", "c,2.nii,"]))
     hashes = InputHashes(tmp_path / "memo")
     assert not overlaps_within(rows, hashes, voxels=True)
@@ -195,4 +259,6 @@ def test_voxels_are_read_once_and_remembered(tmp_path: Path, monkeypatch: pytest
     overlaps_within(rows, InputHashes(tmp_path / "memo"), voxels=True)
     assert len(read) == 3
     volume(tmp_path / "2.nii", 0, kind=np.float32)
-    assert [o.shown_by for o in overlaps_within(rows, InputHashes(tmp_path / "memo"), voxels=True)] == ["voxels"]
+    assert [
+        o.shown_by for o in overlaps_within(rows, InputHashes(tmp_path / "memo"), voxels=True)
+    ] == ["voxels"]

@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnunet_fm.analysis.cka import align
+from helpers.tables import write_table, write_volume_file
 from nnunet_fm.encoders import build_encoder
 from nnunet_fm.features import FeatureCache, read_table
+from nnunet_fm.features.cka import align
 from nnunet_fm.features.extraction import extract, open_encoder
 from nnunet_fm.features.intensity import with_intensity
-from nnunet_fm.heads.fitting import fit
+from nnunet_fm.heads.models import fit
 from nnunet_fm.heads.targets import Targets
 from nnunet_fm.heads.task import Task
-
-from .conftest import write_table, write_volume_file
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "volume_test16": {},
@@ -43,13 +42,17 @@ def cache(subjects: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureCa
     cache = FeatureCache(tmp_path_factory.mktemp("cache"))
     for name, options in ENCODERS.items():
         how = {"shape": (32, 32, 32), "precision": "float32", "options": options}
-        outcomes = extract(read_table(subjects), *open_encoder(name, **how), cache, batch=4, processes=0)
+        outcomes = extract(
+            read_table(subjects), *open_encoder(name, **how), cache, batch=4, processes=0
+        )
         assert not any(o.reason for o in outcomes)
     return cache
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_features_of_volumes_serve_neighbours_and_heads(name: str, cache: FeatureCache, subjects: Path) -> None:
+def test_features_of_volumes_serve_neighbours_and_heads(
+    name: str, cache: FeatureCache, subjects: Path
+) -> None:
     names, x = cache.matrix(read_table(subjects), encoder=f"{name}_random0")
     assert x.shape == (12, build_encoder(name).feature_info[-1].channels)
     assert np.isfinite(x).all()
@@ -63,7 +66,9 @@ def test_features_of_volumes_serve_neighbours_and_heads(name: str, cache: Featur
         np.testing.assert_allclose(answers.sum(1), 1, rtol=1e-5)
 
 
-def test_encoders_of_volumes_are_aligned_with_each_other(cache: FeatureCache, subjects: Path) -> None:
+def test_encoders_of_volumes_are_aligned_with_each_other(
+    cache: FeatureCache, subjects: Path
+) -> None:
     table = read_table(subjects)
     (same,) = align(cache, table, "volume_testprimus_random0", "volume_testprimus_random0")
     assert same.cka == pytest.approx(1)
@@ -74,8 +79,12 @@ def test_encoders_of_volumes_are_aligned_with_each_other(cache: FeatureCache, su
 def test_volumes_are_not_given_as_another_sequence_than_they_are(
     cache: FeatureCache, subjects: Path, tmp_path: Path
 ) -> None:
-    encoder, recipe = open_encoder("volume_testbmmae", options={"modalities": ["FLAIR"]}, shape=(32, 32, 32))
-    with pytest.raises(ValueError, match="opened for FLAIR, and the table has T1; allowed: --modalities"):
+    encoder, recipe = open_encoder(
+        "volume_testbmmae", options={"modalities": ["FLAIR"]}, shape=(32, 32, 32)
+    )
+    with pytest.raises(
+        ValueError, match="opened for FLAIR, and the table has T1; allowed: --modalities"
+    ):
         extract(read_table(subjects), encoder, recipe, cache, processes=0)
 
 
@@ -90,13 +99,21 @@ def test_intensities_are_the_encoders() -> None:
     everywhere = with_intensity(brain, "z-score of all voxels")
     np.testing.assert_allclose([everywhere.mean(), everywhere.std()], [0, 1], atol=1e-5)
     assert everywhere[~inside].max() == everywhere.min()
-    recipes = [open_encoder(name)[1].preprocessing for name in ("volume_test16", "volume_testuniformer")]
+    recipes = [
+        open_encoder(name)[1].preprocessing for name in ("volume_test16", "volume_testuniformer")
+    ]
     assert "intensity" not in recipes[0]
     assert recipes[1]["intensity"] == "0 to 1"
 
 
 def test_an_encoder_that_knows_its_channels_must_be_told_which_it_is_given() -> None:
-    with pytest.raises(ValueError, match="knows its channels by name, T1, T1c, T2, FLAIR, and a volume is one of them"):
+    with pytest.raises(
+        ValueError,
+        match="knows its channels by name, T1, T1c, T2, FLAIR, and a volume is one of them",
+    ):
         open_encoder("volume_testbmmae")
-    with pytest.raises(ValueError, match="FLAIR, T1, and a volume is one of them; allowed: an encoder of one channel"):
+    with pytest.raises(
+        ValueError,
+        match="FLAIR, T1, and a volume is one of them; allowed: an encoder of one channel",
+    ):
         open_encoder("volume_testswin", options={"modalities": ["FLAIR", "T1"]})

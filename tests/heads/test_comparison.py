@@ -9,16 +9,30 @@ import pytest
 
 from nnunet_fm.features import FeatureCache, FeatureRecipe, read_table
 from nnunet_fm.heads.comparison import compare
-from nnunet_fm.heads.finished import FinishedRun, read_run
-from nnunet_fm.heads.job import make_job
-from nnunet_fm.heads.run import run_job
+from nnunet_fm.heads.runner import run_job
+from nnunet_fm.heads.saved_runs import FinishedRun, read_run
 from nnunet_fm.heads.task import read_task
+from nnunet_fm.heads.task_data import make_job
 
-WORDS = ("target=label", "ratios=[0.5,1.0]", "seeds=2", "models=[linear,knn,trivial]", "neighbours=[5]")
+WORDS = (
+    "target=label",
+    "ratios=[0.5,1.0]",
+    "seeds=2",
+    "models=[linear,knn,trivial]",
+    "neighbours=[5]",
+)
 
 
 def recipe(name: str) -> FeatureRecipe:
-    return FeatureRecipe(name, name * 32, "dinov3_test16", {}, (3,), "bfloat16", {"strip": "none", "shape": [4, 8, 8]})
+    return FeatureRecipe(
+        name,
+        name * 32,
+        "dinov3_test16",
+        {},
+        (3,),
+        "bfloat16",
+        {"strip": "none", "shape": [4, 8, 8]},
+    )
 
 
 def table_of(folder: Path, subjects: int = 90) -> tuple[Path, FeatureCache]:
@@ -31,24 +45,37 @@ def table_of(folder: Path, subjects: int = 90) -> tuple[Path, FeatureCache]:
         (folder / f"{n}.nii").write_text(str(n))
         days = np.ceil(rng.exponential(np.exp(-signal[n])) * 300)
         split = "test" if n % 2 else "train"
-        lines.append(f"s{n},{n}.nii,{'ill' if signal[n] > 0 else 'well'},{days:.0f},{int(rng.random() < 0.7)},{split}")
+        lines.append(
+            f"s{n},{n}.nii,{'ill' if signal[n] > 0 else 'well'},{days:.0f},{int(rng.random() < 0.7)},{split}"
+        )
     table.write_text("\n".join(lines))
     for name, noise in (("aa", 0.1), ("bb", 2.5)):
         for n, row in enumerate(read_table(table).rows):
             vector = (signal[n] + noise * rng.standard_normal(4)).astype(np.float32)
-            cache.write(recipe(name), cache.key_of(recipe(name), row, "T1"), {"pooled": vector[None]})
+            cache.write(
+                recipe(name), cache.key_of(recipe(name), row, "T1"), {"pooled": vector[None]}
+            )
     return table, cache
 
 
-def runs(folder: Path, words: tuple[str, ...] = WORDS, task: str = "classification") -> list[FinishedRun]:
+def runs(
+    folder: Path, words: tuple[str, ...] = WORDS, task: str = "classification"
+) -> list[FinishedRun]:
     table, cache = table_of(folder)
-    jobs = [make_job(task, read_task(task, words), read_table(table), cache, name) for name in ("bb", "aa")]
+    jobs = [
+        make_job(task, read_task(task, words), read_table(table), cache, name)
+        for name in ("bb", "aa")
+    ]
     return [read_run(run_job(job, folder / "out")[1]) for job in jobs]
 
 
 def test_the_better_encoder_is_found_and_p_is_adjusted(tmp_path: Path) -> None:
     found = {(c.model, c.metric, c.ratio): c for c in compare(runs(tmp_path))}
-    assert {(m, k) for m, k, _ in found} == {("linear", "AUC"), ("linear", "accuracy"), ("knn_5", "accuracy")}
+    assert {(m, k) for m, k, _ in found} == {
+        ("linear", "AUC"),
+        ("linear", "accuracy"),
+        ("knn_5", "accuracy"),
+    }
     area = found["linear", "AUC", 1.0]
     assert area.second_value - area.first_value == pytest.approx(area.difference)
     assert 0 < area.low < area.difference < area.high
@@ -103,7 +130,9 @@ def test_what_cannot_be_paired_says_so(tmp_path: Path) -> None:
 def test_the_command_line_compares_and_draws(tmp_path: Path, run: Any) -> None:
     words = ("target=days", "event=died", "ratios=[0.5,1.0]", "seeds=1", "models=[linear]")
     first, second = runs(tmp_path, words, "survival")
-    said = run("nnunet-fm", "heads", "compare", first.folder, second.folder, "-o", tmp_path / "c").stdout
+    said = run(
+        "nnunet-fm", "heads", "compare", first.folder, second.folder, "-o", tmp_path / "c"
+    ).stdout
     assert "| linear | C-index | 1 | bb-" in said
     with (tmp_path / "c/comparison.csv").open() as stream:
         assert [row["metric"] for row in csv.DictReader(stream)] == ["C-index"] * 2

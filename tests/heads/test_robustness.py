@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nnunet_fm.data.perturbations import Perturbation
 from nnunet_fm.features import FeatureCache, read_table
 from nnunet_fm.heads.robustness import robustness
 from nnunet_fm.heads.task import read_task
-from nnunet_fm.mri.perturbations import Perturbation
 
 from .test_comparison import recipe, table_of
 
@@ -44,14 +44,19 @@ def test_the_loss_grows_with_the_severity_and_clean_is_clean(tmp_path: Path) -> 
         assert strong.change == pytest.approx(strong.value - clean.value)
         assert strong.change_low < strong.change < strong.change_high < 0
     assert cache.recipe("aa") == recipe("aa")  # perturbed ones are never taken for clean ones
-    with pytest.raises(ValueError, match=r"no perturbed features of bb; type: nnunet-fm features extract .* --perturb"):
+    with pytest.raises(
+        ValueError,
+        match=r"no perturbed features of bb; type: nnunet-fm features extract .* --perturb",
+    ):
         robustness("x", TASK, read_table(table), cache, "bb")
 
 
 def test_the_command_line_writes_a_table_and_a_figure(tmp_path: Path, run: Any) -> None:
     table, cache = perturbed_cache(tmp_path)
     words = ("--table", table, "--cache", cache.folder, "--encoder", "aa", "-o", tmp_path / "o")
-    said = run("nnunet-fm", "heads", "robustness", "classification", "target=label", "seeds=1", *words).stdout
+    said = run(
+        "nnunet-fm", "heads", "robustness", "classification", "target=label", "seeds=1", *words
+    ).stdout
     assert "| linear | AUC | bias 0.4 |" in said
     assert (tmp_path / "o/robustness.csv").read_text().count("\n") > 6
     assert (tmp_path / "o/robustness.png").stat().st_size > 5000

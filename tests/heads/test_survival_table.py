@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnunet_fm.data.subject_table import Row
 from nnunet_fm.evaluation.intervals import Bootstrap
 from nnunet_fm.evaluation.survival import concordance, weighted_concordance
-from nnunet_fm.features.table import Row
-from nnunet_fm.heads.fitting import fit
+from nnunet_fm.heads.models import fit
 from nnunet_fm.heads.targets import Targets, read_targets
 from nnunet_fm.heads.task import read_task
 
@@ -42,7 +42,11 @@ def test_intervals_of_the_concordance_cover_its_true_value(shared_data: Path) ->
 
     def drawn(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         who = rng.integers(patients, size=count)
-        return targets.values[who], targets.events[who], -3 * place[who] + NOISE * rng.standard_normal(count)
+        return (
+            targets.values[who],
+            targets.events[who],
+            -3 * place[who] + NOISE * rng.standard_normal(count),
+        )
 
     truth = float(np.mean([concordance(*drawn(2000)) for _ in range(10)]))  # of the population
     hits, widths = 0, []
@@ -58,7 +62,9 @@ def test_intervals_of_the_concordance_cover_its_true_value(shared_data: Path) ->
 
 
 @pytest.mark.parametrize("model", ["linear", "mlp"])
-def test_the_cox_models_find_the_true_effect_and_nothing_else(model: str, shared_data: Path) -> None:
+def test_the_cox_models_find_the_true_effect_and_nothing_else(
+    model: str, shared_data: Path
+) -> None:
     targets = survivors(shared_data)
     x = features(targets.values, np.random.default_rng(1))
     train, test = np.arange(0, 160), np.arange(160, len(x))

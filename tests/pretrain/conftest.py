@@ -2,30 +2,13 @@
 
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 
-from nnunet_fm_pretrain.prepare import Job, prepare
-from nnunet_fm_pretrain.preprocessing import Preprocessing
-from nnunet_fm_pretrain.recipe import Recipe
-from nnunet_fm_pretrain.recipe_files import parse_recipe
-from nnunet_fm_pretrain.store import SliceStore
-
-SMALL = Preprocessing(size=32, slices=8)
-
-
-def write_volume_file(
-    path: Path, seed: int = 0, shape: tuple[int, ...] = (24, 28, 20), affine: np.ndarray | None = None
-) -> Path:
-    """A noisy ellipsoid on 0, brighter towards the front."""
-    rng = np.random.default_rng(seed)
-    grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
-    inside = sum((g / 0.8) ** 2 for g in grid) < 1
-    values = (100 + 40 * grid[1] + 10 * rng.standard_normal(shape)) * inside
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(values.astype(np.float32), np.eye(4) if affine is None else affine), path)
-    return path
+from helpers.pretraining import SMALL, small_recipe, write_volume_file
+from nnunet_fm_pretrain.data.prepare import Job, prepare
+from nnunet_fm_pretrain.data.slice_store import SliceStore
+from nnunet_fm_pretrain.engine.recipe import Recipe
+from nnunet_fm_pretrain.engine.recipe_files import parse_recipe
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +17,9 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mri")
     for subject in range(6):
         for number, sequence in enumerate(("t1", "flair")):
-            write_volume_file(folder / f"S{subject:02d}" / f"{sequence}.nii.gz", 10 * subject + number)
+            write_volume_file(
+                folder / f"S{subject:02d}" / f"{sequence}.nii.gz", 10 * subject + number
+            )
     return folder
 
 
@@ -44,23 +29,6 @@ def store(volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> SliceStore
     folder = tmp_path_factory.mktemp("store")
     prepare(volumes, Job(folder, SMALL), processes=1)
     return SliceStore(folder)
-
-
-def small_recipe(**parts: object) -> dict[str, object]:
-    """Plain data of a recipe for two processes on a small network."""
-    head = {"hidden": 16, "bottleneck": 8, "prototypes": 24}
-    content: dict[str, object] = {
-        "stage": 1,
-        "encoder": {"architecture": "dinov3_test16", "layer_scale": 0.1, "drop_path": 0.2, "rope_rescale": 2.0},
-        "views": {"pairs": [{"global_size": 32, "local_size": 16}], "local_crops": 2},
-        "objective": {"dino_head": head, "ibot_head": head, "freeze_last_layer_steps": 1},
-        "optimiser": {"steps": 20, "batch_size": 4, "peak_lr": 1e-3, "warmup_steps": 2},
-        "run": {"precision": "32-true", "workers": 0, "save_every": 3, "keep": 10, "log_every": 2},
-    }
-    for part, changes in parts.items():
-        former = content.get(part)
-        content[part] = {**former, **changes} if isinstance(former, dict) and isinstance(changes, dict) else changes
-    return content
 
 
 @pytest.fixture

@@ -5,20 +5,41 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nnunet_fm.cli import main
-from nnunet_fm_pretrain.store import SliceStore
-
-from .conftest import small_recipe, write_volume_file
+from helpers.pretraining import small_recipe, write_volume_file
+from nnunet_fm.cli.main import main
+from nnunet_fm_pretrain.data.slice_store import SliceStore
 
 
 def test_the_whole_road(volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, run = str(tmp_path / "store"), str(tmp_path / "run")
     (tmp_path / "exclude.txt").write_text("S05\n")
-    words = ["pretrain", "prepare", str(volumes), "-o", store, "--size", "32", "--slices", "8", "-np", "1"]
+    words = [
+        "pretrain",
+        "prepare",
+        str(volumes),
+        "-o",
+        store,
+        "--size",
+        "32",
+        "--slices",
+        "8",
+        "-np",
+        "1",
+    ]
     assert main([*words, "--registered", "--exclude-subjects", str(tmp_path / "exclude.txt")]) == 0
     assert "10 volumes made, 0 were ready, 0 failed" in capsys.readouterr().out
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(small_recipe()))
-    words = ["pretrain", "run", str(tmp_path / "r.yaml"), "--store", store, "-o", run, "--accelerator", "cpu"]
+    words = [
+        "pretrain",
+        "run",
+        str(tmp_path / "r.yaml"),
+        "--store",
+        store,
+        "-o",
+        run,
+        "--accelerator",
+        "cpu",
+    ]
     assert main([*words, "optimiser.steps=3", "run.workers=0"]) == 0
     assert "pretrain export" in capsys.readouterr().out
     encoder = str(tmp_path / "encoder.safetensors")
@@ -29,10 +50,22 @@ def test_the_whole_road(volumes: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "subjects      5" in said
 
 
-def test_failures_are_told_and_the_code_is_not_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_are_told_and_the_code_is_not_zero(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_volume_file(tmp_path / "a.nii.gz")
     (tmp_path / "b.nii.gz").write_text("nothing")
-    words = ["pretrain", "prepare", str(tmp_path), "-o", str(tmp_path / "s"), "--size", "32", "--slices", "4"]
+    words = [
+        "pretrain",
+        "prepare",
+        str(tmp_path),
+        "-o",
+        str(tmp_path / "s"),
+        "--size",
+        "32",
+        "--slices",
+        "4",
+    ]
     assert main([*words, "-np", "1"]) == 1
     said = capsys.readouterr()
     assert "1 volumes made, 0 were ready, 1 failed" in said.out
@@ -44,13 +77,20 @@ def test_failures_are_told_and_the_code_is_not_zero(tmp_path: Path, capsys: pyte
     [
         (["run", "braindino_tiny", "--store", "s", "-o", "r"], "Did you mean braindino_tiny_cpu"),
         (["run", "braindino_tiny_cpu", "--store", "s", "-o", "r"], "is no slice store"),
-        (["run", "braindino_tiny_cpu", "--store", "s", "-o", "r", "optimiser.stps=1"], "optimiser.steps"),
+        (
+            ["run", "braindino_tiny_cpu", "--store", "s", "-o", "r", "optimiser.stps=1"],
+            "optimiser.steps",
+        ),
         (["export", "nowhere", "-o", "e.pth"], "no checkpoint in nowhere"),
         (["probe", "e.pth"], "nothing to probe; give --table"),
     ],
 )
 def test_errors_are_one_message(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["pretrain", *words]) == 2
@@ -67,13 +107,17 @@ def test_words_that_are_no_overrides_are_refused(capsys: pytest.CaptureFixture[s
 
 
 def test_help_answers_without_the_extra_and_its_absence_is_told(tmp_path: Path) -> None:
-    hidden = "import sys; sys.modules['lightly'] = sys.modules['cv2'] = None; from nnunet_fm.cli import main; "
+    hidden = "import sys; sys.modules['lightly'] = sys.modules['cv2'] = None; from nnunet_fm.cli.main import main; "
     program = [sys.executable, "-W", "ignore", "-c"]
-    done = subprocess.run([*program, hidden + "main(['pretrain', '-h'])"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*program, hidden + "main(['pretrain', '-h'])"], capture_output=True, text=True
+    )
     assert "prepare" in done.stdout
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(small_recipe()))
     words = ["pretrain", "doctor", "--recipe", str(tmp_path / "r.yaml")]
-    done = subprocess.run([*program, hidden + f"sys.exit(main({words}))"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*program, hidden + f"sys.exit(main({words}))"], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert "pip install 'nnunet-fm[pretrain]'" in done.stderr
 
@@ -84,7 +128,19 @@ def test_doctor_looks_at_store_and_recipe(
     (tmp_path / "r.yaml").write_text(
         yaml.safe_dump(small_recipe(views={"pairs": [{"global_size": 64, "local_size": 16}]}))
     )
-    assert main(["pretrain", "doctor", "--store", str(store.folder), "--recipe", str(tmp_path / "r.yaml")]) == 0
+    assert (
+        main(
+            [
+                "pretrain",
+                "doctor",
+                "--store",
+                str(store.folder),
+                "--recipe",
+                str(tmp_path / "r.yaml"),
+            ]
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert "12 volumes of 6 subjects, 96 slices of 32 px" in said
     assert "every volume has the manifest's checksum" in said

@@ -1,1 +1,0 @@
-"""What representations look like: alignment of two encoders, similarity of patches."""

@@ -1,0 +1,1 @@
+"""Commands: one file each; words in, words out. Nothing imports this package."""

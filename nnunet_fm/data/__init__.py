@@ -1,0 +1,1 @@
+"""Volumes, geometry, preprocessing, subject tables, sequence names and converters."""

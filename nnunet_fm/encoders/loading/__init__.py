@@ -1,0 +1,1 @@
+"""The strict loader: from a weight file to an encoder."""

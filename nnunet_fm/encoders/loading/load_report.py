@@ -1,0 +1,91 @@
+"""What the loader reports: the identity of an encoder, what was done to get it, and numbers of its features."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunet_fm.encoders.contract import Encoder
+from nnunet_fm.internal.messages import some
+
+
+@dataclass
+class LoadReport:
+    """What the loader did: shown by `nnunet-fm encoders verify` and `nnunet-fm plan`."""
+
+    file: str
+    file_sha256: str
+    card: str
+    architecture: str
+    options: dict[str, Any]
+    containers: list[str]
+    prefixes: list[str]
+    format: str
+    matched: int
+    parameters: int
+    dropped: dict[str, str]
+    missing: list[str]
+    sha256: str = ""
+    chosen_because: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def tensors_sha256(state: Mapping[str, Tensor]) -> str:
+    """Identity of an encoder: names, types, shapes and values of its tensors, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def fingerprint(encoder: Encoder) -> list[float]:
+    """Six numbers of the features of a fixed input; they tell a changed library from a changed file."""
+    size = max(
+        encoder.input_spec.divisor * 4,
+        64 // encoder.input_spec.divisor * encoder.input_spec.divisor,
+    )
+    axes = [torch.linspace(-1, 1, size) for _ in range(encoder.input_spec.spatial_dims)]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij")).sum(0)
+    x = torch.stack([torch.sin(grid * (c + 2)) for c in range(encoder.in_channels)])[None]
+    with torch.no_grad():
+        last, embedded = encoder.features(x)[-1], encoder.embed(x)
+    values = [
+        last.mean(),
+        last.std(),
+        last.flatten()[-1],
+        embedded.mean(),
+        embedded.std(),
+        embedded.flatten()[0],
+    ]
+    return [round(float(v), 6) for v in values]
+
+
+def describe(report: LoadReport) -> str:
+    """The report in words, a line each."""
+    lines = [
+        f"file          {report.file}",
+        f"file SHA-256  {report.file_sha256}",
+        f"encoder       {report.card} ({report.architecture}), chosen by: {report.chosen_because}",
+        f"options       {json.dumps(report.options)}",
+        f"unwrapped     containers {report.containers or 'none'}, prefixes {report.prefixes or 'none'}",
+        f"format        {report.format}",
+        f"matched       {report.matched} tensors, {report.parameters:,} parameters",
+        f"missing       {', '.join(report.missing) or 'none'}",
+        f"dropped       {len(report.dropped)} tensors",
+    ]
+    reasons: dict[str, list[str]] = {}
+    for key, reason in report.dropped.items():
+        reasons.setdefault(reason, []).append(key)
+    lines += [f"              {reason}: {some(keys)}" for reason, keys in reasons.items()]
+    lines += [
+        f"{key:<13} {value}"
+        for key, value in report.about.items()
+        if isinstance(value, str | int) and key != "card"
+    ]
+    return "\n".join([*lines, f"tensor hash   {report.sha256}"])

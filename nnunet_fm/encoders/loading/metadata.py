@@ -1,0 +1,75 @@
+"""The card that a weight file carries inside: which weight card it belongs to, and where it comes from."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nnunet_fm.internal.files import replaced_atomically
+
+KEY = "nnunet_fm_card"
+
+
+def write_encoder(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write an encoder with its card, atomically.
+
+    Args:
+        path: `.safetensors`, or `.pth` in the form of the DINOv3 training code, `{"teacher":
+            {"backbone.*": ...}}`.
+        state: tensors in the official DINOv3 names.
+        about: JSON-able; `card` names the weight card.
+
+    Raises:
+        ValueError: another ending.
+    """
+    if path.suffix not in (".safetensors", ".pth"):
+        raise ValueError(f"{path}: allowed are .safetensors and .pth")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_atomically(str(path)) as temporary:
+        if path.suffix == ".pth":
+            torch.save(
+                {"teacher": {f"backbone.{k}": v for k, v in state.items()}, KEY: json.dumps(about)},
+                temporary,
+            )
+        else:
+            save_file(
+                {k: v.contiguous() for k, v in state.items()},
+                temporary,
+                metadata={KEY: json.dumps(about)},
+            )
+            os.chmod(
+                temporary, 0o666 & ~_umask()
+            )  # safetensors writes files that only their owner can read
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def embedded_card(path: Path, content: Any) -> dict[str, Any]:
+    """What `write_encoder` was told, or nothing.
+
+    Args:
+        path: of the weight file.
+        content: as `read_tensors` gave it.
+    """
+    text = content.get(KEY) if isinstance(content, Mapping) else None
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt") as stream:
+                text = (stream.metadata() or {}).get(KEY)
+        except SafetensorError:
+            return {}
+    try:
+        found = json.loads(text) if isinstance(text, str) else {}
+    except json.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,69 @@
+"""Similarity of every patch of a slice to reference points, for encoders side by side (BrainDINO, equation 12)."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, normalize
+
+from nnunet_fm.encoders import Encoder
+
+Point = tuple[int, int]  # row and column, pixels of the slice
+Slice = Float[np.ndarray, "h w"]
+
+
+def similarity_maps(
+    tokens: Float[Tensor, "d th tw"], points: Sequence[Point], shape: Point
+) -> Float[Tensor, "p h w"]:
+    """Cosine similarity of each patch with the patch under each point, bilinear to the slice's pixels.
+
+    Args:
+        tokens: patch tokens as a map.
+        points: on the slice.
+        shape: rows and columns of the slice.
+
+    Raises:
+        ValueError: a point outside the slice.
+    """
+    height, width = shape
+    for row, column in points:
+        if not (0 <= row < height and 0 <= column < width):
+            raise ValueError(
+                f"point {row},{column} on a slice of {height} x {width} pixels; allowed: inside, from 0,0"
+            )
+    unit = normalize(tokens.float(), dim=0)
+    rows, columns = unit.shape[1:]
+    references = torch.stack([unit[:, r * rows // height, c * columns // width] for r, c in points])
+    maps = torch.einsum("pd,dhw->phw", references, unit)
+    return interpolate(maps[None], size=shape, mode="bilinear", align_corners=False)[0]
+
+
+@torch.inference_mode()
+def slice_similarities(
+    encoder: Encoder, image: Slice, points: Sequence[Point]
+) -> Float[np.ndarray, "p rows columns"]:
+    """`similarity_maps` of an encoder's last tapped block on one preprocessed slice.
+
+    Args:
+        encoder: 2-D, frozen.
+        image: z-scores, background 0; cut at the right and bottom to whole patches.
+        points: on the slice.
+
+    Raises:
+        ValueError: a 3-D encoder, a slice smaller than a patch, or a point outside.
+    """
+    if encoder.input_spec.spatial_dims != 2:
+        raise ValueError("similarity maps are of slices; this encoder takes volumes")
+    step = encoder.input_spec.divisor
+    height, width = (n // step * step for n in image.shape)
+    if not height or not width:
+        raise ValueError(
+            f"a slice of {image.shape[0]} x {image.shape[1]} pixels is smaller than a patch of {step}"
+        )
+    x = torch.from_numpy(np.ascontiguousarray(image[:height, :width])).float()
+    cast(nn.Module, encoder).eval()
+    tokens = encoder.features(x.expand(1, encoder.in_channels, -1, -1))[-1][0]
+    return similarity_maps(tokens, points, (height, width)).numpy()

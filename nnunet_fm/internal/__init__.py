@@ -1,0 +1,1 @@
+"""Shared helpers (files, messages, configuration, device, plotting). No promise to users."""

@@ -1,0 +1,119 @@
+"""Strict YAML: unknown keys are refused with close matches, values are checked, single keys can be typed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nnunet_fm.internal.messages import unknown
+
+
+class Part(BaseModel):
+    """A part of the settings: unknown keys and wrong types are refused, nothing is changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Model = TypeVar("Model", bound=Part)
+
+
+def shipped_settings(folder: Path) -> dict[str, Path]:
+    """Name and file of each YAML file in a folder and its subfolders."""
+    return {p.stem: p for p in sorted(folder.rglob("*.yaml"))}
+
+
+def read_settings(
+    model: type[Model], given: str | Path, folder: Path, overrides: Sequence[str]
+) -> Model:
+    """Read settings and change single keys.
+
+    Args:
+        model: what they are.
+        given: name of shipped ones or path of a YAML file.
+        folder: of the shipped ones.
+        overrides: `part.key=value`, values as in YAML.
+
+    Raises:
+        FileNotFoundError, ValueError: unknown name or key (close matches are named), or a value
+        that is not allowed.
+    """
+    what, shipped = model.__name__.lower(), shipped_settings(folder)
+    path = shipped.get(str(given), Path(given))
+    if not path.is_file():
+        raise FileNotFoundError(
+            unknown(what, str(given), shipped, "Or give the path of a YAML file.")
+        )
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}; allowed: a {what}, see {folder}"
+        )
+    for override in overrides:
+        _override(content, override)
+    return parse_settings(model, content, path.name)
+
+
+def parse_settings(model: type[Model], content: dict[str, Any], name: str) -> Model:
+    """Settings from plain data; `name` is where they came from, for the message.
+
+    Raises:
+        ValueError: everything that is wrong, a line each.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        what = model.__name__.lower()
+        raise ValueError(
+            "\n  ".join([f"{name} is no valid {what}:", *_problems(model, error)])
+        ) from None
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ValueError(f"{override!r} is no KEY=VALUE, e.g. optimiser.steps=1000")
+    *parents, last = key.split(".")
+    for parent in parents:
+        content = content.setdefault(_known(content, parent), {})
+        if not isinstance(content, dict):
+            raise ValueError(f"{key!r}: {parent} holds no keys")
+    content[_known(content, last)] = yaml.safe_load(value)
+
+
+def _known(content: dict[Any, Any], typed: str) -> Any:
+    """The key that is there and is written so, be it a number; the word itself if there is none."""
+    return next((key for key in content if str(key) == typed), typed)
+
+
+def _problems(model: type[Part], error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(p) for p in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            allowed = [
+                ".".join([*map(str, problem["loc"][:-1]), key])
+                for key in _keys(model, problem["loc"][:-1])
+            ]
+            lines.append(unknown("key", where, allowed))
+        else:
+            said = problem["msg"].removeprefix("Value error, ")
+            lines.append(
+                f"{where or model.__name__.lower()}: {said}, given: {problem['input']!r}"[:400]
+            )
+    return lines
+
+
+def _keys(model: type[Part], location: tuple[int | str, ...]) -> list[str]:
+    """Keys allowed at a place in the settings."""
+    part: Any = model
+    for step in location:
+        if inner := get_args(part):  # of a tuple or a dict
+            part = inner[1] if get_origin(part) is dict else inner[0]
+        else:
+            part = part.model_fields[step].annotation
+    return sorted(getattr(part, "model_fields", {}))

@@ -1,0 +1,73 @@
+"""What a device is good at, and the settings that make it fast without changing what is computed."""
+
+import ctypes
+import functools
+import sys
+from typing import Literal
+
+import torch
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+# glibc's mallopt parameters (malloc.h)
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def best_precision(device: torch.device) -> tuple[Precision, str]:
+    """The fastest precision that the device is good at, and why, in words."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bfloat16", "GPU with bfloat16 units"
+    if device.type == "cpu":
+        units = [
+            name for name, probe in _CPU_UNITS.items() if getattr(torch.cpu, probe, lambda: False)()
+        ]
+        if units:
+            return "bfloat16", f"CPU with {' and '.join(units)}"
+    if device.type == "cuda":
+        return "float16", "GPU without bfloat16 units"
+    return "float32", "no bfloat16 units"
+
+
+_CPU_UNITS = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Let the C library keep freed blocks for the next step instead of giving them back to the kernel.
+
+    A training step on the CPU frees and takes hundreds of megabytes; fetching them anew costs a
+    page fault per 4 KiB, more than the arithmetic of every element-wise operation. Memory use peaks
+    where it peaked before.
+
+    Returns:
+        Whether the C library has the setting (glibc does).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes free on the device: of the GPU, or of the machine's memory; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as stream:
+            fields = dict(line.split(":", 1) for line in stream)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that were ever in use: of the GPU by tensors, or of this process (0 where the system does not say)."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

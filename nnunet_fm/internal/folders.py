@@ -1,0 +1,35 @@
+"""Where the folders that are read, not imported, lie: `trainers` (scanned by nnU-Net), `plans` (presets), `weights`."""
+
+import os
+from pathlib import Path
+
+EXT_TRAINER = "nnUNet_extTrainer"
+
+
+def folder(name: str, package: Path = Path(__file__).parents[1]) -> Path:
+    """Folder that goes with a package (e.g. `plans`): inside it once installed, beside it in a checkout."""
+    return package / name if (package / name).is_dir() else package.parent / name
+
+
+def nnunet_folder(name: str) -> Path:
+    """One of nnU-Net's folders, e.g. `nnUNet_raw`.
+
+    Raises:
+        FileNotFoundError: it is not set.
+    """
+    value = os.environ.get(name)
+    if not value:
+        raise FileNotFoundError(f"{name} is not set; type: export {name}=/path/to/{name}")
+    return Path(value)
+
+
+def with_trainers(existing: str | None) -> str:
+    """The value for `nnUNet_extTrainer` that adds our trainers to what the user already has there."""
+    ours = str(folder("trainers"))
+    paths = [p for p in (existing or "").split(os.pathsep) if p.strip()]
+    return os.pathsep.join(paths if ours in paths else [*paths, ours])
+
+
+def activate() -> None:
+    """Let nnU-Net find our trainers in this Python process and its children."""
+    os.environ[EXT_TRAINER] = with_trainers(os.environ.get(EXT_TRAINER))

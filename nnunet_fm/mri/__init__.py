@@ -1,1 +1,0 @@
-"""Reading MRI volumes and preparing them, the same for pretraining and for features."""

@@ -1,0 +1,281 @@
+"""Fusion, frozen encoder, decoder: the network that plans name."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nnunet_fm.encoders import Encoder, build_encoder
+from nnunet_fm.encoders.loading.weight_source import load_source
+from nnunet_fm.internal.device import Precision
+from nnunet_fm.internal.messages import unknown
+from nnunet_fm.network.decoders import DECODERS
+from nnunet_fm.network.fusion import FusionSchedule, make_fusion
+
+ENCODER = "encoder."
+ONE_STRIDE = ", every map at the stride of its patches"
+NETWORK, NETWORK_25D = (
+    "nnunet_fm.network.FrozenEncoderNetwork",
+    "nnunet_fm.network25d.FrozenEncoder25DNetwork",
+)
+NETWORKS = (NETWORK, NETWORK_25D)  # as plans name them
+
+
+class FrozenEncoderNetwork(nn.Module):
+    """A segmentation network around a frozen encoder, for slices or volumes as the encoder is.
+
+    Building it reads no file: the encoder starts with random weights, and `load_encoder` (called by
+    the trainer) or `load_state_dict` fills it. There is no method called `initialize`, which
+    nnU-Net would apply to the encoder.
+
+    Args:
+        input_channels: MRI channels of a case.
+        num_classes: output channels.
+        encoder: architecture name, see `nnunet_fm.encoders.build_encoder`.
+        encoder_options: options of the architecture (`norm_eps`, `rope`, ...).
+        encoder_source: where its weights are, see `nnunet_fm.encoders.loading.weight_source`; None
+            if the caller fills them.
+        taps: tapped blocks; the last of each quarter if None.
+        fusion: `learnable`, `fixed` or `learnable_then_fixed(EPOCHS)`.
+        channels: for each channel of an encoder that knows them by name, the number of the MRI
+            channel that it gets.
+        decoder: `primus` or `light` for slices, `unetr` or `primus3d` for tokens of
+            volumes, `pyramid` for maps of several resolutions.
+        deep_supervision: must be False; nnU-Net passes it.
+    """
+
+    def __init__(
+        self,
+        input_channels: int,
+        num_classes: int,
+        encoder: str,
+        encoder_options: dict[str, Any] | None = None,
+        encoder_source: dict[str, Any] | None = None,
+        taps: Sequence[int] | None = None,
+        fusion: str = "learnable",
+        decoder: str = "primus",
+        channels: Sequence[int] | None = None,
+        deep_supervision: bool = False,
+    ) -> None:
+        super().__init__()
+        if deep_supervision:
+            raise ValueError(
+                "deep_supervision=True: this decoder has one output; use a trainer of nnunet-fm (-tr)"
+            )
+        if decoder not in DECODERS:
+            raise ValueError(unknown("decoder", decoder, DECODERS))
+        self.architecture, self.encoder_options = encoder, dict(encoder_options or {})
+        self.encoder_source = encoder_source
+        self.schedule = FusionSchedule.parse(fusion)
+        built = build_encoder(encoder, taps, **self.encoder_options)
+        check_decodable(built, encoder, decoder)
+        self.stages = built.input_spec.doublings
+        self.fusion = make_fusion(
+            built.input_spec.spatial_dims, input_channels, built.in_channels, channels
+        )
+        self.encoder = cast(nn.Module, built)
+        self.decoder = DECODERS[decoder](
+            built.feature_info, num_classes, self.stages, input_channels
+        )
+        self.frozen = True
+        self.encoder_loaded = False
+        self.precision: Precision | None = None
+        self._compute: list[nn.Module] = []  # in a list, so that it is no sub-module
+        self._slim = False
+        self.encoder.requires_grad_(False).eval()
+        self.set_fusion_learns(self.schedule.learns(0))
+        self.register_state_dict_post_hook(_leave_out_encoder)
+        self.register_load_state_dict_pre_hook(_refill_encoder)
+        self.register_load_state_dict_post_hook(lambda network, _: network._refresh_compute())
+
+    # ---- forward ----
+
+    def forward(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b k *grid"]:
+        """Class logits in float32, at the size of the input.
+
+        Raises:
+            ValueError: a side of the input is not a multiple of `2 ** stages`.
+        """
+        with self._autocast(x.device.type):
+            with torch.no_grad() if self._gradient_stops_before_decoder() else nullcontext():
+                features = self.encode(x)
+            return self.decode(features, x).float()
+
+    def _autocast(self, device_type: str) -> AbstractContextManager[Any]:
+        """The precision chosen, whatever autocast the caller is in.
+
+        With none chosen (stock prediction) the caller's, but bfloat16 for float16 where the GPU has
+        it: DINOv3's activations may leave float16's range.
+        """
+        precision = self.precision
+        if precision is None:
+            if device_type != "cuda" or not torch.is_autocast_enabled("cuda"):
+                return nullcontext()
+            precision = (
+                "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+            )
+        if precision == "float32":
+            return torch.autocast(device_type, enabled=False)
+        return torch.autocast(device_type, getattr(torch, precision))
+
+    def encode(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "b d *tokens"]]:
+        """Fused channels through the encoder: one feature map per tap."""
+        return self._compute_encoder.features(self._to_encoder_size(self.fusion(x)))
+
+    def decode(self, features: list[Tensor], x: Float[Tensor, "b c *grid"]) -> Tensor:
+        """Class logits from the features, and the image for decoders that look at it."""
+        logits: Tensor = self.decoder(features, x)
+        return logits
+
+    def _gradient_stops_before_decoder(self) -> bool:
+        """Only then may the encoder run without a graph: a learnable fusion in front of it needs one."""
+        return self.frozen and not self.fusion.weight.requires_grad
+
+    def _to_encoder_size(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b c *size"]:
+        """Resize so that the token grid times `2 ** stages` is the input: only where the patch is no power of two."""
+        patch, step = cast(Encoder, self.encoder).input_spec.divisor, 2**self.stages
+        if any(side % step for side in x.shape[2:]):
+            raise ValueError(f"input {tuple(x.shape[2:])}: all sides must be multiples of {step}")
+        if patch == step:
+            return x
+        size = [side // step * patch for side in x.shape[2:]]
+        return functional.interpolate(
+            x.float(), size, mode="bilinear", align_corners=False, antialias=True
+        )
+
+    @property
+    def _compute_encoder(self) -> Encoder:
+        return cast(Encoder, self._compute[0] if self._compute else self.encoder)
+
+    def _refresh_compute(self) -> None:
+        """Make the bfloat16 copy anew: whenever weights, device, precision or kernels change."""
+        self._compute = (
+            [_bfloat16_copy(self.encoder)] if self.frozen and self.precision == "bfloat16" else []
+        )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "FrozenEncoderNetwork":
+        """Moving the network moves the copy too."""
+        super()._apply(fn, recurse)
+        self._refresh_compute()
+        return self
+
+    # ---- frozen by construction ----
+
+    def train(self, mode: bool = True) -> "FrozenEncoderNetwork":
+        """Training mode for all but a frozen encoder, and the BatchNorm of one that learns: batches are too small."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        for module in self.encoder.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def unfreeze(self) -> None:
+        """Let the encoder learn, as far as it reaches the features (DDP wants no others): for the ablation only."""
+        self.frozen = False
+        in_use = getattr(self.encoder, "parameters_in_use", self.encoder.parameters)
+        for parameter in in_use():
+            parameter.requires_grad_(True)
+        self._refresh_compute()
+
+    def set_fusion_learns(self, learns: bool) -> None:
+        """Let the fusion learn, or fix it; fixed, the encoder runs without a graph."""
+        self.fusion.weight.requires_grad_(learns)
+
+    def use_precision(self, precision: Precision | None) -> None:
+        """Compute in `float32`, in `float16` autocast, or in bfloat16 with the encoder's matrices held in bfloat16.
+
+        None leaves it to the caller's autocast. The stored weights, and with them the encoder's
+        hash, stay float32.
+        """
+        self.precision = precision
+        self._refresh_compute()
+
+    def use_kernels(
+        self, *, fused_attention: bool | None = None, gradient_checkpointing: bool | None = None
+    ) -> None:
+        """Switch the encoder's attention kernel or its checkpointing, where it has them; None leaves them."""
+        for name, value in (
+            ("set_fused_attention", fused_attention),
+            ("set_gradient_checkpointing", gradient_checkpointing),
+        ):
+            if value is not None and hasattr(self.encoder, name):
+                getattr(self.encoder, name)(value)
+        self._refresh_compute()
+
+    # ---- weights ----
+
+    def load_encoder(self) -> None:
+        """Fill the encoder from its source, checked against the hash in the plans.
+
+        Raises:
+            ValueError: there is no source.
+            FileNotFoundError, CheckpointError: as `load_source`.
+        """
+        if self.encoder_source is None:
+            raise ValueError(
+                "these plans name no encoder weights; write them with `nnunet-fm plan --encoder ...`"
+            )
+        self.encoder.load_state_dict(
+            load_source(self.encoder_source, self.architecture, self.encoder_options)
+        )
+        self.encoder_loaded = True
+        self._refresh_compute()
+
+    @contextmanager
+    def slim_state_dict(self) -> Iterator[None]:
+        """Within it, `state_dict` leaves the encoder out; `load_state_dict` always accepts such a dict."""
+        self._slim = True
+        try:
+            yield
+        finally:
+            self._slim = False
+
+
+def check_decodable(encoder: Encoder, name: str, decoder: str) -> None:
+    """Raise ValueError where a decoder is for other features than an encoder's, or the maps are of several strides."""
+    strides, dims = {f.stride for f in encoder.feature_info}, encoder.input_spec.spatial_dims
+    fitting = [n for n, d in DECODERS.items() if (d.kind, d.spatial_dims) == (encoder.kind, dims)]
+    if decoder not in fitting or (
+        encoder.kind == "tokens" and strides != {encoder.input_spec.divisor}
+    ):
+        raise ValueError(
+            f"encoder {name} is {encoder.kind}, {dims}-D, with strides {sorted(strides)}; decoder {decoder} does not "
+            f"fit. Allowed for it: {', '.join(fitting) or 'no decoder yet'}; for {decoder}: "
+            f"{DECODERS[decoder].spatial_dims}-D {DECODERS[decoder].kind}"
+            + ("" if encoder.kind == "pyramid" else ONE_STRIDE)
+        )
+
+
+def _bfloat16_copy(encoder: nn.Module) -> nn.Module:
+    """A copy whose matrices are bfloat16: bit for bit what autocast computes, without casting them at every call."""
+    clone = copy.deepcopy(encoder)
+    for module in clone.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+            module.to(torch.bfloat16)
+    return clone
+
+
+def _leave_out_encoder(
+    network: nn.Module, state: dict[str, Any], prefix: str, metadata: Any
+) -> None:
+    if cast(FrozenEncoderNetwork, network)._slim:
+        for key in [k for k in state if k.startswith(prefix + ENCODER)]:
+            del state[key]
+
+
+def _refill_encoder(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Complete a slim state dict with the encoder already loaded, or from its source."""
+    network = cast(FrozenEncoderNetwork, network)
+    if any(k.startswith(prefix + ENCODER) for k in state):
+        network.encoder_loaded = True
+        return
+    if not network.encoder_loaded:
+        network.load_encoder()
+    state |= {f"{prefix}{ENCODER}{k}": v for k, v in network.encoder.state_dict().items()}

@@ -1,0 +1,78 @@
+"""Fusion of any number of MRI channels to the channels of the encoder."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+MODES = "learnable, fixed, learnable_then_fixed(EPOCHS)"
+
+
+def make_fusion(
+    spatial_dims: int,
+    input_channels: int,
+    encoder_channels: int,
+    channels: Sequence[int] | None = None,
+) -> nn.Conv2d | nn.Conv3d:
+    """Convolution of one pixel or voxel without bias, every weight 1/C at first: an equal-weight average of C channels.
+
+    Paper section 4.3.1 for C = 4; here for any C >= 1, always renormalised to a true average. In
+    front of a one-channel encoder of volumes and fixed, this is the first convolution's weights
+    repeated and divided by C, its bias kept (the same section, "repeating and rescaling"); such an
+    encoder cannot tell its channels apart. In front of an encoder that knows its channels, it hands
+    each of them the one named.
+
+    Args:
+        spatial_dims: 2 or 3.
+        input_channels: C.
+        encoder_channels: of the encoder.
+        channels: for each channel of the encoder the number of the input channel that it gets; None
+            for the average.
+
+    Raises:
+        ValueError: no input channel, or `channels` that are not there.
+    """
+    if input_channels < 1:
+        raise ValueError(f"{input_channels} input channels given; allowed: 1 or more")
+    convolution = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
+    fusion = convolution(input_channels, encoder_channels, 1, bias=False)
+    nn.init.constant_(fusion.weight, 1 / input_channels)
+    if channels is None:
+        return fusion
+    if len(channels) != encoder_channels or not all(0 <= c < input_channels for c in channels):
+        raise ValueError(
+            f"channels {list(channels)}; allowed: one of 0 to {input_channels - 1} for each of the encoder's "
+            f"{encoder_channels} channels"
+        )
+    nn.init.zeros_(fusion.weight)
+    for number, channel in enumerate(channels):
+        nn.init.ones_(fusion.weight[number, channel])
+    return fusion
+
+
+@dataclass(frozen=True)
+class FusionSchedule:
+    """Until which epoch the fusion learns: never (0), to the end (None), or so many epochs."""
+
+    learnable_epochs: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> "FusionSchedule":
+        """Read `learnable`, `fixed` or `learnable_then_fixed(10)`.
+
+        Raises:
+            ValueError: anything else.
+        """
+        if text == "learnable":
+            return cls(None)
+        if text == "fixed":
+            return cls(0)
+        match = re.fullmatch(r"learnable_then_fixed\((\d+)\)", text)
+        if match and int(match[1]) > 0:
+            return cls(int(match[1]))
+        raise ValueError(f"fusion {text!r}; allowed: {MODES}, e.g. learnable_then_fixed(10)")
+
+    def learns(self, epoch: int) -> bool:
+        """Whether the fusion learns in this epoch, counted from 0."""
+        return self.learnable_epochs is None or epoch < self.learnable_epochs

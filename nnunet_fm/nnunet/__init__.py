@@ -1,0 +1,1 @@
+"""All that knows nnU-Net: plans, trainer, predictor, its files and logs."""

@@ -1,0 +1,101 @@
+"""Turns a trained model folder into one that predicts without `nnUNet_extTrainer`, the source file or its path."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+
+from nnunet_fm.encoders.loading.weight_source import load_source
+from nnunet_fm.network.frozen import ENCODER, NETWORKS
+from nnunet_fm.nnunet.trainer import FINAL
+
+COPIED = ("dataset.json", "dataset_fingerprint.json")
+
+
+def export_model(model: Path, out: Path, checkpoint: str = FINAL) -> list[str]:
+    """Copy `model` to `out`, with nnU-Net's own trainer as the one that prediction asks for.
+
+    The trainer that was used stays on record under `trained_with`. The optimiser's state is left
+    out: the copy predicts, it cannot be trained on. The encoder's weights go along; mind their
+    licence.
+
+    Args:
+        model: folder `nnUNet_results/DatasetXXX/TRAINER__PLANS__CONFIGURATION`.
+        out: folder to make; must not exist or be empty.
+        checkpoint: which checkpoint of each fold.
+
+    Returns:
+        The folds exported.
+
+    Raises:
+        FileNotFoundError: no such folder, or no fold with this checkpoint.
+        FileExistsError: `out` is not empty.
+        CheckpointError: the checkpoint is slim and its encoder file has changed.
+    """
+    plans_file = model / "plans.json"
+    if not plans_file.is_file():
+        raise FileNotFoundError(f"{model} is no trained model folder: it has no plans.json")
+    folds = sorted(p.parent.name for p in model.glob(f"fold_*/{checkpoint}"))
+    if not folds:
+        raise FileNotFoundError(
+            f"no fold of {model} has a {checkpoint}; finish the training, or name one with -chk"
+        )
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty; give a folder that does not exist yet")
+    plans = load_json(str(plans_file))
+    _forget_paths(plans)
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for fold in folds:
+        (partial / fold).mkdir(parents=True)
+        content = torch.load(model / fold / checkpoint, map_location="cpu", weights_only=False)
+        torch.save(_for_prediction(content), partial / fold / FINAL)
+    for name in COPIED:
+        if (model / name).is_file():
+            shutil.copyfile(model / name, partial / name)
+    save_json(plans, str(partial / "plans.json"), sort_keys=False)
+    if out.exists():
+        out.rmdir()
+    partial.rename(out)
+    return folds
+
+
+def _for_prediction(content: dict[str, Any]) -> dict[str, Any]:
+    """What prediction needs of a checkpoint, under nnU-Net's own trainer; a slim one is completed from its source."""
+    plans, configuration = content["init_args"]["plans"], content["init_args"]["configuration"]
+    architecture = plans["configurations"][configuration].get("architecture", {})
+    weights = content["network_weights"]
+    if architecture.get("network_class_name") in NETWORKS and not any(
+        k.startswith(ENCODER) for k in weights
+    ):
+        named = architecture["arch_kwargs"]
+        state = load_source(named["encoder_source"], named["encoder"], named["encoder_options"])
+        weights = {**weights, **{f"{ENCODER}{k}": v for k, v in state.items()}}
+    _forget_paths(plans)
+    content["init_args"]["device"] = torch.device("cpu")
+    kept = (
+        "init_args",
+        "inference_allowed_mirroring_axes",
+        "current_epoch",
+        "logging",
+        "_best_ema",
+    )
+    return {k: content[k] for k in kept} | {
+        "network_weights": weights,
+        "trainer_name": "nnUNetTrainer",
+        "trained_with": content["trainer_name"],
+        "optimizer_state": None,
+        "grad_scaler_state": None,
+    }
+
+
+def _forget_paths(plans: dict[str, Any]) -> None:
+    """Keep the encoder file's name and hash, not the folder it lay in."""
+    for configuration in plans["configurations"].values():
+        architecture = configuration.get("architecture", {})
+        if architecture.get("network_class_name") in NETWORKS:
+            source = architecture["arch_kwargs"].get("encoder_source") or {}
+            if "file" in source:
+                source["file"] = Path(source["file"]).name

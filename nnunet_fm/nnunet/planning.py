@@ -1,0 +1,206 @@
+"""Writes the plans `FM_<encoder>`: the dataset's own nnU-Net plans plus configurations around a frozen encoder."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_fm.encoders import CARDS
+from nnunet_fm.encoders.cards import shipped_weights
+from nnunet_fm.internal.files import replaced_atomically
+from nnunet_fm.internal.messages import unknown
+from nnunet_fm.nnunet.frozen_configuration import frozen_configuration
+from nnunet_fm.nnunet.merge_plans import keep_earlier
+from nnunet_fm.nnunet.patch import place, side_label
+from nnunet_fm.nnunet.plan_options import NO_ENCODER, PlanRequest
+from nnunet_fm.nnunet.pretraining_overlap import seen_in_pretraining
+from nnunet_fm.nnunet.train_subset import TrainSubset
+
+
+@dataclass(frozen=True)
+class WrittenPlans:
+    """Plans that were written.
+
+    Attributes:
+        path: the file.
+        configuration: the one that was asked for, e.g. `2d_fm256`.
+        preprocessed: whether nnU-Net has its data already.
+        summary: text for the user, with the commands that come next.
+    """
+
+    path: Path
+    configuration: str
+    preprocessed: bool
+    summary: str
+
+    @property
+    def identifier(self) -> str:
+        """Name for `-p`."""
+        return self.path.stem
+
+
+def default_trainer(encoder: str, spatial_dims: int = 2, mix_slices: int | None = None) -> str:
+    """Name for `-tr` where the user gives none."""
+    if encoder == NO_ENCODER:
+        return "SubsetTrainer"
+    if mix_slices is not None:
+        return "FrozenDinoTrainer25D"
+    return "FrozenDinoTrainer" if spatial_dims == 2 else "FrozenVolumeTrainer"
+
+
+def write_plans(preprocessed: Path, request: PlanRequest) -> WrittenPlans:
+    """Write the plans.
+
+    Args:
+        preprocessed: the dataset's folder in `nnUNet_preprocessed`.
+        request: what to write.
+
+    Raises:
+        FileNotFoundError: the dataset has not been planned by nnU-Net yet.
+        ValueError: an impossible request; the message names what is possible.
+    """
+    source = preprocessed / f"{request.source_plans}.json"
+    if not source.is_file():
+        raise FileNotFoundError(
+            f"{source} does not exist. Type `nnUNetv2_plan_and_preprocess -d ID -c {request.base}` first"
+        )
+    plans = load_json(str(source))
+    if request.base not in plans["configurations"]:
+        known = plans["configurations"]
+        raise ValueError(
+            unknown("configuration", request.base, known, "Plan it with nnU-Net first.")
+        )
+    plans["train_subset"] = request.subset.to_json()
+    _refuse_ignored(request)
+    stock = PlansManager(plans).get_configuration(request.base).configuration
+    if request.encoder == NO_ENCODER:
+        name, words = _stock_plans(plans, stock, request)
+    else:
+        name, words = _frozen_plans(plans, stock, request, preprocessed)
+    keep_earlier(preprocessed, plans, name)
+    trainer = default_trainer(request.encoder, len(stock["patch_size"]), request.mix_slices)
+    path = _save(preprocessed, plans)
+    data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
+    ready = _is_preprocessed(data)
+    return WrittenPlans(
+        path, name, ready, _summary(plans, words, name, trainer, preprocess=not ready)
+    )
+
+
+def _refuse_ignored(request: PlanRequest) -> None:
+    """Raise ValueError for what was asked and would have no effect."""
+    if request.encoder != NO_ENCODER:
+        return
+    for name in ("card", "preset", "taps", "fusion", "decoder", "seed", "mix_slices"):
+        if getattr(request, name) is not None:
+            raise ValueError(
+                f"--{name.replace('_', '-')} has no meaning with --encoder none (stock nnU-Net); leave it out"
+            )
+
+
+def _stock_plans(
+    plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest
+) -> tuple[str, list[str]]:
+    """Stock architectures; at another patch, field of view or batch size only if asked for."""
+    plans["plans_name"] = request.output or _identifier("none", request.subset)
+    if not (request.patch or request.fov or request.batch_size):
+        return request.base, [
+            f"stock configurations ({', '.join(plans['configurations'])}), for -tr SubsetTrainer"
+        ]
+    strides = stock["architecture"]["arch_kwargs"]["strides"]
+    step = max(math.prod(s[axis] for s in strides) for axis in range(len(stock["patch_size"])))
+    patch = tuple(request.patch or stock["patch_size"])
+    configuration, words = place(
+        stock, request.base, patch, step, request.fov or "native", request.batch_size
+    )
+    name = f"{request.base}_stock{side_label(configuration['patch_size'])}"
+    plans["configurations"][name] = configuration
+    return name, ["stock architecture, for -tr SubsetTrainer", *words]
+
+
+def _frozen_plans(
+    plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest, preprocessed: Path
+) -> tuple[str, list[str]]:
+    description = preprocessed / "dataset.json"
+    dataset = load_json(str(description)) if description.is_file() else {}
+    name, configuration, words = frozen_configuration(stock, request, dataset)
+    plans["plans_name"] = request.output or _identifier(_short(request), request.subset)
+    plans["configurations"][name] = configuration
+    card = configuration["architecture"]["arch_kwargs"]["encoder_source"]["card"]
+    return name, [*words, *_pretraining_data(card, preprocessed, dataset)]
+
+
+def _pretraining_data(card: str, preprocessed: Path, dataset: dict[str, Any]) -> list[str]:
+    """What the encoder saw in its pretraining, with a warning if this dataset seems to be among it."""
+    pretrained_on = CARDS[card].pretrained_on if card in CARDS else ()
+    if not pretrained_on:
+        return []
+    words = [f"pretrained on {', '.join(pretrained_on)}: keep these apart from your test cases"]
+    cases = next((p.name for p in sorted((preprocessed / "gt_segmentations").glob("*"))), "")
+    if seen := seen_in_pretraining(
+        pretrained_on, preprocessed.name, cases, str(dataset.get("name", ""))
+    ):
+        words.append(
+            f"WARNING: {preprocessed.name} looks like {' and '.join(seen)}, on which this encoder was pretrained: "
+            "it may have seen the test cases, and results may look better than they are (leakage)"
+        )
+    return words
+
+
+def _identifier(encoder: str, subset: TrainSubset) -> str:
+    """`FM_<encoder>`, and what sets the subset apart from the whole, the default seed and the default rule."""
+    if subset.ratio == 1:
+        return f"FM_{encoder}"
+    seed = "" if subset.seed == TrainSubset().seed else f"_s{subset.seed}"
+    rule = "" if subset.rule == TrainSubset().rule else f"_{subset.rule}"
+    return f"FM_{encoder}_r{subset.percent}{seed}{rule}"
+
+
+def _short(request: PlanRequest) -> str:
+    """Name for the plans: the weights' own, or the architecture's with `random` and the seed if not 0."""
+    file = Path(request.encoder)
+    if file.is_file():
+        name = file.stem
+    elif shipped_weights(request.encoder):
+        name = request.encoder
+    else:
+        name = f"{request.encoder}_random{request.seed or ''}"
+    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+
+
+def _is_preprocessed(data: Path) -> bool:
+    """Whether nnU-Net has preprocessed every case of the dataset into this folder."""
+    description = data.parent / "dataset.json"
+    if not description.is_file():
+        return data.is_dir()
+    return len(list(data.glob("*.pkl"))) >= load_json(str(description))["numTraining"]
+
+
+def _save(preprocessed: Path, plans: dict[str, Any]) -> Path:
+    path = preprocessed / f"{plans['plans_name']}.json"
+    with replaced_atomically(str(path)) as temporary:
+        save_json(plans, temporary, sort_keys=False)
+    return path
+
+
+def _summary(
+    plans: dict[str, Any], words: list[str], name: str, trainer: str, preprocess: bool
+) -> str:
+    subset, identifier = plans["train_subset"], plans["plans_name"]
+    lines = [f"plans {identifier}, configuration {name}:", *(f"  {w}" for w in words)]
+    if subset["ratio"] < 1:
+        lines.append(
+            f"  trains on {100 * subset['ratio']:g} % of the training cases (seed {subset['seed']}, {subset['rule']})"
+        )
+    lines.append("next:")
+    dataset = int(
+        plans["dataset_name"][len("Dataset") :][:3]
+    )  # nnUNetv2_preprocess takes nothing else
+    if preprocess:
+        lines.append(f"  nnUNetv2_preprocess -d {dataset} -plans_name {identifier} -c {name}")
+    lines.append(f"  nnUNetv2_train {dataset} {name} 0 -tr {trainer} -p {identifier}")
+    return "\n".join(lines)

@@ -1,0 +1,162 @@
+"""nnU-Net's predictor with slices and mirrored copies batched. Same logits, one network call for many tiles."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.utilities.helpers import empty_cache
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from nnunet_fm.internal import device as devices
+from nnunet_fm.internal.device import Precision
+from nnunet_fm.network.device_setup import set_up_for_device
+from nnunet_fm.network.frozen import FrozenEncoderNetwork
+
+Slicer = tuple[slice | int, ...]
+BACKGROUND_LOGIT = 10.0
+
+
+class BatchedPredictor(nnUNetPredictor):
+    """`nnUNetPredictor` whose sliding window runs many tiles at a time.
+
+    Args:
+        precision: `float32`, `bfloat16`, or None for the fastest that the device is good at.
+        pixels_per_batch: network input pixels (or voxels) in one call, mirrored copies counted.
+        skip_background: leave out tiles that hold one constant per channel throughout, and call
+            them background.
+        **stock: arguments of `nnUNetPredictor`.
+
+    Stock nnU-Net sums the tiles in half precision; here they are summed in float32, which is more
+    exact by up to 1e-3 of a logit's magnitude. In float32 the two agree to 1e-4 once stock sums in
+    float32 too.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        precision: Precision | None = None,
+        pixels_per_batch: int = 16 * 256 * 256,
+        skip_background: bool = False,
+        **stock: Any,
+    ) -> None:
+        super().__init__(*args, **stock)
+        fastest, reason = devices.best_precision(self.device)
+        self.precision: Precision = precision or fastest
+        self.precision_reason = "asked for" if precision else reason
+        self.pixels_per_batch = pixels_per_batch
+        self.skip_background = skip_background
+        self._prepared: nn.Module | None = None
+
+    def predict_sliding_window_return_logits(self, input_image: Float[Tensor, "c z y x"]) -> Tensor:
+        """Logits of one preprocessed case, in this predictor's precision."""
+        if not torch.isfinite(input_image).all():
+            raise ValueError(
+                "the preprocessed case holds NaN or infinite voxels; repair the image and predict again"
+            )
+        network = bare_network(self.network)
+        if network is not self._prepared and isinstance(network, FrozenEncoderNetwork):
+            set_up_for_device(network, self.device, self.precision)
+            self._prepared = network
+        return super().predict_sliding_window_return_logits(input_image)
+
+    @torch.inference_mode()
+    def _internal_predict_sliding_window_return_logits(
+        self, data: Float[Tensor, "c z y x"], slicers: Sequence[Slicer], do_on_device: bool = True
+    ) -> Float[Tensor, "k z y x"]:
+        """Sum of the weighted tiles over the sum of their weights."""
+        where = self.device if do_on_device else torch.device("cpu")
+        data = data.to(where)
+        patch = tuple(self.configuration_manager.patch_size)
+        weight = self._tile_weight(patch, where)
+        heads = self.label_manager.num_segmentation_heads
+        logits = torch.zeros((heads, *data.shape[1:]), device=where)
+        weights = torch.zeros(data.shape[1:], device=where)
+        with tqdm(total=len(slicers), disable=not self.allow_tqdm) as progress:
+            for batch in self._batches(data, slicers, patch):
+                predicted = self._predict_tiles(data, batch)
+                for tile, slicer in zip(predicted, batch, strict=True):
+                    logits[slicer] += tile.to(where) * weight
+                    weights[slicer[1:]] += weight
+                progress.update(len(batch))
+        skipped = weights == 0
+        logits /= weights.clamp_min(torch.finfo(torch.float32).tiny)
+        self._fill_background(logits, skipped)
+        if not torch.isfinite(logits).all():
+            raise FloatingPointError(  # no RuntimeError: nnU-Net would take that for a lack of memory
+                f"the network gave NaN or infinite logits in {self.precision}; try --precision float32"
+            )
+        return logits
+
+    def _tile_weight(self, patch: tuple[int, ...], where: torch.device) -> Tensor:
+        if not self.use_gaussian:
+            return torch.ones(patch, device=where)
+        return compute_gaussian(
+            patch, sigma_scale=1.0 / 8, value_scaling_factor=10, device=where
+        ).float()
+
+    def _batches(
+        self, data: Tensor, slicers: Sequence[Slicer], patch: tuple[int, ...]
+    ) -> Iterator[list[Slicer]]:
+        pixels = len(self._mirrors()) * int(torch.tensor(patch).prod())
+        size = max(1, self.pixels_per_batch // pixels)
+        wanted = [s for s in slicers if not (self.skip_background and _is_constant(data[s]))]
+        for start in range(0, len(wanted), size):
+            yield wanted[start : start + size]
+
+    def _mirrors(self) -> list[tuple[int, ...]]:
+        """The empty tuple, then every combination of the allowed axes, in stock nnU-Net's order."""
+        axes = [a + 2 for a in (self.allowed_mirroring_axes or ())] if self.use_mirroring else []
+        return [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
+
+    def _predict_tiles(self, data: Tensor, batch: list[Slicer]) -> Float[Tensor, "n k *patch"]:
+        """Mean over the mirrored copies of the logits of each tile."""
+        tiles = torch.stack([data[s] for s in batch]).to(self.device)
+        mirrors = self._mirrors()
+        outputs = self._run(torch.cat([torch.flip(tiles, m) if m else tiles for m in mirrors]))
+        mean = outputs[: len(batch)].float()
+        for number, mirror in enumerate(mirrors[1:], start=1):
+            mean += torch.flip(outputs[number * len(batch) : (number + 1) * len(batch)], mirror)
+        return mean / len(mirrors)
+
+    def _run(self, x: Float[Tensor, "n c *patch"]) -> Float[Tensor, "n k *patch"]:
+        """The network on as many inputs at a time as the budget allows; a GPU out of memory halves the budget."""
+        while True:
+            size = max(1, self.pixels_per_batch // x[0, 0].numel())
+            try:
+                return torch.cat([self.network(part) for part in x.split(size)])
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+            empty_cache(
+                self.device
+            )  # outside the handler, which holds on to the failed call's memory
+            self.pixels_per_batch //= 2
+
+    def _fill_background(self, logits: Tensor, skipped: Tensor) -> None:
+        """Skipped voxels become background: a high logit for it, or low ones for every region."""
+        if not skipped.any():
+            return
+        logits[:, skipped] = -BACKGROUND_LOGIT
+        if not self.label_manager.has_regions:
+            logits[0, skipped] = BACKGROUND_LOGIT
+
+
+def _is_constant(tile: Tensor) -> bool:
+    flat = tile.flatten(1)
+    return bool((flat == flat[:, :1]).all())
+
+
+def bare_network(network: nn.Module) -> nn.Module:
+    """The network without DDP's and torch.compile's wrappers."""
+    if isinstance(network, DistributedDataParallel):
+        network = network.module
+    if isinstance(network, OptimizedModule):
+        network = network._orig_mod
+    return network

@@ -1,0 +1,30 @@
+"""The raw images of an nnU-Net dataset."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+from nnunet_fm.internal.messages import some
+
+
+def raw_images(dataset: str, cases: Sequence[str], raw: Path) -> dict[str, list[Path]]:
+    """The image files of training cases, a file per channel.
+
+    Args:
+        dataset: full name.
+        cases: names.
+        raw: nnUNet_raw.
+
+    Raises:
+        FileNotFoundError: no such dataset, or a case without images.
+    """
+    folder = raw / dataset
+    if not (folder / "dataset.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no dataset.json; the raw images are needed, see nnUNet_raw"
+        )
+    known = get_filenames_of_train_images_and_targets(str(folder))
+    if missing := [case for case in cases if case not in known]:
+        raise FileNotFoundError(f"{folder} has no images of {some(missing)}")
+    return {case: [Path(image) for image in known[case]["images"]] for case in cases}

@@ -1,0 +1,100 @@
+"""The numbers of a training and what they become: parameter groups and the learning-rate schedule."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from nnunet_fm.network.frozen import FrozenEncoderNetwork
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of a training (paper section 4.3.1; release braindino_trainer.py).
+
+    Attributes:
+        epochs: number of epochs.
+        iterations: training batches per epoch.
+        validation_iterations: batches per epoch for the pseudo Dice.
+        learning_rate: peak, of decoder and fusion.
+        weight_decay: on matrices only: none on norms, biases and the fusion.
+        betas: of AdamW.
+        encoder_learning_rate: None for a frozen encoder.
+        layer_decay: factor on the encoder's learning rate from each block to the one below it.
+        gradient_checkpointing: recompute the encoder's activations; None decides by the free
+            memory.
+        slim_final: leave the encoder out of the final checkpoint too.
+    """
+
+    epochs: int = 100
+    iterations: int = 250
+    validation_iterations: int = 50
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.98)
+    encoder_learning_rate: float | None = None
+    layer_decay: float = 1.0
+    gradient_checkpointing: bool | None = None
+    slim_final: bool = False
+
+
+class LinearDecay(LRScheduler):
+    """Learning rate of every group falls linearly to zero; stepped by epoch number, as nnU-Net does."""
+
+    def __init__(self, optimizer: Optimizer, epochs: int) -> None:
+        self.epochs = epochs
+        self.peaks = [group["lr"] for group in optimizer.param_groups]
+        super().__init__(optimizer)
+
+    def step(self, epoch: int | None = None) -> None:
+        """Set the rates of epoch `epoch`, counted from 0."""
+        factor = 1 - (epoch or 0) / self.epochs
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
+
+
+def parameter_groups(network: FrozenEncoderNetwork, recipe: Recipe) -> list[dict[str, Any]]:
+    """Decoder matrices with decay; norms, biases and channel or slice mixes without; the encoder's if it learns."""
+    decay: list[Tensor] = []
+    plain: list[Tensor] = []
+    for name, parameter in network.named_parameters():
+        part = name.split(".")[0]
+        if part != "encoder":
+            (decay if part == "decoder" and parameter.ndim > 1 else plain).append(parameter)
+    rate = recipe.learning_rate
+    groups: list[dict[str, Any]] = [
+        {"params": decay, "lr": rate, "weight_decay": recipe.weight_decay},
+        {"params": plain, "lr": rate, "weight_decay": 0.0},
+    ]
+    if recipe.encoder_learning_rate is not None:
+        groups += _encoder_groups(network.encoder, recipe, recipe.encoder_learning_rate)
+    return groups
+
+
+def _encoder_groups(encoder: nn.Module, recipe: Recipe, rate: float) -> Iterator[dict[str, Any]]:
+    """Embeddings, each block, final norm: the rate falls by `layer_decay` from each to the one below it."""
+    body = getattr(encoder, "vit", None) or getattr(encoder, "eva", None)
+    blocks = list(body.blocks) if body is not None else []
+    if not blocks and recipe.layer_decay != 1:
+        raise ValueError(
+            f"layer_decay {recipe.layer_decay} is for transformers; allowed for this encoder: 1"
+        )
+    inside = {id(p) for block in blocks for p in block.parameters()}
+    top = [p for name, p in encoder.named_parameters() if id(p) not in inside and ".norm." in name]
+    bottom = [
+        p for p in encoder.parameters() if id(p) not in inside and all(p is not t for t in top)
+    ]
+    for above, parameters in enumerate(
+        [top, *(list(b.parameters()) for b in reversed(blocks)), bottom]
+    ):
+        for matrices in (True, False):
+            chosen = [p for p in parameters if p.requires_grad and (p.ndim > 1) == matrices]
+            scale = recipe.layer_decay**above
+            yield {
+                "params": chosen,
+                "lr": rate * scale,
+                "weight_decay": recipe.weight_decay if matrices else 0.0,
+            }

@@ -1,1 +1,0 @@
-"""Many runs of one benchmark: planned, run, continued and watched as one."""

@@ -1,0 +1,1 @@
+"""Stores of preprocessed volumes, and what fills them."""

@@ -1,0 +1,147 @@
+"""Brains that the program makes itself, under domain randomisation: data to pretrain on that nobody's licence covers.
+
+Anatomy by formulas (`nnunet_fm.data.synthetic`), images by drawing everything that a scanner or a
+protocol decides: the brightness of each tissue, bias field, noise, blur, and whether the skull is
+there. No real image takes part. The idea is SynthSeg's (Billot et al., Medical Image Analysis
+2023): contrast drawn at random, learned features that do not depend on it.
+"""
+
+import csv
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Integer
+from scipy import ndimage
+from tqdm import tqdm
+
+from nnunet_fm.data.synthetic import CONTRASTS, TISSUES, anatomy, smooth_noise, tumour, write_image
+from nnunet_fm.internal.files import replaced_atomically
+
+Image = Float[np.ndarray, "z y x"]
+Labels = Integer[np.ndarray, "z y x"]
+
+SHAPE, SPACING = (32, 128, 112), (4.5, 1.5, 1.5)  # voxels and mm, (z, y, x)
+SEQUENCES = 4
+LESIONS = {1: "necrosis", 2: "oedema", 3: "enhancing"}
+DATASET, LICENCE, TABLE = "synthetic", "CC0-1.0 (made by the program)", "volumes.csv"
+
+
+def synthesize(out: Path, subjects: int, first_seed: int = 0, processes: int = 2) -> Path:
+    """Write subjects of four registered sequences each, and the table that `prepare` takes.
+
+    Args:
+        out: folder to write to.
+        subjects: how many.
+        first_seed: the subject's seed counts up from here; a subject is a function of its seed
+            alone.
+        processes: subjects at a time.
+
+    Returns:
+        The table.
+
+    Raises:
+        ValueError: no subject is asked for.
+    """
+    if subjects < 1:
+        raise ValueError(f"{subjects} subjects; allowed: 1 or more")
+    seeds = range(first_seed, first_seed + subjects)
+    make = partial(_write_subject, out)
+    out.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        made = tqdm(pool.map(make, seeds), total=subjects, desc="making brains", unit="subject")
+        rows = [row for subject in made for row in subject]
+    with (
+        replaced_atomically(str(out / TABLE)) as temporary,
+        Path(temporary).open("w", newline="") as stream,
+    ):
+        writer = csv.writer(stream)
+        writer.writerow(("subject_id", "dataset", "sequence", "path", "licence"))
+        writer.writerows(rows)
+    return out / TABLE
+
+
+def make_subject(
+    seed: int, shape: Sequence[int] = SHAPE, sequences: int = SEQUENCES
+) -> list[Image]:
+    """Registered sequences of one made-up brain, 0 outside the head.
+
+    Args:
+        seed: any integer.
+        shape: voxels (z, y, x).
+        sequences: how many.
+    """
+    rng = np.random.default_rng(seed)
+    tissues = anatomy(rng, tuple(shape))
+    brain = np.stack(list(tissues.values())).sum(0) > 0.5
+    for labels in _lesions(rng, tissues["white"], brain):
+        for label, name in LESIONS.items():
+            part = (labels == label).astype(float)
+            tissues = {k: v * (1 - part) for k, v in tissues.items()}
+            tissues[name] = tissues.get(name, 0) + part
+    if rng.random() < 0.5:
+        tissues |= _shell(rng, brain)
+    return [_random_image(rng, tissues) for _ in range(sequences)]
+
+
+def _lesions(rng: np.random.Generator, white: Image, brain: np.ndarray) -> list[Labels]:
+    """Up to two tumours, and in a third of the brains spots in the white matter."""
+    found = [tumour(rng, white, brain) for _ in range(rng.choice(3, p=(0.3, 0.5, 0.2)))]
+    if rng.random() < 1 / 3:
+        spots = (smooth_noise(rng, white.shape, rng.uniform(1.2, 2.5)) > rng.uniform(2.0, 2.8)) & (
+            white > 0.5
+        )
+        found.append(np.where(spots, 2, 0).astype(np.uint8))
+    return found
+
+
+def _shell(rng: np.random.Generator, brain: np.ndarray) -> dict[str, Image]:
+    """Bone and scalp around the brain, each a few voxels thick."""
+    steps = (3.0, 1.0, 1.0)  # slices are about three pixels thick
+    distance = ndimage.distance_transform_edt(~brain, sampling=steps) + 0.7 * smooth_noise(
+        rng, brain.shape, 4
+    )
+    bone, scalp = rng.uniform(2, 5), rng.uniform(5, 9)
+    outside = distance * ~brain
+    return {
+        "bone": ((outside > 0.5) & (outside <= bone)).astype(float),
+        "scalp": ((outside > bone) & (outside <= scalp)).astype(float),
+    }
+
+
+def _random_image(rng: np.random.Generator, tissues: dict[str, Image]) -> Image:
+    """One sequence: half of the time near a real contrast, else any; then what the scanner adds."""
+    near = rng.random() < 0.5
+    real = dict(zip(TISSUES, CONTRASTS[str(rng.choice(list(CONTRASTS)))], strict=True))
+    means = {
+        t: m * rng.uniform(0.7, 1.3) if near else rng.uniform(0.05, 1.2) for t, m in real.items()
+    }
+    means |= {"bone": rng.uniform(0.0, 0.3), "scalp": rng.uniform(0.2, 1.2)}
+    image = sum(part * means[tissue] for tissue, part in tissues.items())
+    inside = np.sum(list(tissues.values()), axis=0) > 0.5
+    shape = inside.shape
+    texture = 1 + rng.uniform(0.01, 0.08) * smooth_noise(rng, shape, rng.uniform(1.5, 5))
+    blurred = ndimage.gaussian_filter(
+        image * texture, (rng.uniform(0.1, 0.6), *[rng.uniform(0.2, 1.1)] * 2)
+    )
+    biased = blurred * np.exp(rng.uniform(0, 0.35) * smooth_noise(rng, shape, 30))
+    level = rng.uniform(0.003, 0.06)
+    noisy = np.hypot(
+        biased + level * rng.standard_normal(shape), level * rng.standard_normal(shape)
+    )
+    return (noisy ** np.exp(0.2 * rng.standard_normal()) * inside).astype(np.float32)
+
+
+def _write_subject(out: Path, seed: int) -> list[tuple[str, ...]]:
+    subject = f"S{seed:06d}"
+    rows: list[tuple[str, ...]] = []
+    (out / subject).mkdir(exist_ok=True)
+    for number, image in enumerate(make_subject(seed)):
+        path = Path(subject) / f"contrast{number}.nii.gz"
+        scaled = (image / image.max() * 1000).round().astype(np.int16)
+        write_image(scaled, SPACING, out / path)
+        rows.append((subject, DATASET, f"contrast{number}", str(path), LICENCE))
+    return rows

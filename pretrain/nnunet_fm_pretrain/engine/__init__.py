@@ -1,0 +1,1 @@
+"""The engine: training loop, method contract, optimiser, checkpoints. It knows no method by name."""

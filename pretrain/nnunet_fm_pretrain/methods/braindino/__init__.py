@@ -1,0 +1,1 @@
+"""BrainDINO: DINO and iBOT with KoLeo on multi-crop views of slices."""

@@ -1,0 +1,41 @@
+"""Which patches of a global crop the student does not see."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from lightly.models.utils import random_block_mask_image
+
+from nnunet_fm_pretrain.engine.recipe import MaskRecipe
+
+SMALLEST_BLOCK = 4  # patches
+
+
+def block_mask(
+    recipe: MaskRecipe, grid: tuple[int, int], rng: np.random.Generator
+) -> Bool[np.ndarray, "th tw"]:
+    """Block mask of one crop (lightly's, after DINOv2); all False for the share of crops that have none."""
+    if rng.random() >= recipe.probability:
+        return np.zeros(grid, bool)
+    masked = int(grid[0] * grid[1] * rng.uniform(*recipe.ratio))
+    if masked < 1:
+        return np.zeros(grid, bool)
+    with _random_seeded(int(rng.integers(2**32))):
+        mask: torch.Tensor = random_block_mask_image(
+            grid, num_masks=masked, min_num_masks_per_block=min(SMALLEST_BLOCK, masked)
+        )
+    return mask.numpy()
+
+
+@contextmanager
+def _random_seeded(seed: int) -> Iterator[None]:
+    """Python's global generator, which lightly draws from, seeded inside and as before outside."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)

@@ -1,0 +1,68 @@
+"""The forward pass of pretraining: masked patches are replaced by the mask token before the first block."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from timm.models._manipulate import checkpoint
+from torch import Tensor
+
+from nnunet_fm.encoders.families.dinov3 import Dinov3
+
+
+@dataclass
+class Tokens:
+    """Tokens after the final norm."""
+
+    cls: Float[Tensor, "b d"]
+    patches: Float[Tensor, "b n d"]
+
+
+def forward_tokens(
+    encoder: Dinov3, x: Float[Tensor, "b c h w"], masks: Bool[Tensor, "b th tw"] | None = None
+) -> Tokens:
+    """Tokens of `x`; equal to timm's `forward_features` where nothing is masked.
+
+    Args:
+        encoder: timm's DINOv3 network and its mask token.
+        x: images; sides are multiples of the patch size.
+        masks: True where the patch is hidden.
+    """
+    vit = encoder.vit
+    x = vit.patch_embed(x)
+    if masks is not None:
+        x = torch.where(masks[..., None], encoder.mask_token.to(x.dtype), x)
+    x, rotary = vit._pos_embed(x)
+    x = vit.norm_pre(x)
+    for block in vit.blocks:
+        x = checkpoint(block, x, rope=rotary) if vit.grad_checkpointing else block(x, rope=rotary)
+    x = vit.norm(x)
+    return Tokens(x[:, 0], x[:, vit.num_prefix_tokens :])
+
+
+def rescale_positions(encoder: Dinov3, factor: float) -> None:
+    """In training mode, stretch the rotary coordinates of each call by exp(U(-ln factor, ln factor)), as DINOv3 does.
+
+    The angles are linear in the coordinates, so the periods are divided for the time of the call.
+    """
+    rope, exact = encoder.vit.rope, encoder.vit.rope.get_embed
+
+    def stretched(shape: Sequence[int]) -> Tensor:
+        if not encoder.training:
+            return exact(shape)
+        stretch = (
+            torch.empty(1)
+            .uniform_(-math.log(factor), math.log(factor))
+            .exp()
+            .to(rope.periods.device)
+        )
+        periods = rope.periods
+        try:
+            rope.periods = periods / stretch
+            return exact(shape)
+        finally:
+            rope.periods = periods
+
+    rope.get_embed = stretched

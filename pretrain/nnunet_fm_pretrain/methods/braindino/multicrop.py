@@ -1,0 +1,138 @@
+"""Crops of a slice with OpenCV: global and local, flipped, blurred (BrainDINO, section 4.2.1); fused sequences."""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from nnunet_fm_pretrain.engine.recipe import CropPair, FusionRecipe, ViewsRecipe
+
+Image = Float[np.ndarray, "c h w"]
+Crop = Float[np.ndarray, "c side side"]
+ATTEMPTS = 10  # as torchvision's RandomResizedCrop
+
+
+@dataclass(frozen=True)
+class Views:
+    """The crops of one slice: two global ones and the local ones, float32, one channel or three."""
+
+    global_crops: list[Float[np.ndarray, "c g g"]]
+    local_crops: list[Float[np.ndarray, "c l l"]]
+
+
+class ViewMaker:
+    """Makes the crops of a slice, a function of the random generator that is handed in.
+
+    Args:
+        recipe: sizes, scales and probabilities.
+        patch: side of a patch in pixels. A local size that is no multiple of it is cropped as
+            asked, then cut at the right and bottom, as a convolution of that stride does (168
+            becomes 160 for patches of 16).
+    """
+
+    def __init__(self, recipe: ViewsRecipe, patch: int) -> None:
+        self.recipe, self.patch = recipe, patch
+
+    def pair(self, rng: np.random.Generator) -> CropPair:
+        """Draw the crop sizes of a step."""
+        weights = np.array([p.probability for p in self.recipe.pairs])
+        return self.recipe.pairs[int(rng.choice(len(weights), p=weights / weights.sum()))]
+
+    def __call__(self, image: Image, pair: CropPair, rng: np.random.Generator) -> Views:
+        """Crops of `image` (z-scores, background 0; one channel or three) in the sizes of `pair`."""
+        r = self.recipe
+        pixels = np.ascontiguousarray(image.transpose(1, 2, 0))  # OpenCV has the channels last
+        if r.slice_size and pixels.shape[:2] != (r.slice_size, r.slice_size):
+            pixels = cv2.resize(pixels, (r.slice_size, r.slice_size), interpolation=cv2.INTER_CUBIC)
+        blurs = (r.blur.global_1, r.blur.global_2)
+        global_crops = [self._crop(pixels, pair.global_size, r.global_scale, p, rng) for p in blurs]
+        local_crops = [
+            self._crop(pixels, pair.local_size, r.local_scale, r.blur.local, rng)
+            for _ in range(r.local_crops)
+        ]
+        return Views(global_crops, local_crops)
+
+    def side(self, size: int) -> int:
+        """Of a crop that is made in this size: whole patches."""
+        return size // self.patch * self.patch
+
+    def _crop(
+        self,
+        pixels: np.ndarray,
+        side: int,
+        scale: tuple[float, float],
+        blur: float,
+        rng: np.random.Generator,
+    ) -> Crop:
+        for _ in range(ATTEMPTS):
+            top, left, height, width = self._box(pixels.shape, scale, rng)
+            region = pixels[top : top + height, left : left + width]
+            if (
+                not self.recipe.foreground
+                or np.count_nonzero(region) >= self.recipe.foreground * region.size
+            ):
+                break
+        if self.recipe.rotation:
+            angle = rng.uniform(-self.recipe.rotation, self.recipe.rotation)
+            crop = turned_crop(pixels, (top, left, height, width), side, angle)
+        else:
+            crop = cv2.resize(region, (side, side), interpolation=cv2.INTER_CUBIC)
+        if rng.random() < self.recipe.flip:
+            crop = cv2.flip(crop, 1)
+        if self.recipe.flip_vertical and rng.random() < self.recipe.flip_vertical:
+            crop = cv2.flip(crop, 0)
+        if self.recipe.gamma:
+            crop = np.sign(crop) * np.abs(crop) ** math.exp(
+                rng.uniform(-self.recipe.gamma, self.recipe.gamma)
+            )
+        if rng.random() < blur:
+            kernel = (self.recipe.blur.kernel,) * 2
+            crop = cv2.GaussianBlur(crop, kernel, rng.uniform(*self.recipe.blur.sigma))
+        kept = self.side(side)
+        return crop.reshape(side, side, -1)[:kept, :kept].transpose(2, 0, 1)
+
+    def _box(
+        self, shape: tuple[int, ...], scale: tuple[float, float], rng: np.random.Generator
+    ) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a box of random area and aspect; the whole image if none fits."""
+        for _ in range(ATTEMPTS):
+            area = shape[0] * shape[1] * rng.uniform(*scale)
+            aspect = math.exp(
+                rng.uniform(math.log(self.recipe.aspect[0]), math.log(self.recipe.aspect[1]))
+            )
+            height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+            if 0 < height <= shape[0] and 0 < width <= shape[1]:
+                top, left = rng.integers(shape[0] - height + 1), rng.integers(shape[1] - width + 1)
+                return int(top), int(left), height, width
+        return 0, 0, shape[0], shape[1]
+
+
+def turned_crop(
+    pixels: np.ndarray, box: tuple[int, int, int, int], side: int, angle: float
+) -> np.ndarray:
+    """The box (top, left, height, width), turned by `angle` degrees around its centre; 0 outside the slice."""
+    top, left, height, width = box
+    turn = math.radians(angle)
+    rows, columns = height / side, width / side  # source pixels per pixel of the crop
+    middle = (side - 1) / 2
+    matrix = np.array(
+        [
+            [columns * math.cos(turn), -rows * math.sin(turn), left + (width - 1) / 2],
+            [columns * math.sin(turn), rows * math.cos(turn), top + (height - 1) / 2],
+        ]
+    )
+    matrix[:, 2] -= matrix[:, :2] @ [middle, middle]
+    return cv2.warpAffine(
+        pixels, matrix, (side, side), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    )
+
+
+def fuse(
+    sequences: Float[np.ndarray, "s h w"], recipe: FusionRecipe, rng: np.random.Generator
+) -> Float[np.ndarray, "3 h w"]:
+    """Three channels, each a weighted sum of registered sequences."""
+    shared = rng.dirichlet([recipe.concentration] * len(sequences))
+    weights = shared + recipe.spread * rng.standard_normal((3, len(sequences)))
+    return np.einsum("cs,shw->chw", weights.astype(np.float32), sequences)

@@ -1,0 +1,259 @@
+"""BrainDINO's objective: DINO on CLS, iBOT on masked patches, KoLeo, an exponential moving average as teacher."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from lightly.loss import KoLeoLoss
+from lightly.models.utils import update_momentum
+from lightly.utils.dist import gather, world_size
+from lightly.utils.scheduler import cosine_schedule
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from nnunet_fm.encoders import Encoder, build_encoder
+from nnunet_fm.encoders.cards import TRAINING_CODE
+from nnunet_fm.encoders.families.dinov3 import Dinov3
+from nnunet_fm_pretrain.data.slice_store import SliceStore
+from nnunet_fm_pretrain.engine.objective import Exported, Losses, Objective
+from nnunet_fm_pretrain.engine.recipe import EncoderRecipe, Recipe
+from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatch, MultiCropBatches
+from nnunet_fm_pretrain.methods.braindino.masked_forward import (
+    Tokens,
+    forward_tokens,
+    rescale_positions,
+)
+from nnunet_fm_pretrain.methods.braindino.projection_head import PrototypeHead
+from nnunet_fm_pretrain.methods.braindino.prototype_loss import cross_entropy, logits, sinkhorn_bias
+
+CHANNELS = 3  # slices are repeated to three channels
+CERTAIN, UNIFORM = 0.02, 0.98  # of ln K: a teacher entropy beyond means collapse
+SAME_DIRECTION = 0.995  # mean cosine of CLS tokens
+
+
+class BrainDino(Objective):
+    """Student and teacher of BrainDINO (paper section 4.2.1).
+
+    Args:
+        recipe: of the run; the networks are initialised from its seed.
+
+    Raises:
+        ValueError: an architecture that is no DINOv3 transformer.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self.settings = recipe.objective
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)
+            self.student = _Networks(recipe, recipe.encoder.drop_path)
+            self.teacher = _Networks(recipe, drop_path=0.0)
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.teacher.requires_grad_(False)
+        if recipe.encoder.rope_rescale:
+            rescale_positions(self.student.encoder, recipe.encoder.rope_rescale)
+        if recipe.run.checkpointing:
+            self.student.encoder.set_gradient_checkpointing(True)
+        self.koleo = KoLeoLoss()
+        for name, head in (("dino", self.settings.dino_head), ("ibot", self.settings.ibot_head)):
+            self.register_buffer(f"{name}_centre", torch.zeros(head.prototypes))
+            self.register_buffer(
+                f"{name}_next_centre", torch.zeros(head.prototypes), persistent=False
+            )
+
+    def train(self, mode: bool = True) -> "BrainDino":
+        """The teacher stays in evaluation mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def batches(self, store: SliceStore, rank: int, ranks: int) -> Dataset[MultiCropBatch]:
+        """Multi-crop views with block masks."""
+        patch = self.student.encoder.input_spec.divisor
+        return MultiCropBatches(store, self.recipe, self.settings.masks, patch, rank, ranks)
+
+    def owned(self, phase: str) -> Mapping[str, nn.Module]:
+        """Encoder and the two heads of the student."""
+        return dict(self.student.named_children())
+
+    def forward(self, batch: MultiCropBatch, step: int, phase: str) -> Losses:
+        """DINO, iBOT and KoLeo losses of a batch."""
+        exact = _exact(self.student.encoder.mask_token)
+        global_crops, local_crops = (
+            _three_channels(c.to(exact)) for c in (batch.global_crops, batch.local_crops)
+        )
+        masks = batch.masks.flatten(0, 1)
+        with torch.no_grad():
+            taught = forward_tokens(self.teacher.encoder, global_crops)
+        seen = forward_tokens(self.student.encoder, global_crops, masks)
+        views = [seen.cls.unflatten(0, (2, -1))]
+        if len(batch.local_crops):
+            local_cls = forward_tokens(self.student.encoder, local_crops).cls
+            views.append(local_cls.unflatten(0, (len(batch.local_crops), -1)))
+        teacher_cls = taught.cls.unflatten(0, (2, -1))
+        dino, dino_entropy = self._dino(torch.cat(views), teacher_cls, step)
+        ibot, ibot_entropy = self._ibot(seen, taught, masks, step)
+        koleo = self._koleo(views[0])
+        s = self.settings
+        with torch.no_grad():
+            monitors = {
+                "dino_entropy": dino_entropy,
+                "ibot_entropy": ibot_entropy,
+                **_spread(teacher_cls[0].to(exact)),
+            }
+        return Losses(
+            s.dino_weight * dino + s.ibot_weight * ibot + s.koleo_weight * koleo,
+            {"dino": dino.detach(), "ibot": ibot.detach(), "koleo": koleo.detach()},
+            monitors,
+        )
+
+    def _dino(
+        self, student_cls: Float[Tensor, "v b d"], teacher_cls: Float[Tensor, "2 b d"], step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Mean over all pairs of a student's view and another view of the teacher's."""
+        views, slices = student_cls.shape[:2]
+        pairs = 1 - torch.eye(views, 2, device=student_cls.device, dtype=_exact(student_cls))
+        weights = pairs.new_full((slices,), 1 / slices)
+        return self._distil("dino", student_cls, teacher_cls, pairs / pairs.sum(), weights, step)
+
+    def _ibot(
+        self, seen: Tokens, taught: Tokens, masks: Tensor, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Mean over crops of the mean over the crop's masked patches; crops without a mask count as 0 (DINOv2)."""
+        hidden = masks.flatten(1)
+        per_crop = hidden.sum(1, keepdim=True).clamp(min=1)
+        weights = (1 / (per_crop * len(hidden)).to(_exact(seen.patches))).expand_as(hidden)[hidden]
+        pairs = weights.new_ones(1, 1)
+        return self._distil(
+            "ibot", seen.patches[hidden][None], taught.patches[hidden][None], pairs, weights, step
+        )
+
+    def _distil(
+        self, name: str, student: Tensor, teacher: Tensor, pairs: Tensor, weights: Tensor, step: int
+    ) -> tuple[Tensor, Tensor]:
+        own: PrototypeHead = getattr(self.student, f"{name}_head")
+        other: PrototypeHead = getattr(self.teacher, f"{name}_head")
+        cold = self.teacher_temperature(step)
+        with torch.no_grad():
+            targets, prototypes = other(teacher), other.prototypes
+            bias = self._bias(name, targets.flatten(0, 1), prototypes, cold)
+        temperatures = (self.settings.student_temperature, cold)
+        return cross_entropy(
+            own(student), own.prototypes, targets, prototypes, bias, pairs, weights, temperatures
+        )
+
+    def _bias(self, name: str, rows: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
+        if self.settings.centring == "sinkhorn":
+            return sinkhorn_bias(rows, prototypes, temperature)
+        centre = getattr(self, f"{name}_centre")
+        # the mean of the logits is the logit of the mean
+        both = torch.cat([rows.sum(0), rows.new_tensor([len(rows)])])
+        if world_size() > 1:
+            dist.all_reduce(both)
+        mean = logits(both[None, :-1] / both[-1].clamp(min=1), prototypes)[0]
+        m = self.settings.centre_momentum
+        setattr(self, f"{name}_next_centre", m * centre + (1 - m) * mean)
+        return -centre / temperature
+
+    def _koleo(self, cls: Float[Tensor, "2 b d"]) -> Tensor:
+        """Nearest neighbours among the slices of all ranks, in float32, summed over the two crops (DINOv2)."""
+        with torch.autocast(cls.device.type, enabled=False):
+            crops = list(cls.to(_exact(cls)))
+            if world_size() > 1:
+                crops = [torch.cat(gather(c.contiguous())) for c in crops]
+            return torch.stack([self.koleo(c) for c in crops]).sum()
+
+    def teacher_temperature(self, step: int) -> float:
+        """Linear from the first to the second value."""
+        first, last = self.settings.teacher_temperature
+        steps = self.settings.teacher_temperature_steps
+        return first + (last - first) * (min(1.0, step / steps) if steps else 1.0)
+
+    def momentum(self, step: int) -> float:
+        """Of the teacher; half a cosine between the two values."""
+        return cosine_schedule(step, self.recipe.optimiser.steps, *self.settings.momentum)
+
+    def before_step(self, step: int) -> None:
+        """The prototypes stay for the first steps."""
+        if step < self.settings.freeze_last_layer_steps:
+            self.student.dino_head.last_layer.grad = self.student.ibot_head.last_layer.grad = None
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Teacher and centre move."""
+        update_momentum(self.student, self.teacher, self.momentum(step))
+        if self.settings.centring == "mean":
+            for name in ("dino", "ibot"):
+                getattr(self, f"{name}_centre").copy_(getattr(self, f"{name}_next_centre"))
+
+    def alarm(self, monitors: Mapping[str, float]) -> str | None:
+        """Uniform targets, one target for all, or one direction of all CLS tokens."""
+        for name, head in (("dino", self.settings.dino_head), ("ibot", self.settings.ibot_head)):
+            if name == "ibot" and not self.settings.masks.probability:
+                continue
+            share = monitors[f"{name}_entropy"] / math.log(head.prototypes)
+            if share > UNIFORM:
+                return f"the teacher's {name} targets are uniform (entropy {share:.1%} of ln K): nothing is taught"
+            if share < CERTAIN:
+                return f"the teacher's {name} targets are single prototypes (entropy {share:.1%} of ln K)"
+        if monitors["cls_cosine"] > SAME_DIRECTION:
+            return f"the CLS tokens of different slices are the same (mean cosine {monitors['cls_cosine']:.4f})"
+        return None
+
+    def load_encoder(self, encoder: Encoder) -> None:
+        """Student and teacher start from `encoder`; the heads stay fresh."""
+        for networks in (self.student, self.teacher):
+            networks.encoder.load_state_dict(encoder.state_dict())  # type: ignore[attr-defined]
+
+    def exported(self) -> Exported:
+        """The teacher's encoder."""
+        return Exported(self.teacher.encoder, self.recipe.encoder.architecture, TRAINING_CODE)
+
+
+class _Networks(nn.Module):
+    """Encoder and heads."""
+
+    def __init__(self, recipe: Recipe, drop_path: float) -> None:
+        super().__init__()
+        self.encoder = _encoder(recipe.encoder, drop_path)
+        self.dino_head = PrototypeHead(self.encoder.width, recipe.objective.dino_head)
+        self.ibot_head = PrototypeHead(self.encoder.width, recipe.objective.ibot_head)
+
+
+def _encoder(recipe: EncoderRecipe, drop_path: float) -> Dinov3:
+    options: dict[str, Any] = {
+        **TRAINING_CODE,
+        "init_values": recipe.layer_scale,
+        "drop_path_rate": drop_path,
+    }
+    if not recipe.architecture.startswith("dinov3_"):
+        raise ValueError(
+            f"encoder.architecture {recipe.architecture}; allowed: a dinov3_* name of `encoders list`"
+        )
+    encoder = cast(Dinov3, build_encoder(recipe.architecture, **options))
+    nn.init.trunc_normal_(encoder.mask_token, std=0.02)
+    encoder.set_fused_attention(torch.cuda.is_available())  # its backward pass is slow on CPUs
+    return encoder
+
+
+def _exact(x: Tensor) -> torch.dtype:
+    """Losses are computed in float32 at least, whatever the autocast precision of the tokens."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _three_channels(crops: Float[Tensor, "v b c h w"]) -> Float[Tensor, "vb 3 h w"]:
+    """Crops of all views as one batch; one channel is repeated to three on the device, without a copy."""
+    return crops.flatten(0, 1).expand(-1, CHANNELS, -1, -1)
+
+
+def _spread(cls: Float[Tensor, "b d"]) -> dict[str, Tensor]:
+    """How far CLS tokens of different slices lie apart: mean cosine, mean distance to the nearest neighbour."""
+    directions = nn.functional.normalize(cls, dim=-1)
+    cosines = directions @ directions.T
+    b = len(cls)
+    mean = (cosines.sum() - cosines.trace()) / max(1, b * (b - 1))
+    nearest = cosines.clone().fill_diagonal_(-2).amax(1).clamp(-1, 1)
+    return {"cls_cosine": mean, "cls_nearest": (2 - 2 * nearest).clamp(min=0).sqrt().mean()}

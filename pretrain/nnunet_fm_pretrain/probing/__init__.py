@@ -1,0 +1,1 @@
+"""Probes: what an encoder is good for, beside random weights and raw pixels."""

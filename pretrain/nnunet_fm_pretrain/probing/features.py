@@ -1,0 +1,149 @@
+"""What probes are fed: tokens of a frozen encoder, or raw pixels, of volumes and of patches."""
+
+from pathlib import Path
+from typing import cast
+
+import nibabel as nib
+import numpy as np
+import torch
+from jaxtyping import Float, Integer, Shaped
+from torch import nn
+from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
+
+from nnunet_fm.data.preprocessing import normalised
+from nnunet_fm.data.skull_stripping import Stripper
+from nnunet_fm.data.volumes import canonical, read_volume
+from nnunet_fm.encoders import Encoder
+from nnunet_fm.encoders.families.timm_vit import TimmViT
+from nnunet_fm.internal.device import keep_freed_memory
+from nnunet_fm_pretrain.data.preprocessing import Preprocessing, Slices, preprocess
+from nnunet_fm_pretrain.probing.linear_probes import Features
+
+BATCH = 64
+
+
+def read_slices(path: Path, mask: Path | None, strip: Stripper, options: Preprocessing) -> Slices:
+    """Slices of a volume as pretraining sees them.
+
+    Args:
+        path: NIfTI file or DICOM folder.
+        mask: its brain mask, for the plug-in that wants one.
+        strip: skull stripping plug-in.
+        options: preprocessing, as in pretraining.
+    """
+    volume, image = read_volume(path)
+    return preprocess(volume, strip(volume, image, mask), options)[0]
+
+
+def slice_features(
+    encoder: Encoder | None, slices: Slices, side: int = 16
+) -> Float[np.ndarray, " d"]:
+    """Of a volume: the mean over its slices of the CLS token, or of the raw pixels if there is no encoder.
+
+    Args:
+        encoder: frozen; None: slices shrunk to `side` x `side` pixels.
+        slices: preprocessed.
+        side: see `encoder`.
+    """
+    x = torch.from_numpy(slices)[:, None]
+    with torch.inference_mode():
+        if encoder is None:
+            return interpolate(x, size=(side, side), mode="area").mean(0).flatten().numpy()
+        parts = [
+            encoder.embed(part.expand(-1, 3, -1, -1).to(_device(encoder)))
+            for part in x.split(BATCH)
+        ]
+        return torch.cat(parts).mean(0).cpu().numpy()
+
+
+def patch_features(
+    encoder: Encoder | None,
+    images: Float[np.ndarray, "c z h w"],
+    patch: int,
+    context: int | None = None,
+) -> Features:
+    """A row per patch of a case: the tokens of each channel, side by side, or raw pixels if there is no encoder.
+
+    Args:
+        encoder: frozen; its last tapped block is used.
+        images: channels of a case, z-scored.
+        patch: side of a patch in pixels.
+        context: side of the window of pixels around the patch, if there is no encoder; the patch
+            itself if None.
+    """
+    x = torch.from_numpy(images)
+    with torch.inference_mode():
+        if encoder is None:
+            border = ((context or patch) - patch) // 2
+            padded = pad(x.transpose(0, 1), (border,) * 4)
+            return (
+                unfold(padded, patch + 2 * border, stride=patch)
+                .transpose(1, 2)
+                .flatten(0, 1)
+                .numpy()
+            )
+        channels = []
+        for channel in x:
+            parts = [
+                encoder.features(p[:, None].expand(-1, 3, -1, -1).to(_device(encoder)))[-1].cpu()
+                for p in channel.split(BATCH)
+            ]
+            channels.append(torch.cat(parts).flatten(2).transpose(1, 2).flatten(0, 1))
+        return torch.cat(channels, dim=1).numpy()
+
+
+def patch_labels(labels: Integer[np.ndarray, "z h w"], patch: int) -> Integer[np.ndarray, " n"]:
+    """1 for patches of which at least half is labelled."""
+    share = avg_pool2d((torch.from_numpy(labels.astype(np.int64)) > 0).float()[:, None], patch)
+    return (share.flatten() >= 0.5).long().numpy()
+
+
+def read_case(
+    raw: Path, case: str, channels: int, ending: str, size: int
+) -> tuple[Float[np.ndarray, "c z h w"], Integer[np.ndarray, "z h w"]]:
+    """Channels (clipped, z-scored over non-zero voxels) and labels of a case of an nnU-Net raw dataset.
+
+    Args:
+        raw: `nnUNet_raw/DatasetXXX`.
+        case: identifier.
+        channels: how many there are.
+        ending: of the files.
+        size: slices are resized to this side.
+    """
+    images = []
+    for channel in range(channels):
+        voxels = _canonical_voxels(raw / "imagesTr" / f"{case}_{channel:04d}{ending}").astype(
+            np.float32
+        )
+        images.append(normalised(voxels, voxels != 0).transpose(2, 1, 0))
+    labels = _canonical_voxels(raw / "labelsTr" / f"{case}{ending}").transpose(2, 1, 0)
+    resized = interpolate(
+        torch.from_numpy(np.stack(images)), size=(size, size), mode="bilinear", antialias=True
+    )
+    small = interpolate(
+        torch.from_numpy(labels.astype(np.float32))[:, None],
+        size=(size, size),
+        mode="nearest-exact",
+    )
+    return resized.numpy(), small[:, 0].numpy().astype(np.int64)
+
+
+def _canonical_voxels(path: Path) -> Shaped[np.ndarray, "x y z"]:
+    """Voxels in the orientation that pretraining has seen."""
+    return np.asarray(canonical(nib.load(path)).dataobj)
+
+
+def quiet(encoder: Encoder) -> Encoder:
+    """The encoder frozen, in evaluation mode, on the GPU if there is one, with the attention that is fast there."""
+    module = cast(nn.Module, encoder).requires_grad_(False).eval()
+    if torch.cuda.is_available():
+        module.cuda()
+    else:
+        keep_freed_memory()
+        if isinstance(encoder, TimmViT):
+            encoder.set_fused_attention(False)
+    return encoder
+
+
+def _device(encoder: Encoder) -> torch.device:
+    return next(cast(nn.Module, encoder).parameters()).device

@@ -1,0 +1,214 @@
+"""BraTS conversion and the synthetic cases."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from helpers.brats import write_small_brats
+from nnunet_fm.data.brats import convert_brats, find_cases
+from nnunet_fm.data.image_checks import check_input_folder
+from nnunet_fm.data.synthetic import make_case, write_brats
+
+OLD = {"T1": "t1", "T1c": "t1ce", "T2": "t2", "FLAIR": "flair"}
+NEW = {"T1": "t1n", "T1c": "t1c", "T2": "t2w", "FLAIR": "t2f"}
+
+
+def write(path: Path, array: np.ndarray, spacing: float = 1.0) -> None:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((spacing, 1.0, 1.0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path))
+
+
+def write_case(
+    folder: Path,
+    name: str,
+    style: str = "new",
+    labels: tuple[int, ...] | None = None,
+    **odd: object,
+) -> None:
+    """A case of 2x4x4 voxels; `odd` spoils it: leave_out, nan, spacing."""
+    separator, names = ("-", NEW) if style == "new" else ("_", OLD)
+    for channel, suffix in names.items():
+        if odd.get("leave_out") == channel:
+            continue
+        array = np.ones((2, 4, 4), np.float32)
+        if odd.get("nan") == channel:
+            array[0, 0, 0] = np.nan
+        write(
+            folder / name / f"{name}{separator}{suffix}.nii.gz",
+            array,
+            2.0 if odd.get("spacing") == channel else 1.0,
+        )
+    if labels is not None:
+        segmentation = np.zeros((2, 4, 4), np.uint8)
+        segmentation.flat[: len(labels)] = labels
+        write(folder / name / f"{name}{separator}seg.nii.gz", segmentation)
+
+
+def labels_of(dataset: Path, case: str) -> list[int]:
+    image = sitk.ReadImage(str(dataset / "labelsTr" / f"{case}.nii.gz"))
+    return sorted(np.unique(sitk.GetArrayFromImage(image)).tolist())
+
+
+def test_all_years_names_and_both_label_conventions(tmp_path: Path) -> None:
+    source = tmp_path / "BraTS ä"
+    write_case(source, "BraTS2021_00006", "old", (1, 2, 4))
+    write_case(source / "nested", "BraTS-GLI-00001-000", "new", (1, 2, 3))
+    write_case(source, "BraTS-MET-1", "new", None)
+    for suffix in NEW.values():
+        write(source / "plain" / f"{suffix}.nii.gz", np.ones((2, 4, 4), np.float32))
+    write(source / "plain" / "seg-model.nii.gz", np.ones((2, 4, 4), np.uint8))
+    result = convert_brats(source, tmp_path / "raw", 8, "All")
+    assert result.training == ["BraTS-GLI-00001-000", "BraTS2021_00006"]
+    assert result.test == ["BraTS-MET-1", "plain"]
+    assert labels_of(result.folder, "BraTS2021_00006") == [0, 1, 2, 3]
+    assert labels_of(result.folder, "BraTS-GLI-00001-000") == [0, 1, 2, 3]
+    link = result.folder / "imagesTr" / "BraTS2021_00006_0001.nii.gz"
+    assert link.is_symlink()
+    assert link.resolve().name == "BraTS2021_00006_t1ce.nii.gz"
+    description = json.loads((result.folder / "dataset.json").read_text())
+    assert description["channel_names"] == {"0": "T1", "1": "T1c", "2": "T2", "3": "FLAIR"}
+    assert description["labels"]["tumor core"] == [1, 3]
+    assert description["regions_class_order"] == [2, 1, 3]
+    assert description["numTraining"] == 2
+
+
+def test_unusable_cases_are_listed_and_the_rest_goes_on(tmp_path: Path) -> None:
+    source = tmp_path / "brats"
+    write_case(source, "good", labels=(1, 3))
+    write_case(source, "incomplete", labels=(1,), leave_out="T2")
+    write_case(source, "with-nan", labels=(1,), nan="FLAIR")
+    write_case(source, "grids", labels=(1,), spacing="T1c")
+    write_case(source, "cavity", labels=(1, 3, 4))
+    write_case(source, "strange", labels=(1, 7))
+    write_case(source, "broken", labels=(1,))
+    (source / "broken" / "broken-t1n.nii.gz").write_bytes(b"not an image")
+    write_case(source / "again", "good", labels=(1, 3))
+    result = convert_brats(source, tmp_path / "raw", 8, "Some")
+    assert result.training == ["good"]
+    reasons = {k.split(" ")[0]: v for k, v in result.skipped.items()}
+    assert reasons["incomplete"] == "incomplete: no T2"
+    assert reasons["with-nan"] == "1 voxels of FLAIR are NaN or infinite"
+    assert "different grids: spacing" in reasons["grids"]
+    assert "resection cavity" in reasons["cavity"]
+    assert "allowed: {0,1,2,4}" in reasons["strange"]
+    assert reasons["broken"].startswith("unreadable")
+    assert reasons["good"] == "a second case of this name"
+    assert len((result.folder / "skipped.csv").read_text().splitlines()) == 1 + len(result.skipped)
+    assert not list(result.folder.glob("*/with-nan*"))
+
+
+def test_copies_and_uncompressed_files(tmp_path: Path) -> None:
+    write_case(tmp_path / "b", "case", labels=(1, 3))
+    packed = tmp_path / "b" / "case" / "case-t1n.nii.gz"
+    sitk.WriteImage(sitk.ReadImage(str(packed)), str(packed.with_suffix("")))
+    packed.unlink()
+    result = convert_brats(tmp_path / "b", tmp_path / "raw", 8, "Copy", copy=True)
+    written = sorted((result.folder / "imagesTr").iterdir())
+    assert len(written) == 4
+    assert not any(p.is_symlink() for p in written)
+    assert sitk.ReadImage(str(written[0])).GetSize() == (4, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((0, "X"), ValueError, "1 to 999"),
+        ((5, "a b"), ValueError, "letters"),
+        ((7, "X"), FileExistsError, "exists already"),
+        ((5, "X"), ValueError, "none of the 1 cases.*incomplete: no T1"),
+    ],
+)
+def test_impossible_conversions(
+    arguments: tuple, error: type, message: str, tmp_path: Path
+) -> None:
+    write_case(tmp_path / "b", "case", labels=(1,), leave_out="T1")
+    (tmp_path / "raw" / "Dataset007_Y").mkdir(parents=True)
+    with pytest.raises(error, match=message):
+        convert_brats(tmp_path / "b", tmp_path / "raw", *arguments)
+    assert not (tmp_path / "raw" / "Dataset005_X").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda f: (f / "b_0001.nii.gz").unlink(),
+            "1 of 2 cases.*b: channels 0000 found, 0000, 0001 needed",
+        ),
+        (
+            lambda f: write(f / "b_0002.nii.gz", np.ones((2, 4, 4))),
+            "b: channels 0000, 0001, 0002 found",
+        ),
+        (
+            lambda f: write(f / "b_0001.nii.gz", np.full((2, 4, 4), np.nan)),
+            "b: 32 voxels of 0001 are NaN",
+        ),
+        (lambda f: write(f / "b_0001.nii.gz", np.ones((2, 4, 5))), "b: different grids: size"),
+        (
+            lambda f: write(f / "b_0001.nii.gz", np.ones((2, 4, 4)), 2.0),
+            "b: different grids: spacing",
+        ),
+        (
+            lambda f: (f / "b_0001.nii.gz").write_bytes((f / "a_0001.nii.gz").read_bytes()[:100]),
+            "b: unreadable",
+        ),
+    ],
+)
+def test_input_folders_are_checked_before_predicting(
+    spoil: Callable, message: str, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a_0000", "a_0001", "b_0000", "b_0001"):
+        write(tmp_path / f"{name}.nii.gz", rng.random((2, 4, 4)).astype(np.float32))
+    check_input_folder(tmp_path, 2, ".nii.gz")
+    spoil(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        check_input_folder(tmp_path, 2, ".nii.gz")
+
+
+def test_input_folders_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        check_input_folder(tmp_path / "gone", 2, ".nii.gz")
+    with pytest.raises(FileNotFoundError, match="CASE_0000"):
+        check_input_folder(tmp_path, 2, ".nii.gz")
+
+
+def test_folders_without_brats(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        find_cases(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match="holds no file such as"):
+        find_cases(tmp_path)
+
+
+def test_synthetic_cases_are_functions_of_the_seed_with_nested_tumours() -> None:
+    first, again, other = make_case(5), make_case(5), make_case(6)
+    assert all((first.images[c] == again.images[c]).all() for c in first.images)
+    assert (first.images["T1"] != other.images["T1"]).any()
+    assert set(np.unique(first.labels)) == {0, 1, 2, 3}
+    brain = first.images["T1"] > 0
+    assert 0.1 < brain.mean() < 0.7
+    assert brain[first.labels > 0].mean() > 0.99
+    enhancing, oedema = first.labels == 3, first.labels == 2
+    assert first.images["T1c"][enhancing].mean() > 1.3 * first.images["T1c"][oedema].mean()
+    flair = first.images["FLAIR"]
+    assert flair[oedema].mean() > 1.2 * flair[brain & (first.labels == 0)].mean()
+
+
+def test_written_cases_are_found_again(tmp_path: Path) -> None:
+    write_brats(tmp_path / "b", 2, first_seed=4)
+    assert [c.name for c in find_cases(tmp_path / "b")] == ["FMDEMO-00004", "FMDEMO-00005"]
+    write_small_brats(tmp_path / "small", 2, 1)
+    assert ["seg" in c.files for c in find_cases(tmp_path / "small")] == [True, False]
+
+
+def test_real_brats_cases_convert(shared_data: Path, tmp_path: Path) -> None:
+    result = convert_brats(shared_data / "brats", tmp_path / "raw", 8, "Real")
+    assert {"BraTS2021_00006", "Brats18_2013_2_1"} <= set(result.training)
+    assert len(result.test) == 2
+    assert labels_of(result.folder, "BraTS2021_00006") == [0, 1, 2, 3]

@@ -1,0 +1,36 @@
+"""Encoders with weights of ordinary size, in the key formats that people publish."""
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_fm.encoders import build_encoder
+from nnunet_fm.encoders.loading.key_formats import to_dinov3
+
+
+def randomised(architecture: str, **options: object) -> nn.Module:
+    """Weights of ordinary size everywhere: an initial LayerScale of 1e-5 would hide any error behind it."""
+    torch.manual_seed(3)
+    encoder = build_encoder(architecture, **options)
+    for name, parameter in encoder.named_parameters():
+        if "gamma" in name:
+            nn.init.uniform_(parameter, 0.1, 1.0)
+        else:
+            nn.init.normal_(parameter, std=0.2 if parameter.ndim == 1 else 0.06)
+    return encoder.eval().requires_grad_(False)
+
+
+State = dict[str, Tensor]
+
+
+PERIODS = 100.0 ** (torch.arange(4, dtype=torch.float32) / 4)
+
+
+def official(**options: object) -> State:
+    return to_dinov3(randomised("dinov3_test16", **options).state_dict()) | {
+        "rope_embed.periods": PERIODS.bfloat16()
+    }
+
+
+def braindino(state: State) -> dict:
+    heads = {"dino_head.mlp.0.weight": torch.ones(2), "ibot_head.last_layer.weight": torch.ones(2)}
+    return {"teacher": {f"backbone.{k}": v for k, v in state.items()} | heads, "iteration": 3}

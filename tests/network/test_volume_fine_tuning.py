@@ -1,0 +1,47 @@
+"""3-D encoders that learn: only what reaches the features, at the rates of their blocks, on fixed batch statistics."""
+
+import pytest
+import torch
+from torch import nn
+
+from nnunet_fm.encoders import build_encoder
+from nnunet_fm.network.frozen import FrozenEncoderNetwork
+from nnunet_fm.nnunet.recipe import Recipe, parameter_groups
+
+
+@pytest.mark.parametrize(
+    ("name", "taps"),
+    [
+        ("volume_testuniformer", [0, 1]),
+        ("volume_testuniformer", None),
+        ("volume_testswin", [0, 2]),
+        ("volume_testprimus", [0, 2]),
+        ("volume_testprimus", None),
+        ("volume_testbmmae", [1, 2]),
+    ],
+)
+def test_what_does_not_reach_the_features_is_not_trained(name: str, taps: list[int] | None) -> None:
+    """DDP waits for the gradient of every parameter that it is told of."""
+    encoder = build_encoder(name, taps)
+    encoder.requires_grad_(True)
+    sum(
+        f.square().sum() for f in encoder.features(torch.randn(1, encoder.in_channels, 32, 32, 32))
+    ).backward()
+    reached = {id(p) for p in encoder.parameters() if p.grad is not None}
+    assert {id(p) for p in encoder.parameters_in_use()} == reached
+
+
+def test_batch_statistics_stay_while_fine_tuning_and_blocks_have_their_rates() -> None:
+    network = FrozenEncoderNetwork(1, 2, "volume_testuniformer", decoder="pyramid")
+    network.unfreeze()
+    norms = [m for m in network.train().encoder.modules() if isinstance(m, nn.BatchNorm3d)]
+    assert norms
+    assert not any(m.training for m in norms)
+    assert network.encoder.training
+    layerwise = Recipe(encoder_learning_rate=1e-3, layer_decay=0.5)
+    with pytest.raises(ValueError, match=r"layer_decay 0.5 is for transformers"):
+        parameter_groups(network, layerwise)
+    primus = FrozenEncoderNetwork(1, 2, "volume_testprimus", decoder="primus3d")
+    primus.unfreeze()
+    rates = {round(g["lr"] / 1e-3, 6) for g in parameter_groups(primus, layerwise)[2:]}
+    assert rates == {0.5**n for n in range(6)}  # norm, four blocks, embeddings

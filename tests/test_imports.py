@@ -1,0 +1,118 @@
+"""Imports go one way: each room imports itself and the rooms below it, nothing above."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY, PRETRAINING = ROOT / "nnunet_fm", ROOT / "pretrain" / "nnunet_fm_pretrain"
+# what each room may import beside itself and `internal`
+LIBRARY_ROOMS = {
+    "cli": {"experiments", "heads", "nnunet", "features", "network", "encoders", "evaluation"}
+    | {"data", "nnunet_fm_pretrain"},
+    "experiments": {"nnunet", "evaluation", "data"},
+    "heads": {"features", "evaluation", "data"},
+    "nnunet": {"network", "encoders", "data"},
+    "features": {"encoders", "data"},
+    "network": {"encoders"},
+    "encoders": set(),
+    "evaluation": set(),
+    "data": set(),
+    "internal": set(),
+}
+PRETRAINING_ROOMS = {
+    "cli": {"engine", "data", "methods", "probing"},
+    "probing": {"data", "methods"},
+    "methods": {"engine", "data"},
+    "engine": {"data"},
+    "data": set(),
+}
+FROM_THE_LIBRARY = {"encoders", "data", "evaluation", "internal"}  # what pretraining may import
+PENDING = {
+    "nnunet_fm/cli/main.py imports nnunetv2.utilities.dataset_name_id_conversion.maybe_convert_to_dataset_name",
+    "nnunet_fm/cli/predict.py imports nnunetv2.inference.predict_from_raw_data",
+    "nnunet_fm/experiments/cost_estimate.py imports nnunet_fm.network.frozen.NETWORKS",
+    "nnunet_fm/experiments/cost_estimate.py imports nnunetv2.utilities.get_network_from_plans.get_network_from_plans",
+    "nnunet_fm/experiments/cost_estimate.py imports nnunetv2.utilities.plans_handling.plans_handler.PlansManager",
+    "nnunet_fm/experiments/datasets.py imports nnunetv2.utilities.crossval_split.generate_crossval_split",
+    "nnunet_fm/experiments/find_runs.py imports nnunet_fm.encoders.loading.weight_source.source_in_plans",
+    "nnunet_fm/experiments/run_cost.py imports nnunet_fm.encoders.loading.weight_source.origin_of",
+    "nnunet_fm/experiments/run_cost.py imports nnunet_fm.encoders.loading.weight_source.source_in_plans",
+    "nnunet_fm/experiments/runs.py imports nnunetv2.utilities.dataset_name_id_conversion.maybe_convert_to_dataset_name",
+    "pretrain/nnunet_fm_pretrain/cli.py imports nnunet_fm.cli.doctor.tell",
+    "pretrain/nnunet_fm_pretrain/cli.py imports nnunet_fm_pretrain.doctor.examine",
+    "pretrain/nnunet_fm_pretrain/engine/export.py imports nnunet_fm_pretrain.methods.registry.make_objective",
+    "pretrain/nnunet_fm_pretrain/engine/loop.py imports nnunet_fm_pretrain.methods.braindino.batches.loader",
+    "pretrain/nnunet_fm_pretrain/engine/loop.py imports nnunet_fm_pretrain.methods.registry.make_objective",
+}  # known violations, to be removed
+ALIASES = {"trainer.py", "optimisation.py", "network25d.py", "__init__.py"}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names of all modules that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+def modules(package: Path) -> list[Path]:
+    return sorted(p for p in package.rglob("*.py") if p.relative_to(package).name != "__main__.py")
+
+
+def room(package: Path, path: Path) -> str:
+    return path.relative_to(package).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("name", LIBRARY_ROOMS)
+def test_a_room_of_the_library_imports_only_rooms_below_it(name: str) -> None:
+    allowed = LIBRARY_ROOMS[name] | {name, "internal"}
+    upward = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in modules(LIBRARY / name)
+        for module in imported(path)
+        if module.startswith("nnunet_fm") and room_of(module) not in allowed
+    ]
+    assert not set(upward) - PENDING, "\n".join(upward)
+
+
+def room_of(module: str) -> str:
+    """`nnunet_fm.heads.mlp` -> `heads`; the sister package goes by its own name."""
+    package, _, rest = module.partition(".")
+    return rest.split(".")[0] if package == "nnunet_fm" else package
+
+
+@pytest.mark.parametrize("name", PRETRAINING_ROOMS)
+def test_a_room_of_pretraining_imports_only_rooms_below_it(name: str) -> None:
+    allowed = PRETRAINING_ROOMS[name] | {name}
+    files = modules(PRETRAINING / name) if (PRETRAINING / name).is_dir() else []
+    wrong = []
+    for path in files or [PRETRAINING / f"{name}.py"]:
+        for module in imported(path):
+            package, _, rest = module.partition(".")
+            below = rest.split(".")[0]
+            if package == "nnunet_fm_pretrain" and below not in allowed:
+                wrong.append(f"{path.relative_to(ROOT)} imports {module}")
+            if package == "nnunet_fm" and below not in FROM_THE_LIBRARY:
+                wrong.append(f"{path.relative_to(ROOT)} imports {module}")
+    assert not set(wrong) - PENDING, "\n".join(wrong)
+
+
+def test_every_room_is_in_the_table() -> None:
+    found = {room(LIBRARY, path) for path in modules(LIBRARY) if path.parent != LIBRARY}
+    assert found == set(LIBRARY_ROOMS)
+    assert {p.name for p in LIBRARY.glob("*.py")} == ALIASES
+
+
+def test_only_one_room_knows_nnunet() -> None:
+    strangers = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for package in (LIBRARY, PRETRAINING)
+        for path in modules(package)
+        for module in imported(path)
+        if module.split(".")[0] == "nnunetv2" and room(package, path) != "nnunet"
+    ]
+    assert not set(strangers) - PENDING, "\n".join(strangers)
