@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nnunet_fm.cli.features import DEFAULT_CACHE
 from nnunet_fm.internal.arguments import block_numbers
+from nnunet_fm.internal.errors import InputError
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -94,7 +95,7 @@ def _similarity(parsed: argparse.Namespace) -> None:
     from nnunet_fm.features.patch_similarity import slice_similarities
 
     if not 0 <= parsed.slice < parsed.shape[0]:
-        raise ValueError(f"slice {parsed.slice}; allowed: 0 to {parsed.shape[0] - 1} (--shape)")
+        raise InputError(f"slice {parsed.slice}; allowed: 0 to {parsed.shape[0] - 1} (--shape)")
     volume, image = read_volume(parsed.volume)
     brain = find_stripper(parsed.strip)(volume, image, None)
     shown = preprocess_volume(volume, brain, tuple(parsed.shape))[parsed.slice]

@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from nnunet_fm.internal.errors import ExistingFileError, FailedRunError
 from nnunet_fm.nnunet.commands import command, end_of, environment
 
 DATASET, NAME = 999, "FMDemo"
@@ -139,7 +140,7 @@ class _Road:
     def __init__(self, out: Path) -> None:
         if out.exists() and any(out.iterdir()):
             if not (out / MARKER).is_file():
-                raise FileExistsError(
+                raise ExistingFileError(
                     f"{out} is not empty and no demo of ours; give another folder: -o FOLDER"
                 )
             shutil.rmtree(out)
@@ -180,7 +181,7 @@ class _Road:
                 if told:
                     print(f"    {told}", flush=True)
         if process.returncode:
-            raise RuntimeError(f"`{' '.join(words)}` failed; {end_of(log)}")
+            raise FailedRunError(f"`{' '.join(words)}` failed; {end_of(log)}")
         if show:
             print(log.read_text())
         print(f"    {time.monotonic() - started:.0f} s", flush=True)

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from nnunet_fm.internal.errors import MissingFileError
+
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `nnunet-fm evaluate`."""
@@ -58,7 +60,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
 
     description = parsed.dataset_json or parsed.predictions / "dataset.json"
     if parsed.regions == "dataset" and not description.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{description} does not exist; give --dataset-json FILE, or --regions brats"
         )
     labelling = Labelling.read(description) if description.is_file() else Labelling(BRATS_REGIONS)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_fm.internal.arguments import block_numbers
+from nnunet_fm.internal.errors import MissingFileError
 
 if TYPE_CHECKING:
     from nnunet_fm.features.cache import FeatureCache
@@ -234,7 +235,7 @@ def _existing(folder: Path) -> "FeatureCache":
     from nnunet_fm.features.cache import FeatureCache
 
     if not folder.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} is no feature cache; type: nnunet-fm features extract TABLE --cache {folder}"
         )
     return FeatureCache(folder)

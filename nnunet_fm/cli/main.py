@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nnunet_fm.internal import folders
 from nnunet_fm.internal.arguments import block_numbers
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.nnunet.commands import check_trainer, command, environment
 
 # name of a group of commands: where they are, and what they are for
@@ -289,7 +290,7 @@ def _plan(parsed: argparse.Namespace) -> None:
 
     root = folders.nnunet_folder("nnUNet_preprocessed")
     if not parsed.d.startswith("Dataset") and not parsed.d.isdecimal():
-        raise ValueError(
+        raise InputError(
             f"dataset {parsed.d!r}; allowed: an id such as 8, or a name such as Dataset008_BraTS21"
         )
     dataset = maybe_convert_to_dataset_name(int(parsed.d) if parsed.d.isdecimal() else parsed.d)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_fm.cli.evaluate import add_rules
+from nnunet_fm.internal.errors import InputError
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -65,7 +66,7 @@ def _robustness(parsed: argparse.Namespace) -> None:
     runs = [r for r in runs if not parsed.seed or r.seed in parsed.seed]
     if not runs:
         known = sorted({f"{r.encoder} at {r.ratio:g}, seed {r.seed}" for r in finished})
-        raise ValueError(f"no finished run fits; there are: {some(known, 12) or 'none'}")
+        raise InputError(f"no finished run fits; there are: {some(known, 12) or 'none'}")
     rules = Rules(parsed.tolerance, parsed.lesion_mm3)
     scored = score_runs(runs, preprocessed, rules, parsed.np)
     jobs = [(s, p) for s in scored for p in (None, *(p for p in asked if not p.is_none))]

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_fm.internal.errors import StorageError
+
 if TYPE_CHECKING:
     from nnunet_fm.experiments.config import Sweep
     from nnunet_fm.experiments.execute import Outcome
@@ -77,7 +79,7 @@ def _run(parsed: argparse.Namespace) -> int:
             print(batch_file(waiting, sweep, folder))
         return 0
     if cost.gigabytes > free:
-        raise OSError(
+        raise StorageError(
             f"the checkpoints need about {cost.gigabytes:.2g} GB, {results} has {free:.2g} GB free; make room, or "
             "point nnUNet_results to a larger disk"
         )

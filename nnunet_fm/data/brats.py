@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from nnunet_fm.data.image_checks import case_problem
+from nnunet_fm.internal.errors import ExistingFileError, InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
 CHANNELS = ("T1", "T1c", "T2", "FLAIR")
@@ -59,7 +60,7 @@ def find_cases(source: Path) -> list[Case]:
         FileNotFoundError: no folder, or nothing in it that looks like BraTS.
     """
     if not source.is_dir():
-        raise FileNotFoundError(f"{source} is no folder; give the one that holds the BraTS cases")
+        raise MissingFileError(f"{source} is no folder; give the one that holds the BraTS cases")
     cases: dict[tuple[Path, str], Case] = {}
     for path in sorted(source.rglob("*.nii*")):
         match = _FILE.match(path.name)
@@ -70,7 +71,7 @@ def find_cases(source: Path) -> list[Case]:
         case.files[SUFFIXES[suffix]] = path
         case.old_names |= suffix in OLD_NAMES
     if not cases:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{source} holds no file such as CASE_t1ce.nii.gz (BraTS 2018-2021) or CASE-t1c.nii.gz (2023-2024)"
         )
     return sorted(cases.values(), key=lambda c: c.name)
@@ -98,12 +99,12 @@ def convert_brats(
         nothing to convert.
     """
     if not 1 <= dataset_id <= 999:
-        raise ValueError(f"dataset id {dataset_id}; allowed: 1 to 999")
+        raise InputError(f"dataset id {dataset_id}; allowed: 1 to 999")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise ValueError(f"dataset name {name!r}; allowed: letters, digits, _ and -")
+        raise InputError(f"dataset name {name!r}; allowed: letters, digits, _ and -")
     taken = sorted(p.name for p in raw.glob(f"Dataset{dataset_id:03d}_*")) if raw.is_dir() else []
     if taken:
-        raise FileExistsError(
+        raise ExistingFileError(
             f"dataset {dataset_id} exists already ({some(taken)}); choose another id, or remove it"
         )
     cases = find_cases(source)
@@ -134,7 +135,7 @@ def convert_brats(
     if not result.training and not result.test:
         shutil.rmtree(result.folder)
         reasons = some([f"{k}: {v}" for k, v in result.skipped.items()], 3)
-        raise ValueError(
+        raise InputError(
             f"none of the {len(cases)} cases below {source} could be converted ({reasons})"
         )
     _write_description(result, final.name)

@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from nibabel.filebasedimages import ImageFileError
 
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
 
@@ -33,14 +34,14 @@ def check_input_folder(folder: Path, channels: int, ending: str) -> None:
             are named.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"input folder {folder} does not exist")
+        raise MissingFileError(f"input folder {folder} does not exist")
     cases: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.glob(f"*{ending}")):
         match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", path.name)
         if match:
             cases.setdefault(match[1], {})[match[2]] = path
     if not cases:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} holds no images named CASE_0000{ending}, CASE_0001{ending}, ..."
         )
     wanted = [f"{number:04d}" for number in range(channels)]
@@ -55,7 +56,7 @@ def check_input_folder(folder: Path, channels: int, ending: str) -> None:
         elif ending in (".nii", ".nii.gz") and (problem := case_problem(files)):
             problems.append(f"{case}: {problem}")
     if problems:
-        raise ValueError(
+        raise InputError(
             f"{len(problems)} of {len(cases)} cases in {folder} cannot be used: {some(problems)}"
         )
 

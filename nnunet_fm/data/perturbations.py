@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nnunet_fm.data.volumes import Mask, Volume
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
 DEGREE = 3  # of the bias field's polynomial
@@ -37,10 +38,10 @@ class Perturbation:
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
-            raise ValueError(unknown("perturbation", self.family, FAMILIES))
+            raise InputError(unknown("perturbation", self.family, FAMILIES))
         low, high = ALLOWED[self.family]
         if not low <= self.severity <= high:
-            raise ValueError(f"{self.family} of {self.severity:g}; allowed: {low:g} to {high:g}")
+            raise InputError(f"{self.family} of {self.severity:g}; allowed: {low:g} to {high:g}")
 
     @classmethod
     def parse(cls, text: str) -> "Perturbation":
@@ -54,7 +55,7 @@ class Perturbation:
             return cls(family, float(severity))
         except ValueError as error:
             if str(error).startswith("could not convert"):
-                raise ValueError(
+                raise InputError(
                     f"{text!r} is no perturbation; allowed: FAMILY=SEVERITY, e.g. gibbs=0.2"
                 ) from None
             raise
@@ -69,7 +70,7 @@ class Perturbation:
         if identity is None:
             return None
         if identity["version"] != VERSION:
-            raise ValueError(
+            raise InputError(
                 f"perturbation of version {identity['version']}; this code makes version {VERSION}"
             )
         return cls(identity["family"], identity["severity"])

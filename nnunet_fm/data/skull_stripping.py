@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from nnunet_fm.data.volumes import BadVolumeError, Mask, Volume, read_mask
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
 Stripper = Callable[[Volume, nib.Nifti1Image, Path | None], Mask]
@@ -41,7 +42,7 @@ def find_stripper(name: str) -> Stripper:
         return _deepbet()
     if name.startswith("command:"):
         return _command(name.removeprefix("command:"))
-    raise ValueError(unknown("skull stripping", name, STRIPPERS))
+    raise InputError(unknown("skull stripping", name, STRIPPERS))
 
 
 def _given(volume: Volume, image: nib.Nifti1Image, mask: Path | None) -> Mask:
@@ -55,11 +56,11 @@ def _given(volume: Volume, image: nib.Nifti1Image, mask: Path | None) -> Mask:
 def _command(line: str, ending: str = "") -> Stripper:
     words = shlex.split(line)
     if "{in}" not in line or "{out}" not in line:
-        raise ValueError(
+        raise InputError(
             f"skull stripping command {line!r}; allowed: one with {{in}} and {{out}} in it"
         )
     if not shutil.which(words[0]):
-        raise ValueError(
+        raise InputError(
             f"skull stripping needs the program {words[0]!r}, which is not on the PATH; install it first"
         )
 
@@ -84,7 +85,7 @@ def _deepbet() -> Stripper:
     try:
         from deepbet import run_bet
     except ImportError:
-        raise ValueError(
+        raise InputError(
             "skull stripping with deepbet needs the package: pip install deepbet"
         ) from None
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_fm.data.sequences import sequence_in
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some, unknown
 
 ID_COLUMNS = ("subject_id", "participant_id")
@@ -58,7 +59,7 @@ class Table:
         """
         asked = tuple(modalities or self.modalities)
         if strange := sorted(set(asked) - set(self.modalities)):
-            raise ValueError(
+            raise InputError(
                 f"unknown modality {some(strange)}; the table has {', '.join(self.modalities)}"
             )
         return asked
@@ -85,7 +86,7 @@ def read_table(file: Path, modalities: Sequence[str] | None = None) -> Table:
             modality or split.
     """
     if not file.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{file} does not exist; give a CSV or TSV with subject_id and a column of paths"
         )
     with file.open(newline="", encoding="utf-8-sig") as stream:
@@ -94,11 +95,11 @@ def read_table(file: Path, modalities: Sequence[str] | None = None) -> Table:
         lines = [{k: (v or "").strip() for k, v in line.items() if k} for line in reader]
     id_column = next((c for c in ID_COLUMNS if c in columns), None)
     if id_column is None:
-        raise ValueError(
+        raise InputError(
             f"{file} has no column {' or '.join(ID_COLUMNS)}; it has: {some(columns, 10)}"
         )
     if not lines:
-        raise ValueError(f"{file} has no rows")
+        raise InputError(f"{file} has no rows")
     found = _path_columns(columns, lines)
     if found or file.name != BIDS:
         chosen = _chosen(file, tuple(modalities or found), columns)
@@ -130,9 +131,9 @@ def _path_columns(columns: Sequence[str], lines: Sequence[dict[str, str]]) -> tu
 def _chosen(file: Path, asked: tuple[str, ...], columns: Sequence[str]) -> tuple[str, ...]:
     for name in asked:
         if name not in columns:
-            raise ValueError(unknown(f"column of {file}", name, columns))
+            raise InputError(unknown(f"column of {file}", name, columns))
     if not asked:
-        raise ValueError(
+        raise InputError(
             f"{file} has no column of paths (.nii, .nii.gz, or DICOM folders that end in /); name them: --modalities"
         )
     return asked
@@ -170,16 +171,16 @@ def _bids_rows(
 def _check(file: Path, rows: Sequence[Row]) -> None:
     nameless = [str(number) for number, row in enumerate(rows, 2) if not row.subject]
     if nameless:
-        raise ValueError(f"{file}: no subject in line {some(nameless)}")
+        raise InputError(f"{file}: no subject in line {some(nameless)}")
     names = [row.name for row in rows]
     twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
     if twice:
-        raise ValueError(
+        raise InputError(
             f"{file} names {some(twice)} twice; allowed: one row a visit (column {SESSION_COLUMN})"
         )
     strange = sorted({row.split for row in rows} - {*SPLITS, ""})
     if strange:
-        raise ValueError(
+        raise InputError(
             f"{file}: unknown split {some(strange)}; allowed: {', '.join(SPLITS)}, or nothing"
         )
     splits: dict[str, set[str]] = {}
@@ -187,8 +188,8 @@ def _check(file: Path, rows: Sequence[Row]) -> None:
         splits.setdefault(row.subject, set()).add(row.split)
     torn = sorted(subject for subject, found in splits.items() if len(found) > 1)
     if torn:
-        raise ValueError(
+        raise InputError(
             f"{file} has {len(torn)} subjects in two splits: {some(torn)}; splits are by subject"
         )
     if not any(row.volumes for row in rows):
-        raise ValueError(f"{file}: no row has a volume")
+        raise InputError(f"{file}: no row has a volume")

@@ -13,6 +13,8 @@ import SimpleITK as sitk
 from jaxtyping import Bool, Float
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from nnunet_fm.internal.errors import InputError
+
 Volume = Float[np.ndarray, "z y x"]
 Mask = Bool[np.ndarray, "z y x"]
 
@@ -23,7 +25,7 @@ GREY_LEVELS = 1000  # that voxels are rounded to before they are compared
 OFF_GRID = 0.3183  # so that whole numbers do not fall on the edge between two levels
 
 
-class BadVolumeError(ValueError):
+class BadVolumeError(InputError):
     """A volume that cannot be used; the message says why in one line."""
 
 

@@ -7,6 +7,7 @@ from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.families.volume_cards import PROJECTORS, volume_cards
 from nnunet_fm.encoders.registry import ARCHITECTURES, own_class
 from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.folders import folder
 from nnunet_fm.internal.messages import unknown
 
@@ -182,7 +183,7 @@ def get_card(name: str) -> WeightCard:
         "See `nnunet-fm encoders list`. Any plain ViT of timm: timm/NAME. A file: its path. "
         "A class of yours: its importable dotted path."
     )
-    raise ValueError(unknown("encoder", name, [*CARDS, *ARCHITECTURES], hint))
+    raise InputError(unknown("encoder", name, [*CARDS, *ARCHITECTURES], hint))
 
 
 def intensity_of(encoder: Encoder, card: str) -> str:

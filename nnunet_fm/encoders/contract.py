@@ -7,6 +7,8 @@ from typing import Literal, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from nnunet_fm.internal.errors import InputError
+
 # intensities that can be made; the first is what nnU-Net has, with its mask or without
 Z_SCORE, Z_SCORE_EVERYWHERE, ZERO_TO_ONE = "z-score", "z-score of all voxels", "0 to 1"
 
@@ -50,7 +52,7 @@ class InputSpec:
 def check_sides(sides: Sequence[int], step: int, what: str) -> None:
     """Raise ValueError unless every side of an input is a multiple of an encoder's `what`, which is `step`."""
     if any(side % step for side in sides):
-        raise ValueError(f"input {tuple(sides)} is not a multiple of the encoder's {what} {step}")
+        raise InputError(f"input {tuple(sides)} is not a multiple of the encoder's {what} {step}")
 
 
 @dataclass(frozen=True)

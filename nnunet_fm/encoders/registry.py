@@ -18,6 +18,7 @@ from nnunet_fm.encoders.families.primus import VolumePrimus
 from nnunet_fm.encoders.families.swin_unetr import VolumeSwin
 from nnunet_fm.encoders.families.timm_vit import TimmViT
 from nnunet_fm.encoders.families.unet import amaes, resenc
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
 Builder = Callable[..., nn.Module]
@@ -34,7 +35,7 @@ def register_architecture(name: str, builder: Builder) -> None:
         ValueError: the name is taken.
     """
     if name in ARCHITECTURES or name.startswith(TIMM_PREFIX):
-        raise ValueError(f"architecture {name!r} is already registered")
+        raise InputError(f"architecture {name!r} is already registered")
     ARCHITECTURES[name] = builder
 
 
@@ -56,16 +57,16 @@ def build_encoder(architecture: str, taps: Sequence[int] | None = None, **option
     builder = ARCHITECTURES.get(architecture) or own_class(architecture)
     if builder is None:
         hint = "Any timm ViT: timm/NAME. A class of yours: its importable dotted path."
-        raise ValueError(unknown("encoder architecture", architecture, ARCHITECTURES, hint))
+        raise InputError(unknown("encoder architecture", architecture, ARCHITECTURES, hint))
     try:
         built = builder(taps=taps, **options)
     except TypeError as error:
-        raise ValueError(
+        raise InputError(
             f"{architecture} does not take these options {options}: {error}"
         ) from error
     missing = [name for name in CONTRACT if not hasattr(built, name)]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"encoder {architecture} lacks {', '.join(missing)}; see nnunet_fm.encoders.Encoder"
         )
     return cast(Encoder, built)
@@ -91,7 +92,7 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ValueError(
+            raise InputError(
                 f"option {pair!r}; allowed: KEY=VALUE, e.g. qkv_bias=true or norm_eps=1e-6"
             )
         try:

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nnunet_fm.encoders.contract import Encoder, InputSpec
+from nnunet_fm.internal.errors import InputError
 
 
 class SliceWise(nn.Module):
@@ -27,7 +28,7 @@ class SliceWise(nn.Module):
         super().__init__()
         spec = encoder.input_spec
         if spec.spatial_dims != 2:
-            raise ValueError(
+            raise InputError(
                 f"an encoder of {spec.spatial_dims} dimensions; allowed: one of slices, spatial_dims 2"
             )
         self.encoder = cast(nn.Module, encoder)

@@ -17,6 +17,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from nnunet_fm.evaluation.segmentation import cases_of
+from nnunet_fm.internal.errors import FailedRunError, InputError, MissingFileError
 from nnunet_fm.internal.messages import some, unknown
 
 TOOL, ENDING = "brats-evaluate", ".nii.gz"
@@ -69,17 +70,17 @@ def official_scores(
         RuntimeError: the tool left cases out.
     """
     if challenge not in CHALLENGES:
-        raise ValueError(unknown("challenge", challenge, CHALLENGES))
+        raise InputError(unknown("challenge", challenge, CHALLENGES))
     program = shutil.which(tool or TOOL)
     if program is None:
-        raise FileNotFoundError(f"no {tool or TOOL} found; type: {INSTALL}")
+        raise MissingFileError(f"no {tool or TOOL} found; type: {INSTALL}")
     cases = cases_of(truths, ENDING)
     if missing := [c for c in cases if not (predictions / f"{c}{ENDING}").is_file()]:
-        raise FileNotFoundError(f"{predictions} has no prediction of {some(missing)}")
+        raise MissingFileError(f"{predictions} has no prediction of {some(missing)}")
     _check_spacing(cases, truths)
     found = _run(Path(program).absolute(), cases, predictions, truths, challenge)
     if absent := [c for c in cases if c not in found]:
-        raise RuntimeError(
+        raise FailedRunError(
             f"{program} left out {some(absent)}; are the shapes and labels those of {challenge}?"
         )
     return [
@@ -93,7 +94,7 @@ def _check_spacing(cases: Sequence[str], truths: Path) -> None:
         reader.SetFileName(str(truths / f"{case}{ENDING}"))
         reader.ReadImageInformation()
         if any(abs(s - 1) > 1e-3 for s in reader.GetSpacing()):
-            raise ValueError(
+            raise InputError(
                 f"{case} has voxels of {reader.GetSpacing()} mm; the tool's distances are right for 1 mm isotropic "
                 "images only. Leave --official out: nnunet-fm's own metrics hold for any spacing"
             )
@@ -116,7 +117,7 @@ def _run(
             [program, *words], cwd=name, capture_output=True, text=True, errors="ignore"
         )
         if not summary.is_file():
-            raise RuntimeError(
+            raise FailedRunError(
                 f"{program} wrote nothing; it said: {(done.stdout + done.stderr)[-2000:]}"
             )
         results = json.loads(summary.read_text())["metrics"]

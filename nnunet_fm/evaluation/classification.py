@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Integer
 from scipy import stats
 
 from nnunet_fm.evaluation.intervals import Weights
+from nnunet_fm.internal.errors import InputError
 
 Labels = Integer[np.ndarray, " n"]
 Scores = Float[np.ndarray, " n"]
@@ -44,12 +45,12 @@ def macro_auc(truth: Labels, probabilities: Float[np.ndarray, "n k"]) -> float:
     """
     classes = probabilities.shape[1]
     if not np.allclose(probabilities.sum(1), 1, atol=1e-4):
-        raise ValueError(
+        raise InputError(
             "rows do not sum to 1; one-against-rest areas need probabilities, not raw outputs"
         )
     absent = sorted(set(range(classes)) - set(truth.tolist()))
     if absent:
-        raise ValueError(
+        raise InputError(
             f"no case of class {absent}; the macro AUC needs every class among the tested"
         )
     return float(weighted_macro_auc(truth, probabilities, np.ones((1, len(truth))))[0])
@@ -91,7 +92,7 @@ def weighted_auc(
         )
         pairs += ones.sum(1) * zeros.sum(1)
     if not pairs.any():
-        raise ValueError("no fold has cases of both classes; an ROC curve needs both")
+        raise InputError("no fold has cases of both classes; an ROC curve needs both")
     return np.divide(hits, pairs, out=np.full_like(hits, np.nan), where=pairs > 0)
 
 
@@ -167,5 +168,5 @@ def _structural(
 def _positive(truth: Labels | Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     positive = truth.astype(bool)
     if positive.all() or not positive.any():
-        raise ValueError(f"all {len(truth)} cases are of one class; an ROC curve needs both")
+        raise InputError(f"all {len(truth)} cases are of one class; an ROC curve needs both")
     return positive

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float, Integer, Shaped
 from scipy import stats
 
+from nnunet_fm.internal.errors import InputError
+
 Weights = Float[np.ndarray, "b n"]  # how often each of n cases counts, in each of b resamples
 Statistic = Callable[[Weights], Float[np.ndarray, " b"]]
 RESAMPLES = 2000
@@ -47,7 +49,7 @@ class Bootstrap:
     ) -> None:
         names, of_case = np.unique(subjects, return_inverse=True)
         if len(names) < 2:
-            raise ValueError(f"{len(names)} subjects; an interval needs 2 or more")
+            raise InputError(f"{len(names)} subjects; an interval needs 2 or more")
         groups = _alike(of_case, len(names), strata)
         self.method = "BCa" if strata is None else "stratified BCa"
         rng = np.random.default_rng(seed)

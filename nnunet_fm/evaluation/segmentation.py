@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from nnunet_fm.evaluation.lesions import lesion_score
 from nnunet_fm.evaluation.metrics import dice, image_diagonal, surface_scores
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.markdown import markdown_table
 from nnunet_fm.internal.messages import some
 
@@ -66,7 +67,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         if min(self.tolerance_mm, self.lesion_mm3) < 0:
-            raise ValueError(
+            raise InputError(
                 f"tolerance {self.tolerance_mm:g} mm, lesions of {self.lesion_mm3:g} mm³; allowed: 0 or more"
             )
 
@@ -151,10 +152,10 @@ def evaluate_folders(
         ValueError: a prediction and its truth are on different grids.
     """
     if not predictions.is_dir():
-        raise FileNotFoundError(f"{predictions} is {NO_FOLDER}")
+        raise MissingFileError(f"{predictions} is {NO_FOLDER}")
     known = cases_of(truths, labelling.ending)
     if strange := sorted(set(cases or ()) - set(known)):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{truths} has no ground truth of {some(strange)}; it has {some(known)}"
         )
     chosen = known if cases is None else sorted(cases)
@@ -169,7 +170,7 @@ def evaluate_folders(
         done = list(tqdm(scored, total=len(jobs), desc="evaluating", leave=False))
     scores = [score for case in done for score in case]
     if all(s.status == "missing" for s in scores):
-        raise FileNotFoundError(f"{predictions} holds no prediction for any of {some(chosen)}")
+        raise MissingFileError(f"{predictions} holds no prediction for any of {some(chosen)}")
     return scores
 
 
@@ -180,10 +181,10 @@ def cases_of(truths: Path, ending: str) -> list[str]:
         FileNotFoundError: no such folder, or none in it.
     """
     if not truths.is_dir():
-        raise FileNotFoundError(f"{truths} is {NO_FOLDER}")
+        raise MissingFileError(f"{truths} is {NO_FOLDER}")
     known = sorted(p.name.removesuffix(ending) for p in truths.glob(f"*{ending}"))
     if not known:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{truths} holds no *{ending}; the ground truth has to be CASE{ending}"
         )
     return known
@@ -193,7 +194,7 @@ def _score_case(job: tuple[str, Path, Path, Labelling, Rules]) -> list[CaseScore
     case, predicted_file, truth_file, labelling, rules = job
     truth, spacing = _read(truth_file)
     if labelling.regions == BRATS_REGIONS and 3 in truth and 4 in truth:
-        raise ValueError(
+        raise InputError(
             f"{case} has labels 3 and 4: 4 is a resection cavity, not one of the regions WT, TC, ET"
         )
     worst, missing = image_diagonal(truth.shape, spacing), not predicted_file.is_file()
@@ -201,7 +202,7 @@ def _score_case(job: tuple[str, Path, Path, Labelling, Rules]) -> list[CaseScore
         (np.zeros_like(truth), spacing) if missing else _read(predicted_file)
     )
     if predicted.shape != truth.shape or not np.allclose(predicted_spacing, spacing, atol=1e-3):
-        raise ValueError(
+        raise InputError(
             f"{case}: prediction {predicted.shape} at {predicted_spacing} mm, truth {truth.shape} at {spacing} mm; "
             "both must be on one grid (is this the right folder?)"
         )

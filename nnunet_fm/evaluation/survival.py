@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Integer
 from scipy import stats
 
 from nnunet_fm.evaluation.intervals import Weights
+from nnunet_fm.internal.errors import InputError
 
 Times = Float[np.ndarray, " n"]
 Events = Bool[np.ndarray, " n"]
@@ -65,7 +66,7 @@ def weighted_concordance(
     higher, equal = risk[:, None] > risk[None], risk[:, None] == risk[None]
     pairs = ((weights @ comparable) * weights).sum(1)
     if not pairs.any():
-        raise ValueError(
+        raise InputError(
             f"no pair of the {len(times)} subjects ({int(events.sum())} events) can be compared"
         )
     hits = ((weights @ (comparable * (higher + 0.5 * equal))) * weights).sum(1)
@@ -79,7 +80,7 @@ def kaplan_meier(times: Times, events: Events, level: float = 0.95) -> Curve:
         ValueError: no subject.
     """
     if not len(times):
-        raise ValueError("no subject; a survival curve needs 1 or more")
+        raise InputError("no subject; a survival curve needs 1 or more")
     data = stats.CensoredData(uncensored=times[events], right=times[~events])
     function = stats.ecdf(data).sf
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
@@ -114,7 +115,7 @@ def logrank_p(times: Times, events: Events, group: Bool[np.ndarray, " n"]) -> fl
         ValueError: a group is empty, or there is no event.
     """
     if group.all() or not group.any() or not events.any():
-        raise ValueError(
+        raise InputError(
             f"{int(group.sum())} and {int((~group).sum())} subjects with {int(events.sum())} events; "
             "a log-rank test needs two groups and an event"
         )

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from nnunet_fm.experiments.datasets import Expected, Splits
 from nnunet_fm.internal.config import Part, read_settings
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.nnunet.plan_options import NO_ENCODER
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -102,20 +103,20 @@ class Sweep(Part):
         for key in ("datasets", "ratios", "seeds", "folds", "gpus"):
             values = getattr(self, key)
             if len(set(values)) < len(values):
-                raise ValueError(
+                raise InputError(
                     f"{key} names a value twice: {list(values)}; two runs would be one"
                 )
         strange = [name for name in self.encoders if not NAME.fullmatch(name)]
         if strange:
-            raise ValueError(
+            raise InputError(
                 f"encoder name {strange[0]!r}; allowed: letters, digits and _, e.g. braindino_b16"
             )
         if self.splits and self.splits.file and len(self.datasets) > 1:
-            raise ValueError(
+            raise InputError(
                 f"splits.file with {len(self.datasets)} datasets; allowed: one, whose cases it names"
             )
         if self.gpus and self.device != "cuda":
-            raise ValueError(
+            raise InputError(
                 f"gpus {list(self.gpus)} with device {self.device}; leave them out, or give device: cuda"
             )
         return self

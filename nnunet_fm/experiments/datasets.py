@@ -9,6 +9,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from pydantic import Field, model_validator
 
 from nnunet_fm.internal.config import Part
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import write_text
 
 SPLITS = "splits_final.json"
@@ -42,7 +43,7 @@ class Splits(Part):
     @model_validator(mode="after")
     def _drawn_or_given(self) -> "Splits":
         if self.file is not None and self.model_fields_set != {"file"}:
-            raise ValueError("splits have a file and a seed or folds; allowed: one of them")
+            raise InputError("splits have a file and a seed or folds; allowed: one of them")
         return self
 
 
@@ -55,18 +56,18 @@ def check_expected(dataset: Path, expected: Expected) -> None:
     description, number = load_json(str(dataset / "dataset.json")), dataset.name[7:10]
     go_on = f"convert it anew, or type expected.{int(number)}=null to run with what there is"
     if description["numTraining"] != expected.cases:
-        raise ValueError(
+        raise InputError(
             f"{dataset.name} has {description['numTraining']} labelled cases, the sweep expects {expected.cases}; "
             f"{go_on}"
         )
     if (ready := len(_cases(dataset))) < expected.cases:
-        raise ValueError(
+        raise InputError(
             f"{dataset.name} has {ready} of {expected.cases} cases preprocessed; type: nnUNetv2_plan_and_preprocess -d "
             f"{int(number)}"
         )
     if absent := [label for label in expected.labels if label not in description["labels"]]:
         known = ", ".join(description["labels"])
-        raise ValueError(
+        raise InputError(
             f"{dataset.name} has no label {absent[0]!r}; it has {known}. The sweep expects it; {go_on}"
         )
 
@@ -83,7 +84,7 @@ def write_splits(dataset: Path, splits: Splits) -> None:
         write_text(target, json.dumps(wanted, indent=4))
     elif _sorted(load_json(str(target))) != _sorted(wanted):
         given = splits.file or f"seed {splits.seed}, {splits.folds} folds"
-        raise ValueError(
+        raise InputError(
             f"{target} holds other folds than the sweep's ({given}); "
             "type splits=null to use them, or move that file away (with the runs that were trained on it)"
         )
@@ -100,7 +101,7 @@ def _cases(dataset: Path) -> list[str]:
 def _wanted(dataset: Path, splits: Splits) -> list[dict[str, list[str]]]:
     cases = _cases(dataset)
     if len(cases) < splits.folds and splits.file is None:
-        raise ValueError(
+        raise InputError(
             f"{dataset.name} has {len(cases)} preprocessed cases for {splits.folds} folds; type: "
             f"nnUNetv2_plan_and_preprocess -d {int(dataset.name[7:10])} if that is not all of them, or splits.folds=N"
         )
@@ -111,12 +112,12 @@ def _wanted(dataset: Path, splits: Splits) -> list[dict[str, list[str]]]:
             for fold in drawn
         ]
     if not splits.file.is_file():
-        raise FileNotFoundError(f"splits.file {splits.file} does not exist")
+        raise MissingFileError(f"splits.file {splits.file} does not exist")
     given: list[dict[str, list[str]]] = load_json(str(splits.file))
     if strange := sorted(
         {case for fold in given for side in fold.values() for case in side} - set(cases)
     ):
-        raise ValueError(f"{splits.file} names {strange[0]}, which {dataset.name} does not have")
+        raise InputError(f"{splits.file} names {strange[0]}, which {dataset.name} does not have")
     return given
 
 

@@ -16,6 +16,7 @@ from queue import Queue
 
 from nnunet_fm.experiments.config import Sweep
 from nnunet_fm.experiments.runs import Run, State
+from nnunet_fm.internal.errors import FailedRunError
 from nnunet_fm.internal.files import TEMPORARY, write_text
 from nnunet_fm.nnunet.commands import command, end_of, environment
 
@@ -181,7 +182,7 @@ def _marked(run: Run, folder: Path) -> Iterator[Path]:
     with (mark.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # looking and marking are one step
         if run.name in running(folder):
-            raise RuntimeError(
+            raise FailedRunError(
                 f"another process trains it (nnunet-fm sweep status {folder}); if that has died, delete {mark}"
             )
         write_text(mark, f"{socket.gethostname()} {os.getpid()}")
@@ -273,7 +274,7 @@ def run_logged(words: Sequence[str], log: Path) -> None:
     with stopping(children):
         code = children.run(words, log, {})
     if code:
-        raise RuntimeError(f"`{' '.join(words)}` failed; {end_of(log)}")
+        raise FailedRunError(f"`{' '.join(words)}` failed; {end_of(log)}")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_fm.encoders.loading.weight_source import source_in_plans
 from nnunet_fm.experiments.runs import RUNS, Run, read_runs
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
 MODEL = re.compile(r"(?P<trainer>[^_]\w*?)__(?P<plans>.+)__(?P<configuration>.+)")
@@ -40,7 +41,7 @@ def find_runs(given: Sequence[Path]) -> list[Run]:
     for run in runs:
         other = by_name.setdefault(run.name, run)
         if other is not run:
-            raise ValueError(
+            raise InputError(
                 f"{other.folder} and {run.folder} are both {run.name}; give one of them"
             )
     return runs
@@ -73,7 +74,7 @@ def _runs_of(folder: Path) -> list[Run]:
         if fold.name.removeprefix("fold_").isdecimal() and (model / "plans.json").is_file()
     ]
     if not runs:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} holds no runs; allowed: a sweep's folder (sweeps/NAME), nnUNet_results/DatasetNNN_X, or a "
             "model in that, with folds 0, 1, ..."
         )
@@ -83,7 +84,7 @@ def _runs_of(folder: Path) -> list[Run]:
 def _run(model: Path, fold: Path) -> Run:
     names = MODEL.fullmatch(model.name)
     if names is None or not DATASET.fullmatch(model.parent.name):
-        raise ValueError(
+        raise InputError(
             f"{model} is no DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION, as in nnUNet_results"
         )
     plans = load_json(str(model / "plans.json"))

@@ -19,6 +19,7 @@ from nnunet_fm.data.perturbations import PAPER, VERSION, Perturbation
 from nnunet_fm.data.volumes import Mask
 from nnunet_fm.experiments.execute import run_logged
 from nnunet_fm.experiments.runs import Run
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import TEMPORARY
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.raw_images import raw_images
@@ -103,7 +104,7 @@ def _check_made_of(done: Path, wanted: dict[str, Any]) -> None:
     former = json.loads(record.read_text()) if record.is_file() else {}
     if different := [key for key in wanted if former.get(key) != wanted[key]]:
         was, now = (some([str(facts.get(key)) for key in different]) for facts in (former, wanted))
-        raise ValueError(
+        raise InputError(
             f"{done} was predicted with another {some(different)} ({was}; now {now}); delete that folder, or ask "
             "for the same"
         )
@@ -140,17 +141,17 @@ def _brain(case: str, channels: Sequence[np.ndarray], brains: Path | None, endin
     if brains is not None:
         file = brains / f"{case}{ending}"
         if not file.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{file} does not exist; --brain needs a mask CASE{ending} for every case"
             )
         mask = sitk.GetArrayFromImage(sitk.ReadImage(str(file))) != 0
         if mask.shape != inside.shape:
-            raise ValueError(
+            raise InputError(
                 f"{file} has shape {mask.shape}, the images have {inside.shape}; allowed: the same"
             )
         inside &= mask
     if not inside.any():
-        raise ValueError(f"{case}: nothing but zeros inside the brain mask")
+        raise InputError(f"{case}: nothing but zeros inside the brain mask")
     return inside
 
 

@@ -11,6 +11,7 @@ from nnunet_fm.evaluation.score_cache import remembered_scores
 from nnunet_fm.evaluation.segmentation import CaseScore, Labelling, Rules, mean_of_regions
 from nnunet_fm.experiments.datasets import SPLITS
 from nnunet_fm.experiments.runs import Run, State
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
@@ -77,13 +78,13 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
     there = {p.name.removesuffix(ending) for p in folder.glob(f"*{ending}")}
     wanted = sorted(split["val"]) if split else sorted(there)
     if strange := sorted(there - set(wanted)):
-        raise ValueError(
+        raise InputError(
             f"{folder} holds the prediction of {some(strange)}, which fold {run.fold} of "
             f"{preprocessed / run.dataset / SPLITS} does not validate: {run.name} was trained on another split. "
             "Restore that file, or leave this run out"
         )
     if missing := [case for case in wanted if case not in there]:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} lacks the prediction of {some(missing)}; type: {' '.join(run.training_words())} --val"
         )
     return wanted
@@ -102,7 +103,7 @@ def _check_same(cases: dict[Run, list[str]]) -> None:
         regions = tuple(r.name for r in Labelling.read(run.folder.parent / "dataset.json").regions)
         before, others = known.setdefault(run.dataset, (run, regions))
         if regions != others:
-            raise ValueError(
+            raise InputError(
                 f"{run.name} was trained for {', '.join(regions)} and {before.name} for {', '.join(others)}; only runs "
                 "for the same labels can be compared"
             )
@@ -110,7 +111,7 @@ def _check_same(cases: dict[Run, list[str]]) -> None:
     for run, names in cases.items():
         other = first.setdefault((run.dataset, run.fold), run)
         if different := sorted(set(names) ^ set(cases[other])):
-            raise ValueError(
+            raise InputError(
                 f"{run.name} and {other.name} validated different cases: {some(different)}; only runs of the same "
                 "split can be compared"
             )

@@ -11,6 +11,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 
 from nnunet_fm.experiments.config import Arm, Sweep
 from nnunet_fm.experiments.datasets import SPLITS, check_expected, write_splits
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import write_text
 from nnunet_fm.internal.messages import some, unknown
 from nnunet_fm.nnunet.commands import trainer_names
@@ -94,7 +95,7 @@ def read_runs(folder: Path) -> list[Run]:
         FileNotFoundError: no sweep was ever started there.
     """
     if not (folder / RUNS).is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} is no folder of a sweep; type: nnunet-fm sweep CONFIG.yaml -o {folder}"
         )
     return [
@@ -163,7 +164,7 @@ def _dataset(number: int, preprocessed: Path) -> str:
         return str(maybe_convert_to_dataset_name(number))
     except RuntimeError:
         known = [p.name for p in sorted(preprocessed.glob("Dataset*"))]
-        raise ValueError(
+        raise InputError(
             f"no dataset {number} in nnU-Net's folders; there are: {some(known, 10) or 'none'}"
         ) from None
 
@@ -176,7 +177,7 @@ def _trainer(arm: Arm) -> str:
 def _check_trainer(name: str) -> None:
     known = trainer_names()
     if name not in known:
-        raise ValueError(unknown("trainer", name, known))
+        raise InputError(unknown("trainer", name, known))
 
 
 def _check_folds(sweep: Sweep, dataset: Path) -> None:
@@ -186,11 +187,11 @@ def _check_folds(sweep: Sweep, dataset: Path) -> None:
     folds = load_json(str(splits))
     for fold in sweep.folds:
         if fold >= len(folds):
-            raise ValueError(
+            raise InputError(
                 f"fold {fold} of {dataset.name}; allowed: 0 to {len(folds) - 1} ({splits})"
             )
         if len(folds[fold]["val"]) < 2:
-            raise ValueError(
+            raise InputError(
                 f"fold {fold} of {dataset.name} validates {len(folds[fold]['val'])} case; allowed: 2 or more"
             )
 
@@ -242,7 +243,7 @@ def _check_folder(run: Run, preprocessed: Path) -> None:
         return
     now = load_json(str(preprocessed / run.dataset / f"{run.plans}.json"))
     if different := differences(load_json(str(kept)), now, run.configuration):
-        raise ValueError(
+        raise InputError(
             f"{run.folder} holds a run of another {some(different)}; give the encoder another name in the sweep, "
             "or move that folder away"
         )

@@ -10,6 +10,7 @@ from submitit import LocalExecutor, SlurmExecutor
 from nnunet_fm.experiments.config import Sweep
 from nnunet_fm.experiments.execute import Children, Outcome, execute
 from nnunet_fm.experiments.runs import Run
+from nnunet_fm.internal.errors import InputError
 
 JOBS = "slurm"
 MINUTES = 7 * 24 * 60  # after which submitit's local executor ends a run
@@ -61,7 +62,7 @@ class _Offline(SlurmExecutor):
 
 def _parametrised(executor: SlurmExecutor, sweep: Sweep) -> SlurmExecutor:
     if "time" not in sweep.slurm:  # or submitit asks for 5 minutes
-        raise ValueError(
+        raise InputError(
             "slurm: no time; give the minutes that the longest run may take, e.g. slurm='{time: 2880}'"
         )
     try:
@@ -69,7 +70,7 @@ def _parametrised(executor: SlurmExecutor, sweep: Sweep) -> SlurmExecutor:
             **{"job_name": "nnunet-fm", "array_parallelism": sweep.at_a_time, **sweep.slurm}
         )
     except (ValueError, TypeError) as error:
-        raise ValueError(f"slurm: {error}") from None
+        raise InputError(f"slurm: {error}") from None
     return executor
 
 

@@ -16,6 +16,7 @@ from nnunet_fm.evaluation.paired_tests import (
     wilcoxon_p,
 )
 from nnunet_fm.experiments.run_scores import ScoredRun
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
 Values = Float[np.ndarray, " n"]
@@ -210,7 +211,7 @@ def compare(
         ValueError: unknown reference.
     """
     if reference is not None and reference not in encoders:
-        raise ValueError(unknown("encoder", reference, encoders))
+        raise InputError(unknown("encoder", reference, encoders))
     comparisons: list[Comparison] = []
     for _, of_dataset in _grouped(found, lambda g: g.dataset):
         base = reference or min((g.encoder for g in of_dataset), key=list(encoders).index)

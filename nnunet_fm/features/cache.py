@@ -27,6 +27,7 @@ from safetensors.numpy import save
 from nnunet_fm.data.subject_table import Row, Table
 from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.features.recipe import FeatureRecipe
+from nnunet_fm.internal.errors import InputError, MissingFileError, NonFiniteError
 from nnunet_fm.internal.files import TEMPORARY, replaced_atomically
 from nnunet_fm.internal.messages import some
 
@@ -89,9 +90,7 @@ class FeatureCache:
         """
         for name, array in arrays.items():
             if not np.isfinite(array).all():
-                raise FloatingPointError(
-                    f"{name} has values that are not finite; they are not kept"
-                )
+                raise NonFiniteError(f"{name} has values that are not finite; they are not kept")
         home = self._home(recipe)
         if not (home / RECIPE).is_file():
             home.mkdir(parents=True, exist_ok=True)
@@ -122,7 +121,7 @@ class FeatureCache:
         fitting = [r for r in found if encoder is None or r.name == encoder or _begins(r, encoder)]
         if len(fitting) != 1:
             names = [f"{r.name} ({r.identity()[:12]})" for r in fitting or found]
-            raise ValueError(
+            raise InputError(
                 f"{len(fitting)} recipes in {self.folder} fit encoder {encoder!r}; "
                 f"it holds {some(names) or 'nothing'}. Name one, by its name or by what stands in brackets"
             )
@@ -174,7 +173,7 @@ class FeatureCache:
         recipe = encoder if isinstance(encoder, FeatureRecipe) else self.recipe(encoder)
         asked = table.chosen(modalities)
         if layer is not None and layer not in recipe.layers:
-            raise ValueError(
+            raise InputError(
                 f"layer {layer} is not kept; allowed: {', '.join(map(str, recipe.layers))}"
             )
         place = recipe.layers.index(recipe.layers[-1] if layer is None else layer)
@@ -192,7 +191,7 @@ class FeatureCache:
             change = "".join(
                 f" --perturb {p['family']}={p['severity']}" for p in (recipe.perturbation,) if p
             )
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{len(missing)} volumes of {table.file} are not in the cache: {some(missing)}; "
                 f"type: nnunet-fm features extract {table.file} --encoder {recipe.name} --cache {self.folder}{change}"
             )

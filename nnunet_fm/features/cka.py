@@ -14,6 +14,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from nnunet_fm.features import FeatureCache, Table
+from nnunet_fm.internal.errors import InputError
 
 Vectors = Float[np.ndarray, "n d"]
 Others = Float[np.ndarray, "m e"]  # of another encoder, of the same subjects
@@ -122,7 +123,7 @@ def align(
     for a, (names, x) in of_one.items():
         for b, (others, y) in of_other.items():
             if names != others:
-                raise ValueError(f"{one} and {other} hold different subjects of {table.file}")
+                raise InputError(f"{one} and {other} hold different subjects of {table.file}")
             low, high = debiased_interval(x, y)
             unit = debiased_cka(_standardised(x), _standardised(y))
             results.append(
@@ -144,12 +145,12 @@ def _of_subjects(
 
 def _checked(x: Vectors, y: Others) -> tuple[Vectors, Others]:
     if len(x) != len(y) or len(x) <= FEWEST:
-        raise ValueError(
+        raise InputError(
             f"{len(x)} and {len(y)} subjects; allowed: the same ones, more than {FEWEST}"
         )
     for v in (x, y):
         if not np.ptp(v, axis=0).any():
-            raise ValueError(
+            raise InputError(
                 "the features are the same for every subject; there is nothing to align"
             )
     return x.astype(np.float64), y.astype(np.float64)

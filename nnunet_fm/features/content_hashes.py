@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from nnunet_fm.internal.errors import MissingFileError
 from nnunet_fm.internal.files import files_of, files_sha256
 
 VOXELS = "voxels 1"  # raised whenever the same voxels give another hash
@@ -64,7 +65,7 @@ class InputHashes:
 
     def _remembered(self, kind: str, path: Path, compute: Callable[[], str]) -> str:
         if not path.exists():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"No such file: {path}; what else is missing: nnunet-fm features check-table TABLE"
             )
         state = kind + "\n".join(_state(f) for f in files_of(path))

@@ -24,6 +24,7 @@ from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.features.volume_loader import Prepared, Wanted, prepared
 from nnunet_fm.internal.arguments import check_part
 from nnunet_fm.internal.device import keep_freed_memory
+from nnunet_fm.internal.errors import InputError
 
 PREPROCESSING_VERSION = 1  # raised whenever the same input gives other values
 SHAPE = (128, 256, 256)  # voxels, (z, y, x): the paper's
@@ -72,7 +73,7 @@ def open_encoder(
         or precision.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r}; allowed: {', '.join(PRECISIONS)}")
+        raise InputError(f"precision {precision!r}; allowed: {', '.join(PRECISIONS)}")
     find_stripper(strip)
     named, _ = describe_source(given, card, seed, options)
     source, architecture, options = (
@@ -88,7 +89,7 @@ def open_encoder(
             if encoder.input_spec.subsets
             else "an encoder of one channel"
         )
-        raise ValueError(
+        raise InputError(
             f"encoder {architecture} knows its channels by name, {', '.join(modalities)}, and a volume is one of them; "
             f"allowed: {one}"
         )
@@ -183,7 +184,7 @@ def _check_modalities(encoder: Encoder, columns: Sequence[str]) -> None:
     """Raise ValueError where volumes would be given to an encoder as another sequence than they are."""
     known = encoder.input_spec.modalities or ()
     if known and (others := [c for c in columns if channels_of(known, [c]) != [0]]):
-        raise ValueError(
+        raise InputError(
             f"this encoder was opened for {', '.join(known)}, and the table has {', '.join(others)}; allowed: "
             f"--modalities with columns of that sequence, e.g. --modalities {known[0]}"
         )

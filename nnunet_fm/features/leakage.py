@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nnunet_fm.data.subject_ids import may_be_one, other_names, subject_name
 from nnunet_fm.data.subject_table import ID_COLUMNS, Row, Table, is_path
 from nnunet_fm.features.content_hashes import InputHashes
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
 DATASET = "dataset"
@@ -67,7 +68,7 @@ def read_seen(manifest: Path, hashes: InputHashes) -> Seen:
     """
     files = sorted(manifest.glob("manifest*.jsonl")) if manifest.is_dir() else [manifest]
     if not files or not files[0].is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{manifest} is no manifest; give a slice store, its manifest.jsonl, or a CSV of subjects"
         )
     seen = Seen()
@@ -83,7 +84,7 @@ def read_seen(manifest: Path, hashes: InputHashes) -> Seen:
     else:
         _read_list(files[0], seen, hashes)
     if not seen.names:
-        raise ValueError(f"{manifest} names no subject")
+        raise InputError(f"{manifest} names no subject")
     return seen
 
 
@@ -94,7 +95,7 @@ def _read_list(file: Path, seen: Seen, hashes: InputHashes) -> None:
     column = next((c for c in ID_COLUMNS if rows and c in rows[0]), None)
     if column is None:
         if rows and separator in lines[0]:
-            raise ValueError(
+            raise InputError(
                 f"{file} has no column {' or '.join(ID_COLUMNS)}; it has: {some(list(rows[0]), 10)}"
             )
         for line in filter(None, (line.split("#")[0].strip() for line in lines)):
@@ -227,7 +228,7 @@ def refuse(overlaps: Sequence[Overlap], allowed: bool) -> str:
     told = [f"{o.tested} is {o.seen} ({o.shown_by})" for o in overlaps]
     said = f"{len(tested)} tested cases were seen before: {some(told)}"
     if not allowed:
-        raise ValueError(
+        raise InputError(
             f"{said}. Take them out of the test, or say --allow-leakage: it will stand beside every result"
         )
     return said

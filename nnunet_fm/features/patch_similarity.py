@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from nnunet_fm.encoders import Encoder
+from nnunet_fm.internal.errors import InputError
 
 Point = tuple[int, int]  # row and column, pixels of the slice
 Slice = Float[np.ndarray, "h w"]
@@ -31,7 +32,7 @@ def similarity_maps(
     height, width = shape
     for row, column in points:
         if not (0 <= row < height and 0 <= column < width):
-            raise ValueError(
+            raise InputError(
                 f"point {row},{column} on a slice of {height} x {width} pixels; allowed: inside, from 0,0"
             )
     unit = normalize(tokens.float(), dim=0)
@@ -56,11 +57,11 @@ def slice_similarities(
         ValueError: a 3-D encoder, a slice smaller than a patch, or a point outside.
     """
     if encoder.input_spec.spatial_dims != 2:
-        raise ValueError("similarity maps are of slices; this encoder takes volumes")
+        raise InputError("similarity maps are of slices; this encoder takes volumes")
     step = encoder.input_spec.divisor
     height, width = (n // step * step for n in image.shape)
     if not height or not width:
-        raise ValueError(
+        raise InputError(
             f"a slice of {image.shape[0]} x {image.shape[1]} pixels is smaller than a patch of {step}"
         )
     x = torch.from_numpy(np.ascontiguousarray(image[:height, :width])).float()

@@ -14,6 +14,7 @@ from nnunet_fm.evaluation.paired_tests import benjamini_hochberg, holm, mcnemar_
 from nnunet_fm.heads.metrics import Metric, Tested, difference
 from nnunet_fm.heads.models import has_scores
 from nnunet_fm.heads.saved_runs import FinishedRun, Predictions
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.markdown import markdown_table
 
 RESAMPLES, SWAPS = 2000, 2000
@@ -73,15 +74,15 @@ def compare(runs: Sequence[FinishedRun]) -> list[Comparison]:
         FileNotFoundError: a ratio and seed that is not finished.
     """
     if len(runs) < 2:
-        raise ValueError(f"{len(runs)} run given; a comparison needs 2 or more")
+        raise InputError(f"{len(runs)} run given; a comparison needs 2 or more")
     for key in ("task", "protocol", "tested", "classes"):
         if len({str(r.about[key]) for r in runs}) > 1:
-            raise ValueError(
+            raise InputError(
                 f"the runs differ in {key}: {', '.join(str(r.about[key]) for r in runs)}; allowed: one"
             )
     shared = sorted(set.intersection(*({(r.ratio, r.seed) for r in run.results} for run in runs)))
     if not shared:
-        raise ValueError("the runs have no ratio and seed in common")
+        raise InputError("the runs have no ratio and seed in common")
     found = []
     for ratio in sorted({ratio for ratio, _ in shared}):
         seeds = [s for r, s in shared if r == ratio]
@@ -104,7 +105,7 @@ def _pair(
 ) -> list[Comparison]:
     truth = pair[0][0].truth
     if len({p.cases for side in pair for p in side}) > 1:
-        raise ValueError(
+        raise InputError(
             f"{names[0]} and {names[1]} were tested on different cases; pairs need the same"
         )
     first, second = (np.stack([p.output for p in side], axis=1) for side in pair)

@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Integer
 
+from nnunet_fm.internal.errors import InputError
+
 PAPER_K = (1, 3, 5, 10, 20, 50)
 
 
@@ -21,7 +23,7 @@ def knn_predict(
         ValueError: `k` below 1 or above the number of training vectors.
     """
     if not 1 <= k <= len(train):
-        raise ValueError(f"k = {k} with {len(train)} training vectors; allowed: 1 to {len(train)}")
+        raise InputError(f"k = {k} with {len(train)} training vectors; allowed: 1 to {len(train)}")
     similarity = _directions(test) @ _directions(train).T
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
     of_class = np.eye(int(labels.max()) + 1)[labels[nearest]]

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nnunet_fm.internal.config import Part
+from nnunet_fm.internal.errors import NonFiniteError
 
 
 class Training(Part):
@@ -101,7 +102,7 @@ def train_head(
         for rows in _batches(len(x), training):
             value = loss(head(x[rows]), rows)
             if not torch.isfinite(value):
-                raise FloatingPointError(
+                raise NonFiniteError(
                     "the loss of the head is not finite; look at its features and targets"
                 )
             optimiser.zero_grad()

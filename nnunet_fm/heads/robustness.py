@@ -13,6 +13,7 @@ from nnunet_fm.heads.models import fit, has_scores, models_of
 from nnunet_fm.heads.splits import Split, splits_of, tested_by
 from nnunet_fm.heads.task import Task
 from nnunet_fm.heads.task_data import Job, make_job
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.markdown import markdown_table
 
 RESAMPLES = 1000
@@ -65,7 +66,7 @@ def robustness(
     recipe = cache.recipe(encoder)
     perturbed = cache.perturbed(recipe)
     if not perturbed:
-        raise ValueError(
+        raise InputError(
             f"the cache has no perturbed features of {recipe.name}; type: nnunet-fm features extract {table.file} "
             f"--encoder {recipe.name} --perturb gibbs=0.2 --cache {cache.folder}"
         )

@@ -20,6 +20,7 @@ from nnunet_fm.heads.results import LOGRANK, Result, markdown
 from nnunet_fm.heads.risk_groups import risk_groups
 from nnunet_fm.heads.splits import Cases, Split, fold_numbers, splits_of, subset, tested_by
 from nnunet_fm.heads.task_data import Job
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.files import replaced_atomically, write_csv, write_text
 
 PREDICTIONS, RESULTS, ABOUT = "predictions", "results", "run.json"
@@ -151,7 +152,7 @@ def _threshold(job: Job, model: str, train: Cases, seed: int) -> float:
         others = train[fold != number]
         if (fold == number).any():
             if len(set(job.targets.values[others])) < 2:
-                raise ValueError(
+                raise InputError(
                     f"{len(train)} training cases are too few for youden_folds={folds}: a class is missing"
                 )
             predict = fit(model, job.task, job.x[others], job.targets.of(others), seed)

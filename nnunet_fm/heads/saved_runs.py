@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from nnunet_fm.heads.metrics import Output, Tested
 from nnunet_fm.heads.results import Result
 from nnunet_fm.heads.runner import ABOUT, PREDICTIONS, RESULTS
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
 
@@ -48,7 +49,7 @@ class FinishedRun:
         """
         path = self.folder / f"{PREDICTIONS}_ratio_{ratio:g}_seed_{seed}.csv"
         if not path.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{path} does not exist; type the heads run command again to finish the run"
             )
         with path.open(newline="") as stream:
@@ -82,11 +83,11 @@ def read_run(folder: Path) -> FinishedRun:
     """
     found = sorted(p.parent for p in folder.rglob(f"{RESULTS}.csv") if (p.parent / ABOUT).is_file())
     if len(found) > 1:
-        raise ValueError(
+        raise InputError(
             f"{folder} holds {len(found)} runs; name one: {some([str(p) for p in found])}"
         )
     if not found:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} holds no finished run of `nnunet-fm heads run`; give the folder it wrote"
         )
     about = json.loads((found[0] / ABOUT).read_text())

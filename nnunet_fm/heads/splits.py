@@ -10,6 +10,7 @@ from jaxtyping import Integer
 from nnunet_fm.heads.metrics import Tested
 from nnunet_fm.heads.subsets import nested_subset
 from nnunet_fm.heads.task_data import Job
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 
 Cases = Integer[np.ndarray, "..."]  # numbers of cases
@@ -39,7 +40,7 @@ def splits_of(job: Job) -> tuple[list[Split], str]:
             COLUMN,
         )
         if not len(found[0].train):
-            raise ValueError("the column split has test subjects and no train; give both")
+            raise InputError("the column split has test subjects and no train; give both")
     else:
         found, name = _folds(job), f"{job.task.folds} folds"
     for split in found:
@@ -97,7 +98,7 @@ def _check_classes(job: Job, split: Split, name: str) -> None:
     if name == COLUMN:  # the folds together test every class
         _refuse_absent(job, split.test, f"tested case ({name})")
     if job.task.kind == "survival" and not job.targets.events[split.train].any():
-        raise ValueError(
+        raise InputError(
             f"no event among the {len(split.train)} training cases ({name}); nothing to learn a risk from"
         )
 
@@ -106,7 +107,7 @@ def _refuse_absent(job: Job, cases: Cases, which: str) -> None:
     there = set(job.targets.values[cases].astype(int)) if job.targets.classes else set()
     absent = [label for number, label in enumerate(job.targets.classes) if number not in there]
     if absent:
-        raise ValueError(
+        raise InputError(
             f"no {which} is of {some(absent)}; every class needs cases on both sides: "
             "try fewer folds, or leave the class out (null under `classes`)"
         )

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
+from nnunet_fm.internal.errors import InputError
+
 QUANTILES = 4
 
 
@@ -30,9 +32,9 @@ def nested_subset(
         ValueError: an impossible ratio, or a subject twice.
     """
     if not 0 < ratio <= 1:
-        raise ValueError(f"ratio {ratio}; allowed: above 0, up to 1")
+        raise InputError(f"ratio {ratio}; allowed: above 0, up to 1")
     if len(set(subjects)) < len(subjects):
-        raise ValueError("a subject comes twice; subsets are drawn of subjects, each once")
+        raise InputError("a subject comes twice; subsets are drawn of subjects, each once")
     groups: dict[object, list[str]] = {}
     for subject, stratum in zip(subjects, strata, strict=True):
         groups.setdefault(stratum, []).append(subject)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Integer
 from nnunet_fm.data.subject_table import MISSING, Row
 from nnunet_fm.heads.subsets import quantile_strata, survival_strata
 from nnunet_fm.heads.task import Task
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 
 SUSPICIOUS = (
@@ -59,7 +60,7 @@ def read_targets(task: Task, rows: Sequence[Row]) -> Targets:
     """
     for column in filter(None, (task.target, task.event)):
         if column not in rows[0].values:
-            raise ValueError(
+            raise InputError(
                 f"the table has no column {column!r}; it has: {some(list(rows[0].values), 12)}"
             )
     there = [n for n, row in enumerate(rows) if row.values[task.target].lower() not in MISSING]
@@ -80,7 +81,7 @@ def read_targets(task: Task, rows: Sequence[Row]) -> Targets:
     elif task.kind == "classification":
         of_label = task.classes or {label: n for n, label in enumerate(sorted(set(texts)))}
         if strange := sorted(set(texts) - set(of_label)):
-            raise ValueError(
+            raise InputError(
                 f"labels {some(strange)} of {task.target} are in no class; name them under `classes`"
             )
         known = np.array([of_label[text] is not None for text in texts], bool)
@@ -93,7 +94,7 @@ def read_targets(task: Task, rows: Sequence[Row]) -> Targets:
         stays = events | (values >= (task.exclude_censored_before or 0))
         kept, values, events = kept[stays], values[stays], events[stays]
     if classes and len(set(values)) < 2:
-        raise ValueError(
+        raise InputError(
             f"{task.target} has {len(set(values))} classes among the cases; allowed: 2 or more"
         )
     return Targets(kept, values, events, classes, len(rows) - len(kept))
@@ -103,9 +104,9 @@ def _check_events(
     task: Task, times: Float[np.ndarray, " n"], events: Bool[np.ndarray, " n"]
 ) -> None:
     if not events.any():
-        raise ValueError(f"no event: {task.event} is 1 nowhere; a survival task needs some")
+        raise InputError(f"no event: {task.event} is 1 nowhere; a survival task needs some")
     if (times < 0).any():
-        raise ValueError(
+        raise InputError(
             f"{task.target} is negative in {int((times < 0).sum())} rows; allowed: 0 and more"
         )
     censored = times[~events]  # all at one time: the end of the study
@@ -114,7 +115,7 @@ def _check_events(
         and len(set(censored)) > 1
         and times[events].max() <= censored.min()
     ):
-        raise ValueError(
+        raise InputError(
             f"{task.event} is 1 exactly where {task.target} is at most {times[events].max():g}: a label "
             "'before that day', no event. Give the recorded event, or use a threshold (classification)"
         )
@@ -123,7 +124,7 @@ def _check_events(
 def _names(numbers: dict[str, int | None]) -> tuple[str, ...]:
     used = sorted({n for n in numbers.values() if n is not None})
     if used != list(range(len(used))):
-        raise ValueError(f"classes are numbered {used}; allowed: 0, 1, 2, ... without gaps")
+        raise InputError(f"classes are numbered {used}; allowed: 0, 1, 2, ... without gaps")
     return tuple("/".join(label for label, n in numbers.items() if n == number) for number in used)
 
 
@@ -131,9 +132,9 @@ def _numbers(column: str, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
     try:
         values = np.array([float(t) for t in texts])
     except ValueError as error:
-        raise ValueError(f"column {column} holds what is no number: {error}") from None
+        raise InputError(f"column {column} holds what is no number: {error}") from None
     if not np.isfinite(values).all():
-        raise ValueError(
+        raise InputError(
             f"column {column} holds values that are not finite; leave them empty or write n/a"
         )
     return values

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from nnunet_fm.heads.knn import PAPER_K
 from nnunet_fm.heads.mlp import Training
 from nnunet_fm.internal.config import Part, read_settings, shipped_settings
+from nnunet_fm.internal.errors import InputError
 
 TASKS = Path(__file__).parent / "tasks"
 PAPER = {
@@ -94,24 +95,24 @@ class Task(Part):
         if (survival and not self.event) or (
             self.event and not survival and self.threshold is None
         ):
-            raise ValueError(
+            raise InputError(
                 "event names the column of events: needed for survival, allowed with a threshold"
             )
         for key in ("classes", "threshold", "youden_folds"):
             if getattr(self, key) and not classification:
-                raise ValueError(f"{key} is for classification")
+                raise InputError(f"{key} is for classification")
         if self.classes is not None and self.threshold is not None:
-            raise ValueError("classes and threshold both say what the classes are; give one")
+            raise InputError("classes and threshold both say what the classes are; give one")
         if survival and self.head.batch_size is not None:
-            raise ValueError(
+            raise InputError(
                 "head.batch_size must be null for survival: the Cox loss compares all subjects"
             )
         if self.exclude_censored_before is not None and not survival:
-            raise ValueError(
+            raise InputError(
                 "exclude_censored_before is for survival; a threshold leaves such cases out anyway"
             )
         if self.youden_folds == 1:
-            raise ValueError("youden_folds is 1; allowed: 0 for no threshold, or 2 and more")
+            raise InputError("youden_folds is 1; allowed: 0 for no threshold, or 2 and more")
         return self
 
 

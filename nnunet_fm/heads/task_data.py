@@ -13,6 +13,7 @@ from nnunet_fm.features import FeatureCache, FeatureRecipe, Table
 from nnunet_fm.heads.metrics import Tested
 from nnunet_fm.heads.targets import Targets, read_targets
 from nnunet_fm.heads.task import Task
+from nnunet_fm.internal.errors import InputError
 
 MODALITY = "modality"  # column of a case that is one volume
 
@@ -104,7 +105,7 @@ def make_job(
     rows = [all_cases.rows[n] for n in targets.kept]
     whole = np.array([n for n, row in enumerate(rows) if _is_there(row, asked, needed)], int)
     if not len(whole):
-        raise ValueError(
+        raise InputError(
             f"no row of {table.file} has a target and all volumes of {', '.join(asked)}; try complete=false"
         )
     found = [rows[n] for n in whole]

@@ -2,6 +2,8 @@
 
 import argparse
 
+from nnunet_fm.internal.errors import InputError
+
 
 def block_numbers(text: str) -> tuple[int, ...]:
     """Read `2,5,8,11`."""
@@ -21,4 +23,4 @@ def check_part(part: tuple[int, int]) -> None:
     """
     number, parts = part
     if not 0 <= number < parts:
-        raise ValueError(f"part {number} of {parts}; allowed: --part-id from 0 to {parts - 1}")
+        raise InputError(f"part {number} of {parts}; allowed: --part-id from 0 to {parts - 1}")

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import unknown
 
 
@@ -42,15 +43,15 @@ def read_settings(
     what, shipped = model.__name__.lower(), shipped_settings(folder)
     path = shipped.get(str(given), Path(given))
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             unknown(what, str(given), shipped, "Or give the path of a YAML file.")
         )
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from None
+        raise InputError(f"{path} is no YAML: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(
+        raise InputError(
             f"{path} holds a {type(content).__name__}; allowed: a {what}, see {folder}"
         )
     for override in overrides:
@@ -68,7 +69,7 @@ def parse_settings(model: type[Model], content: dict[str, Any], name: str) -> Mo
         return model.model_validate(content)
     except ValidationError as error:
         what = model.__name__.lower()
-        raise ValueError(
+        raise InputError(
             "\n  ".join([f"{name} is no valid {what}:", *_problems(model, error)])
         ) from None
 
@@ -76,12 +77,12 @@ def parse_settings(model: type[Model], content: dict[str, Any], name: str) -> Mo
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:
-        raise ValueError(f"{override!r} is no KEY=VALUE, e.g. optimiser.steps=1000")
+        raise InputError(f"{override!r} is no KEY=VALUE, e.g. optimiser.steps=1000")
     *parents, last = key.split(".")
     for parent in parents:
         content = content.setdefault(_known(content, parent), {})
         if not isinstance(content, dict):
-            raise ValueError(f"{key!r}: {parent} holds no keys")
+            raise InputError(f"{key!r}: {parent} holds no keys")
     content[_known(content, last)] = yaml.safe_load(value)
 
 

@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nnunet_fm.internal.errors import StorageError
+
 TEMPORARY = ".tmp"
 # torch.save says RuntimeError where the disk is full, in one of these words
 WRITER = re.compile("PytorchStreamWriter|inline_container|iostream")
@@ -63,7 +65,7 @@ def replaced_atomically(
         survived = (
             f"the previous {target.name} is intact" if target.exists() else "there was none before"
         )
-        raise OSError(
+        raise StorageError(
             f"could not write {target} ({error}); {survived}. Free disk space, then {then}"
         ) from error
 

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from nnunet_fm.internal.errors import MissingFileError
+
 EXT_TRAINER = "nnUNet_extTrainer"
 
 
@@ -19,7 +21,7 @@ def nnunet_folder(name: str) -> Path:
     """
     value = os.environ.get(name)
     if not value:
-        raise FileNotFoundError(f"{name} is not set; type: export {name}=/path/to/{name}")
+        raise MissingFileError(f"{name} is not set; type: export {name}=/path/to/{name}")
     return Path(value)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from nnunet_fm.encoders.loading.key_formats import from_dinov3, to_dinov3
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 from nnunet_fm.network.decoders.tokens import weight_from_convolution, weight_to_convolution
 from nnunet_fm.network.frozen import ENCODER
@@ -27,7 +28,7 @@ def to_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     foreign = [k for k in state if not k.startswith((FUSION, ENCODER, STAGE, HEAD))]
     if foreign:
-        raise ValueError(
+        raise InputError(
             f"{some(foreign)}: the release's network has no such parts; allowed: decoder primus"
         )
     stages = 1 + max(int(k.split(".")[2]) for k in state if k.startswith(STAGE))
@@ -64,7 +65,7 @@ def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif key.startswith(THEIR_STAGE):
             converted |= _decoder_entry(key.removeprefix(THEIR_STAGE), value)
         elif not key.startswith(THEIR_ENCODER):
-            raise ValueError(
+            raise InputError(
                 f"{key} is not of the release's network; allowed: to3, dino_encoder, up_projection.decode"
             )
     encoder = {

@@ -13,6 +13,7 @@ from torch.nn import functional
 from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.loading.weight_source import load_source
 from nnunet_fm.internal.device import Precision
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm.network.decoders import DECODERS
 from nnunet_fm.network.fusion import FusionSchedule, make_fusion
@@ -64,11 +65,11 @@ class FrozenEncoderNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if deep_supervision:
-            raise ValueError(
+            raise InputError(
                 "deep_supervision=True: this decoder has one output; use a trainer of nnunet-fm (-tr)"
             )
         if decoder not in DECODERS:
-            raise ValueError(unknown("decoder", decoder, DECODERS))
+            raise InputError(unknown("decoder", decoder, DECODERS))
         self.architecture, self.encoder_options = encoder, dict(encoder_options or {})
         self.encoder_source = encoder_source
         self.schedule = FusionSchedule.parse(fusion)
@@ -140,7 +141,7 @@ class FrozenEncoderNetwork(nn.Module):
         """Resize so that the token grid times `2 ** stages` is the input: only where the patch is no power of two."""
         patch, step = cast(Encoder, self.encoder).input_spec.divisor, 2**self.stages
         if any(side % step for side in x.shape[2:]):
-            raise ValueError(f"input {tuple(x.shape[2:])}: all sides must be multiples of {step}")
+            raise InputError(f"input {tuple(x.shape[2:])}: all sides must be multiples of {step}")
         if patch == step:
             return x
         size = [side // step * patch for side in x.shape[2:]]
@@ -219,7 +220,7 @@ class FrozenEncoderNetwork(nn.Module):
             FileNotFoundError, CheckpointError: as `load_source`.
         """
         if self.encoder_source is None:
-            raise ValueError(
+            raise InputError(
                 "these plans name no encoder weights; write them with `nnunet-fm plan --encoder ...`"
             )
         self.encoder.load_state_dict(
@@ -245,7 +246,7 @@ def check_decodable(encoder: Encoder, name: str, decoder: str) -> None:
     if decoder not in fitting or (
         encoder.kind == "tokens" and strides != {encoder.input_spec.divisor}
     ):
-        raise ValueError(
+        raise InputError(
             f"encoder {name} is {encoder.kind}, {dims}-D, with strides {sorted(strides)}; decoder {decoder} does not "
             f"fit. Allowed for it: {', '.join(fitting) or 'no decoder yet'}; for {decoder}: "
             f"{DECODERS[decoder].spatial_dims}-D {DECODERS[decoder].kind}"

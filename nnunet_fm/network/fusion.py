@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from nnunet_fm.internal.errors import InputError
+
 MODES = "learnable, fixed, learnable_then_fixed(EPOCHS)"
 
 
@@ -34,14 +36,14 @@ def make_fusion(
         ValueError: no input channel, or `channels` that are not there.
     """
     if input_channels < 1:
-        raise ValueError(f"{input_channels} input channels given; allowed: 1 or more")
+        raise InputError(f"{input_channels} input channels given; allowed: 1 or more")
     convolution = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
     fusion = convolution(input_channels, encoder_channels, 1, bias=False)
     nn.init.constant_(fusion.weight, 1 / input_channels)
     if channels is None:
         return fusion
     if len(channels) != encoder_channels or not all(0 <= c < input_channels for c in channels):
-        raise ValueError(
+        raise InputError(
             f"channels {list(channels)}; allowed: one of 0 to {input_channels - 1} for each of the encoder's "
             f"{encoder_channels} channels"
         )
@@ -71,7 +73,7 @@ class FusionSchedule:
         match = re.fullmatch(r"learnable_then_fixed\((\d+)\)", text)
         if match and int(match[1]) > 0:
             return cls(int(match[1]))
-        raise ValueError(f"fusion {text!r}; allowed: {MODES}, e.g. learnable_then_fixed(10)")
+        raise InputError(f"fusion {text!r}; allowed: {MODES}, e.g. learnable_then_fixed(10)")
 
     def learns(self, epoch: int) -> bool:
         """Whether the fusion learns in this epoch, counted from 0."""

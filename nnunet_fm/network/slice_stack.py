@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.slicewise import to_slices, to_volume
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 
 ODD = (1, 3, 5)
@@ -63,7 +64,7 @@ class FrozenEncoder25DNetwork(FrozenEncoderNetwork):
         super().__init__(*args, **slices)
         encoder = cast(Encoder, self.encoder)
         if encoder.input_spec.spatial_dims != 2:
-            raise ValueError(
+            raise InputError(
                 f"mix_slices={mix_slices} is for encoders of slices; {self.architecture} is one of volumes"
             )
         mixes = [SliceMix(f.channels, mix_slices) for f in encoder.feature_info]
@@ -88,12 +89,12 @@ class FrozenEncoder25DNetwork(FrozenEncoderNetwork):
 def check_mix(slices: int, stack: int = THINNEST + 1, base: str = "2d") -> int:
     """Raise ValueError unless so many slices can be mixed in a patch of `stack` slices of a configuration `base`."""
     if slices not in ODD or stack < max(slices, THINNEST):
-        raise ValueError(
+        raise InputError(
             f"{slices} slices to mix, in a patch of {stack}; allowed: {', '.join(map(str, ODD))}, no more than the "
             f"patch has, which has {THINNEST} or more (--patch SLICES SIDE SIDE)"
         )
     if base != "2d":
-        raise ValueError(
+        raise InputError(
             f"{slices} slices to mix with -c {base}; allowed: -c 2d, whose slices are stacked"
         )
     return slices

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.folders import EXT_TRAINER, with_trainers
 from nnunet_fm.internal.messages import unknown
 
@@ -24,7 +25,7 @@ def command(words: Sequence[str]) -> list[str]:
     beside = Path(sys.executable).parent / words[0]
     program = str(beside) if beside.is_file() else shutil.which(words[0])
     if program is None:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no command {words[0]!r} on the path; is nnU-Net installed in this environment?"
         )
     check_trainer(words)
@@ -48,7 +49,7 @@ def check_trainer(words: Sequence[str]) -> None:
         return
     name, known = words[list(words).index("-tr") + 1], trainer_names()
     if name not in known:
-        raise ValueError(unknown("trainer", name, known))
+        raise InputError(unknown("trainer", name, known))
 
 
 def trainer_names() -> set[str]:

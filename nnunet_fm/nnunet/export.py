@@ -8,6 +8,7 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
 from nnunet_fm.encoders.loading.weight_source import load_source
+from nnunet_fm.internal.errors import ExistingFileError, MissingFileError
 from nnunet_fm.network.frozen import ENCODER, NETWORKS
 from nnunet_fm.nnunet.trainer import FINAL
 
@@ -36,14 +37,14 @@ def export_model(model: Path, out: Path, checkpoint: str = FINAL) -> list[str]:
     """
     plans_file = model / "plans.json"
     if not plans_file.is_file():
-        raise FileNotFoundError(f"{model} is no trained model folder: it has no plans.json")
+        raise MissingFileError(f"{model} is no trained model folder: it has no plans.json")
     folds = sorted(p.parent.name for p in model.glob(f"fold_*/{checkpoint}"))
     if not folds:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no fold of {model} has a {checkpoint}; finish the training, or name one with -chk"
         )
     if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty; give a folder that does not exist yet")
+        raise ExistingFileError(f"{out} is not empty; give a folder that does not exist yet")
     plans = load_json(str(plans_file))
     _forget_paths(plans)
     partial = out.with_name(f"{out.name}.partial")

@@ -10,6 +10,7 @@ from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.cards import intensity_of
 from nnunet_fm.encoders.contract import Z_SCORE, Z_SCORE_EVERYWHERE, ZERO_TO_ONE
 from nnunet_fm.encoders.loading.weight_source import describe_source
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.folders import folder
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm.network.activation_memory import kept_bytes
@@ -103,13 +104,13 @@ def _network_arguments(
         other = {2: "2d (--mix-slices 3 for slices that know their neighbours)", 3: "3d_fullres"}[
             spec.spatial_dims
         ]
-        raise ValueError(
+        raise InputError(
             f"encoder {name} is {spec.spatial_dims}-D and configuration {request.base!r} {dims}-D; allowed: "
             f"a {dims}-D encoder, or -c {other}"
         )
     decoder = request.decoder or _fitting_decoder(encoder, preset["decoder"])
     if decoder not in DECODERS:
-        raise ValueError(unknown("decoder", decoder, DECODERS))
+        raise InputError(unknown("decoder", decoder, DECODERS))
     check_decodable(encoder, name, decoder)
     fusion = request.fusion or ("fixed" if spec.modalities else preset["fusion"])
     FusionSchedule.parse(fusion)
@@ -145,7 +146,7 @@ def _channels(
     found = channels_of(wanted, given)
     missing = [m for m, c in zip(wanted, found, strict=True) if c is None]
     if len(missing) == len(wanted) or (missing and not spec.subsets):
-        raise ValueError(
+        raise InputError(
             f"encoder {name} knows its channels by name, {', '.join(wanted)}; channel_names of dataset.json are "
             f"{', '.join(given) or 'not there'}: no {', '.join(missing)}. Allowed: usual spellings such as T1, T1c or "
             "T1ce, T2, FLAIR; name them so in dataset.json of nnUNet_raw and nnUNet_preprocessed"
@@ -172,7 +173,7 @@ def _check_that_it_runs(arguments: dict[str, Any], patch: Sequence[int]) -> None
         ):  # torch's words for a map of one voxel before an instance norm
             raise
         least = "x".join(str(max(side, 2 * 2**network.stages)) for side in patch)
-        raise ValueError(
+        raise InputError(
             f"patch {'x'.join(map(str, patch))} is too small for {arguments['encoder']} with decoder "
             f"{arguments['decoder']} ({error}); allowed: from {least} on"
         ) from None
@@ -183,7 +184,7 @@ def _normalise(
 ) -> list[str]:
     """Normalise as the encoder's pretraining did, on data of its own, if that is another way than nnU-Net's."""
     if asked not in INTENSITY:
-        raise ValueError(unknown("intensity", asked, INTENSITY))
+        raise InputError(unknown("intensity", asked, INTENSITY))
     if wanted == Z_SCORE:
         return []
     if wanted not in NORMALISATIONS or asked == "stock":
@@ -208,12 +209,12 @@ def _preset(request: PlanRequest) -> dict[str, Any]:
     default = {"2d": "2d_fm256", "3d_fullres": "3d_fm128"}.get(request.base)
     if request.preset is None and default is None:
         bases = sorted({preset["base"] for preset in known.values()})
-        raise ValueError(
+        raise InputError(
             f"configuration {request.base!r} has no preset; allowed: -c {' or '.join(bases)}"
         )
     name = str(request.preset or default)
     if name not in known:
-        raise ValueError(unknown("preset", name, known))
+        raise InputError(unknown("preset", name, known))
     if known[name]["base"] != request.base:
-        raise ValueError(f"preset {name!r} is for -c {known[name]['base']}, not -c {request.base}")
+        raise InputError(f"preset {name!r} is for -c {known[name]['base']}, not -c {request.base}")
     return known[name]

@@ -6,6 +6,7 @@ from typing import Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 
 
@@ -22,7 +23,7 @@ def keep_earlier(preprocessed: Path, plans: dict[str, Any], name: str) -> None:
         return
     former = load_json(str(path))
     if "train_subset" not in former:
-        raise ValueError(
+        raise InputError(
             f"plans {identifier} were not written by nnunet-fm and are left alone; choose another -o"
         )
     added = {n: c for n, c in former["configurations"].items() if "field_of_view" in c}
@@ -41,7 +42,7 @@ def keep_earlier(preprocessed: Path, plans: dict[str, Any], name: str) -> None:
             if "normalization_schemes" in different
             else ""
         )
-        raise ValueError(
+        raise InputError(
             f"plans {identifier} exist already, with another {some(different)}{stock}. Give these another name "
             f"(-o {identifier}_2), or remove {path} if nothing was trained with it"
         )

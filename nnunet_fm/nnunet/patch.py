@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm.network.input_size import check_patch
 
@@ -36,12 +37,12 @@ def place(
         ValueError: an impossible patch or field of view; the possible ones are named.
     """
     if fov not in FIELDS_OF_VIEW:
-        raise ValueError(unknown("field of view", fov, FIELDS_OF_VIEW))
+        raise InputError(unknown("field of view", fov, FIELDS_OF_VIEW))
     dims = len(stock["patch_size"])
     sides = list(patch) * dims if len(patch) == 1 else list(patch)
     check_patch(sides, step, dims)
     if fov == "fit" and dims == 3:
-        raise ValueError("field of view fit is for slices; for volumes: native")
+        raise InputError("field of view fit is for slices; for volumes: native")
     whole = sides if stack is None else [stack, *sides]
     configuration = {
         "inherits_from": base,

@@ -11,6 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.encoders import CARDS
 from nnunet_fm.encoders.cards import shipped_weights
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import replaced_atomically
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm.nnunet.frozen_configuration import frozen_configuration
@@ -65,13 +66,13 @@ def write_plans(preprocessed: Path, request: PlanRequest) -> WrittenPlans:
     """
     source = preprocessed / f"{request.source_plans}.json"
     if not source.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{source} does not exist. Type `nnUNetv2_plan_and_preprocess -d ID -c {request.base}` first"
         )
     plans = load_json(str(source))
     if request.base not in plans["configurations"]:
         known = plans["configurations"]
-        raise ValueError(
+        raise InputError(
             unknown("configuration", request.base, known, "Plan it with nnU-Net first.")
         )
     plans["train_subset"] = request.subset.to_json()
@@ -97,7 +98,7 @@ def _refuse_ignored(request: PlanRequest) -> None:
         return
     for name in ("card", "preset", "taps", "fusion", "decoder", "seed", "mix_slices"):
         if getattr(request, name) is not None:
-            raise ValueError(
+            raise InputError(
                 f"--{name.replace('_', '-')} has no meaning with --encoder none (stock nnU-Net); leave it out"
             )
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from nnunet_fm.internal import device as devices
 from nnunet_fm.internal.device import Precision
+from nnunet_fm.internal.errors import InputError, NonFiniteError
 from nnunet_fm.network.device_setup import set_up_for_device
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 
@@ -57,7 +58,7 @@ class BatchedPredictor(nnUNetPredictor):
     def predict_sliding_window_return_logits(self, input_image: Float[Tensor, "c z y x"]) -> Tensor:
         """Logits of one preprocessed case, in this predictor's precision."""
         if not torch.isfinite(input_image).all():
-            raise ValueError(
+            raise InputError(
                 "the preprocessed case holds NaN or infinite voxels; repair the image and predict again"
             )
         network = bare_network(self.network)
@@ -89,7 +90,7 @@ class BatchedPredictor(nnUNetPredictor):
         logits /= weights.clamp_min(torch.finfo(torch.float32).tiny)
         self._fill_background(logits, skipped)
         if not torch.isfinite(logits).all():
-            raise FloatingPointError(  # no RuntimeError: nnU-Net would take that for a lack of memory
+            raise NonFiniteError(  # no RuntimeError: nnU-Net would take that for a lack of memory
                 f"the network gave NaN or infinite logits in {self.precision}; try --precision float32"
             )
         return logits

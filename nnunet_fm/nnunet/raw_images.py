@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunet_fm.internal.errors import MissingFileError
 from nnunet_fm.internal.messages import some
 
 
@@ -21,10 +22,10 @@ def raw_images(dataset: str, cases: Sequence[str], raw: Path) -> dict[str, list[
     """
     folder = raw / dataset
     if not (folder / "dataset.json").is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} holds no dataset.json; the raw images are needed, see nnUNet_raw"
         )
     known = get_filenames_of_train_images_and_targets(str(folder))
     if missing := [case for case in cases if case not in known]:
-        raise FileNotFoundError(f"{folder} has no images of {some(missing)}")
+        raise MissingFileError(f"{folder} has no images of {some(missing)}")
     return {case: [Path(image) for image in known[case]["images"]] for case in cases}

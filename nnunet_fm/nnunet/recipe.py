@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 
 
@@ -79,7 +80,7 @@ def _encoder_groups(encoder: nn.Module, recipe: Recipe, rate: float) -> Iterator
     body = getattr(encoder, "vit", None) or getattr(encoder, "eva", None)
     blocks = list(body.blocks) if body is not None else []
     if not blocks and recipe.layer_decay != 1:
-        raise ValueError(
+        raise InputError(
             f"layer_decay {recipe.layer_decay} is for transformers; allowed for this encoder: 1"
         )
     inside = {id(p) for block in blocks for p in block.parameters()}

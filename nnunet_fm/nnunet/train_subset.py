@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
 RULES = ("nested", "reference")
@@ -35,11 +36,11 @@ class TrainSubset:
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
-            raise ValueError(f"train ratio {self.ratio}; allowed: above 0, up to 1, e.g. 0.1")
+            raise InputError(f"train ratio {self.ratio}; allowed: above 0, up to 1, e.g. 0.1")
         if self.rule not in RULES:
-            raise ValueError(unknown("subset rule", self.rule, RULES))
+            raise InputError(unknown("subset rule", self.rule, RULES))
         if self.rule == "reference" and self.seed != REFERENCE_SEED:
-            raise ValueError(
+            raise InputError(
                 f"subset seed {self.seed}; the reference rule is defined for seed {REFERENCE_SEED} only"
             )
 

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from nnunet_fm.encoders import tensors_sha256
 from nnunet_fm.encoders.loading.weight_source import origin_of
 from nnunet_fm.internal import device as devices
+from nnunet_fm.internal.errors import FailedRunError, InputError, MissingFileError, OutOfMemoryError
 from nnunet_fm.internal.files import replaced_atomically
 from nnunet_fm.internal.messages import some
 from nnunet_fm.network.activation_memory import does_not_fit, kept_bytes
@@ -91,7 +92,7 @@ class SafeContinueMixin:
         """Check before any data is touched."""
         trainer = cast(nnUNetTrainer, self)
         if trainer.logger.resume and not self.continued:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"--c was given, but {trainer.output_folder} holds no checkpoint to continue from. "
                 "Leave --c out to start this training, or check -tr, -p, configuration and fold"
             )
@@ -105,7 +106,7 @@ class SafeContinueMixin:
             checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
         began, now = checkpoint["init_args"]["plans"], trainer.plans_manager.plans
         if different := differences(began, now, trainer.configuration_name):
-            raise ValueError(
+            raise InputError(
                 f"the checkpoint in {trainer.output_folder} was trained with other plans than "
                 f"{trainer.plans_manager.plans_name} is now; different: {some(different)}. Restore the former plans, "
                 "or train anew under another plans name (nnunet-fm plan ... -o FM_other)"
@@ -213,7 +214,9 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
             set_to_none=True
         )  # outside the handler, which holds on to the failed step's memory
         empty_cache(self.device)
-        raise MemoryError(self._out_of_memory(devices.free_memory(self.device) or UNKNOWN_MEMORY))
+        raise OutOfMemoryError(
+            self._out_of_memory(devices.free_memory(self.device) or UNKNOWN_MEMORY)
+        )
 
     def _report(self, network: FrozenEncoderNetwork) -> None:
         source = network.encoder_source or {}
@@ -226,7 +229,7 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
         name = self.configuration_manager.network_arch_class_name
         if name not in self.networks:
             mixing = " --mix-slices 3" if NETWORK not in self.networks else ""
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__} needs a configuration written by `nnunet-fm plan{mixing}`; "
                 f"{self.configuration_name} of {self.plans_manager.plans_name} names the network {name}. Type "
                 f"`nnunet-fm plan -d ID -c 2d --encoder NAME|FILE{mixing}`, then train its configuration with -p FM_..."
@@ -244,7 +247,7 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
         if self.encoder_gone:
             raise self.encoder_gone
         if self.too_large:
-            raise ValueError(self.too_large)
+            raise InputError(self.too_large)
         self.assert_encoder_unchanged()
         super().on_train_start()
 
@@ -277,7 +280,7 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
             return
         found = tensors_sha256(network.encoder.state_dict())
         if found != network.encoder_source["sha256"]:
-            raise RuntimeError(
+            raise FailedRunError(
                 f"the frozen encoder is not the one that the plans name: tensor hash {found[:12]}…, "
                 f"not {network.encoder_source['sha256'][:12]}…; was -pretrained_weights given?"
             )

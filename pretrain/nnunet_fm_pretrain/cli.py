@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from nnunet_fm.internal.errors import InputError
+
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the sub-commands to a parser."""
@@ -194,7 +196,7 @@ def _add_probe(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _probe(parsed: argparse.Namespace) -> None:
     if not (parsed.table and parsed.targets) and not (parsed.dataset and parsed.split):
-        raise ValueError(
+        raise InputError(
             "nothing to probe; give --table FILE --targets age,sex, or --dataset FOLDER --split FILE"
         )
     from nnunet_fm.internal.files import write_csv

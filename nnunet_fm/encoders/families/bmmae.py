@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nnunet_fm.encoders.contract import check_sides
 from nnunet_fm.encoders.families.brainiac import VolumeViT, turned
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
 TOKENIZERS = {"T1": "t1", "T1c": "t1ce", "T2": "t2", "FLAIR": "flair"}  # in the authors' names
@@ -51,11 +52,11 @@ class BMMAE(VolumeViT):
         super().__init__(taps, pool=pool, **sizes)
         strange = [m for m in modalities if m not in TOKENIZERS]
         if strange or not modalities or len(set(modalities)) < len(modalities):
-            raise ValueError(
+            raise InputError(
                 unknown("modality", ", ".join(strange or modalities), TOKENIZERS, "Each once.")
             )
         if tokens not in TOKENS:
-            raise ValueError(f"tokens {tokens!r}; allowed: {', '.join(TOKENS)}")
+            raise InputError(f"tokens {tokens!r}; allowed: {', '.join(TOKENS)}")
         self.names, self.tokens, self.in_channels = (
             [TOKENIZERS[m] for m in modalities],
             tokens,

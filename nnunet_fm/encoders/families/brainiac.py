@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nnunet_fm.encoders.contract import FeatureInfo, InputSpec, check_sides
 from nnunet_fm.encoders.families.timm_vit import checked_taps, parameters_without
+from nnunet_fm.internal.errors import InputError
 
 UNUSED = ("cross_attn", "norm_cross_attn")  # made by some versions of MONAI, used by none here
 
@@ -59,7 +60,7 @@ class VolumeViT(nn.Module):
 
         super().__init__()
         if pool not in self.pools:
-            raise ValueError(f"pool {pool!r}; allowed: {', '.join(self.pools)}")
+            raise InputError(f"pool {pool!r}; allowed: {', '.join(self.pools)}")
         shape: dict[str, Any] = {
             "hidden_size": hidden_size,
             "mlp_dim": mlp_dim,

@@ -17,6 +17,7 @@ from timm.layers import LayerNorm
 from torch import Tensor, nn
 
 from nnunet_fm.encoders.families.timm_vit import TimmViT
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
 RopeType = Literal["float32", "bfloat16", "float32_bf16_periods"]
@@ -47,7 +48,7 @@ class Dinov3(TimmViT):
         **arguments: Any,
     ) -> None:
         if rope not in get_args(RopeType):
-            raise ValueError(unknown("rope precision", rope, get_args(RopeType)))
+            raise InputError(unknown("rope precision", rope, get_args(RopeType)))
         name = f"{model}_qkvb" if qkv_bias else model
         super().__init__(name, taps, norm_layer=partial(LayerNorm, eps=norm_eps), **arguments)
         self.mask_token = nn.Parameter(torch.zeros(1, self.width))

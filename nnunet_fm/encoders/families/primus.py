@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nnunet_fm.encoders.contract import Z_SCORE_EVERYWHERE, FeatureInfo, InputSpec, check_sides
 from nnunet_fm.encoders.families.timm_vit import checked_taps, default_taps, parameters_without
+from nnunet_fm.internal.errors import InputError
 
 ORDERS = ("hwd", "whd")
 POSITIONS = ("interpolate", "crop")
@@ -58,7 +59,7 @@ class VolumePrimus(nn.Module):
             ("positions", positions, POSITIONS),
         ):
             if given not in allowed:
-                raise ValueError(f"{name} {given!r}; allowed: {', '.join(allowed)}")
+                raise InputError(f"{name} {given!r}; allowed: {', '.join(allowed)}")
         self.side = image_size // patch_size
         self.down_projection = PatchEmbed((patch_size,) * 3, 1, width)
         self.eva = Eva(
@@ -120,7 +121,7 @@ class VolumePrimus(nn.Module):
         if self.positions == "interpolate":
             cube = functional.interpolate(cube.float(), grid, mode="trilinear", align_corners=False)
         elif max(grid) > self.side:
-            raise ValueError(
+            raise InputError(
                 f"positions 'crop' with a grid of {grid}; allowed: up to {self.side} a side"
             )
         else:

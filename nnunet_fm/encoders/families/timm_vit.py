@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from nnunet_fm.encoders.contract import FeatureInfo, InputSpec, check_sides
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
 
@@ -44,7 +45,7 @@ class TimmViT(nn.Module):
     ) -> None:
         super().__init__()
         if not timm.is_model(model):
-            raise ValueError(unknown("timm model", model, timm.list_models("vit_*")))
+            raise InputError(unknown("timm model", model, timm.list_models("vit_*")))
         if image_size is not None:
             arguments["img_size"] = image_size
         try:
@@ -57,11 +58,11 @@ class TimmViT(nn.Module):
                 **arguments,
             )
         except TypeError as error:
-            raise ValueError(
+            raise InputError(
                 f"timm model {model!r} cannot be built as a plain ViT: {error}"
             ) from error
         if not isinstance(vit, VisionTransformer | Eva):
-            raise ValueError(
+            raise InputError(
                 f"timm model {model!r} is a {type(vit).__name__}; allowed: VisionTransformer, Eva"
             )
         self.vit = vit
@@ -134,7 +135,7 @@ def checked_taps(taps: Sequence[int] | None, depth: int, default: Sequence[int])
     """
     chosen = tuple(default) if taps is None else tuple(int(t) for t in taps)
     if not chosen or any(not 0 <= t < depth for t in chosen) or list(chosen) != sorted(set(chosen)):
-        raise ValueError(
+        raise InputError(
             f"taps {list(chosen)}: allowed are increasing block numbers from 0 to {depth - 1}, e.g. {list(default)}"
         )
     return chosen

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from nnunet_fm.internal.errors import InputError
+
 State = dict[str, Tensor]
 
 
@@ -71,7 +73,7 @@ def _split_qkv_bias(result: Converted, key: str, bias: Tensor, mask: Tensor | No
     query, middle, value = bias.chunk(3)
     masked = mask is not None and not mask.chunk(3)[1].nan_to_num(0).any()
     if not masked and middle.nan_to_num(1).any():
-        raise ValueError(
+        raise InputError(
             f"{key} has a non-zero key bias that is not masked (mask_k_bias: false in its training); "
             "timm's DINOv3 cannot hold it, and dropping it would change the features. "
             "Allowed: checkpoints trained with mask_k_bias: true."
@@ -96,7 +98,7 @@ def from_transformers_dinov3(state: Mapping[str, Tensor]) -> Converted:
         fused = stem.replace(".attention.", ".attn.qkv.")
         parts = [official.pop(f"{stem}{p}_proj.weight", None) for p in "qkv"]
         if any(p is None for p in parts):
-            raise ValueError(f"{stem}*: one of q_proj, k_proj, v_proj is missing")
+            raise InputError(f"{stem}*: one of q_proj, k_proj, v_proj is missing")
         official[f"{fused}weight"] = torch.cat([p for p in parts if p is not None])
         biases = [official.pop(f"{stem}{p}_proj.bias", None) for p in "qkv"]
         if any(b is not None for b in biases):

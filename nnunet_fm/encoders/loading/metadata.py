@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.files import replaced_atomically
 
 KEY = "nnunet_fm_card"
@@ -29,7 +30,7 @@ def write_encoder(path: Path, state: Mapping[str, Tensor], about: Mapping[str, A
         ValueError: another ending.
     """
     if path.suffix not in (".safetensors", ".pth"):
-        raise ValueError(f"{path}: allowed are .safetensors and .pth")
+        raise InputError(f"{path}: allowed are .safetensors and .pth")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_atomically(str(path)) as temporary:
         if path.suffix == ".pth":

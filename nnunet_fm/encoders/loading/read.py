@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nnunet_fm.encoders.loading import key_formats as formats
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
 CONTAINERS = ("teacher", "model_ema", "teacher_model", "state_dict", "model", "network_weights")
@@ -28,7 +29,7 @@ OWN_FORMAT = "the encoder's own"
 INFIXES = ("_checkpoint_wrapped_module.", "_orig_mod.", "_fsdp_wrapped_module.")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A weight file that cannot be used as it is; the message says why and what to do."""
 
 
@@ -40,7 +41,7 @@ def read_tensors(path: Path) -> Any:
         CheckpointError: truncated, of another kind, or a pickle that holds more than tensors.
     """
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"encoder file {str(path)!r} does not exist; give the path of a .pth or .safetensors"
         )
     if path.suffix == ".safetensors":

@@ -10,6 +10,7 @@ from nnunet_fm.encoders.loading.load import load_encoder
 from nnunet_fm.encoders.loading.load_report import LoadReport, tensors_sha256
 from nnunet_fm.encoders.loading.read import CheckpointError
 from nnunet_fm.encoders.registry import random_state
+from nnunet_fm.internal.errors import InputError, MissingFileError
 
 DEFAULT_SEED = 0
 
@@ -39,13 +40,13 @@ def describe_source(
     if _is_path(given):
         return _described(given, card, seed, options)
     if card is not None:
-        raise ValueError(f"--card {card} is for a weight file, and {given} is none; leave it out")
+        raise InputError(f"--card {card} is for a weight file, and {given} is none; leave it out")
     if shipped_weights(given):
         return _described(given, card, seed, options)
     found = get_card(given)
     seed, options = DEFAULT_SEED if seed is None else seed, {**found.options, **(options or {})}
     if found.source:
-        raise ValueError(
+        raise InputError(
             f"{given} names published weights, which nnunet-fm does not ship: {found.source} ({found.licence}). "
             f"Give the file: --encoder FILE --card {found.name}. For random weights: --encoder {found.architecture}"
         )
@@ -62,7 +63,7 @@ def _described(
     given: str, card: str | None, seed: int | None, options: dict[str, Any] | None
 ) -> tuple[dict[str, Any], LoadReport]:
     if seed is not None:
-        raise ValueError(f"a seed was given, but {given} names trained weights; leave --seed out")
+        raise InputError(f"a seed was given, but {given} names trained weights; leave --seed out")
     _, report = load_encoder(given, card, **(options or {}))
     source = {"file": report.file, "card": report.card, "sha256": report.sha256}
     if get_card(report.card).shipped:
@@ -94,7 +95,7 @@ def load_source(
         try:
             encoder, _ = load_encoder(source.get("file", source["card"]), source["card"], **options)
         except FileNotFoundError:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"encoder file {source.get('file')!r} named by the plans has gone (tensor hash "
                 f"{source['sha256'][:12]}…). "
                 "Put it back, or type `nnunet-fm plan` again with the file's new path"

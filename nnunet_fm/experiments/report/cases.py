@@ -17,6 +17,7 @@ from nnunet_fm.evaluation.segmentation import Labelling
 from nnunet_fm.experiments.report.figures import Lines
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.experiments.summary import Group
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.plotting import colour
 from nnunet_fm.nnunet.raw_images import raw_images
 
@@ -178,7 +179,7 @@ def _upright(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     if image.GetDimension() == 3:
         image = sitk.DICOMOrient(image, "LPS")
     if image.GetNumberOfComponentsPerPixel() > 1:
-        raise ValueError(
+        raise InputError(
             f"{file} has several colours a pixel; pictures are drawn of one channel a file"
         )
     array = sitk.GetArrayFromImage(image)

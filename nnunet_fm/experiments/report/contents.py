@@ -11,6 +11,7 @@ from nnunet_fm.experiments.run_scores import MEAN, ScoredRun, score_runs
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.experiments.status import Line
 from nnunet_fm.experiments.summary import Comparison, Group, Summary, compare, groups, summarise
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 
 
@@ -94,12 +95,12 @@ def make_report(
     """
     finished = [run for run in runs if run.state() is State.FINISHED]
     if not finished:
-        raise ValueError(f"none of the {len(runs)} runs is finished; see nnunet-fm sweep status")
+        raise InputError(f"none of the {len(runs)} runs is finished; see nnunet-fm sweep status")
     scored = score_runs(runs, preprocessed, request.rules, request.workers)
     found, encoders = groups(scored), list(dict.fromkeys(run.encoder for run in runs))
     known = {case for s in scored for case in s.cases}
     if strange := sorted(set(request.cases) - known):
-        raise ValueError(
+        raise InputError(
             f"no run validated the case {some(strange)}; allowed after --case: {some(sorted(known))}"
         )
     return Report(

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nnunet_fm.encoders.contract import FeatureInfo
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.network.decoders.base import Decoder
 
 
@@ -41,7 +42,7 @@ class UnetrDecoder(Decoder):
 
         super().__init__()
         if len(feature_info) != 4 or stages != 4:
-            raise ValueError(
+            raise InputError(
                 f"decoder unetr with {len(feature_info)} taps of stride {2**stages}; allowed: four of stride 16, e.g. "
                 "--taps 3,6,9,11, or --decoder primus3d"
             )

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.sources import Source
 
@@ -17,7 +18,7 @@ def read_subjects(path: Path) -> list[str]:
         FileNotFoundError, ValueError: no such file, or no id in it.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give a file with one subject id a line")
+        raise MissingFileError(f"{path} does not exist; give a file with one subject id a line")
     lines = [
         line.split("#")[0].strip() for line in path.read_text(encoding="utf-8-sig").splitlines()
     ]
@@ -27,12 +28,12 @@ def read_subjects(path: Path) -> list[str]:
         rows = list(csv.DictReader(lines, delimiter=separator or ","))
         column = next((c for c in COLUMNS if rows and c in rows[0]), None)
         if column is None:
-            raise ValueError(
+            raise InputError(
                 f"{path} has the columns {some(lines[0].split(separator), 10)}; allowed: one of {COLUMNS}"
             )
         lines = [row[column] for row in rows]
     if not lines:
-        raise ValueError(f"{path} names no subject; give one subject id a line")
+        raise InputError(f"{path} names no subject; give one subject id a line")
     return lines
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.volumes import BadVolumeError, check_same_grid, read_volume, voxels_sha256
 from nnunet_fm.internal.arguments import check_part
+from nnunet_fm.internal.errors import FailedRunError, InputError
 from nnunet_fm.internal.files import files_of, files_sha256, replaced_atomically
 from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.exclusion import read_subjects, without_subjects
@@ -212,12 +213,12 @@ def _check_former(store: Path, sources: Sequence[Source], parts: int) -> None:
     """
     former, former_parts = read_manifests(store)
     if former and former_parts != parts:
-        raise ValueError(
+        raise InputError(
             f"{store} was made with --num-parts {former_parts}, now {parts}; use the same, or delete its manifests"
         )
     others = sorted({r.volume for r in former} - {s.name for s in sources})
     if others:
-        raise ValueError(
+        raise InputError(
             f"{store} holds {len(others)} volumes that this input does not name (excluded now?): {some(others)}. "
             "One store is made from one input: give another -o, or a CSV that names them all"
         )
@@ -227,7 +228,7 @@ def _not_excluded(sources: list[Source], exclude: Path) -> list[Source]:
     kept, unmatched = without_subjects(sources, read_subjects(exclude))
     logger.warning("left out %d volumes of the subjects in %s", len(sources) - len(kept), exclude)
     if len(kept) == len(sources):
-        raise ValueError(
+        raise InputError(
             f"none of the ids in {exclude} ({some(unmatched)}) is a subject here; "
             f"the subjects are called {some(sorted({s.subject for s in sources}))}"
         )
@@ -236,7 +237,7 @@ def _not_excluded(sources: list[Source], exclude: Path) -> list[Source]:
             "%d ids of %s match no subject here: %s", len(unmatched), exclude, some(unmatched)
         )
     if not kept:
-        raise ValueError(f"every subject is excluded by {exclude}; nothing is left to prepare")
+        raise InputError(f"every subject is excluded by {exclude}; nothing is left to prepare")
     return kept
 
 
@@ -252,7 +253,7 @@ def _all_outcomes(groups: Sequence[Sequence[Source]], job: Job, processes: int) 
         try:
             return [o for f in tqdm(futures, desc="preparing", unit="volume") for o in f.result()]
         except BrokenProcessPool:
-            raise RuntimeError(
+            raise FailedRunError(
                 "a process was killed, perhaps for want of memory; finished volumes are kept. "
                 "Type the command again, with fewer processes: -np 1"
             ) from None

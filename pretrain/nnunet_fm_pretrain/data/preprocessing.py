@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from nnunet_fm.data.preprocessing import PERCENTILES, bounding_box, normalised, resized
 from nnunet_fm.data.volumes import BadVolumeError, Mask, Volume
+from nnunet_fm.internal.errors import InputError
 
 Slices = Float[np.ndarray, "n h w"]
 Cube = Float[np.ndarray, "s s s"]
@@ -37,11 +38,11 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if not 1 <= self.slices <= self.size:
-            raise ValueError(
+            raise InputError(
                 f"{self.slices} slices of a cube of side {self.size}; allowed: 1 to {self.size}"
             )
         if not 16 <= self.size <= 1024:
-            raise ValueError(f"size {self.size}; allowed: 16 to 1024")
+            raise InputError(f"size {self.size}; allowed: 16 to 1024")
 
     def key(self) -> str:
         """Short identity of these numbers."""

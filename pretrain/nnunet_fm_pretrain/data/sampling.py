@@ -4,6 +4,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from nnunet_fm.internal.errors import InputError
+
 
 class SampleOrder:
     """Every slice once an epoch, in an order drawn from (seed, epoch).
@@ -19,7 +21,7 @@ class SampleOrder:
 
     def __init__(self, slices: int, batch_size: int, seed: int) -> None:
         if slices < batch_size:
-            raise ValueError(
+            raise InputError(
                 f"the store holds {slices} slices, fewer than one batch of {batch_size}; "
                 "prepare more volumes, or lower optimiser.batch_size"
             )
@@ -37,7 +39,7 @@ class SampleOrder:
             ValueError: the batch cannot be shared out evenly.
         """
         if self.batch_size % ranks:
-            raise ValueError(
+            raise InputError(
                 f"optimiser.batch_size {self.batch_size} on {ranks} devices; allowed: a multiple of the devices"
             )
         share = self.batch_size // ranks

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from nnunet_fm.internal.errors import InputError, MissingFileError, StorageError
 from nnunet_fm.internal.files import replaced_atomically, write_text
 from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.preprocessing import Slices
@@ -103,7 +104,7 @@ def write_volume(store: Path, values: Slices, compact: bool, **about: Any) -> Vo
             )
             array.schunk.vlmeta[_RECORD] = json.dumps(asdict(record))
         except RuntimeError as error:  # what blosc2 says where a disk is full
-            raise OSError(f"blosc2: {error}") from error
+            raise StorageError(f"blosc2: {error}") from error
     return record
 
 
@@ -146,7 +147,7 @@ def read_manifests(store: Path) -> tuple[list[VolumeRecord], int]:
         int(m.group(1)) if (m := re.search(r"_of_(\d+)\.jsonl$", p.name)) else 1 for p in found
     }
     if len(parts) > 1:
-        raise ValueError(
+        raise InputError(
             f"{store} has manifests of {sorted(parts)} parts; allowed: one number. Delete the stale ones"
         )
     lines = [line for path in found for line in path.read_text().splitlines()]
@@ -174,29 +175,29 @@ class SliceStore:
         self.folder = folder
         records, parts = read_manifests(folder)
         if not records:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{folder} is no slice store; type: nnunet-fm pretrain prepare DATA -o {folder}"
             )
         missing = [n for n in range(parts) if not (folder / manifest_name(n, parts)).is_file()]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"{folder} lacks part {some([str(n) for n in missing])} of {parts}; prepare --part-id it"
             )
         self.records = sorted(records, key=lambda r: r.volume)
         twins = copies(self.records)  # prepared in different parts
         if twins:
             volume, earlier = next(iter(twins.items()))
-            raise ValueError(
+            raise InputError(
                 f"{volume} was made from the very bytes of {earlier}; leave one of them out"
             )
         gone = [r.volume for r in self.records if not volume_path(folder, r.volume).is_file()]
         if gone:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{len(gone)} volumes of {folder} have gone: {some(gone)}; type the `nnunet-fm pretrain prepare` again"
             )
         sizes = sorted({r.size for r in self.records})
         if len(sizes) > 1:
-            raise ValueError(
+            raise InputError(
                 f"{folder} holds slices of sides {sizes}; allowed: one size a store; prepare it anew"
             )
         self.size = sizes[0]
@@ -226,7 +227,7 @@ class SliceStore:
         try:
             values = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})[place]
         except Exception as error:  # blosc2 raises several kinds for a damaged file
-            raise OSError(
+            raise StorageError(
                 f"{path} cannot be read ({error}); type: nnunet-fm pretrain doctor --store {self.folder}"
             ) from error
         return _decoded(values, record)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_fm.data.sequences import sequence_in, sequence_named
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
 COLUMNS = ("subject_id", "dataset", "sequence", "path")
@@ -64,7 +65,7 @@ def find_sources(given: Path, dataset: str | None = None, licence: str = "") -> 
         ValueError: columns are missing, or two volumes have one name.
     """
     if not given.exists():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{given} does not exist; give a folder, a BIDS tree or a CSV ({', '.join(COLUMNS)})"
         )
     nnunet = next(
@@ -80,7 +81,7 @@ def find_sources(given: Path, dataset: str | None = None, licence: str = "") -> 
     else:
         sources = _from_folder(given, dataset or given.resolve().name)
     if not sources:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no .nii, .nii.gz or DICOM series in {given}; give a folder that holds some"
         )
     _refuse_duplicates(sources)
@@ -89,7 +90,7 @@ def find_sources(given: Path, dataset: str | None = None, licence: str = "") -> 
 
 def _from_table(path: Path) -> list[Source]:
     if _is_nifti(path):
-        raise ValueError(
+        raise InputError(
             f"{path} is one image; give the folder that it lies in, or a CSV ({', '.join(COLUMNS)})"
         )
     with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -97,7 +98,7 @@ def _from_table(path: Path) -> list[Source]:
         columns = list(reader.fieldnames or ())
         missing = [c for c in COLUMNS if c not in columns]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"{path} lacks the columns {', '.join(missing)}; it has: {some(columns, 10)}"
             )
         rows = list(reader)
@@ -105,7 +106,7 @@ def _from_table(path: Path) -> list[Source]:
     for number, row in enumerate(rows, 2):
         empty = [c for c in COLUMNS if not (row[c] or "").strip()]
         if empty:
-            raise ValueError(
+            raise InputError(
                 f"{path}, line {number}: {', '.join(empty)} is empty; allowed: a value in each of {COLUMNS}"
             )
         row = {k: (v or "").strip() for k, v in row.items() if k}
@@ -209,7 +210,7 @@ def _refuse_duplicates(sources: Sequence[Source]) -> None:
     twice = list(dict.fromkeys(s.name for s in sources if count[s.name.lower()] > 1))
     if twice:
         files = [str(s.path) for s in sources if s.name.lower() == twice[0].lower()]
-        raise ValueError(
+        raise InputError(
             f"{len(twice)} names belong to several volumes: {some(twice)} (e.g. {some(files)}). "
             "Spellings of one sequence count as one. Allowed: one volume per dataset, subject, session and sequence; "
             "give a CSV with a column `session`"

@@ -19,6 +19,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from nnunet_fm.data.synthetic import CONTRASTS, TISSUES, anatomy, smooth_noise, tumour, write_image
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.files import replaced_atomically
 
 Image = Float[np.ndarray, "z y x"]
@@ -47,7 +48,7 @@ def synthesize(out: Path, subjects: int, first_seed: int = 0, processes: int = 2
         ValueError: no subject is asked for.
     """
     if subjects < 1:
-        raise ValueError(f"{subjects} subjects; allowed: 1 or more")
+        raise InputError(f"{subjects} subjects; allowed: 1 or more")
     seeds = range(first_seed, first_seed + subjects)
     make = partial(_write_subject, out)
     out.mkdir(parents=True, exist_ok=True)

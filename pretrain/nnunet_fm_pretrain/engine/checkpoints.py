@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from nnunet_fm.encoders.loading.read import CheckpointError
+from nnunet_fm.internal.errors import MissingFileError
 from nnunet_fm.internal.files import replaced_atomically
 
 FOLDER = "checkpoints"
@@ -32,7 +33,7 @@ def latest(run: Path) -> Path:
         return run
     found = checkpoints(run)
     if not found:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no checkpoint in {run / FOLDER}; give a run folder of `nnunet-fm pretrain run`"
         )
     return found[-1]

@@ -18,6 +18,7 @@ from lightning_fabric.strategies import DDPStrategy
 
 from nnunet_fm.encoders import get_card, load_encoder
 from nnunet_fm.internal.device import keep_freed_memory
+from nnunet_fm.internal.errors import InputError, NonFiniteError
 from nnunet_fm.internal.files import write_text
 from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.slice_store import SliceStore
@@ -91,11 +92,11 @@ class Engine:
         if former:
             self._check_same(former)
         elif start is not None and recipe.encoder.init != "scratch":
-            raise ValueError(
+            raise InputError(
                 f"both --from {start} and encoder.init={recipe.encoder.init}; allowed: one of them"
             )
         elif recipe.stage == 2 and start is None:
-            raise ValueError("a stage 2 recipe starts from a stage 1 run; add: --from RUN")
+            raise InputError("a stage 2 recipe starts from a stage 1 run; add: --from RUN")
         self.objective: Objective = make_objective(recipe)
         self.step = self.bad_steps = 0
         self.alarmed = False
@@ -192,7 +193,7 @@ class Engine:
             "step %d has no finite gradient and is skipped (%d so far)", self.step, self.bad_steps
         )
         if self.bad_steps > self.recipe.run.most_bad_steps:
-            raise FloatingPointError(
+            raise NonFiniteError(
                 f"{self.bad_steps} steps without a finite gradient; the last checkpoint is from before. "
                 "Lower optimiser.peak_lr, or set run.precision=32-true"
             )
@@ -251,7 +252,7 @@ class Engine:
             content = checkpoints.load(checkpoints.latest(start))
             earlier = parse_recipe(content["recipe"], str(start))
             if earlier.encoder.architecture != given.architecture:
-                raise ValueError(
+                raise InputError(
                     f"{start} trained {earlier.encoder.architecture}, this recipe {given.architecture}; "
                     "allowed: the same"
                 )
@@ -260,7 +261,7 @@ class Engine:
         elif given.init != "scratch":
             encoder, report = load_encoder(given.init, given.card)
             if report.architecture != given.architecture:
-                raise ValueError(
+                raise InputError(
                     f"encoder.init holds {report.architecture}, the recipe asks for {given.architecture}; "
                     f"type encoder.architecture={report.architecture}"
                 )
@@ -274,7 +275,7 @@ class Engine:
         try:
             self.objective.load_state_dict(state)
         except RuntimeError as error:
-            raise ValueError(
+            raise InputError(
                 f"the networks of {start} and of this recipe differ ({str(error).splitlines()[1].strip()}); "
                 "allowed: the same heads and prototypes, see objective.*_head"
             ) from None
@@ -282,18 +283,18 @@ class Engine:
     def _check_same(self, former: dict[str, Any]) -> None:
         earlier = parse_recipe(former["recipe"], str(self.run))
         if earlier.stage != self.recipe.stage:
-            raise ValueError(
+            raise InputError(
                 f"{self.run} holds a stage {earlier.stage} run, this recipe is of stage {self.recipe.stage}; "
                 f"give a new folder, and start from that run: -o NEW --from {self.run}"
             )
         changed = differences(earlier, self.recipe)
         if changed:
-            raise ValueError(
+            raise InputError(
                 f"{self.run} holds a run of another recipe. Different: {some(changed)}. "
                 "Give a new folder, or the former recipe"
             )
         if former["store"] != self.store.identity():
-            raise ValueError(
+            raise InputError(
                 f"the store {self.store.folder} is not the one that {self.run} was begun with (its volumes or their "
                 "checksums differ), so the run cannot go on exactly. Put the former store back, or give a new folder"
             )

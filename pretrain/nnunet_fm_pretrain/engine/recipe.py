@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nnunet_fm.internal.config import Part
+from nnunet_fm.internal.errors import InputError
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -17,7 +18,7 @@ Range = tuple[float, float]
 def _check_range(name: str, given: Range) -> None:
     low, high = given
     if not 0 < low <= high:
-        raise ValueError(f"{name} is ({low:g}, {high:g}); allowed: 0 < low <= high")
+        raise InputError(f"{name} is ({low:g}, {high:g}); allowed: 0 < low <= high")
 
 
 class EncoderRecipe(Part):
@@ -61,7 +62,7 @@ class BlurRecipe(Part):
     @model_validator(mode="after")
     def _kernel_is_odd(self) -> "BlurRecipe":
         if self.kernel % 2 == 0:
-            raise ValueError(f"kernel is {self.kernel}; allowed: odd numbers")
+            raise InputError(f"kernel is {self.kernel}; allowed: odd numbers")
         _check_range("sigma", self.sigma)
         return self
 
@@ -125,7 +126,7 @@ class ViewsRecipe(Part):
     def _probabilities_sum_to_one(self) -> "ViewsRecipe":
         total = sum(p.probability for p in self.pairs)
         if abs(total - 1) > 1e-6:
-            raise ValueError(f"the probabilities of the crop pairs sum to {total:g}; allowed: 1")
+            raise InputError(f"the probabilities of the crop pairs sum to {total:g}; allowed: 1")
         for name in ("global_scale", "local_scale", "aspect"):
             _check_range(name, getattr(self, name))
         return self
@@ -220,7 +221,7 @@ class OptimiserRecipe(Part):
     @model_validator(mode="after")
     def _warmup_fits(self) -> "OptimiserRecipe":
         if self.warmup_steps > self.steps:
-            raise ValueError(
+            raise InputError(
                 f"warmup_steps is {self.warmup_steps}; allowed: at most steps ({self.steps})"
             )
         return self

@@ -12,6 +12,8 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from nnunet_fm.internal.errors import InputError
+
 Features = Float[np.ndarray, "n d"]
 ALPHAS = tuple(10.0**e for e in range(-2, 6))
 CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -71,7 +73,7 @@ def classification_probe(
     classes = sorted(set(y))
     truth = np.array([classes.index(v) for v in y])
     if len(classes) != 2 or len(set(truth[list(tested)])) != 2:
-        raise ValueError(
+        raise InputError(
             f"target {target!r} has the values {classes}; allowed: two, both among the tested subjects"
         )
     scores = []

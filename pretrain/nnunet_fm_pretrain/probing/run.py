@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.encoders import Encoder, build_encoder, load_encoder, random_state
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.exclusion import read_subjects
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
@@ -59,7 +60,7 @@ def encoders_beside_random(files: Sequence[Path], seeds: int) -> dict[str, Encod
         trained[str(file)] = encoder
     architecture, options = networks[0]
     if any(other != networks[0] for other in networks):
-        raise ValueError(f"the files hold different networks ({networks}); probe them one by one")
+        raise InputError(f"the files hold different networks ({networks}); probe them one by one")
     random = {}
     for seed in range(seeds):
         other = build_encoder(architecture, **options)
@@ -95,19 +96,19 @@ def probe_table(
     path_column = "path" if rows and "path" in rows[0] else "t1"
     missing = [c for c in ("subject_id", path_column, *targets) if not rows or c not in rows[0]]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{table} lacks the columns {some(missing)}; it has {some(list(rows[0]) if rows else [], 10)}"
         )
     empty = [r["subject_id"] for r in rows for t in targets if r[t].strip().lower() in EMPTY]
     if empty:
-        raise ValueError(f"{table} lacks targets of {some(empty)}; leave these subjects out")
+        raise InputError(f"{table} lacks targets of {some(empty)}; leave these subjects out")
     subjects = [r["subject_id"] for r in rows]
     if len(set(subjects)) < len(subjects):
-        raise ValueError(f"{table} names a subject twice; allowed: one volume a subject")
+        raise InputError(f"{table} names a subject twice; allowed: one volume a subject")
     excluded = set(read_subjects(held_out)) if held_out else {r["subject_id"] for r in rows}
     tested = [i for i, row in enumerate(rows) if row["subject_id"] in excluded]
     if not tested:
-        raise ValueError(
+        raise InputError(
             f"no subject of {table} is in {held_out}; allowed: a file that names some of them"
         )
     stripper, asked = find_stripper(strip), {PIXELS: None, **encoders}

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Float16
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.sampling import SampleOrder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.data.workers import one_thread
@@ -55,7 +56,7 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
         self.views = ViewMaker(recipe.views, patch)
         for pair in recipe.views.pairs:
             if pair.global_size % patch or pair.local_size < patch:
-                raise ValueError(
+                raise InputError(
                     f"crops of {pair.global_size} and {pair.local_size} px for patches of {patch}; "
                     "allowed: global sizes that are multiples of the patch, local ones not below it"
                 )

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.cards import TRAINING_CODE
 from nnunet_fm.encoders.families.dinov3 import Dinov3
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine.objective import Exported, Losses, Objective
 from nnunet_fm_pretrain.engine.recipe import EncoderRecipe, Recipe
@@ -230,7 +231,7 @@ def _encoder(recipe: EncoderRecipe, drop_path: float) -> Dinov3:
         "drop_path_rate": drop_path,
     }
     if not recipe.architecture.startswith("dinov3_"):
-        raise ValueError(
+        raise InputError(
             f"encoder.architecture {recipe.architecture}; allowed: a dinov3_* name of `encoders list`"
         )
     encoder = cast(Dinov3, build_encoder(recipe.architecture, **options))
