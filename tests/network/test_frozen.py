@@ -4,13 +4,12 @@ import inspect
 import itertools
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 import torch
 from dynamic_network_architectures.building_blocks.patch_encode_decode import LayerNormNd
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from torch import Tensor, nn
+from torch import nn
 
 from helpers.networks import small
 from nnunet_fm.encoders import FeatureInfo, tensors_sha256
@@ -264,48 +263,17 @@ def test_impossible_networks_say_what_is_allowed(arguments: dict, message: str) 
         FrozenEncoderNetwork(**given)
 
 
-class OwnEncoder(nn.Module):
-    """A user's own, named by its dotted path; the README's example is run by test_readme.py."""
-
-    kind = "tokens"
-    in_channels = 1
-
-    def __init__(self, taps: Any = None) -> None:
-        super().__init__()
-        from nnunet_fm.encoders import InputSpec
-
-        self.convolution = nn.Conv2d(1, 8, 8, 8)
-        self.input_spec = InputSpec(2, 8, (64, 64))
-        self.feature_info = [FeatureInfo(8, 8, "blocks.0")]
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        return [self.convolution(x)]
-
-    def embed(self, x: Tensor) -> Tensor:
-        return self.convolution(x).mean((2, 3))
-
-
-class Volume(OwnEncoder):
-    """Not for a 2-D network."""
-
-    def __init__(self, taps: Any = None) -> None:
-        from nnunet_fm.encoders import InputSpec
-
-        super().__init__()
-        self.input_spec = InputSpec(3, 8, (64, 64, 64))
-
-
 def test_encoders_that_cannot_be_decoded_are_refused() -> None:
     with pytest.raises(
         ValueError,
         match="3-D, with strides .8.; decoder primus does not fit. Allowed for it: unetr, primus3d",
     ):
-        FrozenEncoderNetwork(3, 2, "test_network.Volume")
+        FrozenEncoderNetwork(3, 2, "helpers.own_encoders.OwnVolumeEncoder")
     with pytest.raises(ValueError, match="lacks kind"):
         FrozenEncoderNetwork(3, 2, "torch.nn.Identity")
 
 
 def test_an_encoder_of_ones_own_is_named_by_its_path() -> None:
-    network = FrozenEncoderNetwork(3, 2, "test_network.OwnEncoder")
+    network = FrozenEncoderNetwork(3, 2, "helpers.own_encoders.OwnEncoder")
     assert network.stages == 3
     assert network(torch.randn(1, 3, 16, 24)).shape == (1, 2, 16, 24)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.runs import CASES, DATASET, ENCODERS, REGIONS, Made, image, labels, write_run
+from helpers.runs import CASES, DATASET, ENCODERS, REGIONS, SHAPE, Made, image, labels, write_run
 from nnunet_fm.experiments.runs import Run, write_runs
 
 
