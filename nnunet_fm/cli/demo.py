@@ -30,8 +30,8 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
         RuntimeError: a step failed; the message names its log.
     """
     from nnunet_fm.data.synthetic import write_brats
+    from nnunet_fm.evaluation.labels import BRATS_REGIONS
     from nnunet_fm.evaluation.overlays import overlay_sheet
-    from nnunet_fm.evaluation.segmentation import BRATS_REGIONS
 
     started = time.monotonic()
     road = _Road(out)

@@ -49,13 +49,9 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from nnunet_fm.evaluation.brats_evaluate import official_scores
-    from nnunet_fm.evaluation.segmentation import (
-        BRATS_REGIONS,
-        Labelling,
-        Rules,
-        evaluate_folders,
-        scores_table,
-    )
+    from nnunet_fm.evaluation.labels import BRATS_REGIONS, LabelScheme
+    from nnunet_fm.evaluation.score_tables import scores_table
+    from nnunet_fm.evaluation.segmentation import MetricOptions, evaluate_folders
     from nnunet_fm.internal.files import write_csv
 
     description = parsed.dataset_json or parsed.predictions / "dataset.json"
@@ -63,10 +59,12 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         raise MissingFileError(
             f"{description} does not exist; give --dataset-json FILE, or --regions brats"
         )
-    labelling = Labelling.read(description) if description.is_file() else Labelling(BRATS_REGIONS)
+    labelling = (
+        LabelScheme.read(description) if description.is_file() else LabelScheme(BRATS_REGIONS)
+    )
     if parsed.regions == "brats":
-        labelling = Labelling(BRATS_REGIONS, ending=labelling.ending)
-    out, rules = parsed.o or parsed.predictions, Rules(parsed.tolerance, parsed.lesion_mm3)
+        labelling = LabelScheme(BRATS_REGIONS, ending=labelling.ending)
+    out, rules = parsed.o or parsed.predictions, MetricOptions(parsed.tolerance, parsed.lesion_mm3)
     if parsed.official:
         official = official_scores(
             parsed.predictions, parsed.truth, parsed.official, parsed.official_tool

@@ -37,7 +37,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _report(parsed: argparse.Namespace) -> None:
-    from nnunet_fm.evaluation.segmentation import Rules
+    from nnunet_fm.evaluation.segmentation import MetricOptions
     from nnunet_fm.experiments.find_runs import find_runs
     from nnunet_fm.experiments.report.contents import Request, make_report
     from nnunet_fm.experiments.report.write import write_report
@@ -45,7 +45,7 @@ def _report(parsed: argparse.Namespace) -> None:
 
     runs = find_runs(parsed.runs)
     title = parsed.title or f"nnunet-fm: {parsed.runs[0].absolute().name}"
-    rules = Rules(parsed.tolerance, parsed.lesion_mm3)
+    rules = MetricOptions(parsed.tolerance, parsed.lesion_mm3)
     request = Request(title, parsed.reference, rules, tuple(parsed.case), parsed.np)
     preprocessed = nnunet_folder("nnUNet_preprocessed")
     raw = Path(os.environ["nnUNet_raw"]) if os.environ.get("nnUNet_raw") else None

@@ -43,7 +43,7 @@ def _robustness(parsed: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from nnunet_fm.data.perturbations import Perturbation
-    from nnunet_fm.evaluation.segmentation import Rules
+    from nnunet_fm.evaluation.segmentation import MetricOptions
     from nnunet_fm.experiments.find_runs import find_runs
     from nnunet_fm.experiments.perturbed_predictions import paper_perturbations, predict_perturbed
     from nnunet_fm.experiments.report.tables import markdown, robustness_grid
@@ -67,7 +67,7 @@ def _robustness(parsed: argparse.Namespace) -> None:
     if not runs:
         known = sorted({f"{r.encoder} at {r.ratio:g}, seed {r.seed}" for r in finished})
         raise InputError(f"no finished run fits; there are: {some(known, 12) or 'none'}")
-    rules = Rules(parsed.tolerance, parsed.lesion_mm3)
+    rules = MetricOptions(parsed.tolerance, parsed.lesion_mm3)
     scored = score_runs(runs, preprocessed, rules, parsed.np)
     jobs = [(s, p) for s in scored for p in (None, *(p for p in asked if not p.is_none))]
     for s, perturbation in tqdm(jobs, desc="perturbed"):

@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import SimpleITK as sitk
 from matplotlib.figure import Figure
 
-from nnunet_fm.evaluation import Region
-
-matplotlib.use("agg")
+from nnunet_fm.evaluation.labels import Region
 
 TRUTH_COLOUR, PREDICTION_COLOUR = "#0072B2", "#E69F00"  # told apart by colour-blind readers
 

@@ -1,9 +1,10 @@
-"""Two encoders on the same subjects: paired tests, and what to do with many of them (BrainDINO, section 4.5).
+"""Paired tests of two encoders on the same subjects, effect sizes and adjusted p-values.
 
-Wilcoxon's test over bootstrap resamples is not here: it rejects equal models every time.
+Source: BrainDINO, section 4.5. Wilcoxon's test over bootstrap resamples is deliberately absent: it
+rejects the hypothesis of equal models every time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -11,6 +12,7 @@ from scipy import stats
 
 RESAMPLES = 5000
 PerCase = Float[np.ndarray, " n"]
+Adjustment = Callable[[Sequence[float]], Float[np.ndarray, " m"]]
 
 
 def permutation_p(
@@ -21,32 +23,37 @@ def permutation_p(
     seed: int = 0,
     subjects: Shaped[np.ndarray, " n"] | None = None,
 ) -> float:
-    """Two-sided p of the difference of a statistic: each subject's two outputs are swapped at random.
+    """Test the difference of a statistic by swapping each subject's two outputs at random.
 
     Args:
-        statistic: of one model's outputs for all rows, in their order.
-        first: outputs of a model, a row per case.
-        second: of the other.
-        resamples: random swaps; p is (hits + 1) / (resamples + 1), so never 0.
-        seed: of the swaps.
-        subjects: whom each row is of; a subject's rows are swapped together. Each its own if None.
+        statistic: function of one model's outputs for all cases, in their order.
+        first: outputs of the first model, one row per case.
+        second: outputs of the second model.
+        resamples: number of random swaps.
+        seed: seed of the swaps.
+        subjects: subject of each row; the rows of a subject are swapped together. If None, each row
+            is a subject of its own.
+
+    Returns:
+        Two-sided p: (hits + 1) / (resamples + 1), so never 0.
     """
     rng = np.random.default_rng(seed)
-    of_row = (
-        np.arange(len(first)) if subjects is None else np.unique(subjects, return_inverse=True)[1]
-    )
+    of_row = np.arange(len(first))
+    if subjects is not None:
+        of_row = np.unique(subjects, return_inverse=True)[1]
     observed = abs(statistic(second) - statistic(first))
     hits = 0
     for _ in range(resamples):
         swap = (rng.random(of_row.max() + 1) < 0.5)[of_row]
         swap = swap.reshape(-1, *[1] * (first.ndim - 1))
-        one, other = np.where(swap, second, first), np.where(swap, first, second)
-        hits += abs(statistic(other) - statistic(one)) >= observed - 1e-12
+        swapped_first = np.where(swap, second, first)
+        swapped_second = np.where(swap, first, second)
+        hits += abs(statistic(swapped_second) - statistic(swapped_first)) >= observed - 1e-12
     return (hits + 1) / (resamples + 1)
 
 
 def wilcoxon_p(first: PerCase, second: PerCase) -> float:
-    """Two-sided Wilcoxon signed-rank test of per-case values; cases without a difference are left out.
+    """Compute the two-sided p of Wilcoxon's signed-rank test; cases without a difference are unused.
 
     Exact up to 50 cases without ties, else the normal approximation (scipy). 1 if no case differs.
     """
@@ -57,7 +64,10 @@ def wilcoxon_p(first: PerCase, second: PerCase) -> float:
 
 
 def rank_biserial(first: PerCase, second: PerCase) -> float:
-    """Effect size of Wilcoxon's test: share of the ranks in favour of the second minus that of the first, -1 to 1."""
+    """Compute the effect size of Wilcoxon's test, -1 to 1.
+
+    It is the share of the ranks in favour of the second minus that in favour of the first.
+    """
     differences = (second - first)[second != first]
     if not len(differences):
         return 0.0
@@ -66,7 +76,7 @@ def rank_biserial(first: PerCase, second: PerCase) -> float:
 
 
 def cohen_dz(first: PerCase, second: PerCase) -> float:
-    """Mean difference over the standard deviation of the differences; NaN where they are all equal."""
+    """Divide the mean difference by the standard deviation of the differences; NaN where that is 0."""
     differences = second - first
     deviation = differences.std(ddof=1) if len(differences) > 1 else 0.0
     return float(differences.mean() / deviation) if deviation > 0 else float("nan")
@@ -75,7 +85,7 @@ def cohen_dz(first: PerCase, second: PerCase) -> float:
 def mean_permutation_p(
     first: PerCase, second: PerCase, resamples: int = RESAMPLES, seed: int = 0
 ) -> float:
-    """`permutation_p` of the mean, by scipy: all swaps at once, and every possible one where these are few."""
+    """Compute `permutation_p` of the mean, vectorised by scipy; exact where few swaps are possible."""
     result = stats.permutation_test(
         (first, second),
         lambda one, two, axis: (two - one).mean(axis=axis),
@@ -88,15 +98,21 @@ def mean_permutation_p(
 
 
 def mcnemar_p(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> float:
-    """Exact two-sided McNemar test of which cases two classifiers get right; 1 if they never differ."""
-    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    """Compute the exact two-sided p of McNemar's test; 1 if the classifiers never differ.
+
+    Args:
+        first: whether the first classifier is right, for each case.
+        second: whether the second classifier is right.
+    """
+    only_first = int((first & ~second).sum())
+    only_second = int((~first & second).sum())
     if only_first + only_second == 0:
         return 1.0
     return float(stats.binomtest(only_first, only_first + only_second).pvalue)
 
 
 def holm(p: Sequence[float]) -> Float[np.ndarray, " m"]:
-    """Holm's adjusted p-values, in the given order: the chance of any false rejection in the family."""
+    """Adjust p-values after Holm: the chance of any false rejection in the family."""
     values = np.asarray(p, float)
     order = np.argsort(values)
     stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
@@ -106,6 +122,35 @@ def holm(p: Sequence[float]) -> Float[np.ndarray, " m"]:
 
 
 def benjamini_hochberg(p: Sequence[float]) -> Float[np.ndarray, " m"]:
-    """Benjamini and Hochberg's adjusted p-values, in the given order: the expected share of false rejections."""
+    """Adjust p-values after Benjamini and Hochberg: the expected share of false rejections."""
     adjusted: np.ndarray = stats.false_discovery_control(np.asarray(p, float))
+    return adjusted
+
+
+def adjust_by_family(
+    p: Sequence[float], families: Sequence[Hashable], adjustment: Adjustment = holm
+) -> list[float]:
+    """Adjust p-values within each family of tests.
+
+    Args:
+        p: p-values; NaN marks a test that could not be made, which counts for no family.
+        families: family of each p-value, e.g. (task, model, metric).
+        adjustment: `holm` or `benjamini_hochberg`.
+
+    Returns:
+        Adjusted p-values in the given order; NaN stays NaN.
+
+    Example:
+        >>> adjust_by_family([0.01, 0.04, 0.03], ["Dice", "Dice", "HD95"])
+        [0.02, 0.04, 0.03]
+    """
+    members: dict[Hashable, list[int]] = {}
+    for number, family in enumerate(families):
+        if np.isfinite(p[number]):
+            members.setdefault(family, []).append(number)
+    adjusted = [float(value) for value in p]
+    for numbers in members.values():
+        values = adjustment([p[number] for number in numbers])
+        for number, value in zip(numbers, values, strict=True):
+            adjusted[number] = float(value)
     return adjusted

@@ -1,4 +1,4 @@
-"""Scores of a folder, kept beside the predictions for as long as the files and the rules are the same."""
+"""Score cache, invalidated when a file or a metric option changes."""
 
 import hashlib
 import json
@@ -7,50 +7,64 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from nnunet_fm.evaluation.segmentation import CaseScore, Labelling, Rules, evaluate_folders
+from nnunet_fm.evaluation.labels import LabelScheme
+from nnunet_fm.evaluation.segmentation import CaseScore, MetricOptions, evaluate_folders
 from nnunet_fm.internal.files import files_sha256, write_text
 
 LOG = logging.getLogger(__name__)
-KEPT = "nnunet_fm_scores.json"
+CACHE_FILE = "nnunet_fm_scores.json"
 VERSION = 1  # raised whenever the same files get other scores
 
 
-def remembered_scores(
+def cached_scores(
     predictions: Path,
     truths: Path,
-    labelling: Labelling,
+    scheme: LabelScheme,
     cases: Sequence[str],
-    rules: Rules,
+    options: MetricOptions,
     workers: int = 2,
 ) -> list[CaseScore]:
-    """As `evaluate_folders`, but what was scored once is read.
+    """Score a folder as `evaluate_folders` does, or read the scores that an earlier call wrote.
 
     Args:
-        predictions: folder with `CASE<ending>`; the scores are kept in it.
+        predictions: folder with `CASE<ending>`; the cache file is written into it.
         truths: folder with `CASE<ending>`.
-        labelling: what to score.
-        cases: names of those to score; each must have a prediction.
-        rules: what the metrics leave open.
-        workers: processes.
+        scheme: the regions to score.
+        cases: names of the cases to score; each must have a prediction.
+        options: metric options.
+        workers: number of processes.
 
     Raises:
-        FileNotFoundError, ValueError: as `evaluate_folders`.
+        FileNotFoundError: see `evaluate_folders`.
+        ValueError: see `evaluate_folders`.
     """
+    cache_file = predictions / CACHE_FILE
+    key = _key(predictions, truths, scheme, cases, options)
+    if cache_file.is_file():
+        content = json.loads(cache_file.read_text())
+        if content["key"] == key:
+            return [CaseScore(**score) for score in content["scores"]]
+    scores = evaluate_folders(predictions, truths, scheme, workers, options, cases)
+    content = {"key": key, "scores": [asdict(score) for score in scores]}
+    try:
+        write_text(cache_file, json.dumps(content, indent=1))
+    except OSError as error:  # a folder of another user, say
+        LOG.warning("scores are not cached: %s", error)
+    return scores
+
+
+def _key(
+    predictions: Path,
+    truths: Path,
+    scheme: LabelScheme,
+    cases: Sequence[str],
+    options: MetricOptions,
+) -> str:
+    """SHA-256 of everything that the scores depend on."""
     files = [
-        folder / f"{case}{labelling.ending}"
+        folder / f"{case}{scheme.ending}"
         for case in sorted(cases)
         for folder in (predictions, truths)
     ]
-    words = [VERSION, sorted(cases), asdict(labelling), asdict(rules), files_sha256(files)]
-    key = hashlib.sha256(json.dumps(words).encode()).hexdigest()
-    kept = predictions / KEPT
-    if kept.is_file():
-        former = json.loads(kept.read_text())
-        if former["key"] == key:
-            return [CaseScore(**s) for s in former["scores"]]
-    scores = evaluate_folders(predictions, truths, labelling, workers, rules, cases)
-    try:
-        write_text(kept, json.dumps({"key": key, "scores": [asdict(s) for s in scores]}, indent=1))
-    except OSError as error:  # somebody else's folder
-        LOG.warning("scores are not kept: %s", error)
-    return scores
+    content = [VERSION, sorted(cases), asdict(scheme), asdict(options), files_sha256(files)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_fm.data.perturbations import NONE, Perturbation
-from nnunet_fm.evaluation.segmentation import Rules
+from nnunet_fm.evaluation.segmentation import MetricOptions
 from nnunet_fm.experiments.perturbed_predictions import finished_perturbations, perturbed_folder
 from nnunet_fm.experiments.run_scores import ScoredRun, scores_of
 from nnunet_fm.experiments.summary import METRICS, Group, Metric, groups, limits_of_mean
@@ -42,7 +42,7 @@ class Robustness:
 
 
 def robustness(
-    scored: Sequence[ScoredRun], preprocessed: Path, rules: Rules, workers: int = 2
+    scored: Sequence[ScoredRun], preprocessed: Path, rules: MetricOptions, workers: int = 2
 ) -> list[Robustness]:
     """Every perturbation that was predicted (`nnunet-fm robustness`), where a group's runs all have it.
 
@@ -75,7 +75,11 @@ def robustness(
 
 
 def _group(
-    group: Group, change: Perturbation | None, preprocessed: Path, rules: Rules, workers: int
+    group: Group,
+    change: Perturbation | None,
+    preprocessed: Path,
+    rules: MetricOptions,
+    workers: int,
 ) -> Group:
     """The same runs with the scores of perturbed images."""
     runs = []

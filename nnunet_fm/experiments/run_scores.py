@@ -7,8 +7,10 @@ from pathlib import Path
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from tqdm import tqdm
 
-from nnunet_fm.evaluation.score_cache import remembered_scores
-from nnunet_fm.evaluation.segmentation import CaseScore, Labelling, Rules, mean_of_regions
+from nnunet_fm.evaluation.labels import LabelScheme
+from nnunet_fm.evaluation.score_cache import cached_scores
+from nnunet_fm.evaluation.score_tables import mean_of_regions
+from nnunet_fm.evaluation.segmentation import CaseScore, MetricOptions
 from nnunet_fm.experiments.datasets import SPLITS
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.internal.errors import InputError, MissingFileError
@@ -40,7 +42,7 @@ class ScoredRun:
 
 
 def score_runs(
-    runs: Sequence[Run], preprocessed: Path, rules: Rules | None = None, workers: int = 2
+    runs: Sequence[Run], preprocessed: Path, rules: MetricOptions | None = None, workers: int = 2
 ) -> list[ScoredRun]:
     """Score the validation of every finished run; what was scored before is read.
 
@@ -58,7 +60,7 @@ def score_runs(
     cases = {run: validation_cases(run, preprocessed) for run in finished}
     _check_same(cases)
     return [
-        score_run(run, cases[run], preprocessed, rules or Rules(), workers)
+        score_run(run, cases[run], preprocessed, rules or MetricOptions(), workers)
         for run in tqdm(finished, desc="runs")
     ]
 
@@ -71,7 +73,7 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
         ValueError: the run was trained on another split.
     """
     ending, folder = (
-        Labelling.read(run.folder.parent / "dataset.json").ending,
+        LabelScheme.read(run.folder.parent / "dataset.json").ending,
         run.folder / "validation",
     )
     split = _split(run, preprocessed)
@@ -100,7 +102,9 @@ def _check_same(cases: dict[Run, list[str]]) -> None:
     """Runs of a dataset have the same regions, and those of one fold the same cases."""
     known: dict[str, tuple[Run, tuple[str, ...]]] = {}
     for run in cases:
-        regions = tuple(r.name for r in Labelling.read(run.folder.parent / "dataset.json").regions)
+        regions = tuple(
+            r.name for r in LabelScheme.read(run.folder.parent / "dataset.json").regions
+        )
         before, others = known.setdefault(run.dataset, (run, regions))
         if regions != others:
             raise InputError(
@@ -118,7 +122,7 @@ def _check_same(cases: dict[Run, list[str]]) -> None:
 
 
 def score_run(
-    run: Run, cases: Sequence[str], preprocessed: Path, rules: Rules, workers: int
+    run: Run, cases: Sequence[str], preprocessed: Path, rules: MetricOptions, workers: int
 ) -> ScoredRun:
     """Score one run's validation."""
     split = _split(run, preprocessed)
@@ -132,11 +136,11 @@ def scores_of(
     predictions: Path,
     cases: Sequence[str],
     preprocessed: Path,
-    rules: Rules,
+    rules: MetricOptions,
     workers: int,
 ) -> list[CaseScore]:
     """Scores of a folder of predictions of a run's cases."""
-    labelling = Labelling.read(run.folder.parent / "dataset.json")
+    labelling = LabelScheme.read(run.folder.parent / "dataset.json")
     truths = preprocessed / run.dataset / "gt_segmentations"
-    scores = remembered_scores(predictions, truths, labelling, cases, rules, workers)
+    scores = cached_scores(predictions, truths, labelling, cases, rules, workers)
     return scores + mean_of_regions(scores, MEAN) if len(labelling.regions) > 1 else scores

@@ -113,7 +113,7 @@ def _pair(
     found = []
     for metric, function in truth.metrics(ranks=has_scores(model)).items():
         sides = [_over_seeds(function, o) for o in (first, second)]
-        values = [float(side(bootstrap.everybody)[0]) for side in sides]
+        values = [float(side(bootstrap.unit_weights)[0]) for side in sides]
         interval = bootstrap.interval(difference(*sides))
         p, test = _p(truth, metric, function, model, first, second)
         found.append(

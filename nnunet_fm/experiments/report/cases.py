@@ -13,7 +13,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from jaxtyping import Float, Integer
 from scipy import ndimage
 
-from nnunet_fm.evaluation.segmentation import Labelling
+from nnunet_fm.evaluation.labels import LabelScheme
 from nnunet_fm.experiments.report.figures import Lines
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.experiments.summary import Group
@@ -55,7 +55,7 @@ class Case:
     channels: dict[str, Float[np.ndarray, "z y x"]]
     truth: Labels
     predictions: dict[str, Labels]
-    labelling: Labelling
+    labelling: LabelScheme
 
     @property
     def middle(self) -> int:
@@ -158,7 +158,7 @@ def _read(
         },
         truth=truth,
         predictions={e: _labels(r.run.folder / "validation" / file)[0] for e, r in runs.items()},
-        labelling=Labelling.read(description),
+        labelling=LabelScheme.read(description),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunet_fm.evaluation.segmentation import Rules
+from nnunet_fm.evaluation.segmentation import MetricOptions
 from nnunet_fm.experiments.robustness import Robustness, robustness
 from nnunet_fm.experiments.run_cost import Cost, Provenance, cost_of, provenance_of
 from nnunet_fm.experiments.run_scores import MEAN, ScoredRun, score_runs
@@ -29,7 +29,7 @@ class Request:
 
     title: str = "nnunet-fm"
     reference: str | None = None
-    rules: Rules = field(default_factory=Rules)
+    rules: MetricOptions = field(default_factory=MetricOptions)
     cases: tuple[str, ...] = ()
     workers: int = 2
 

@@ -13,8 +13,8 @@ import pytest
 
 from helpers.runs import CASES, DATASET, ENCODERS, Made, image, labels, scored
 from nnunet_fm.cli.main import main
+from nnunet_fm.evaluation.labels import LabelScheme, Region
 from nnunet_fm.evaluation.metrics import dice
-from nnunet_fm.evaluation.segmentation import Labelling, Region
 from nnunet_fm.experiments.perturbed_predictions import FOLDER
 from nnunet_fm.experiments.report.cases import Case, read_cases, viewer_data
 from nnunet_fm.experiments.report.tables import Cell, Grid, as_html, latex, markdown, summary_grid
@@ -22,7 +22,7 @@ from nnunet_fm.experiments.run_scores import score_runs
 from nnunet_fm.experiments.runs import write_runs
 from nnunet_fm.experiments.summary import METRICS, compare, groups, summarise
 
-LABELS = Labelling((Region("x", (1,)),))
+LABELS = LabelScheme((Region("x", (1,)),))
 
 
 @pytest.fixture

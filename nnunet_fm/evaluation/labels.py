@@ -1,0 +1,49 @@
+"""Label schemes: what the numbers in a dataset's label files mean."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Region:
+    """A named union of labels, e.g. tumour core."""
+
+    name: str
+    labels: tuple[int, ...]
+
+
+# Enhancing tumour is 3 since 2023 and was 4 before. A case with both labels is an error, because
+# 4 is then a resection cavity; `segmentation` checks this.
+BRATS_REGIONS = (Region("WT", (1, 2, 3, 4)), Region("TC", (1, 3, 4)), Region("ET", (3, 4)))
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """The regions of a dataset and how its label files are named.
+
+    Attributes:
+        regions: the regions to score.
+        ignore: label whose voxels are excluded from scoring (nnU-Net's `ignore`), or None.
+        ending: file ending of the label files.
+    """
+
+    regions: tuple[Region, ...]
+    ignore: int | None = None
+    ending: str = ".nii.gz"
+
+    @classmethod
+    def read(cls, dataset_json: Path) -> "LabelScheme":
+        """Read the regions, or the foreground labels, of an nnU-Net `dataset.json`."""
+        content = json.loads(dataset_json.read_text())
+        labels = {
+            name: tuple(value) if isinstance(value, list) else (int(value),)
+            for name, value in content["labels"].items()
+        }
+        regions = tuple(
+            Region(name, values)
+            for name, values in labels.items()
+            if values != (0,) and name not in ("background", "ignore")
+        )
+        ignore = labels["ignore"][0] if "ignore" in labels else None
+        return cls(regions, ignore, str(content.get("file_ending", ".nii.gz")))

@@ -1,0 +1,65 @@
+"""The official tool is called, and its results are checked."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_fm.evaluation.brats_evaluate import official_scores
+
+FAKE_TOOL = """#!{python}
+import json, pathlib, sys
+words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+files = sorted(pathlib.Path(words["--ref_path"]).iterdir())
+assert all((pathlib.Path(words["--pred_path"]) / f.name).is_file() for f in files)
+found = {{"wt": {{"n_ref_instances": 2, "tp": 1, "fn": 1, "sq_dsc": 0.9, "global_bin_hd95": float("inf")}}}}
+metrics = [{{"subject_name": f.name, **found}} for f in files]
+if {broken}:
+    metrics[0] = {{"subject_name": files[0].name, "error": "shapes"}}
+pathlib.Path(words["--summary_json"]).write_text(json.dumps({{"metrics": metrics, "missings": []}}))
+"""
+
+
+@pytest.fixture
+def one_mm(tmp_path: Path) -> tuple[Path, Path]:
+    for folder in ("p", "t"):
+        for case in ("A", "B 2"):
+            image = sitk.GetImageFromArray(np.ones((4, 5, 6), np.uint8))
+            (tmp_path / folder).mkdir(exist_ok=True)
+            sitk.WriteImage(image, str(tmp_path / folder / f"{case}.nii.gz"))
+    return tmp_path / "p", tmp_path / "t"
+
+
+def tool(folder: Path, broken: bool = False) -> str:
+    path = folder / "brats-evaluate"
+    path.write_text(FAKE_TOOL.format(python=sys.executable, broken=broken))
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_the_official_tool_is_called_and_checked(one_mm: tuple[Path, Path], tmp_path: Path) -> None:
+    scores = official_scores(*one_mm, "gli", tool(tmp_path))
+    assert [(s.case, s.region, s.tp, s.fp, s.fn, s.sq_dsc) for s in scores] == [
+        ("A", "wt", 1, 0, 1, 0.9),
+        ("B 2", "wt", 1, 0, 1, 0.9),
+    ]
+    assert np.isnan(scores[0].sq_hd95)
+    assert np.isinf(scores[0].global_bin_hd95)
+    with pytest.raises(RuntimeError, match="left out A"):
+        official_scores(*one_mm, "gli", tool(tmp_path, broken=True))
+
+
+def test_what_the_official_tool_would_get_wrong_is_refused(
+    one_mm: tuple[Path, Path], folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="Did you mean gli"):
+        official_scores(*one_mm, "glii", tool(tmp_path))
+    with pytest.raises(FileNotFoundError, match="pip install BraTS-evaluation"):
+        official_scores(*one_mm, "gli", str(tmp_path / "nothing"))
+    (one_mm[0] / "A.nii.gz").unlink()
+    with pytest.raises(FileNotFoundError, match="no prediction of A"):
+        official_scores(*one_mm, "gli", tool(tmp_path))
+    with pytest.raises(ValueError, match="1 mm isotropic"):
+        official_scores(folders[1], folders[1], "gli", tool(tmp_path))

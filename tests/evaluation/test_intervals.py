@@ -1,0 +1,89 @@
+"""Bootstrap intervals against scipy's, and their coverage."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from nnunet_fm.evaluation.classification import weighted_auc
+from nnunet_fm.evaluation.intervals import (
+    Bootstrap,
+    bca_limits,
+    difference,
+    mean_limits,
+    percentile_limits,
+    weighted_mean,
+)
+
+RNG = np.random.default_rng
+pytestmark = pytest.mark.usefixtures("third_party_warnings")
+
+
+def test_subjects_are_drawn_with_all_their_cases() -> None:
+    subjects = np.repeat(
+        np.arange(12), 4
+    )  # four cases that say the same are not four times as much
+    values = RNG(0).standard_normal(12)
+    once = Bootstrap(np.arange(12), resamples=2000).interval(lambda w: w @ values / w.sum(1))
+    often = Bootstrap(subjects, resamples=2000).interval(lambda w: w @ values[subjects] / w.sum(1))
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+    drawn = Bootstrap(subjects, subjects % 3).drawn
+    assert (drawn.reshape(-1, 12, 4) == drawn.reshape(-1, 12, 4)[..., :1]).all()
+    assert (drawn[:, subjects % 3 == 0].sum(1) == 16).all()  # four of twelve subjects
+
+
+def test_bca_limits_are_scipy_s() -> None:
+    data = RNG(0).gamma(2.0, size=40)
+    theirs = stats.bootstrap((data,), np.mean, n_resamples=999, method="BCa", rng=RNG(1))
+    jackknife = np.array([np.delete(data, i).mean() for i in range(len(data))])
+    mine = bca_limits(theirs.bootstrap_distribution, float(data.mean()), jackknife, 0.95)
+    assert mine == pytest.approx(tuple(theirs.confidence_interval), abs=1e-9)
+
+
+def test_stratified_intervals_cover_and_never_lose_a_class() -> None:
+    hits, true = 0, stats.norm.cdf(1 / np.sqrt(2))
+    for seed in range(150):
+        rng = RNG(seed)
+        truth = (np.arange(40) < 11).astype(int)
+        scores = truth + rng.standard_normal(40)
+        found = Bootstrap(np.arange(40), truth, 400, seed).interval(
+            partial(weighted_auc, truth, scores)
+        )
+        hits += found.low <= true <= found.high
+    assert hits / 150 > 0.89
+    assert found.method == "stratified BCa"
+    rare = np.array([1] + [0] * 30)
+    assert (
+        Bootstrap(np.arange(31), rare, 200)
+        .interval(partial(weighted_auc, rare, np.arange(31.0)))
+        .low
+        >= 0
+    )
+    same = Bootstrap(np.arange(10), resamples=50).interval(lambda w: np.full(len(w), 0.5))
+    assert (same.low, same.high) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="1 subjects; an interval needs 2 or more"):
+        Bootstrap(np.zeros(5))
+
+
+def test_limits_of_a_mean_and_of_a_change_are_those_of_the_bootstrap() -> None:
+    before, after = RNG(0).random((2, 12))
+    bootstrap = Bootstrap(np.arange(12))
+    interval = bootstrap.interval(weighted_mean(after))
+    assert mean_limits(after) == (interval.low, interval.high)
+    assert interval.value == pytest.approx(after.mean())
+    assert np.isnan(mean_limits(after[:1])).all()
+    change = bootstrap.change(weighted_mean(before), weighted_mean(after))
+    assert (change.value, change.low, change.high) == (interval.value, interval.low, interval.high)
+    minus = bootstrap.interval(difference(weighted_mean(before), weighted_mean(after)))
+    assert (change.change, change.change_low, change.change_high) == (
+        minus.value,
+        minus.low,
+        minus.high,
+    )
+    assert change.change == pytest.approx(after.mean() - before.mean())
+
+
+def test_percentile_limits_leave_the_tails_out() -> None:
+    assert percentile_limits(np.arange(1001.0)) == pytest.approx((25, 975))
+    assert percentile_limits(np.arange(1001.0), level=0.5) == pytest.approx((250, 750))
