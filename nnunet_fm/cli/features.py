@@ -137,11 +137,13 @@ def _check_leakage(parsed: argparse.Namespace) -> int:
     near = []
     if parsed.near is not None:
         names, x = cache.matrix(table, encoder=parsed.encoder)
-        tested = {row.name for row in table.tested}
+        tested = {row.name for row in table.test_rows}
         near = near_duplicates(names, x, [name in tested for name in names], parsed.near)
     for overlap in [*found, *near]:
         print(f"{overlap.tested} is {overlap.seen} ({overlap.shown_by})")
-    print(f"{len({o.tested for o in found})} of {len(table.tested)} tested rows were seen before")
+    print(
+        f"{len({o.tested for o in found})} of {len(table.test_rows)} tested rows were seen before"
+    )
     if parsed.near is not None:
         print(
             f"{len(near)} pairs have features of a cosine of {parsed.near:g} and more; look at them"

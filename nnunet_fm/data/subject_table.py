@@ -1,7 +1,14 @@
-"""Tables of subjects: who, which volumes, which targets."""
+"""Read tables of subjects: CSV, TSV, BIDS `participants.tsv`, and plain lists of subject ids.
+
+Every part of the program that reads a table of subjects reads it here:
+
+* `read_rows` gives the cells of any delimited table as text;
+* `read_table` gives visits with their image paths and splits, for features and heads;
+* `read_subject_list` gives subject ids from a table or a text file with one id per line.
+"""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +17,80 @@ from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some, unknown
 
 ID_COLUMNS = ("subject_id", "participant_id")
-SESSION_COLUMN, SPLIT_COLUMN, MASK_COLUMN = "session_id", "split", "mask"
+SESSION_COLUMNS = ("session_id", "session")  # `session` is the older spelling
+DATASET_COLUMN, SPLIT_COLUMN, MASK_COLUMN = "dataset", "split", "mask"
 SPLITS = ("train", "val", "test")
 MISSING = ("", "n/a", "na", "nan")
+SEPARATORS = "\t,;"
+COMMENT = "#"
 BIDS = "participants.tsv"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The cells of a delimited table, as text without surrounding spaces.
+
+    Attributes:
+        file: the table; relative paths in its cells start at its folder.
+        columns: names of the columns, in their order.
+        cells: one dictionary per row, from column name to text.
+        lines: line number of each row in the file, counted from 1.
+
+    Example:
+        >>> rows = read_rows(Path("scans.csv"))
+        >>> rows.require("subject_id", "path")
+        >>> [(rows.subject(cells), rows.path(cells, "path")) for cells in rows.cells]
+    """
+
+    file: Path
+    columns: tuple[str, ...]
+    cells: list[dict[str, str]]
+    lines: list[int]
+
+    @property
+    def id_column(self) -> str:
+        """The column of subject ids: `subject_id` or `participant_id`.
+
+        Raises:
+            ValueError: the table has neither.
+        """
+        for column in ID_COLUMNS:
+            if column in self.columns:
+                return column
+        raise InputError(
+            f"{self.file} has no column {' or '.join(ID_COLUMNS)}; it has: {some(self.columns, 10)}"
+        )
+
+    def numbered(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """Iterate over line numbers and cells."""
+        return zip(self.lines, self.cells, strict=True)
+
+    def require(self, *columns: str) -> None:
+        """Check that the table has these columns.
+
+        Raises:
+            ValueError: the table lacks some of them.
+        """
+        missing = [column for column in columns if column not in self.columns]
+        if missing:
+            raise InputError(
+                f"{self.file} lacks the columns {', '.join(missing)}; "
+                f"it has: {some(self.columns, 10)}"
+            )
+
+    def subject(self, cells: Mapping[str, str]) -> str:
+        """Return the subject id of a row, as the table spells it."""
+        return cells[self.id_column]
+
+    def session(self, cells: Mapping[str, str]) -> str:
+        """Return the session of a row; empty if the table has none."""
+        column = next((c for c in SESSION_COLUMNS if c in self.columns), None)
+        return "" if column is None or is_missing(cells[column]) else cells[column]
+
+    def path(self, cells: Mapping[str, str], column: str) -> Path | None:
+        """Return the path in a cell, relative paths below the table's folder; None if missing."""
+        text = cells.get(column, "")
+        return None if is_missing(text) else self.file.parent / text
 
 
 @dataclass(frozen=True)
@@ -21,12 +98,12 @@ class Row:
     """One visit of a subject.
 
     Attributes:
-        subject: groups what must not be torn apart by a split.
+        subject: subject id; all rows of one subject belong to one split.
         session: visit; may be empty.
         split: `train`, `val`, `test`, or empty.
-        volumes: path of each modality that is there.
+        volumes: path of each modality that the row has.
         mask: brain mask, if given.
-        values: all columns as they stand.
+        values: text of all columns.
     """
 
     subject: str
@@ -44,152 +121,230 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in the order of the file, and the names of the modalities and of all columns."""
+    """Visits in the order of the file, and the names of its modalities and of all its columns."""
 
     file: Path
     rows: list[Row]
     modalities: tuple[str, ...]
     columns: tuple[str, ...]
 
-    def chosen(self, modalities: Sequence[str] | None) -> tuple[str, ...]:
-        """The asked modalities; all of the table's if None.
+    def select_modalities(self, modalities: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the requested modalities; all of the table's if None.
 
         Raises:
-            ValueError: one that the table does not have.
+            ValueError: the table lacks one of them.
         """
-        asked = tuple(modalities or self.modalities)
-        if strange := sorted(set(asked) - set(self.modalities)):
+        requested = tuple(modalities or self.modalities)
+        if lacking := sorted(set(requested) - set(self.modalities)):
             raise InputError(
-                f"unknown modality {some(strange)}; the table has {', '.join(self.modalities)}"
+                f"unknown modality {some(lacking)}; the table has {', '.join(self.modalities)}"
             )
-        return asked
+        return requested
 
     @property
-    def tested(self) -> list[Row]:
-        """Rows of the split `test`; all of them where there is none (cross-validation)."""
+    def test_rows(self) -> list[Row]:
+        """Rows of the split `test`; all rows if there is none (cross-validation)."""
         return [row for row in self.rows if row.split == "test"] or self.rows
 
 
-def read_table(file: Path, modalities: Sequence[str] | None = None) -> Table:
-    """Read a CSV or TSV, or the `participants.tsv` of a BIDS dataset.
-
-    Args:
-        file: with `subject_id` (or `participant_id`), perhaps `session_id`, `split`, `mask`,
-            targets, and a column of paths per modality, absolute or relative to the file. A BIDS
-            table has no such columns: the images are found by their names.
-        modalities: columns that hold paths (BIDS: names such as T1 and FLAIR); found by their
-            content if None.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no id column, no volume, a subject in two splits, a visit twice, an unknown
-            modality or split.
-    """
-    if not file.is_file():
-        raise MissingFileError(
-            f"{file} does not exist; give a CSV or TSV with subject_id and a column of paths"
-        )
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream, delimiter="\t" if file.suffix == ".tsv" else ",")
-        columns = tuple(reader.fieldnames or ())
-        lines = [{k: (v or "").strip() for k, v in line.items() if k} for line in reader]
-    id_column = next((c for c in ID_COLUMNS if c in columns), None)
-    if id_column is None:
-        raise InputError(
-            f"{file} has no column {' or '.join(ID_COLUMNS)}; it has: {some(columns, 10)}"
-        )
-    if not lines:
-        raise InputError(f"{file} has no rows")
-    found = _path_columns(columns, lines)
-    if found or file.name != BIDS:
-        chosen = _chosen(file, tuple(modalities or found), columns)
-        rows = [_row(file, line, id_column, chosen) for line in lines]
-    else:
-        rows = [
-            row for line in lines for row in _bids_rows(file.parent, line, id_column, modalities)
-        ]
-        chosen = tuple(sorted({m for row in rows for m in row.volumes}))
-    _check(file, rows)
-    return Table(file, rows, chosen, columns)
+def is_missing(text: str) -> bool:
+    """Return whether a cell stands for a missing value: empty, `n/a`, `na` or `nan`."""
+    return text.strip().lower() in MISSING
 
 
 def is_path(text: str) -> bool:
-    """Whether a table's value names a NIfTI file or, below a slash, a DICOM folder."""
+    """Return whether a cell names a NIfTI file or, ending in a slash, a DICOM folder."""
     return text.lower().endswith((".nii", ".nii.gz")) or text.endswith("/")
 
 
-def _path_columns(columns: Sequence[str], lines: Sequence[dict[str, str]]) -> tuple[str, ...]:
-    """Columns of which every value that is there is a path."""
+def read_rows(file: Path) -> Rows:
+    """Read a delimited table as text.
 
-    def holds_paths(column: str) -> bool:
-        values = [line[column] for line in lines if line[column].lower() not in MISSING]
-        return bool(values) and all(is_path(v) for v in values)
+    The separator is the first of tab, comma and semicolon that the header contains. A byte-order
+    mark, empty lines, and comment lines (`#`) before the header are skipped.
 
-    return tuple(c for c in columns if c != MASK_COLUMN and holds_paths(c))
+    Args:
+        file: CSV or TSV in UTF-8 with a header.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not UTF-8 text.
+    """
+    return _parse(file, _read_lines(file, "a CSV or TSV with subject_id and a column of paths"))
 
 
-def _chosen(file: Path, asked: tuple[str, ...], columns: Sequence[str]) -> tuple[str, ...]:
-    for name in asked:
-        if name not in columns:
-            raise InputError(unknown(f"column of {file}", name, columns))
-    if not asked:
+def read_subject_list(file: Path) -> Rows:
+    """Read subject ids from a table, or from a text file with one id per line.
+
+    Args:
+        file: CSV or TSV with a column `subject_id` or `participant_id`; or plain text with one id
+            per line. An id may be written `DATASET/ID`; `#` starts a comment.
+
+    Returns:
+        Rows that have an id; those of plain text have the single column `subject_id`.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: a table without an id column, or no id in the file.
+    """
+    lines = _read_lines(file, "a file with one subject id per line")
+    header = next((line for line in map(_without_comment, lines) if line), "")
+    if header in ID_COLUMNS or any(separator in header for separator in SEPARATORS):
+        rows = _parse(file, lines)
+    else:
+        ids = [{ID_COLUMNS[0]: line} for line in lines]
+        rows = Rows(file, ID_COLUMNS[:1], ids, list(range(1, len(lines) + 1)))
+    named = []
+    for line, cells in rows.numbered():
+        subject = _without_comment(rows.subject(cells))
+        if subject:
+            named.append((line, {**cells, rows.id_column: subject}))
+    if not named:
+        raise InputError(f"{file} names no subject; give one subject id per line")
+    return Rows(file, rows.columns, [cells for _, cells in named], [line for line, _ in named])
+
+
+def read_table(file: Path, modalities: Sequence[str] | None = None) -> Table:
+    """Read visits from a CSV or TSV, or from the `participants.tsv` of a BIDS dataset.
+
+    Args:
+        file: table with `subject_id` (or `participant_id`); optional columns are `session_id`,
+            `split`, `mask`, targets, and one column of paths per modality, absolute or relative
+            to the file. A BIDS table has no columns of paths: images are found by their names.
+        modalities: columns that hold paths (BIDS: names such as T1 and FLAIR); recognised by
+            their content if None.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: no id column, no volume, a subject in two splits, a duplicate visit, an unknown
+            modality or split.
+    """
+    rows = read_rows(file)
+    id_column = rows.id_column
+    if not rows.cells:
+        raise InputError(f"{file} has no rows")
+    nameless = [str(line) for line, cells in rows.numbered() if not cells[id_column]]
+    if nameless:
+        raise InputError(f"{file}: no subject in line {some(nameless)}")
+    path_columns = _path_columns(rows)
+    if path_columns or file.name != BIDS:
+        selected = _check_path_columns(rows, tuple(modalities or path_columns))
+        visits = [_visit(rows, cells, selected) for cells in rows.cells]
+    else:
+        visits = []
+        for cells in rows.cells:
+            visits += _bids_visits(file.parent, cells, id_column, modalities)
+        selected = tuple(sorted({name for visit in visits for name in visit.volumes}))
+    _check(file, visits)
+    return Table(file, visits, selected, rows.columns)
+
+
+def _read_lines(file: Path, expected: str) -> list[str]:
+    if not file.is_file():
+        raise MissingFileError(f"{file} does not exist; give {expected}")
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            return stream.readlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 text ({error}); save it as UTF-8") from error
+
+
+def _without_comment(line: str) -> str:
+    return line.split(COMMENT)[0].strip()
+
+
+def _parse(file: Path, lines: Sequence[str]) -> Rows:
+    """Split lines into cells; the first line that is not empty or a comment is the header."""
+    start = next((n for n, line in enumerate(lines) if _without_comment(line)), len(lines))
+    header = lines[start] if start < len(lines) else ""
+    separator = next((s for s in SEPARATORS if s in header), ",")
+    reader = csv.DictReader(lines[start:], delimiter=separator)
+    columns = tuple(reader.fieldnames or ())
+    cells, numbers = [], []
+    for row in reader:
+        cells.append({column: (row[column] or "").strip() for column in columns})
+        numbers.append(start + reader.line_num)
+    return Rows(file, columns, cells, numbers)
+
+
+def _path_columns(rows: Rows) -> tuple[str, ...]:
+    """Return the columns whose every value, if not missing, is a path."""
+    names = []
+    for column in rows.columns:
+        values = [cells[column] for cells in rows.cells if not is_missing(cells[column])]
+        if column != MASK_COLUMN and values and all(map(is_path, values)):
+            names.append(column)
+    return tuple(names)
+
+
+def _check_path_columns(rows: Rows, names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in rows.columns:
+            raise InputError(unknown(f"column of {rows.file}", name, rows.columns))
+    if not names:
         raise InputError(
-            f"{file} has no column of paths (.nii, .nii.gz, or DICOM folders that end in /); name them: --modalities"
+            f"{rows.file} has no column of paths (.nii, .nii.gz, or DICOM folders that end in /); "
+            "name them: --modalities"
         )
-    return asked
+    return names
 
 
-def _row(file: Path, line: dict[str, str], id_column: str, modalities: Sequence[str]) -> Row:
-    there = {m: line[m] for m in modalities if line[m].lower() not in MISSING}
-    mask = line.get(MASK_COLUMN, "")
+def _visit(rows: Rows, cells: dict[str, str], modalities: Sequence[str]) -> Row:
+    paths = {modality: rows.path(cells, modality) for modality in modalities}
     return Row(
-        subject=line[id_column],
-        session=line.get(SESSION_COLUMN, ""),
-        split=line.get(SPLIT_COLUMN, ""),
-        volumes={m: file.parent / p for m, p in there.items()},  # an absolute path stays as it is
-        mask=None if mask.lower() in MISSING else file.parent / mask,
-        values=line,
+        subject=rows.subject(cells),
+        session=rows.session(cells),
+        split=cells.get(SPLIT_COLUMN, ""),
+        volumes={modality: path for modality, path in paths.items() if path is not None},
+        mask=rows.path(cells, MASK_COLUMN),
+        values=cells,
     )
 
 
-def _bids_rows(
-    root: Path, line: dict[str, str], id_column: str, modalities: Sequence[str] | None
+def _bids_visits(
+    root: Path, cells: dict[str, str], id_column: str, modalities: Sequence[str] | None
 ) -> list[Row]:
-    subject = line[id_column].removeprefix("sub-")
+    subject = cells[id_column].removeprefix("sub-")
     volumes: dict[str, dict[str, Path]] = {}
     for path in sorted((root / f"sub-{subject}").glob("**/anat/*.nii*")):
         sequence = sequence_in(path.name)
         if sequence and "mask" not in path.name and (modalities is None or sequence in modalities):
             session = next((p.removeprefix("ses-") for p in path.parts if p.startswith("ses-")), "")
             volumes.setdefault(session, {}).setdefault(sequence, path)
-    return [
-        Row(subject, session, line.get(SPLIT_COLUMN, ""), found, values=line)
-        for session, found in volumes.items()
-    ] or [Row(subject, "", line.get(SPLIT_COLUMN, ""), {}, values=line)]
+    split = cells.get(SPLIT_COLUMN, "")
+    if not volumes:
+        return [Row(subject, "", split, {}, values=cells)]
+    return [Row(subject, session, split, v, values=cells) for session, v in volumes.items()]
 
 
 def _check(file: Path, rows: Sequence[Row]) -> None:
-    nameless = [str(number) for number, row in enumerate(rows, 2) if not row.subject]
-    if nameless:
-        raise InputError(f"{file}: no subject in line {some(nameless)}")
     names = [row.name for row in rows]
-    twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
-    if twice:
+    duplicates = []
+    if len(set(names)) < len(names):
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
         raise InputError(
-            f"{file} names {some(twice)} twice; allowed: one row a visit (column {SESSION_COLUMN})"
+            f"{file} names {some(duplicates)} twice; "
+            f"allowed: one row per visit (column {SESSION_COLUMNS[0]})"
         )
-    strange = sorted({row.split for row in rows} - {*SPLITS, ""})
-    if strange:
+    _check_splits(file, rows)
+    if not any(row.volumes for row in rows):
+        raise InputError(f"{file}: no row has a volume")
+
+
+def _check_splits(file: Path, rows: Sequence[Row]) -> None:
+    unknown_splits = sorted({row.split for row in rows} - {*SPLITS, ""})
+    if unknown_splits:
         raise InputError(
-            f"{file}: unknown split {some(strange)}; allowed: {', '.join(SPLITS)}, or nothing"
+            f"{file}: unknown split {some(unknown_splits)}; "
+            f"allowed: {', '.join(SPLITS)}, or nothing"
         )
     splits: dict[str, set[str]] = {}
     for row in rows:
         splits.setdefault(row.subject, set()).add(row.split)
-    torn = sorted(subject for subject, found in splits.items() if len(found) > 1)
-    if torn:
+    divided = sorted(subject for subject, names in splits.items() if len(names) > 1)
+    if divided:
         raise InputError(
-            f"{file} has {len(torn)} subjects in two splits: {some(torn)}; splits are by subject"
+            f"{file} has {len(divided)} subjects in two splits: {some(divided)}; "
+            "splits are by subject"
         )
-    if not any(row.volumes for row in rows):
-        raise InputError(f"{file}: no row has a volume")

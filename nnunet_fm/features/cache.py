@@ -171,7 +171,7 @@ class FeatureCache:
             ValueError: an unknown layer or modality, or see `recipe`.
         """
         recipe = encoder if isinstance(encoder, FeatureRecipe) else self.recipe(encoder)
-        asked = table.chosen(modalities)
+        asked = table.select_modalities(modalities)
         if layer is not None and layer not in recipe.layers:
             raise InputError(
                 f"layer {layer} is not kept; allowed: {', '.join(map(str, recipe.layers))}"

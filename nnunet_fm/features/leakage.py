@@ -1,6 +1,5 @@
 """Whether an encoder, or a head, has seen whom it is tested on: by name, by bytes, by voxels, by features."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +10,11 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from nnunet_fm.data.subject_ids import may_be_one, other_names, subject_name
-from nnunet_fm.data.subject_table import ID_COLUMNS, Row, Table, is_path
+from nnunet_fm.data.subject_table import DATASET_COLUMN, Row, Table, is_path, read_subject_list
 from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
-DATASET = "dataset"
 NEAR = 0.98
 
 
@@ -89,31 +87,23 @@ def read_seen(manifest: Path, hashes: InputHashes) -> Seen:
 
 
 def _read_list(file: Path, seen: Seen, hashes: InputHashes) -> None:
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
-    separator = next((s for s in "\t," if lines and s in lines[0]), ",")
-    rows = list(csv.DictReader(lines, delimiter=separator))
-    column = next((c for c in ID_COLUMNS if rows and c in rows[0]), None)
-    if column is None:
-        if rows and separator in lines[0]:
-            raise InputError(
-                f"{file} has no column {' or '.join(ID_COLUMNS)}; it has: {some(list(rows[0]), 10)}"
-            )
-        for line in filter(None, (line.split("#")[0].strip() for line in lines)):
-            dataset, _, subject = line.rpartition("/")
-            seen.add(subject_name(subject, dataset), line)
-        return
-    for row in rows:
-        for name in _names(row[column], row):
-            seen.add(name, row[column])
-        for path in (file.parent / v for v in row.values() if v and is_path(v)):
-            if path.exists():
-                seen.files.setdefault(hashes.sha256(path), row[column])
+    rows = read_subject_list(file)
+    for cells in rows.cells:
+        spelling = rows.subject(cells)
+        dataset, _, subject = spelling.rpartition("/")
+        dataset = cells.get(DATASET_COLUMN) or dataset
+        for name in sorted({subject_name(subject, dataset)} | other_names(cells.values())):
+            seen.add(name, spelling)
+        for column, text in cells.items():
+            path = rows.path(cells, column)
+            if path is not None and is_path(text) and path.exists():
+                seen.files.setdefault(hashes.sha256(path), spelling)
 
 
-def _names(subject: str, row: Mapping[str, str | None]) -> list[str]:
-    """Of a row: its subject's, and those of other collections in its columns."""
-    values = [v or "" for v in row.values()]
-    return sorted({subject_name(subject, row.get(DATASET) or "")} | other_names(values))
+def _names(subject: str, cells: Mapping[str, str]) -> list[str]:
+    """Return the canonical name of a row's subject, and names of other collections in its cells."""
+    name = subject_name(subject, cells.get(DATASET_COLUMN, ""))
+    return sorted({name} | other_names(cells.values()))
 
 
 def find_overlaps(
@@ -151,7 +141,7 @@ def overlaps_within(table: Table, hashes: InputHashes, voxels: bool = False) -> 
         for row in table.rows:
             if row.split in ("train", "val"):
                 _add_row(seen, row, hashes, voxels)
-        return find_overlaps(table.tested, seen, hashes, voxels)
+        return find_overlaps(table.test_rows, seen, hashes, voxels)
     for row in table.rows:
         found += [
             o
@@ -172,7 +162,7 @@ def all_overlaps(
     """
     found = overlaps_within(table, hashes, voxels)
     if pretrain:
-        found += find_overlaps(table.tested, read_seen(pretrain, hashes), hashes, voxels)
+        found += find_overlaps(table.test_rows, read_seen(pretrain, hashes), hashes, voxels)
     hashes.save()
     return found
 

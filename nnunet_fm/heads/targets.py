@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from nnunet_fm.data.subject_table import MISSING, Row
+from nnunet_fm.data.subject_table import Row, is_missing
 from nnunet_fm.heads.subsets import quantile_strata, survival_strata
 from nnunet_fm.heads.task import Task
 from nnunet_fm.internal.errors import InputError
@@ -63,7 +63,7 @@ def read_targets(task: Task, rows: Sequence[Row]) -> Targets:
             raise InputError(
                 f"the table has no column {column!r}; it has: {some(list(rows[0].values), 12)}"
             )
-    there = [n for n, row in enumerate(rows) if row.values[task.target].lower() not in MISSING]
+    there = [n for n, row in enumerate(rows) if not is_missing(row.values[task.target])]
     texts = [rows[n].values[task.target] for n in there]
     kept = np.array(there, int)
     classes: tuple[str, ...] = ()

@@ -70,7 +70,7 @@ def cases(task: Task, table: Table) -> Table:
     rows = [
         replace(row, volumes={m: row.volumes[m]}, values={**row.values, MODALITY: m})
         for row in table.rows
-        for m in table.chosen(task.modalities)
+        for m in table.select_modalities(task.modalities)
         if m in row.volumes
     ]
     return replace(table, rows=rows)
@@ -98,7 +98,7 @@ def make_job(
         FileNotFoundError, ValueError: features that are not in the cache, no case left, or see
         `read_targets`.
     """
-    asked = table.chosen(task.modalities)
+    asked = table.select_modalities(task.modalities)
     all_cases = cases(task, table)
     targets = read_targets(task, all_cases.rows)
     needed = asked if task.complete and task.unit == "visit" else ()

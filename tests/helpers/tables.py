@@ -29,3 +29,21 @@ def write_table(path: Path, rows: list[dict[str, object]]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def write_subject_table(folder: Path) -> Path:
+    """Write four subjects with a T1 volume, three of them with FLAIR, and their table."""
+    rows = []
+    for subject in range(4):
+        row = {
+            "subject_id": f"Sübject {subject}",
+            "age": 20 + subject,
+            "T1": f"{subject}/t1.nii.gz",
+            "FLAIR": "n/a",
+        }
+        write_volume_file(folder / str(row["T1"]), 2 * subject)
+        if subject:
+            row["FLAIR"] = f"{subject}/flair.nii.gz"
+            write_volume_file(folder / str(row["FLAIR"]), 2 * subject + 1)
+        rows.append(row)
+    return write_table(folder / "t.csv", rows)
