@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.yaml"
 CALM = 1000  # steps, or a tenth of the run, in which uniform targets are no reason for alarm
+FIRST_PHASE = 4  # number of the first phase's random stream, as in runs of version 0.1
 RECOMPILES = 256  # torch.compile specialises on each block's stochastic depth and on each crop size; its default is 8
 
 
@@ -165,19 +166,19 @@ class Engine:
         good = True
         for phase in self.objective.phases(self.step):
             self._seed(phase)
-            optimiser = self.set_up[phase]
-            losses = Losses(*self.model(batch, self.step, phase))
-            self.fabric.backward(losses.total)
-            self.objective.before_step(self.step)
-            norms = clip_gradients(self.objective.owned(phase), o.clip)
-            finite = all(np.isfinite(n) for n in norms.values())
-            good &= finite
-            if finite:
-                set_learning_rate(optimiser.optimizer, rate)
-                optimiser.step()
-            else:
-                self._skip()
-            optimiser.zero_grad()
+            with self._only(phase):
+                optimiser = self.set_up[phase]
+                losses = Losses(*self.model(batch, self.step, phase))
+                self.fabric.backward(losses.total)
+                self.objective.before_step(self.step)
+                norms = clip_gradients(self.objective.owned(phase), o.clip)
+                finite = all(np.isfinite(n) for n in norms.values())
+                good &= finite
+                if finite:
+                    set_learning_rate(optimiser.optimizer, rate)
+                    optimiser.step()
+                else:
+                    self._skip()
             parts = {**losses.parts, **losses.monitors}
             values |= {"loss": float(losses.total.detach())}
             values |= {k: float(v) for k, v in parts.items()} | {
@@ -186,6 +187,21 @@ class Engine:
         if good:
             self.objective.after_step(self.step)
         return values | {"bad_steps": float(self.bad_steps)}
+
+    @contextmanager
+    def _only(self, phase: str) -> Iterator[None]:
+        """Train what a phase owns and nothing else: no gradients at its start, none left at its end."""
+        owned = {p for module in self.objective.owned(phase).values() for p in module.parameters()}
+        frozen = [p for p in self.objective.parameters() if p.requires_grad and p not in owned]
+        self.objective.zero_grad(set_to_none=True)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            self.objective.zero_grad(set_to_none=True)
 
     def _skip(self) -> None:
         self.bad_steps += 1
@@ -200,8 +216,9 @@ class Engine:
 
     def _seed(self, phase: str) -> None:
         """Random numbers inside the networks (stochastic depth, stretched positions) derive from step and rank."""
+        stream = FIRST_PHASE + self.objective.all_phases.index(phase)
         mixed = np.random.SeedSequence(
-            [self.recipe.seed, self.step, self.fabric.global_rank, len(phase)]
+            [self.recipe.seed, self.step, self.fabric.global_rank, stream]
         )
         torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]) >> 1)
 
