@@ -23,7 +23,8 @@ LIBRARY_ROOMS = {
     "internal": set(),
 }
 PRETRAINING_ROOMS = {
-    "cli": {"engine", "data", "methods", "probing"},
+    "cli": {"doctor", "engine", "data", "methods", "probing"},
+    "doctor": {"engine", "data", "methods"},
     "probing": {"data", "methods"},
     "methods": {"engine", "data"},
     "engine": {"data"},
@@ -41,8 +42,6 @@ PENDING = {
     "nnunet_fm/experiments/run_cost.py imports nnunet_fm.encoders.loading.weight_source.origin_of",
     "nnunet_fm/experiments/run_cost.py imports nnunet_fm.encoders.loading.weight_source.source_in_plans",
     "nnunet_fm/experiments/runs.py imports nnunetv2.utilities.dataset_name_id_conversion.maybe_convert_to_dataset_name",
-    "pretrain/nnunet_fm_pretrain/cli.py imports nnunet_fm.cli.doctor.tell",
-    "pretrain/nnunet_fm_pretrain/cli.py imports nnunet_fm_pretrain.doctor.examine",
     "pretrain/nnunet_fm_pretrain/engine/export.py imports nnunet_fm_pretrain.methods.registry.make_objective",
     "pretrain/nnunet_fm_pretrain/engine/loop.py imports nnunet_fm_pretrain.methods.braindino.batches.loader",
     "pretrain/nnunet_fm_pretrain/engine/loop.py imports nnunet_fm_pretrain.methods.registry.make_objective",

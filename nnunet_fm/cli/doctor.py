@@ -3,37 +3,15 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from nnunet_fm.internal.findings import Finding
 from nnunet_fm.internal.folders import EXT_TRAINER, folder
 
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 ENOUGH_DISK = 10 << 30
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at: `ok`, `warn` or `fail`, what was found, and the command that mends it."""
-
-    level: str
-    what: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        mark = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}[self.level]
-        return f"{mark}  {self.what}" + (f"\n      fix: {self.fix}" if self.fix else "")
-
-
-def tell(findings: Iterable[Finding]) -> int:
-    """Print findings as they come; 1 if any is a failure, else 0."""
-    failed = False
-    for finding in findings:
-        print(finding, flush=True)
-        failed |= finding.level == "fail"
-    return int(failed)
 
 
 def examine() -> Iterator[Finding]:

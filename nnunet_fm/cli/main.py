@@ -369,6 +369,7 @@ def _demo(parsed: argparse.Namespace) -> None:
 
 
 def _doctor(_: argparse.Namespace) -> int:
-    from nnunet_fm.cli.doctor import examine, tell
+    from nnunet_fm.cli.doctor import examine
+    from nnunet_fm.internal.findings import print_findings
 
-    return tell(examine())
+    return print_findings(examine())

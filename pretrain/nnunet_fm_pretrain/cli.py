@@ -231,7 +231,7 @@ def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
-    from nnunet_fm.cli.doctor import tell
+    from nnunet_fm.internal.findings import print_findings
     from nnunet_fm_pretrain.doctor import examine
 
-    return tell(examine(parsed.store, parsed.recipe))
+    return print_findings(examine(parsed.store, parsed.recipe))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from nnunet_fm.cli.doctor import Finding
+from nnunet_fm.internal.findings import Finding
 from nnunet_fm.internal.messages import some
 
 PACKAGES = (
