@@ -15,7 +15,7 @@ def test_limits_cover_where_folds_hold_few_of_a_class(positives: int) -> None:
     for seed in range(100):
         values = (np.arange(60) < positives).astype(float)
         scores = values + RNG(seed).standard_normal(60)
-        tested = heads_scores.Tested(
+        tested = Tested(
             "classification", values, values > 0, np.arange(60), np.arange(60) % 5
         )
         output = np.stack([-scores, scores], axis=1)
