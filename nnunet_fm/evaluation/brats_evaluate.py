@@ -1,7 +1,8 @@
-"""The challenges' own lesion-wise tool, `brats-evaluate`, in an environment of its own: it is AGPL and pins old numpy.
+"""Lesion-wise scores by `brats-evaluate`, the tool of the BraTS challenges.
 
-It answers 0 and leaves cases out where something is wrong, and takes spacings in the wrong order
-(BraTS-evaluation 0.0.10 on panoptica 2.1.7); so everything is checked here before and after.
+The tool is AGPL and pins old numpy, so it runs in an environment of its own. It exits with 0 and
+omits cases if something is wrong, and it takes spacings in the wrong order (BraTS-evaluation 0.0.10
+on panoptica 2.1.7), so inputs and outputs are checked here.
 """
 
 import json
@@ -20,22 +21,33 @@ from nnunet_fm.evaluation.segmentation import cases_of
 from nnunet_fm.internal.errors import FailedRunError, InputError, MissingFileError
 from nnunet_fm.internal.messages import some, unknown
 
-TOOL, ENDING = "brats-evaluate", ".nii.gz"
+TOOL = "brats-evaluate"
+ENDING = ".nii.gz"
 CHALLENGES = ("gli", "mets", "ped", "MenRT", "MenPre", "GoAT")
-INSTALL = f"python3 -m venv brats && brats/bin/pip install BraTS-evaluation, then --official-tool brats/bin/{TOOL}"
+INSTALL = (
+    "python3 -m venv brats && brats/bin/pip install BraTS-evaluation, "
+    f"then --official-tool brats/bin/{TOOL}"
+)
 
 
 @dataclass(frozen=True)
 class OfficialScore:
-    """One region of one case, in the tool's own words.
+    """Scores of one region of one case under the names that the tool gives them.
 
     Attributes:
-        case, region: which.
-        n_ref_instances, n_pred_instances, tp, fp, fn: lesions.
-        sq_dsc, sq_nsd: mean Dice and surface Dice of the matched lesions only; NaN without any.
-        sq_hd95: mean HD95 of the matched lesions, mm.
+        case: name of the case.
+        region: name of the region.
+        n_ref_instances: number of true lesions.
+        n_pred_instances: number of predicted lesions.
+        tp: matched lesions.
+        fp: false lesions.
+        fn: missed lesions.
+        sq_dsc: mean Dice of the matched lesions; NaN without any.
+        sq_hd95: mean HD95 of the matched lesions, mm; NaN without any.
+        sq_nsd: mean surface Dice of the matched lesions; NaN without any.
         pq_dsc: sq_dsc times the F1 of the detection: missed and false lesions count.
-        global_bin_dsc, global_bin_hd95: of the whole region; infinite HD95 where one mask is empty.
+        global_bin_dsc: Dice of the whole region.
+        global_bin_hd95: HD95 of the whole region, mm; infinite where one mask is empty.
     """
 
     case: str
@@ -56,18 +68,18 @@ class OfficialScore:
 def official_scores(
     predictions: Path, truths: Path, challenge: str, tool: str | None = None
 ) -> list[OfficialScore]:
-    """Score a folder with the challenge's own tool.
+    """Score a folder of predictions with the challenge's own tool.
 
     Args:
         predictions: folder with `CASE.nii.gz`.
-        truths: folder with `CASE.nii.gz`, 1 mm isotropic, labels as the challenge has them.
+        truths: folder with `CASE.nii.gz`, 1 mm isotropic, with the labels of the challenge.
         challenge: `gli`, `mets`, `ped`, `MenRT`, `MenPre` or `GoAT`.
-        tool: path of `brats-evaluate`; looked for on the path if None.
+        tool: path of `brats-evaluate`; if None, it is searched on the PATH.
 
     Raises:
-        FileNotFoundError: no tool (the message says how to get it), or a missing prediction.
-        ValueError: unknown challenge, other voxels than 1 mm.
-        RuntimeError: the tool left cases out.
+        FileNotFoundError: the tool (the message says how to install it) or a prediction is missing.
+        ValueError: unknown challenge, or voxels that are not 1 mm.
+        RuntimeError: the tool omitted cases.
     """
     if challenge not in CHALLENGES:
         raise InputError(unknown("challenge", challenge, CHALLENGES))
@@ -75,16 +87,18 @@ def official_scores(
     if program is None:
         raise MissingFileError(f"no {tool or TOOL} found; type: {INSTALL}")
     cases = cases_of(truths, ENDING)
-    if missing := [c for c in cases if not (predictions / f"{c}{ENDING}").is_file()]:
+    missing = [case for case in cases if not (predictions / f"{case}{ENDING}").is_file()]
+    if missing:
         raise MissingFileError(f"{predictions} has no prediction of {some(missing)}")
     _check_spacing(cases, truths)
-    found = _run(Path(program).absolute(), cases, predictions, truths, challenge)
-    if absent := [c for c in cases if c not in found]:
+    results = _run_tool(Path(program).absolute(), cases, predictions, truths, challenge)
+    omitted = [case for case in cases if case not in results]
+    if omitted:
         raise FailedRunError(
-            f"{program} left out {some(absent)}; are the shapes and labels those of {challenge}?"
+            f"{program} omitted {some(omitted)}; are the shapes and labels those of {challenge}?"
         )
     return [
-        _score(case, region, values) for case in cases for region, values in found[case].items()
+        _score(case, region, values) for case in cases for region, values in results[case].items()
     ]
 
 
@@ -93,49 +107,56 @@ def _check_spacing(cases: Sequence[str], truths: Path) -> None:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(truths / f"{case}{ENDING}"))
         reader.ReadImageInformation()
-        if any(abs(s - 1) > 1e-3 for s in reader.GetSpacing()):
+        spacing = reader.GetSpacing()
+        if any(abs(s - 1) > 1e-3 for s in spacing):
             raise InputError(
-                f"{case} has voxels of {reader.GetSpacing()} mm; the tool's distances are right for 1 mm isotropic "
-                "images only. Leave --official out: nnunet-fm's own metrics hold for any spacing"
+                f"{case} has voxels of {spacing} mm; the tool computes correct distances only for "
+                "1 mm isotropic images. Omit --official: nnunet-fm's own metrics are correct for "
+                "any spacing"
             )
 
 
-def _run(
+def _run_tool(
     program: Path, cases: Sequence[str], predictions: Path, truths: Path, challenge: str
 ) -> dict[str, dict[str, Any]]:
-    """The tool's results by case; it recognises cases by numbers, so they get some."""
+    """Run the tool and return its results by case.
+
+    The tool recognises cases by the numbers in their file names, so links with numbers are made.
+    """
+    numbered = {f"case-{n:05d}-000{ENDING}": case for n, case in enumerate(cases)}
     with TemporaryDirectory() as name:
-        folders = [Path(name) / "truth", Path(name) / "predictions"]
-        numbered = {f"case-{n:05d}-000{ENDING}": case for n, case in enumerate(cases)}
-        for folder, source in zip(folders, (truths, predictions), strict=True):
-            folder.mkdir()
-            for file, case in numbered.items():
-                os.symlink((source / f"{case}{ENDING}").absolute(), folder / file)
-        summary = Path(name) / "summary.json"
-        words = f"--config {challenge} --ref_path truth --pred_path predictions --summary_json {summary.name}".split()
-        done = subprocess.run(
-            [program, *words], cwd=name, capture_output=True, text=True, errors="ignore"
-        )
+        folder = Path(name)
+        _link(numbered, truths, folder / "truth")
+        _link(numbered, predictions, folder / "predictions")
+        summary = folder / "summary.json"
+        command = [program, "--config", challenge, "--ref_path", "truth"]
+        command += ["--pred_path", "predictions", "--summary_json", summary.name]
+        done = subprocess.run(command, cwd=name, capture_output=True, text=True, errors="ignore")
         if not summary.is_file():
-            raise FailedRunError(
-                f"{program} wrote nothing; it said: {(done.stdout + done.stderr)[-2000:]}"
-            )
+            output = (done.stdout + done.stderr)[-2000:]
+            raise FailedRunError(f"{program} wrote no results; its output ends with: {output}")
         results = json.loads(summary.read_text())["metrics"]
-    return {
-        numbered[Path(r["subject_name"]).name]: {k: v for k, v in r.items() if isinstance(v, dict)}
-        for r in results
-        if "error" not in r
-    }
+    by_case = {}
+    for result in results:
+        if "error" not in result:
+            case = numbered[Path(result["subject_name"]).name]
+            by_case[case] = {k: v for k, v in result.items() if isinstance(v, dict)}
+    return by_case
+
+
+def _link(numbered: dict[str, str], source: Path, folder: Path) -> None:
+    folder.mkdir()
+    for file, case in numbered.items():
+        os.symlink((source / f"{case}{ENDING}").absolute(), folder / file)
 
 
 def _score(case: str, region: str, values: dict[str, Any]) -> OfficialScore:
-    """Keys that the tool leaves out are undefined."""
-    counts: dict[str, Any] = {
-        k: int(values.get(k) or 0)
-        for k in ("n_ref_instances", "n_pred_instances", "tp", "fp", "fn")
-    }
-    names = ("sq_dsc", "sq_hd95", "sq_nsd", "pq_dsc", "global_bin_dsc", "global_bin_hd95")
-    numbers: dict[str, Any] = {
-        k: float("nan") if values.get(k) is None else float(values[k]) for k in names
-    }
+    """Convert the results of one region; a number that the tool omits is undefined."""
+    counts: dict[str, Any] = {}
+    for key in ("n_ref_instances", "n_pred_instances", "tp", "fp", "fn"):
+        counts[key] = int(values.get(key) or 0)
+    numbers: dict[str, Any] = {}
+    for key in ("sq_dsc", "sq_hd95", "sq_nsd", "pq_dsc", "global_bin_dsc", "global_bin_hd95"):
+        number = values.get(key)
+        numbers[key] = float("nan") if number is None else float(number)
     return OfficialScore(case, region, **counts, **numbers)

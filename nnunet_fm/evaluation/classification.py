@@ -1,10 +1,14 @@
-"""Metrics of classifiers: macro AUC, DeLong's test and interval, Youden's threshold (BrainDINO, section 4.5)."""
+"""Metrics of classifiers: macro AUC, DeLong's test and interval, Youden's threshold.
+
+Source: BrainDINO, section 4.5.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 from scipy import stats
+from scipy.special import expit
 
 from nnunet_fm.evaluation.intervals import Weights
 from nnunet_fm.internal.errors import InputError
@@ -15,7 +19,13 @@ Scores = Float[np.ndarray, " n"]
 
 @dataclass(frozen=True)
 class DeLong:
-    """Two correlated areas under the curve: the second minus the first, its standard error, and the two-sided p."""
+    """DeLong's test of two correlated areas under the ROC curve.
+
+    Attributes:
+        difference: second area minus the first.
+        standard_error: standard error of the difference.
+        p: two-sided p.
+    """
 
     difference: float
     standard_error: float
@@ -23,22 +33,27 @@ class DeLong:
 
 
 def auc(truth: Labels | Bool[np.ndarray, " n"], scores: Scores) -> float:
-    """Area under the ROC curve, ties counted half.
+    """Compute the area under the ROC curve; ties count half.
 
     Args:
-        truth: 0 or 1.
-        scores: larger for class 1.
+        truth: class of each case, 0 or 1.
+        scores: scores that are larger for class 1.
 
     Raises:
         ValueError: one class only.
     """
     positive = _positive(truth)
-    ranks, count = stats.rankdata(scores), positive.sum()
+    ranks = stats.rankdata(scores)
+    count = positive.sum()
     return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (~positive).sum()))
 
 
 def macro_auc(truth: Labels, probabilities: Float[np.ndarray, "n k"]) -> float:
-    """Mean over classes of one class against the rest, on probabilities; with two classes the plain AUC.
+    """Average the AUC of each class against the rest; with two classes, compute the plain AUC.
+
+    Args:
+        truth: class number of each case.
+        probabilities: probability of each class; rows sum to 1.
 
     Raises:
         ValueError: a class without a case, or no probabilities (rows must sum to 1).
@@ -51,7 +66,7 @@ def macro_auc(truth: Labels, probabilities: Float[np.ndarray, "n k"]) -> float:
     absent = sorted(set(range(classes)) - set(truth.tolist()))
     if absent:
         raise InputError(
-            f"no case of class {absent}; the macro AUC needs every class among the tested"
+            f"no case of class {absent}; the macro AUC needs every class among the tested cases"
         )
     return float(weighted_macro_auc(truth, probabilities, np.ones((1, len(truth))))[0])
 
@@ -62,34 +77,38 @@ def weighted_auc(
     weights: Weights,
     fold: Labels | None = None,
 ) -> Float[np.ndarray, " b"]:
-    """`auc` of weighted cases, for many sets of weights at once.
+    """Compute `auc` of weighted cases, for many sets of weights at once.
 
     Args:
-        truth: 0 or 1.
-        scores: larger for class 1.
-        weights: how often each case counts; NaN comes back where they leave no pair.
-        fold: of cross-validation: only cases of one fold, which one model scored, are compared with
-            each other.
+        truth: class of each case, 0 or 1.
+        scores: scores that are larger for class 1.
+        weights: how often each case counts.
+        fold: cross-validation fold of each case; cases are compared only within a fold, because
+            the scores of two models have no common scale.
+
+    Returns:
+        The area for each set of weights; NaN where the weights leave no pair to compare.
 
     Raises:
         ValueError: no fold has both classes.
     """
-    hits, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+    hits = np.zeros(len(weights))
+    pairs = np.zeros(len(weights))
     for number in (0,) if fold is None else np.unique(fold):
         rows = np.arange(len(truth)) if fold is None else np.flatnonzero(fold == number)
         rows = rows[np.argsort(scores[rows], kind="stable")]
-        ordered, positive = scores[rows], truth[rows].astype(bool)
-        starts = np.flatnonzero(
-            np.r_[True, ordered[1:] != ordered[:-1]]
-        )  # of each group of equal scores
+        ordered = scores[rows]
+        positive = truth[rows].astype(bool)
+        # where each group of equal scores starts
+        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
         of_rows = weights[:, rows]
         ones = of_rows * positive
         zeros = of_rows - ones
         if len(starts) < len(rows):
-            ones, zeros = (np.add.reduceat(side, starts, axis=1) for side in (ones, zeros))
-        hits += (
-            np.einsum("bi,bi->b", ones, zeros.cumsum(1)) - np.einsum("bi,bi->b", ones, zeros) / 2
-        )
+            ones = np.add.reduceat(ones, starts, axis=1)
+            zeros = np.add.reduceat(zeros, starts, axis=1)
+        lower_or_equal = np.einsum("bi,bi->b", ones, zeros.cumsum(1))
+        hits += lower_or_equal - np.einsum("bi,bi->b", ones, zeros) / 2
         pairs += ones.sum(1) * zeros.sum(1)
     if not pairs.any():
         raise InputError("no fold has cases of both classes; an ROC curve needs both")
@@ -99,20 +118,22 @@ def weighted_auc(
 def weighted_macro_auc(
     truth: Labels, scores: Float[np.ndarray, "n k"], weights: Weights, fold: Labels | None = None
 ) -> Float[np.ndarray, " b"]:
-    """Mean over classes of one class against the rest; with two classes the area of the second. See `weighted_auc`."""
+    """Average `weighted_auc` of each class against the rest; with two classes, of the second."""
     classes = range(scores.shape[1]) if scores.shape[1] > 2 else (1,)
-    return np.mean([weighted_auc(truth == c, scores[:, c], weights, fold) for c in classes], axis=0)
+    areas = [weighted_auc(truth == c, scores[:, c], weights, fold) for c in classes]
+    return np.mean(areas, axis=0)
 
 
 def accuracy(truth: Labels, probabilities: Float[np.ndarray, "n k"]) -> float:
-    """Share of cases whose most probable class is the true one."""
+    """Compute the share of cases whose most probable class is the true one."""
     return float((probabilities.argmax(1) == truth).mean())
 
 
 def youden_threshold(truth: Labels, scores: Scores) -> float:
-    """Score at and above which sensitivity + specificity - 1 is largest; the highest of equal ones.
+    """Find the score at and above which sensitivity + specificity - 1 is largest.
 
-    To be chosen on training folds: on the tested cases it flatters.
+    Of equally good scores the highest is taken. Choose it on training folds: chosen on the tested
+    cases it is biased in favour of the classifier.
 
     Raises:
         ValueError: one class only.
@@ -124,7 +145,9 @@ def youden_threshold(truth: Labels, scores: Scores) -> float:
 
 
 def delong(truth: Labels, first: Scores, second: Scores) -> DeLong:
-    """DeLong's test for two scores of the same cases (DeLong et al., Biometrics 1988; ranks as Sun and Xu, 2014).
+    """Test the areas of two scores of the same cases after DeLong et al., Biometrics 1988.
+
+    The ranks are computed as by Sun and Xu, 2014.
 
     Raises:
         ValueError: one class only.
@@ -137,25 +160,26 @@ def delong(truth: Labels, first: Scores, second: Scores) -> DeLong:
 
 
 def delong_interval(truth: Labels, scores: Scores, level: float = 0.95) -> tuple[float, float]:
-    """Confidence interval of the AUC from DeLong's variance, on the logit scale.
+    """Compute a confidence interval of the AUC from DeLong's variance, on the logit scale.
 
-    At an area of 0 or 1 there is no variance to go by: the interval is (0, 1).
+    At an area of 0 or 1 the variance is 0, and the interval is (0, 1).
     """
     areas, covariance = _structural(truth, scores[None])
     area = float(areas[0])
     if not 0 < area < 1:
         return 0.0, 1.0
     half = stats.norm.ppf((1 + level) / 2) * np.sqrt(covariance[0, 0]) / (area * (1 - area))
-    low, high = (1 / (1 + np.exp(-(np.log(area / (1 - area)) + sign * half))) for sign in (-1, 1))
-    return float(low), float(high)
+    logit = np.log(area / (1 - area))
+    return float(expit(logit - half)), float(expit(logit + half))
 
 
 def _structural(
     truth: Labels, scores: Float[np.ndarray, "m n"]
 ) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, "m m"]]:
-    """Areas and their covariance from the structural components."""
+    """Compute areas and their covariance from the structural components."""
     positive = _positive(truth)
-    m, n = int(positive.sum()), int((~positive).sum())
+    m = int(positive.sum())
+    n = int((~positive).sum())
     together = np.stack([stats.rankdata(s) for s in scores])
     among_positive = np.stack([stats.rankdata(s[positive]) for s in scores])
     among_negative = np.stack([stats.rankdata(s[~positive]) for s in scores])
@@ -166,6 +190,11 @@ def _structural(
 
 
 def _positive(truth: Labels | Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Return which cases are of class 1.
+
+    Raises:
+        ValueError: one class only.
+    """
     positive = truth.astype(bool)
     if positive.all() or not positive.any():
         raise InputError(f"all {len(truth)} cases are of one class; an ROC curve needs both")

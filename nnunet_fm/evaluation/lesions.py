@@ -1,4 +1,7 @@
-"""Lesion by lesion: which were found, and how well; in the spirit of the BraTS challenges, not their numbers."""
+"""Lesion-wise scores: which lesions were found, and how well.
+
+They resemble the scores of the BraTS challenges, but are not the same numbers.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +14,14 @@ from nnunet_fm.evaluation.metrics import Mask, dice
 
 @dataclass(frozen=True)
 class LesionScore:
-    """Lesions of one region of one case.
+    """Lesion-wise scores of one region of one case.
 
     Attributes:
-        lesions: true ones of the asked size.
-        found: of these, touched by the prediction.
-        false: predicted ones of the asked size that touch no true lesion.
-        dice: mean over the true lesions, 0 for one not found, with a 0 for each false one; 1 if
-            there are neither.
+        lesions: number of true lesions of at least the smallest size.
+        found: number of these that the prediction touches.
+        false: number of predicted lesions of at least the smallest size that touch no true lesion.
+        dice: mean Dice over true and false lesions; 0 for a missed and for a false one. 1 if there
+            are neither.
     """
 
     lesions: int
@@ -28,7 +31,7 @@ class LesionScore:
 
     @property
     def f1(self) -> float:
-        """Detection: 2 found / (lesions + found + false); 1 if there is nothing to find and nothing was found."""
+        """F1 of the detection, 2 found / (lesions + found + false); 1 if all three are 0."""
         total = self.lesions + self.found + self.false
         return 2 * self.found / total if total else 1.0
 
@@ -42,27 +45,27 @@ def lesion_score(
     challenges, lesions that lie close to each other are not joined first.
 
     Args:
-        prediction: mask.
-        truth: mask of the same shape.
+        prediction: predicted mask.
+        truth: true mask of the same shape.
         spacing: mm per voxel along each axis.
         smallest: volume in mm³ below which a lesion, true or predicted, does not count.
     """
-    touching = np.ones((3,) * truth.ndim, bool)
-    true, count = ndimage.label(truth, touching)
-    predicted, _ = ndimage.label(prediction, touching)
+    neighbours = np.ones((3,) * truth.ndim, bool)
+    true, count = ndimage.label(truth, neighbours)
+    predicted, _ = ndimage.label(prediction, neighbours)
     voxels = smallest / float(np.prod(spacing))
     pairs = np.unique(np.stack([true[truth & prediction], predicted[truth & prediction]]), axis=1)
     sizes = np.bincount(true.ravel(), minlength=count + 1)
     scores = []
     for lesion in (n for n in range(1, count + 1) if sizes[n] >= voxels):
-        found = pairs[1, pairs[0] == lesion]
-        scores.append(dice(np.isin(predicted, found), true == lesion) if len(found) else 0.0)
+        touching = pairs[1, pairs[0] == lesion]
+        scores.append(dice(np.isin(predicted, touching), true == lesion) if len(touching) else 0.0)
     predicted_sizes = np.bincount(predicted.ravel())
-    alone = np.setdiff1d(np.flatnonzero(predicted_sizes >= voxels), [0, *pairs[1]])
-    total = len(scores) + len(alone)
+    false = np.setdiff1d(np.flatnonzero(predicted_sizes >= voxels), [0, *pairs[1]])
+    total = len(scores) + len(false)
     return LesionScore(
-        len(scores),
-        sum(s > 0 for s in scores),
-        len(alone),
-        float(np.sum(scores)) / total if total else 1.0,
+        lesions=len(scores),
+        found=sum(score > 0 for score in scores),
+        false=len(false),
+        dice=float(np.sum(scores)) / total if total else 1.0,
     )

@@ -10,7 +10,7 @@ Mask = Bool[np.ndarray, "*grid"]
 
 
 def dice(prediction: Mask, truth: Mask) -> float:
-    """Dice similarity in [0, 1]. Both empty: 1; one empty: 0."""
+    """Compute the Dice similarity, 0 to 1. Both masks empty: 1; one empty: 0."""
     total = int(prediction.sum()) + int(truth.sum())
     return 1.0 if total == 0 else 2.0 * int((prediction & truth).sum()) / total
 
@@ -18,17 +18,18 @@ def dice(prediction: Mask, truth: Mask) -> float:
 def surface_distances(
     prediction: Mask, truth: Mask, spacing: Sequence[float]
 ) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " t"]] | None:
-    """Distance of each surface voxel of one mask to the other's surface, in mm; None where a mask is empty.
+    """Measure the distance of each surface voxel of one mask to the surface of the other, in mm.
 
-    Surfaces are the voxels of a mask that have a face neighbour outside it.
+    The surface of a mask is its voxels that have a face neighbour outside it.
 
     Args:
-        prediction: mask.
-        truth: mask of the same shape.
+        prediction: predicted mask.
+        truth: true mask of the same shape.
         spacing: mm per voxel along each axis of the arrays.
 
     Returns:
-        From the prediction to the truth, and back.
+        Distances from the prediction to the truth, and from the truth to the prediction; None if a
+        mask is empty.
     """
     if not prediction.any() or not truth.any():
         return None
@@ -45,24 +46,32 @@ def surface_scores(
     tolerance: float,
     diagonal: float | None = None,
 ) -> tuple[float, float]:
-    """HD95 and surface Dice from one look at the surfaces; see `hausdorff95` and `surface_dice`.
+    """Compute HD95 (mm) and surface Dice together; see `hausdorff95` and `surface_dice`.
 
-    `diagonal` is the image's in mm, where the masks are cut out of it.
+    Args:
+        prediction: predicted mask.
+        truth: true mask of the same shape.
+        spacing: mm per voxel along each axis of the arrays.
+        tolerance: tolerance of the surface Dice, mm.
+        diagonal: diagonal of the whole image in mm, if the masks are cropped; that of the masks if
+            None.
     """
     if not prediction.any() and not truth.any():
         return 0.0, 1.0
     distances = surface_distances(prediction, truth, spacing)
     if distances is None:
-        return image_diagonal(truth.shape, spacing) if diagonal is None else diagonal, 0.0
+        if diagonal is None:
+            diagonal = image_diagonal(truth.shape, spacing)
+        return diagonal, 0.0
     hd95 = max(float(np.percentile(d, 95)) for d in distances)
     return hd95, float((np.concatenate(distances) <= tolerance).mean())
 
 
 def hausdorff95(prediction: Mask, truth: Mask, spacing: Sequence[float]) -> float:
-    """Larger of the two directed 95th percentile surface distances, in mm (the convention of MONAI).
+    """Compute the larger of the two directed 95th percentile surface distances, mm, as MONAI does.
 
-    Both empty: 0; one empty: the diagonal of the image in mm (373.13 for BraTS' 240x240x155, as the
-    BraTS challenges give). Arguments as `surface_distances`.
+    Both masks empty: 0. One empty: the diagonal of the image in mm; 373.13 for 240 x 240 x 155
+    voxels of 1 mm, the penalty of the BraTS challenges. Arguments as for `surface_distances`.
     """
     return surface_scores(prediction, truth, spacing, 0.0)[0]
 
@@ -70,23 +79,23 @@ def hausdorff95(prediction: Mask, truth: Mask, spacing: Sequence[float]) -> floa
 def surface_dice(
     prediction: Mask, truth: Mask, spacing: Sequence[float], tolerance: float
 ) -> float:
-    """Share of both surfaces' voxels that are at most `tolerance` mm from the other surface, in [0, 1].
+    """Compute the share of surface voxels within `tolerance` mm of the other surface, 0 to 1.
 
-    Nikolov et al., JMIR 2021, with voxels counted in place of areas. Both empty: 1; one empty: 0.
-    Other arguments as `surface_distances`.
+    After Nikolov et al., JMIR 2021, but voxels are counted instead of areas measured. Both masks
+    empty: 1; one empty: 0. Other arguments as for `surface_distances`.
     """
     return surface_scores(prediction, truth, spacing, tolerance)[1]
 
 
 def image_diagonal(shape: Sequence[int], spacing: Sequence[float]) -> float:
-    """Diagonal of an image in mm: the penalty distance where one mask is empty or missing."""
+    """Compute the diagonal of an image in mm: the penalty for an empty or missing mask."""
     return float(np.linalg.norm(np.asarray(shape) * np.asarray(spacing)))
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:
-    """The box around a mask and one voxel more, so that its surface is seen whole."""
-    found = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return tuple(slice(max(0, s.start - 1), s.stop + 1) for s in found)
+    """Return the box around a mask, widened by one voxel so that the whole surface is inside."""
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    return tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
 
 
 def _surface(mask: Mask) -> Mask:

@@ -1,15 +1,21 @@
-"""A sheet of slices with ground truth and prediction drawn over them."""
+"""A sheet of slices with the outlines of ground truth and prediction."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
-from matplotlib.figure import Figure
+from jaxtyping import Shaped
 
 from nnunet_fm.evaluation.labels import Region
 
-TRUTH_COLOUR, PREDICTION_COLOUR = "#0072B2", "#E69F00"  # told apart by colour-blind readers
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# distinguishable for colour-blind readers
+TRUTH_COLOUR = "#0072B2"
+PREDICTION_COLOUR = "#E69F00"
 
 
 def overlay_sheet(
@@ -20,40 +26,56 @@ def overlay_sheet(
     out: Path,
     title: str,
 ) -> None:
-    """Draw for each case the slice with most foreground: the image, then truth and prediction as contours.
+    """Draw the slice with most foreground of each case: the image, and the image with outlines.
 
     Args:
         images: one image file per case.
         truths: label files, in the same order.
         predictions: label files, in the same order.
-        regions: whose outlines are drawn.
-        out: PNG to write.
-        title: above the sheet.
+        regions: regions whose outlines are drawn.
+        out: PNG file to write.
+        title: title of the sheet.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(2.6 * len(images), 5.6), layout="constrained")
-    axes = figure.subplots(2, len(images), squeeze=False)
-    for column, (image_file, truth_file, prediction_file) in enumerate(
-        zip(images, truths, predictions, strict=True)
-    ):
-        image, truth, prediction = (_array(f) for f in (image_file, truth_file, prediction_file))
-        z = int((truth > 0).sum((1, 2)).argmax())
-        for row in axes:
-            row[column].imshow(image[z], cmap="gray", origin="lower")
-            row[column].axis("off")
-        axes[0, column].set_title(truth_file.name.split(".")[0], fontsize=8)
-        for labels, colour, style in (
-            (truth, TRUTH_COLOUR, "solid"),
-            (prediction, PREDICTION_COLOUR, "dashed"),
-        ):
-            for mask in (np.isin(labels[z], region.labels) for region in regions):
-                if mask.any():
-                    axes[1, column].contour(
-                        mask, [0.5], colors=colour, linewidths=1.2, linestyles=style
-                    )
+    FigureCanvasAgg(figure)  # a canvas of its own: no global backend is chosen
+    panels = figure.subplots(2, len(images), squeeze=False)
+    cases = zip(images, truths, predictions, strict=True)
+    for column, (image, truth, prediction) in enumerate(cases):
+        _draw_case(panels[:, column], image, truth, prediction, regions)
     figure.suptitle(f"{title}: truth solid blue, prediction dashed orange", fontsize=10)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=120)
 
 
-def _array(path: Path) -> np.ndarray:
+def _draw_case(
+    panels: "Sequence[Axes]",
+    image_file: Path,
+    truth_file: Path,
+    prediction_file: Path,
+    regions: Sequence[Region],
+) -> None:
+    """Draw a case into the upper panel, and with outlines into the lower one."""
+    image = _read_array(image_file)
+    truth = _read_array(truth_file)
+    prediction = _read_array(prediction_file)
+    z = int((truth > 0).sum((1, 2)).argmax())
+    for panel in panels:
+        panel.imshow(image[z], cmap="gray", origin="lower")
+        panel.axis("off")
+    upper, lower = panels
+    upper.set_title(truth_file.name.split(".")[0], fontsize=8)
+    for region in regions:
+        _outline(lower, np.isin(truth[z], region.labels), TRUTH_COLOUR, "solid")
+        _outline(lower, np.isin(prediction[z], region.labels), PREDICTION_COLOUR, "dashed")
+
+
+def _outline(panel: "Axes", mask: Shaped[np.ndarray, "y x"], colour: str, style: str) -> None:
+    if mask.any():
+        panel.contour(mask, [0.5], colors=colour, linewidths=1.2, linestyles=style)
+
+
+def _read_array(path: Path) -> Shaped[np.ndarray, "z y x"]:
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))

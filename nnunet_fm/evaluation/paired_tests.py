@@ -53,7 +53,7 @@ def permutation_p(
 
 
 def wilcoxon_p(first: PerCase, second: PerCase) -> float:
-    """Compute the two-sided p of Wilcoxon's signed-rank test; cases without a difference are unused.
+    """Compute the two-sided p of Wilcoxon's signed-rank test; equal cases are unused.
 
     Exact up to 50 cases without ties, else the normal approximation (scipy). 1 if no case differs.
     """
@@ -76,7 +76,7 @@ def rank_biserial(first: PerCase, second: PerCase) -> float:
 
 
 def cohen_dz(first: PerCase, second: PerCase) -> float:
-    """Divide the mean difference by the standard deviation of the differences; NaN where that is 0."""
+    """Compute Cohen's dz: mean difference over the differences' deviation; NaN where that is 0."""
     differences = second - first
     deviation = differences.std(ddof=1) if len(differences) > 1 else 0.0
     return float(differences.mean() / deviation) if deviation > 0 else float("nan")
@@ -85,7 +85,7 @@ def cohen_dz(first: PerCase, second: PerCase) -> float:
 def mean_permutation_p(
     first: PerCase, second: PerCase, resamples: int = RESAMPLES, seed: int = 0
 ) -> float:
-    """Compute `permutation_p` of the mean, vectorised by scipy; exact where few swaps are possible."""
+    """Compute `permutation_p` of the mean with scipy; exact where few swaps are possible."""
     result = stats.permutation_test(
         (first, second),
         lambda one, two, axis: (two - one).mean(axis=axis),

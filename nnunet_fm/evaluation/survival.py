@@ -1,4 +1,7 @@
-"""Metrics of survival models: concordance, Kaplan-Meier curves and medians, the log-rank test (BrainDINO, 4.3.5)."""
+"""Metrics of survival models: concordance, Kaplan-Meier curves and medians, the log-rank test.
+
+Source: BrainDINO, section 4.3.5.
+"""
 
 import warnings
 from dataclasses import dataclass
@@ -17,7 +20,14 @@ Labels = Integer[np.ndarray, " n"]
 
 @dataclass(frozen=True)
 class Curve:
-    """Kaplan-Meier estimate: at each time the share that survives beyond it, with pointwise log-log limits."""
+    """Kaplan-Meier estimate of a survival curve.
+
+    Attributes:
+        times: times at which the curve changes, ascending.
+        survival: share that survives beyond each time.
+        low: pointwise lower limits on the log-log scale.
+        high: pointwise upper limits.
+    """
 
     times: Float[np.ndarray, " t"]
     survival: Float[np.ndarray, " t"]
@@ -26,16 +36,22 @@ class Curve:
 
 
 def concordance(times: Times, events: Events, risk: Float[np.ndarray, " n"]) -> float:
-    """Harrell's C-index: of comparable pairs, the share in which who has the event first has the higher risk.
+    """Compute Harrell's C-index.
 
-    A pair is comparable if the earlier time is an event; of equal times, if one is an event and the
-    other is censored. Equal risks count half.
+    It is the share of comparable pairs in which the subject with the earlier event has the higher
+    risk. A pair is comparable if the earlier time is an event; of equal times, if one is an event
+    and the other is censored. Equal risks count half.
+
+    Args:
+        times: time until the event or the last visit.
+        events: whether the time ends with an event.
+        risk: predicted risk; larger for an earlier event.
 
     Raises:
         ValueError: no pair is comparable (all censored, say).
     """
-    everybody = np.ones((1, len(times)))
-    return float(weighted_concordance(times, events, risk, everybody)[0])
+    unit_weights = np.ones((1, len(times)))
+    return float(weighted_concordance(times, events, risk, unit_weights)[0])
 
 
 def weighted_concordance(
@@ -45,15 +61,18 @@ def weighted_concordance(
     weights: Weights,
     fold: Labels | None = None,
 ) -> Float[np.ndarray, " b"]:
-    """`concordance` of weighted subjects, for many sets of weights at once.
+    """Compute `concordance` of weighted subjects, for many sets of weights at once.
 
     Args:
-        times: until the event or the last visit.
-        events: whether it was an event.
-        risk: predicted; larger for sooner.
-        weights: how often each subject counts; NaN comes back where they leave no pair.
-        fold: of cross-validation: only subjects of one fold, whose risks one model gave, are
-            compared.
+        times: time until the event or the last visit.
+        events: whether the time ends with an event.
+        risk: predicted risk; larger for an earlier event.
+        weights: how often each subject counts.
+        fold: cross-validation fold of each subject; subjects are compared only within a fold,
+            because the risks of two models have no common scale.
+
+    Returns:
+        The C-index for each set of weights; NaN where the weights leave no comparable pair.
 
     Raises:
         ValueError: no pair is comparable (all censored, say).
@@ -63,7 +82,8 @@ def weighted_concordance(
     np.fill_diagonal(comparable, False)
     if fold is not None:
         comparable &= fold[:, None] == fold[None]
-    higher, equal = risk[:, None] > risk[None], risk[:, None] == risk[None]
+    higher = risk[:, None] > risk[None]
+    equal = risk[:, None] == risk[None]
     pairs = ((weights @ comparable) * weights).sum(1)
     if not pairs.any():
         raise InputError(
@@ -74,19 +94,16 @@ def weighted_concordance(
 
 
 def kaplan_meier(times: Times, events: Events, level: float = 0.95) -> Curve:
-    """Survival curve with limits on the log-log scale.
+    """Estimate a survival curve with limits on the log-log scale.
 
     Raises:
         ValueError: no subject.
     """
     if not len(times):
         raise InputError("no subject; a survival curve needs 1 or more")
-    data = stats.CensoredData(uncensored=times[events], right=times[~events])
-    function = stats.ecdf(data).sf
+    function = stats.ecdf(_censored(times, events)).sf
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # a curve at 1 or 0 has no limits on this scale: NaN says so
+        warnings.simplefilter("ignore")  # at 1 and 0 the limits on this scale are NaN
         limits = function.confidence_interval(level, method="log-log")
     return Curve(
         function.quantiles,
@@ -97,30 +114,37 @@ def kaplan_meier(times: Times, events: Events, level: float = 0.95) -> Curve:
 
 
 def median_survival(curve: Curve) -> tuple[float, float, float]:
-    """Time at which half are left, and its limits from the curve's; NaN where a curve does not come down that far."""
+    """Find the median survival time and its lower and upper limit.
 
-    def crossing(survival: Float[np.ndarray, " t"]) -> float:
-        reached = np.flatnonzero(
-            survival <= 0.5
-        )  # NaN (a curve at 1 has no log-log limit) is no crossing
-        return float(curve.times[reached[0]]) if len(reached) else float("nan")
+    NaN where the curve, or the curve of its limits, does not fall to one half.
+    """
+    return (
+        _half_time(curve.times, curve.survival),
+        _half_time(curve.times, curve.low),
+        _half_time(curve.times, curve.high),
+    )
 
-    return crossing(curve.survival), crossing(curve.low), crossing(curve.high)
+
+def _half_time(times: Float[np.ndarray, " t"], survival: Float[np.ndarray, " t"]) -> float:
+    reached = np.flatnonzero(survival <= 0.5)  # false for NaN
+    return float(times[reached[0]]) if len(reached) else float("nan")
 
 
 def logrank_p(times: Times, events: Events, group: Bool[np.ndarray, " n"]) -> float:
-    """Two-sided p of the log-rank test between those in the group and the others.
+    """Compute the two-sided p of the log-rank test between a group and the other subjects.
 
     Raises:
         ValueError: a group is empty, or there is no event.
     """
     if group.all() or not group.any() or not events.any():
         raise InputError(
-            f"{int(group.sum())} and {int((~group).sum())} subjects with {int(events.sum())} events; "
-            "a log-rank test needs two groups and an event"
+            f"{int(group.sum())} and {int((~group).sum())} subjects with {int(events.sum())} "
+            "events; a log-rank test needs two groups and an event"
         )
-    sides = [
-        stats.CensoredData(uncensored=times[s & events], right=times[s & ~events])
-        for s in (group, ~group)
-    ]
-    return float(stats.logrank(*sides).pvalue)
+    inside = _censored(times[group], events[group])
+    outside = _censored(times[~group], events[~group])
+    return float(stats.logrank(inside, outside).pvalue)
+
+
+def _censored(times: Times, events: Events) -> stats.CensoredData:
+    return stats.CensoredData(uncensored=times[events], right=times[~events])

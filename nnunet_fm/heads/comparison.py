@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from nnunet_fm.evaluation.classification import delong
 from nnunet_fm.evaluation.intervals import Statistic
 from nnunet_fm.evaluation.paired_tests import benjamini_hochberg, holm, mcnemar_p, permutation_p
-from nnunet_fm.heads.metrics import Metric, Tested, difference
+from nnunet_fm.heads.metrics import Metric, TrueTargets, difference
 from nnunet_fm.heads.models import has_scores
 from nnunet_fm.heads.saved_runs import FinishedRun, Predictions
 from nnunet_fm.internal.errors import InputError
@@ -149,7 +149,7 @@ def _over_seeds(metric: Metric, outputs: Outputs) -> Statistic:
 
 
 def _p(
-    truth: Tested, name: str, metric: Metric, model: str, first: Outputs, second: Outputs
+    truth: TrueTargets, name: str, metric: Metric, model: str, first: Outputs, second: Outputs
 ) -> tuple[float, str]:
     if not has_scores(model) and truth.one_case_each:
         right = [o[:, 0].argmax(1) == truth.values for o in (first, second)]
@@ -175,7 +175,7 @@ def _ranks(outputs: Outputs, fold: Integer[np.ndarray, " n"]) -> Outputs:
     return ranks
 
 
-def _delong(truth: Tested, metric: str, first: Outputs, second: Outputs) -> float:
+def _delong(truth: TrueTargets, metric: str, first: Outputs, second: Outputs) -> float:
     one_model = len(set(truth.fold.tolist())) == 1
     if metric != "AUC" or first.shape[-1] != 2 or not one_model or not truth.one_case_each:
         return float("nan")

@@ -15,7 +15,7 @@ Metric = Callable[[Output, Weights], Float[np.ndarray, " b"]]
 
 
 @dataclass(frozen=True)
-class Tested:
+class TrueTargets:
     """The truth of the tested cases.
 
     Attributes:

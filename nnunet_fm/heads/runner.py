@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from nnunet_fm.evaluation.classification import youden_threshold
 from nnunet_fm.evaluation.intervals import Bootstrap
-from nnunet_fm.heads.metrics import Metric, Output, Tested
+from nnunet_fm.heads.metrics import Metric, Output, TrueTargets
 from nnunet_fm.heads.models import fit, has_scores, models_of
 from nnunet_fm.heads.results import LOGRANK, Result, markdown
 from nnunet_fm.heads.risk_groups import risk_groups
@@ -160,7 +160,9 @@ def _threshold(job: Job, model: str, train: Cases, seed: int) -> float:
     return youden_threshold(labels, scores)
 
 
-def _scores(truth: Tested, bootstrap: Bootstrap, found: Prediction, common: Result) -> list[Result]:
+def _scores(
+    truth: TrueTargets, bootstrap: Bootstrap, found: Prediction, common: Result
+) -> list[Result]:
     metrics = truth.metrics(ranks=has_scores(common.model))
     if np.isfinite(found.threshold).all():
         called = found.output[:, 1] >= found.threshold
@@ -180,7 +182,7 @@ def _share(right: Bool[np.ndarray, " n"], among: Bool[np.ndarray, " n"]) -> Metr
     return lambda _, weights: weights @ (right & among) / (weights @ among)
 
 
-def _groups(truth: Tested, found: Prediction, common: Result) -> list[Result]:
+def _groups(truth: TrueTargets, found: Prediction, common: Result) -> list[Result]:
     if common.model == "trivial":  # one risk for all
         return []
     groups = risk_groups(truth.values, truth.events, found.high)
@@ -202,7 +204,7 @@ def _groups(truth: Tested, found: Prediction, common: Result) -> list[Result]:
 
 
 def _lines(
-    job: Job, rows: Cases, truth: Tested, model: str, found: Prediction
+    job: Job, rows: Cases, truth: TrueTargets, model: str, found: Prediction
 ) -> list[dict[str, Any]]:
     """Of the table of predictions: a case and model each."""
     outputs = job.targets.classes or ("prediction",)

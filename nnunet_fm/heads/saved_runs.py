@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from nnunet_fm.heads.metrics import Output, Tested
+from nnunet_fm.heads.metrics import Output, TrueTargets
 from nnunet_fm.heads.results import Result
 from nnunet_fm.heads.runner import ABOUT, PREDICTIONS, RESULTS
 from nnunet_fm.internal.errors import InputError, MissingFileError
@@ -28,7 +28,7 @@ class Predictions:
     """
 
     cases: tuple[str, ...]
-    truth: Tested
+    truth: TrueTargets
     output: Output
     high: Bool[np.ndarray, " n"]
 
@@ -65,7 +65,9 @@ class FinishedRun:
         output = np.stack([numbers(c) for c in columns], axis=1)
         subjects = np.unique([line["subject"] for line in lines], return_inverse=True)[1]
         fold = numbers("fold").astype(int)
-        truth = Tested(self.about["kind"], numbers("truth"), numbers("event") == 1, subjects, fold)
+        truth = TrueTargets(
+            self.about["kind"], numbers("truth"), numbers("event") == 1, subjects, fold
+        )
         return Predictions(
             tuple(line["case"] for line in lines),
             truth,

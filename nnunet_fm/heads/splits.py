@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Integer
 
-from nnunet_fm.heads.metrics import Tested
+from nnunet_fm.heads.metrics import TrueTargets
 from nnunet_fm.heads.subsets import nested_subset
 from nnunet_fm.heads.task_data import Job
 from nnunet_fm.internal.errors import InputError
@@ -48,7 +48,7 @@ def splits_of(job: Job) -> tuple[list[Split], str]:
     return found, name
 
 
-def tested_by(job: Job, splits: Sequence[Split]) -> tuple[Cases, Tested]:
+def tested_by(job: Job, splits: Sequence[Split]) -> tuple[Cases, TrueTargets]:
     """Numbers of the tested cases of all splits, one split after the other, and their truth."""
     cases = np.concatenate([s.test for s in splits])
     fold = np.concatenate([np.full(len(s.test), number) for number, s in enumerate(splits)])

@@ -10,7 +10,7 @@ from jaxtyping import Float, Integer
 
 from nnunet_fm.data.subject_table import Row
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table
-from nnunet_fm.heads.metrics import Tested
+from nnunet_fm.heads.metrics import TrueTargets
 from nnunet_fm.heads.targets import Targets, read_targets
 from nnunet_fm.heads.task import Task
 from nnunet_fm.internal.errors import InputError
@@ -46,11 +46,13 @@ class Job:
     incomplete: int = 0
     leakage: str = ""
 
-    def tested(self, cases: Integer[np.ndarray, " n"], fold: Integer[np.ndarray, " n"]) -> Tested:
+    def tested(
+        self, cases: Integer[np.ndarray, " n"], fold: Integer[np.ndarray, " n"]
+    ) -> TrueTargets:
         """The truth of some cases, each predicted by the model of a fold."""
         number = {subject: n for n, subject in enumerate(dict.fromkeys(self.subjects))}
         subjects = np.array([number[self.subjects[case]] for case in cases])
-        return Tested(
+        return TrueTargets(
             self.task.kind, self.targets.values[cases], self.targets.events[cases], subjects, fold
         )
 

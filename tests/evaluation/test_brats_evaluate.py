@@ -14,8 +14,9 @@ import json, pathlib, sys
 words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 files = sorted(pathlib.Path(words["--ref_path"]).iterdir())
 assert all((pathlib.Path(words["--pred_path"]) / f.name).is_file() for f in files)
-found = {{"wt": {{"n_ref_instances": 2, "tp": 1, "fn": 1, "sq_dsc": 0.9, "global_bin_hd95": float("inf")}}}}
-metrics = [{{"subject_name": f.name, **found}} for f in files]
+lesions = {{"n_ref_instances": 2, "tp": 1, "fn": 1}}
+whole = {{**lesions, "sq_dsc": 0.9, "global_bin_hd95": float("inf")}}
+metrics = [{{"subject_name": f.name, "wt": whole}} for f in files]
 if {broken}:
     metrics[0] = {{"subject_name": files[0].name, "error": "shapes"}}
 pathlib.Path(words["--summary_json"]).write_text(json.dumps({{"metrics": metrics, "missings": []}}))
@@ -47,7 +48,7 @@ def test_the_official_tool_is_called_and_checked(one_mm: tuple[Path, Path], tmp_
     ]
     assert np.isnan(scores[0].sq_hd95)
     assert np.isinf(scores[0].global_bin_hd95)
-    with pytest.raises(RuntimeError, match="left out A"):
+    with pytest.raises(RuntimeError, match="omitted A"):
         official_scores(*one_mm, "gli", tool(tmp_path, broken=True))
 
 

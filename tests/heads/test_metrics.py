@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from nnunet_fm.heads.metrics import TrueTargets
+
 RNG = np.random.default_rng
 
 
@@ -15,9 +17,7 @@ def test_limits_cover_where_folds_hold_few_of_a_class(positives: int) -> None:
     for seed in range(100):
         values = (np.arange(60) < positives).astype(float)
         scores = values + RNG(seed).standard_normal(60)
-        tested = Tested(
-            "classification", values, values > 0, np.arange(60), np.arange(60) % 5
-        )
+        tested = TrueTargets("classification", values, values > 0, np.arange(60), np.arange(60) % 5)
         output = np.stack([-scores, scores], axis=1)
         found = tested.bootstrap(400).interval(partial(tested.metrics()["AUC"], output))
         hits += found.low <= true <= found.high
