@@ -129,7 +129,7 @@ def _run_tool(
         _link(numbered, truths, folder / "truth")
         _link(numbered, predictions, folder / "predictions")
         summary = folder / "summary.json"
-        command = [program, "--config", challenge, "--ref_path", "truth"]
+        command = [str(program), "--config", challenge, "--ref_path", "truth"]
         command += ["--pred_path", "predictions", "--summary_json", summary.name]
         done = subprocess.run(command, cwd=name, capture_output=True, text=True, errors="ignore")
         if not summary.is_file():

@@ -44,7 +44,7 @@ def overlay_sheet(
     panels = figure.subplots(2, len(images), squeeze=False)
     cases = zip(images, truths, predictions, strict=True)
     for column, (image, truth, prediction) in enumerate(cases):
-        _draw_case(panels[:, column], image, truth, prediction, regions)
+        _draw_case(list(panels[:, column]), image, truth, prediction, regions)
     figure.suptitle(f"{title}: truth solid blue, prediction dashed orange", fontsize=10)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=120)
