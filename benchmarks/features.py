@@ -1,10 +1,12 @@
-"""A second look at a finished extraction: 2,000 subjects of four blocks of 128 x 768 each, opened as a matrix.
+"""Read a finished extraction again: 2,000 subjects, four blocks of 128 x 768 each, as one matrix.
 
-Ours reads the pooled vectors (12 kB an entry) and compares each with its checksum; beside it stands
-what is done without pooled vectors: reading all CLS tokens (0.79 MB an entry) and averaging them.
-Floor: 25 MB of pooled vectors against 1.6 GB. The input files' hashes come from the memo; without
-it, the bytes of every volume would be read again. CPU seconds of this process; `imports_cpu_s`
-stands for numpy and safetensors (torch is not needed). The last line printed is JSON.
+Ours reads the pooled vectors (12 kB per entry) and compares each with its checksum. The reference
+is a cache without pooled vectors: it reads all CLS tokens (0.79 MB per entry) and averages them.
+Lower bound: 25 MB of pooled vectors against 1.6 GB. The hashes of the input files come from
+`hashes.sqlite`; without it, the bytes of every volume would be read again.
+
+The last line printed is JSON with CPU seconds of this process. `imports_cpu_s` is the time to
+import numpy and safetensors (torch is not needed).
 """
 
 import argparse

@@ -1,12 +1,15 @@
-"""A sweep of heads on cached features: 6 ratios x 5 seeds, 2,000 subjects x 768 features, three classes.
+"""Sweep of heads on cached features: 6 ratios x 5 seeds, 2,000 subjects x 768 features, 3 classes.
 
 Ours: `run_job` as `nnunet-fm heads run` calls it (subsets, training, predictions, BCa intervals,
-files), one thread, CPU seconds, for the paper's head and for the linear model. Floor of the head:
-500 steps x 30 heads of 38 MFLOP and of 5.5 MB of Adam's state each, about 0.6 ms a step. Reference:
-the released runners have the encoder inside the training loop, so that every epoch (8) encodes its
-training and its validation volumes anew. A ViT-S/16 is measured on one batch of slices of 256 x 256
-and EXTRAPOLATED to 128 slices a volume; both sides pay the heads. `ratio_once_a_run` is the milder
-reference that encodes once for each of the 30 runs. The last line printed is JSON.
+files), in CPU seconds of one thread, for the paper's head and for the linear model. Lower bound of
+the head: 500 steps x 30 heads of 38 MFLOP and of 5.5 MB of Adam's state each, about 0.6 ms a step.
+
+Reference: the released runners have the encoder inside the training loop, so every epoch (8)
+encodes its training and validation volumes again. A ViT-S/16 is measured on one batch of slices of
+256 x 256 and EXTRAPOLATED to 128 slices per volume; both sides include the heads.
+`ratio_once_a_run` compares with a milder reference that encodes once for each of the 30 runs.
+
+The last line printed is JSON.
 """
 
 import argparse

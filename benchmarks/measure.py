@@ -1,4 +1,4 @@
-"""What the benchmarks share: workers that take turns."""
+"""Helpers shared by the benchmarks: worker processes that take turns, and paired ratios."""
 
 import statistics
 import time

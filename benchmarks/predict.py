@@ -1,11 +1,14 @@
-"""Sliding-window prediction of one 155-slice volume with mirroring: nnU-Net's own predictor against ours.
+"""Sliding-window prediction of one 155-slice volume with mirroring: stock nnU-Net against ours.
 
 A small encoder (ViT-Ti/16) at 256x256 on a BraTS-sized volume (155x240x240, four channels). Stock
-calls the network once per slice and mirrored copy in float32. Floor: the same multiplications
-either way; what moves is the batch (one slice leaves matrix units half empty) and the precision.
-The last line printed is JSON: seconds are medians over rounds, `max_abs_logit_diff` compares the
-two in float32 with stock's half-precision sums widened to float32, `max_abs_logit_diff_as_shipped`
-without that, `agreement` is the share of voxels with the same label at our default precision.
+calls the network once per slice and mirrored copy, in float32. The lower bound is the same for
+both: they do the same multiplications. What makes the difference is the batch size (one slice
+leaves matrix units half empty) and the precision.
+
+The last line printed is JSON. Seconds are medians over rounds. `max_abs_logit_diff` compares the
+two in float32, with stock's half-precision sums widened to float32;
+`max_abs_logit_diff_as_shipped` compares them without that change. `agreement` is the share of
+voxels with the same label at our default precision.
 """
 
 import argparse
@@ -64,7 +67,7 @@ def make_step(kind: str, slices: int) -> Step:
 
 @contextlib.contextmanager
 def widened_sums() -> Iterator[None]:
-    """Stock nnU-Net with its half-precision sums in float32: what remains is what batching changes."""
+    """Make stock nnU-Net sum in float32, so that only the effect of batching remains."""
     with mock.patch.object(stock.torch, "half", torch.float32):
         yield
 

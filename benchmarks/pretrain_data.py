@@ -1,9 +1,9 @@
-"""Slices per second and core: store read, 2 crops of 256 and 8 of 112, hand-over to the training process.
+"""Pretraining data in slices per second and core: read, crop (2 of 256 px, 8 of 112), hand over.
 
 Ours (OpenCV on one channel of float32, handed over as float16) takes turns with torchvision's v2
-transforms on the same slices out of the same store, each in a data loader with one worker. Floor:
-writing the crops is 0.23 million pixels a slice; the OpenCV resizes take about 1 ms, the read of a
-zstd slice 0.3 to 0.5 ms. The last line printed is JSON.
+transforms. Both use the same slices from the same store, each in a data loader with one worker.
+Lower bound: writing the crops is 0.23 million pixels per slice, the OpenCV resizes take about 1
+ms, and reading a zstd slice takes 0.3 to 0.5 ms. The last line printed is JSON.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""One pretraining step: ours against the same step written plainly with lightly's classes, taking turns.
+"""One pretraining step: ours against the same step written plainly with lightly's classes.
 
-Both train a small DINOv3 transformer with the same views of the same slices and mean centring
-(which is what lightly's losses have). Plain: lightly's heads, `DINOLoss`, `IBOTPatchLoss` and
-`KoLeoLoss`, whole matrices of logits, no checkpointing, torch's fused attention, float32 outside
-autocast. Floor of the logits at 65536 prototypes: every float32 copy of (rows x 65536) is 0.25 MiB
-a row. The last line printed is JSON.
+The two take turns. Both train a small DINOv3 transformer with the same views of the same slices
+and mean centring (which is what lightly's losses have). The plain step uses lightly's heads,
+`DINOLoss`, `IBOTPatchLoss` and `KoLeoLoss`, whole matrices of logits, no checkpointing, torch's
+fused attention, and float32 outside autocast. Lower bound of the logits at 65536 prototypes: every
+float32 copy of (rows x 65536) takes 0.25 MiB per row. The last line printed is JSON.
 """
 
 import argparse

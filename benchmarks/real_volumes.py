@@ -1,11 +1,11 @@
-"""Every 3-D encoder on two real cases: its authors' file, planned, one training step, the other case predicted.
+"""Run every 3-D encoder on two real cases: plan, train for one step, predict the other case.
 
-The files hold random weights, in the key formats and under the names that their authors publish.
-The dataset is any of nnU-Net's with two training cases or more and channels called T1, T1c, T2,
-FLAIR, planned with `-c 3d_fullres`.
+The weight files hold random weights, in the key formats and under the names that their authors
+publish. The dataset can be any nnU-Net dataset with two or more training cases and channels called
+T1, T1c, T2, FLAIR, planned with `-c 3d_fullres`.
 
-python real_volumes.py 21 -o /scratch              # all, a line each, in processes of their own
-python real_volumes.py 21 -o /scratch --encoder brainmvp
+python real_volumes.py 21 -o WEIGHTS                       # all, a JSON line and a process each
+python real_volumes.py 21 -o WEIGHTS --encoder brainmvp    # one
 """
 
 import argparse
@@ -29,7 +29,7 @@ SIDE = 128
 def below(
     prefix: str, container: str = "", ours: str = "", beside: State | None = None
 ) -> Callable[[State], Any]:
-    """Our names (without `ours` in front) under a prefix and in a container, beside other tensors of the file."""
+    """Wrap our tensors (names without `ours`) with a prefix, a container and other tensors."""
 
     def wrap(state: State) -> Any:
         content = {f"{prefix}{k.removeprefix(ours)}": v for k, v in state.items()} | (beside or {})
@@ -50,7 +50,7 @@ def swin(prefix: str) -> Callable[[State], Any]:
 
 
 def amaes(state: State) -> Any:
-    """AMAES: `in_conv.conv1.conv` for what we hold twice, as `stages.0.0.convs.0.conv` and `...all_modules.0`."""
+    """Rename to AMAES: `in_conv.conv1.conv` for `stages.0.0.convs.0.conv`, which we hold twice."""
     content = {}
     for key, value in state.items():
         match = re.fullmatch(r"body\.stages\.(\d)\.\d\.convs\.(\d)\.(conv|norm)\.(\w+)", key)
@@ -144,7 +144,7 @@ def write_file(name: str, folder: Path) -> Path:
 
 
 def measure(name: str, dataset: Path, folder: Path, side: int, batch: int) -> dict[str, Any]:
-    """Plan, preprocess where the intensities are the encoder's own, one step, one prediction without mirroring."""
+    """Plan, preprocess if the encoder needs its own intensities, train a step, predict a case."""
     from nnunet_fm.nnunet.plan_options import PlanRequest
     from nnunet_fm.nnunet.planning import write_plans
 

@@ -1,10 +1,10 @@
-"""One training step of ViT-B/16 on two 256x256 slices: the released behaviour against ours, taking turns.
+"""One training step of ViT-B/16 on two 256x256 slices: the released behaviour against ours.
 
-The released BrainDINO code trains the encoder too, in float32 on the CPU, with a decoder of
-transposed convolutions over images. Floor by operations per slice (2 x MAC): released 3 x 83.4 =
-250 GFLOP in float32. Ours in bfloat16: 2 x 44.6 + 3 x 38.8 = 206 with a learnable fusion (the
-gradient crosses the encoder, no weight gradients), and 44.6 + 3 x 38.8 = 161 with a fixed one. The
-last line printed is JSON.
+The two take turns. The released BrainDINO code trains the encoder too, in float32 on the CPU, with
+a decoder of transposed convolutions over images. Lower bound by operations per slice (2 x MAC):
+released 3 x 83.4 = 250 GFLOP in float32; ours in bfloat16 2 x 44.6 + 3 x 38.8 = 206 with a
+learnable fusion (the gradient crosses the encoder, but there are no weight gradients), and 44.6 +
+3 x 38.8 = 161 with a fixed one. The last line printed is JSON.
 """
 
 import argparse
@@ -34,7 +34,7 @@ OPTIONS = {"norm_eps": 1e-6, "rope": "bfloat16"}
 
 
 class ReleasedNetwork(nn.Module):
-    """Behaviour of the release (BDS/dinov3/models/primus.py, braindino_trainer.py): everything learns."""
+    """The release's network, all trained (BDS/dinov3/models/primus.py, braindino_trainer.py)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,9 @@
-"""A training step and a forward pass of each 3-D encoder at 128^3 with 4 channels; reference: the encoder learns too.
+"""A training step and a forward pass of each 3-D encoder at 128^3 with 4 channels.
 
-python volumes.py                       # all, a line each, in processes of their own
-python volumes.py --encoder brainiac_vitb16
+The reference is the same network with the encoder trained too.
+
+python volumes.py                              # all, a JSON line and processes of their own each
+python volumes.py --encoder brainiac_vitb16    # one
 """
 
 import argparse
@@ -35,7 +37,7 @@ MODES = ("learns", "frozen", "frozen, fixed mix")  # the first is the reference
 
 
 def make(encoder: str, mode: str) -> tuple[FrozenEncoderNetwork, Step]:
-    """The network as the trainer sets it up on this CPU (the reference in float32), and a whole step."""
+    """Build the network as the trainer does on a CPU (reference: float32), and its step."""
     fusion = "fixed" if "fixed" in mode else "learnable"
     channels = range(CHANNELS) if encoder == "bmmae_vitb16" else None  # it knows each by name
     how = {"fusion": fusion, "decoder": DECODERS[encoder], "channels": channels}
