@@ -13,24 +13,19 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from nnunet_fm.data.image_checks import case_problem
+from nnunet_fm.data.sequences import BRATS_SINCE_2023, BRATS_UNTIL_2021, SEQUENCE_OF
 from nnunet_fm.internal.errors import ExistingFileError, InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
 CHANNELS = ("T1", "T1c", "T2", "FLAIR")
-SUFFIXES = {
-    **dict.fromkeys(("t1", "t1n"), "T1"),
-    **dict.fromkeys(("t1ce", "t1c", "t1gd"), "T1c"),
-    **dict.fromkeys(("t2", "t2w"), "T2"),
-    **dict.fromkeys(("flair", "t2f"), "FLAIR"),
-    "seg": "seg",
-}
+SUFFIXES = {word: SEQUENCE_OF[word] for word in BRATS_UNTIL_2021 + BRATS_SINCE_2023}
 OLD_NAMES = ("t1ce", "flair", "t1gd")
 # Labels of BraTS 2023 and later; regions_class_order is the label written where a region is the
 # innermost.
 LABELS = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [1, 3], "enhancing tumor": [3]}
 REGIONS_CLASS_ORDER = [2, 1, 3]
 _FILE = re.compile(
-    rf"^(?P<stem>.*?)[_-]?(?P<suffix>{'|'.join(SUFFIXES)})\.nii(\.gz)?$", re.IGNORECASE
+    rf"^(?P<stem>.*?)[_-]?(?P<suffix>{'|'.join(SUFFIXES)}|seg)\.nii(\.gz)?$", re.IGNORECASE
 )
 
 
@@ -68,7 +63,7 @@ def find_cases(source: Path) -> list[Case]:
             continue
         stem, suffix = match["stem"], match["suffix"].lower()
         case = cases.setdefault((path.parent, stem), Case(stem or path.parent.name))
-        case.files[SUFFIXES[suffix]] = path
+        case.files[SUFFIXES.get(suffix, suffix)] = path
         case.old_names |= suffix in OLD_NAMES
     if not cases:
         raise MissingFileError(

@@ -1,4 +1,4 @@
-"""Names of MRI sequences: the spellings in use, and the one that the manifest keeps."""
+"""Names of MRI sequences: the one in use here, and the spellings of tables, files and datasets."""
 
 import re
 from collections.abc import Sequence
@@ -14,22 +14,36 @@ SPELLINGS = {
     "DWI": ("dwi", "trace"),
     "ADC": ("adc",),
 }
+SEQUENCE_OF = {
+    spelling: name
+    for name, spellings in SPELLINGS.items()
+    for spelling in (name.lower(), *spellings)
+}
+# endings of BraTS file names, all of them spellings above
+BRATS_UNTIL_2021 = ("t1", "t1ce", "t1gd", "t2", "flair")
+BRATS_SINCE_2023 = ("t1n", "t1c", "t2w", "t2f")
+CONTRAST_ENHANCED = re.compile(r"(^|_)ce-[a-z0-9]+_.*t1w|ce-.*_t1w")  # BIDS: ce-<agent>
 
 
-def sequence_named(text: str) -> str | None:
-    """The sequence that a word means ("t1ce" is T1c), or None if it is no spelling of a known one."""
-    word = text.strip().lower()
-    return next(
-        (name for name, spellings in SPELLINGS.items() if word in (name.lower(), *spellings)), None
-    )
+def canonical_sequence(text: str) -> str | None:
+    """Return the sequence that a word spells, or None if it is not a known spelling.
+
+    Example:
+        >>> canonical_sequence("t1ce")
+        'T1c'
+    """
+    return SEQUENCE_OF.get(text.strip().lower())
 
 
-def sequence_in(file_name: str) -> str | None:
-    """The sequence that a file name mentions as a word of its own, or None."""
+def sequence_in_file_name(file_name: str) -> str | None:
+    """Return the sequence that a file name mentions as a separate word, or None.
+
+    Example:
+        >>> sequence_in_file_name("sub-01_ce-gadolinium_T1w.nii.gz")
+        'T1c'
+    """
     text = re.sub(r"\.(nii(\.gz)?|dcm)$", "", file_name.lower())
-    if re.search(
-        r"(^|_)ce-[a-z0-9]+_.*t1w|ce-.*_t1w", text
-    ):  # BIDS: ce-<agent> is contrast-enhanced
+    if CONTRAST_ENHANCED.search(text):
         return "T1c"
     words = re.split(r"[_\-.\s]+", text)
     for name, spellings in SPELLINGS.items():
@@ -38,12 +52,16 @@ def sequence_in(file_name: str) -> str | None:
     return None
 
 
-def channels_of(wanted: Sequence[str], names: Sequence[str]) -> list[int | None]:
-    """For each sequence wanted, the number of the first channel whose name is a spelling of it; None if there is none.
+def match_channels(sequences: Sequence[str], channel_names: Sequence[str]) -> list[int | None]:
+    """Return the number of the first channel of each sequence; None where there is none.
 
     Args:
-        wanted: names as `SPELLINGS` has them.
-        names: of the channels, in their order.
+        sequences: names as `SPELLINGS` has them.
+        channel_names: names of the channels in any spelling, in their order.
+
+    Example:
+        >>> match_channels(["T1c", "T2"], ["t1", "t1ce"])
+        [1, None]
     """
-    found = [sequence_named(name) for name in names]
-    return [found.index(w) if w in found else None for w in wanted]
+    names = [canonical_sequence(name) for name in channel_names]
+    return [names.index(sequence) if sequence in names else None for sequence in sequences]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunet_fm.data.sequences import sequence_in
+from nnunet_fm.data import bids
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some, unknown
 
@@ -23,7 +23,6 @@ SPLITS = ("train", "val", "test")
 MISSING = ("", "n/a", "na", "nan")
 SEPARATORS = "\t,;"
 COMMENT = "#"
-BIDS = "participants.tsv"
 
 
 @dataclass(frozen=True)
@@ -227,7 +226,7 @@ def read_table(file: Path, modalities: Sequence[str] | None = None) -> Table:
     if nameless:
         raise InputError(f"{file}: no subject in line {some(nameless)}")
     path_columns = _path_columns(rows)
-    if path_columns or file.name != BIDS:
+    if path_columns or file.name != bids.PARTICIPANTS:
         selected = _check_path_columns(rows, tuple(modalities or path_columns))
         visits = [_visit(rows, cells, selected) for cells in rows.cells]
     else:
@@ -304,17 +303,17 @@ def _visit(rows: Rows, cells: dict[str, str], modalities: Sequence[str]) -> Row:
 def _bids_visits(
     root: Path, cells: dict[str, str], id_column: str, modalities: Sequence[str] | None
 ) -> list[Row]:
-    subject = cells[id_column].removeprefix("sub-")
-    volumes: dict[str, dict[str, Path]] = {}
-    for path in sorted((root / f"sub-{subject}").glob("**/anat/*.nii*")):
-        sequence = sequence_in(path.name)
-        if sequence and "mask" not in path.name and (modalities is None or sequence in modalities):
-            session = next((p.removeprefix("ses-") for p in path.parts if p.startswith("ses-")), "")
-            volumes.setdefault(session, {}).setdefault(sequence, path)
-    split = cells.get(SPLIT_COLUMN, "")
-    if not volumes:
+    """Return one visit per session of a subject, each with the first image of every sequence."""
+    subject, split = bids.subject_id(cells[id_column]), cells.get(SPLIT_COLUMN, "")
+    sessions: dict[str, dict[str, Path]] = {}
+    for image in bids.find_images(root, subject):
+        sequence = image.sequence
+        is_requested = modalities is None or sequence in modalities
+        if sequence and is_requested and "mask" not in image.path.name:
+            sessions.setdefault(image.session, {}).setdefault(sequence, image.path)
+    if not sessions:
         return [Row(subject, "", split, {}, values=cells)]
-    return [Row(subject, session, split, v, values=cells) for session, v in volumes.items()]
+    return [Row(subject, session, split, v, values=cells) for session, v in sessions.items()]
 
 
 def _check(file: Path, rows: Sequence[Row]) -> None:

@@ -15,7 +15,9 @@ from jaxtyping import Float, Integer
 from scipy import ndimage
 from tqdm import tqdm
 
-SUFFIXES = {"T1": "t1n", "T1c": "t1c", "T2": "t2w", "FLAIR": "t2f"}
+from nnunet_fm.data.sequences import BRATS_SINCE_2023, SEQUENCE_OF
+
+SUFFIXES = {SEQUENCE_OF[suffix]: suffix for suffix in BRATS_SINCE_2023}
 TISSUES = ("fluid", "grey", "white", "necrosis", "oedema", "enhancing")
 # Mean intensity of each tissue, in the order of TISSUES.
 CONTRASTS = {

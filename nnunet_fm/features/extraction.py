@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from nnunet_fm.data.perturbations import Perturbation
 from nnunet_fm.data.preprocessing import PERCENTILES
-from nnunet_fm.data.sequences import channels_of
+from nnunet_fm.data.sequences import match_channels
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_table import Table
 from nnunet_fm.encoders import Encoder, build_encoder
@@ -183,7 +183,7 @@ def extract(
 def _check_modalities(encoder: Encoder, columns: Sequence[str]) -> None:
     """Raise ValueError where volumes would be given to an encoder as another sequence than they are."""
     known = encoder.input_spec.modalities or ()
-    if known and (others := [c for c in columns if channels_of(known, [c]) != [0]]):
+    if known and (others := [c for c in columns if match_channels(known, [c]) != [0]]):
         raise InputError(
             f"this encoder was opened for {', '.join(known)}, and the table has {', '.join(others)}; allowed: "
             f"--modalities with columns of that sequence, e.g. --modalities {known[0]}"

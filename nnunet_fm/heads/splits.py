@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from nnunet_fm.heads.metrics import TrueTargets
-from nnunet_fm.heads.subsets import nested_subset
+from nnunet_fm.heads.subsets import stratified_subset
 from nnunet_fm.heads.task_data import Job
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
@@ -56,13 +56,13 @@ def tested_by(job: Job, splits: Sequence[Split]) -> tuple[Cases, TrueTargets]:
 
 
 def subset(job: Job, train: Cases, ratio: float, seed: int) -> Cases:
-    """Training cases of a share of the subjects; nested and stratified, see `nested_subset`.
+    """Training cases of a share of the subjects; nested and stratified, see `stratified_subset`.
 
     Raises:
         ValueError: one of the classes has no case among them.
     """
     strata = _strata(job, train)
-    chosen = set(nested_subset(list(strata), list(strata.values()), ratio, seed))
+    chosen = set(stratified_subset(list(strata), list(strata.values()), ratio, seed))
     cases = np.array([case for case in train if job.subjects[case] in chosen])
     _refuse_absent(job, cases, f"training case at ratio {ratio:g}")
     return cases

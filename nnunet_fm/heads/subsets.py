@@ -1,17 +1,17 @@
 """Nested, stratified subsets of the training subjects."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
+from nnunet_fm.data.nested_subset import nested_subset
 from nnunet_fm.internal.errors import InputError
 
 QUANTILES = 4
 
 
-def nested_subset(
+def stratified_subset(
     subjects: Sequence[str], strata: Sequence[object], ratio: float, seed: int
 ) -> list[str]:
     """A share of the subjects of each stratum; a larger ratio of the same seed holds a smaller one.
@@ -31,8 +31,6 @@ def nested_subset(
     Raises:
         ValueError: an impossible ratio, or a subject twice.
     """
-    if not 0 < ratio <= 1:
-        raise InputError(f"ratio {ratio}; allowed: above 0, up to 1")
     if len(set(subjects)) < len(subjects):
         raise InputError("a subject comes twice; subsets are drawn of subjects, each once")
     groups: dict[object, list[str]] = {}
@@ -40,8 +38,7 @@ def nested_subset(
         groups.setdefault(stratum, []).append(subject)
     chosen: set[str] = set()
     for group in groups.values():
-        ordered = sorted(group, key=lambda s: hashlib.sha256(f"{seed}|{s}".encode()).digest())
-        chosen.update(ordered[: max(1, int(ratio * len(group) + 0.5))])
+        chosen.update(nested_subset(group, ratio, seed, order="hash"))
     return [s for s in subjects if s in chosen]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
-from nnunet_fm.data.sequences import channels_of
+from nnunet_fm.data.sequences import match_channels
 from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.cards import intensity_of
 from nnunet_fm.encoders.contract import Z_SCORE, Z_SCORE_EVERYWHERE, ZERO_TO_ONE
@@ -143,7 +143,7 @@ def _channels(
     spec = encoder.input_spec
     wanted: Sequence[str] = spec.modalities or ()
     given = [channel_names[k] for k in sorted(channel_names, key=int)]
-    found = channels_of(wanted, given)
+    found = match_channels(wanted, given)
     missing = [m for m, c in zip(wanted, found, strict=True) if c is None]
     if len(missing) == len(wanted) or (missing and not spec.subsets):
         raise InputError(

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
+from nnunet_fm.data.nested_subset import nested_subset
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
@@ -66,5 +65,4 @@ class TrainSubset:
             return ordered
         if self.rule == "reference":
             return sorted(random.Random(self.seed).sample([str(k) for k in keys], count))
-        permutation = np.random.default_rng(self.seed).permutation(len(ordered))
-        return sorted(ordered[i] for i in permutation[:count])
+        return nested_subset(ordered, self.ratio, self.seed, order="permutation")

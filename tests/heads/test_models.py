@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from nnunet_fm.heads.knn import knn_predict
 from nnunet_fm.heads.losses import cox_loss, stroke_days_loss
 from nnunet_fm.heads.mlp import Training, train_head
-from nnunet_fm.heads.subsets import nested_subset, quantile_strata, survival_strata
+from nnunet_fm.heads.subsets import quantile_strata, stratified_subset, survival_strata
 
 
 def survivors(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -70,25 +70,25 @@ def test_subsets_are_nested_stratified_and_indifferent_to_order() -> None:
     classes = ["cn"] * 56 + ["mci"] * 74 + ["ad"] * 34
     former: set[str] = set()
     for ratio in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0):
-        chosen = nested_subset(subjects, classes, ratio, seed=3)
+        chosen = stratified_subset(subjects, classes, ratio, seed=3)
         of_class = [
             sum(classes[subjects.index(s)] == c for s in chosen) for c in ("cn", "mci", "ad")
         ]
         assert of_class == [int(ratio * n + 0.5) for n in (56, 74, 34)]
         assert former <= set(chosen)
         former = set(chosen)
-        assert set(nested_subset(subjects[::-1], classes[::-1], ratio, seed=3)) == former
-    assert set(nested_subset(subjects, classes, 0.2, 4)) != set(
-        nested_subset(subjects, classes, 0.2, 3)
+        assert set(stratified_subset(subjects[::-1], classes[::-1], ratio, seed=3)) == former
+    assert set(stratified_subset(subjects, classes, 0.2, 4)) != set(
+        stratified_subset(subjects, classes, 0.2, 3)
     )
-    fewer = set(nested_subset(subjects[1:], classes[1:], 0.4, 3))
-    assert len(fewer ^ set(nested_subset(subjects, classes, 0.4, 3))) <= 2
-    assert len(nested_subset(["a", "b"], ["x", "y"], 0.1, 0)) == 2
+    fewer = set(stratified_subset(subjects[1:], classes[1:], 0.4, 3))
+    assert len(fewer ^ set(stratified_subset(subjects, classes, 0.4, 3))) <= 2
+    assert len(stratified_subset(["a", "b"], ["x", "y"], 0.1, 0)) == 2
     for ratio in (0, 1.2):
         with pytest.raises(ValueError, match=r"allowed: above 0, up to 1"):
-            nested_subset(subjects, classes, ratio, 0)
+            stratified_subset(subjects, classes, ratio, 0)
     with pytest.raises(ValueError, match="a subject comes twice"):
-        nested_subset(["a", "a"], [0, 0], 0.5, 0)
+        stratified_subset(["a", "a"], [0, 0], 0.5, 0)
 
 
 def test_strata_of_numbers_are_quarters() -> None:

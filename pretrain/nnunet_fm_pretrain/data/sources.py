@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nnunet_fm.data.sequences import sequence_in, sequence_named
+from nnunet_fm.data import bids
+from nnunet_fm.data.sequences import canonical_sequence, sequence_in_file_name
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
@@ -76,7 +77,7 @@ def find_sources(given: Path, dataset: str | None = None, licence: str = "") -> 
         sources = _from_table(given)
     elif nnunet is not None:
         sources = _from_nnunet(nnunet, dataset)
-    elif (given / "dataset_description.json").is_file() or any(given.glob("sub-*/**/anat")):
+    elif bids.is_bids(given):
         sources = _from_bids(given, dataset)
     else:
         sources = _from_folder(given, dataset or given.resolve().name)
@@ -89,7 +90,7 @@ def find_sources(given: Path, dataset: str | None = None, licence: str = "") -> 
 
 
 def _from_table(path: Path) -> list[Source]:
-    if _is_nifti(path):
+    if bids.is_nifti(path):
         raise InputError(
             f"{path} is one image; give the folder that it lies in, or a CSV ({', '.join(COLUMNS)})"
         )
@@ -114,7 +115,7 @@ def _from_table(path: Path) -> list[Source]:
             Source(
                 subject=row["subject_id"],
                 dataset=row["dataset"],
-                sequence=sequence_named(row["sequence"]) or row["sequence"],
+                sequence=canonical_sequence(row["sequence"]) or row["sequence"],
                 path=_beside(path, row["path"]),
                 mask=_beside(path, row["mask"]) if row.get("mask") else None,
                 session=row.get("session", ""),
@@ -125,22 +126,20 @@ def _from_table(path: Path) -> list[Source]:
 
 
 def _from_bids(root: Path, dataset: str | None) -> list[Source]:
-    description = root / "dataset_description.json"
+    description = root / bids.DESCRIPTION
     about = json.loads(description.read_text()) if description.is_file() else {}
     name = dataset or about.get("Name") or root.resolve().name
     sources = []
-    for path in _images(root.glob("sub-*/**/anat/*")):
-        entities = path.name.split(".")[0].split("_")
-        subject = entities[0].removeprefix("sub-")
-        session = "_".join(e for e in entities[1:-1] if not e.startswith("ce-"))
-        sequence = sequence_in(path.name) or entities[-1]
+    images = {image.path: image for image in bids.find_images(root)}
+    for path in _images(images):
+        image = images[path]
         sources.append(
             Source(
-                subject,
+                image.subject,
                 name,
-                sequence,
+                image.sequence or image.suffix,
                 path,
-                session=session,
+                session="_".join(e for e in image.entities if not e.startswith("ce-")),
                 licence=str(about.get("License", "")),
             )
         )
@@ -151,7 +150,7 @@ def _from_folder(root: Path, dataset: str) -> list[Source]:
     """Every NIfTI file and DICOM series; the subject is the folder below the root, else the file name's beginning."""
     sources = []
     for path in _images(root.rglob("*")):
-        sequence = sequence_in(path.name)
+        sequence = sequence_in_file_name(path.name)
         inside = path.relative_to(root).parts[:-1]
         stem = re.sub(r"\.nii(\.gz)?$", "", path.name)
         subject = inside[0] if inside else (_without_sequence(stem) if sequence else stem)
@@ -163,7 +162,7 @@ def _from_folder(root: Path, dataset: str) -> list[Source]:
         sources.append(Source(subject, dataset, sequence or UNKNOWN, path, session=session))
     for path in sorted({p.parent for p in root.rglob("*") if _is_dicom(p)}):
         inside = path.relative_to(root).parts or (path.resolve().name,)
-        sequence = sequence_in(inside[-1]) or UNKNOWN
+        sequence = sequence_in_file_name(inside[-1]) or UNKNOWN
         session = "_".join(inside[1:] if sequence == UNKNOWN else inside[1:-1])
         sources.append(Source(inside[0], dataset, sequence, path, session=session))
     return sources
@@ -177,14 +176,14 @@ def _from_nnunet(root: Path, dataset: str | None) -> list[Source]:
         subject, _, channel = path.name.removesuffix(ending).rpartition("_")
         sequence = names.get(str(int(channel)), UNKNOWN) if channel.isdigit() else UNKNOWN
         sources.append(
-            Source(subject, dataset or root.name, sequence_named(sequence) or sequence, path)
+            Source(subject, dataset or root.name, canonical_sequence(sequence) or sequence, path)
         )
     return sources
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:
     """NIfTI files but those whose name or folder says that they hold labels; how many these are is told."""
-    found = sorted(p for p in paths if _is_nifti(p))
+    found = sorted(p for p in paths if bids.is_nifti(p))
     labels = [
         p for p in found if _NOT_IMAGES.search(p.name) or p.parent.name.lower().startswith("labels")
     ]
@@ -199,7 +198,7 @@ def _images(paths: Iterable[Path]) -> list[Path]:
 
 def _without_sequence(stem: str) -> str:
     words = re.split(r"([_\-.])", stem)
-    kept = [w for w in words if sequence_named(w) is None]
+    kept = [w for w in words if canonical_sequence(w) is None]
     return re.sub(r"[_\-.]{2,}", "_", "".join(kept)).strip("_-.") or stem
 
 
@@ -215,10 +214,6 @@ def _refuse_duplicates(sources: Sequence[Source]) -> None:
             "Spellings of one sequence count as one. Allowed: one volume per dataset, subject, session and sequence; "
             "give a CSV with a column `session`"
         )
-
-
-def _is_nifti(path: Path) -> bool:
-    return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
 def _is_dicom(path: Path) -> bool:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_fm.data.sequences import sequence_in, sequence_named
 from nnunet_fm_pretrain.data.exclusion import read_subjects, without_subjects
 from nnunet_fm_pretrain.data.sources import find_sources
 
@@ -13,29 +12,6 @@ def touch(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     return path
-
-
-@pytest.mark.parametrize(
-    ("file", "sequence"),
-    [
-        ("BraTS-GLI-00001-000-t1c.nii.gz", "T1c"),
-        ("BraTS2021_00006_t1ce.nii.gz", "T1c"),
-        ("sub-01_ce-gadolinium_T1w.nii.gz", "T1c"),
-        ("sub-01_T2w.nii.gz", "T2"),
-        ("t2f.nii.gz", "FLAIR"),
-        ("IXI033-HH-1259_T1.nii.gz", "T1"),
-        ("T1POST_N4_regtoMNI.nii.gz", "T1c"),
-        ("sub-01_T2starw.nii.gz", "T2*"),
-        ("scan17.nii.gz", None),
-    ],
-)
-def test_sequences_are_read_from_file_names(file: str, sequence: str | None) -> None:
-    assert sequence_in(file) == sequence
-
-
-def test_spellings_are_words_not_parts_of_words() -> None:
-    assert sequence_named(" T1W ") == "T1"
-    assert sequence_named("t1x") is None
 
 
 def test_a_folder_of_subjects(volumes: Path) -> None:
