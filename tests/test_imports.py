@@ -33,7 +33,6 @@ PRETRAINING_ROOMS = {
 FROM_THE_LIBRARY = {"encoders", "data", "evaluation", "internal"}  # what pretraining may import
 PENDING = {
     "nnunet_fm/cli/main.py imports nnunetv2.utilities.dataset_name_id_conversion.maybe_convert_to_dataset_name",
-    "nnunet_fm/cli/predict.py imports nnunetv2.inference.predict_from_raw_data",
     "nnunet_fm/experiments/cost_estimate.py imports nnunet_fm.network.frozen.NETWORKS",
     "nnunet_fm/experiments/cost_estimate.py imports nnunetv2.utilities.get_network_from_plans.get_network_from_plans",
     "nnunet_fm/experiments/cost_estimate.py imports nnunetv2.utilities.plans_handling.plans_handler.PlansManager",

@@ -1,26 +1,50 @@
-"""`nnunet-fm demo`: from data made on the spot to Dice and a picture, through the commands that users type."""
+"""`nnunet-fm demo`: from synthetic data to Dice and a picture, through the commands users type."""
 
+import argparse
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_fm.cli.parser import Commands
 from nnunet_fm.internal.errors import ExistingFileError, FailedRunError
 from nnunet_fm.nnunet.commands import command, end_of, environment
 
 DATASET, NAME = 999, "FMDemo"
 CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "synth_vitt16"
-MARKER = ".nnunet-fm-demo"  # only a folder that carries it is cleared
+PLANS = "FM_demo"
+MARKER = ".nnunet-fm-demo"  # only a folder that holds it is cleared
 TRAINING_CASES, TEST_CASES, EPOCHS = 20, 4, 12
+REGIONS = ("WT", "TC", "ET")
+FLAIR = 3  # number of the channel that is drawn
+NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+def add_command(commands: Commands) -> None:
+    """Add `nnunet-fm demo`."""
+    demo = commands.add_parser("demo", help="from synthetic data to Dice and a picture, in minutes")
+    demo.add_argument(
+        "-o", type=Path, default=Path("demo"), help="folder for everything (default: demo)"
+    )
+    demo.add_argument(
+        "--encoder", metavar="FILE", help=f"weight file (default: the bundled {ENCODER})"
+    )
+    demo.set_defaults(function=_demo)
+
+
+def _demo(parsed: argparse.Namespace) -> None:
+    encoder = str(Path(parsed.encoder).absolute()) if parsed.encoder else None
+    run_demo(parsed.o.absolute(), encoder)
 
 
 def run_demo(out: Path, encoder: str | None = None) -> Path:
     """Make data, convert, plan, train, predict, evaluate and draw, in minutes on two cores.
 
     Args:
-        out: folder for everything; a former demo in it is removed.
-        encoder: weight file or card; the small encoder that comes with this package if None.
+        out: folder for everything; an earlier demo in it is removed.
+        encoder: weight file or card; the small bundled encoder if None.
 
     Returns:
         The picture.
@@ -29,177 +53,155 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
         FileExistsError: the folder holds something else.
         RuntimeError: a step failed; the message names its log.
     """
+    started = time.monotonic()
+    steps = StepRunner(out)
+    if encoder is None:
+        print(
+            f"No encoder given: using {ENCODER}, pretrained on synthetic brains. "
+            "Give your own: nnunet-fm demo --encoder FILE"
+        )
+    _make_data(steps, out)
+    _plan(steps, encoder or ENCODER)
+    _train_and_predict(steps, out)
+    _evaluate(steps, out)
+    picture = _draw(out)
+    print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes.")
+    print(f"  picture      {picture}")
+    print(f"  scores       {out / 'scores'}")
+    print(f"  predictions  {out / 'predictions'}")
+    print(f"  model        {out / 'nnUNet_results'}")
+    print(f"  logs         {out / 'logs'}")
+    return picture
+
+
+def _make_data(steps: "StepRunner", out: Path) -> None:
+    """Write synthetic cases and convert them to an nnU-Net dataset and a folder of test images."""
     from nnunet_fm.data.synthetic import write_brats
+
+    steps.announce(f"making {TRAINING_CASES} training and {TEST_CASES} test cases (synthetic)")
+    write_brats(out / "brats", TRAINING_CASES)
+    write_brats(out / "test", TEST_CASES, first_seed=TRAINING_CASES, labelled=False)
+    words = ("nnunet-fm", "convert", "brats", out / "brats", "-d", DATASET, "-n", NAME)
+    steps.run("converting to nnU-Net", words)
+    _copy_test_images(out / "test", _test_images(out))
+
+
+def _plan(steps: "StepRunner", encoder: str) -> None:
+    words = ["nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "-np", 2, "-npfp", 2]
+    steps.run("nnU-Net plans and preprocesses", [*words, "--verify_dataset_integrity"])
+    words = ["nnunet-fm", "plan", "-d", DATASET, "-c", "2d", "--encoder", encoder, "--patch", 96]
+    steps.run("planning around the encoder", [*words, "-o", PLANS])
+
+
+def _train_and_predict(steps: "StepRunner", out: Path) -> None:
+    model = ["-p", PLANS, "-tr", TRAINER, "-device", _device()]
+    words = ["nnUNetv2_train", DATASET, CONFIGURATION, 0, *model]
+    steps.run("training", words)
+    words = ["nnunet-fm", "predict", "-i", _test_images(out), "-o", out / "predictions"]
+    words += ["-d", DATASET, "-c", CONFIGURATION, "-f", 0, *model, "-npp", 1, "-nps", 1]
+    steps.run("predicting the test cases", words)
+
+
+def _evaluate(steps: "StepRunner", out: Path) -> None:
+    words = ["nnunet-fm", "evaluate", out / "predictions", out / "test" / "labels"]
+    words += ["--regions", "brats", "-o", out / "scores"]
+    steps.run("evaluating", words, show_output=True)
+
+
+def _draw(out: Path) -> Path:
+    """Draw truth and predictions of the test cases into one picture."""
     from nnunet_fm.evaluation.labels import BRATS_REGIONS
     from nnunet_fm.evaluation.overlays import overlay_sheet
 
-    started = time.monotonic()
-    road = _Road(out)
-    if encoder is None:
-        print(
-            f"No encoder given: {ENCODER}, pretrained on made brains. Give your own: nnunet-fm demo --encoder FILE"
-        )
-    road.say(f"making {TRAINING_CASES} training and {TEST_CASES} test cases (synthetic)")
-    write_brats(out / "brats", TRAINING_CASES)
-    write_brats(out / "test", TEST_CASES, first_seed=TRAINING_CASES, labelled=False)
-    road.step(
-        "converting to nnU-Net",
-        "nnunet-fm",
-        "convert",
-        "brats",
-        out / "brats",
-        "-d",
-        DATASET,
-        "-n",
-        NAME,
-    )
-    test = out / "imagesTs"
-    _as_input(out / "test", test)
-    road.step(
-        "nnU-Net plans and preprocesses",
-        *(
-            "nnUNetv2_plan_and_preprocess",
-            "-d",
-            DATASET,
-            "-c",
-            "2d",
-            "-np",
-            2,
-            "-npfp",
-            2,
-            "--verify_dataset_integrity",
-        ),
-    )
-    chosen = ("--encoder", encoder or ENCODER, "--patch", 96, "-o", "FM_demo")
-    road.step(
-        "planning around the encoder", "nnunet-fm", "plan", "-d", DATASET, "-c", "2d", *chosen
-    )
-    who = ("-p", "FM_demo", "-tr", TRAINER)
-    road.step("training", "nnUNetv2_train", DATASET, CONFIGURATION, 0, *who, "-device", _device())
-    model = (
-        "-d",
-        DATASET,
-        "-c",
-        CONFIGURATION,
-        "-f",
-        0,
-        *who,
-        "-npp",
-        1,
-        "-nps",
-        1,
-        "-device",
-        _device(),
-    )
-    road.step(
-        "predicting the test cases",
-        "nnunet-fm",
-        "predict",
-        "-i",
-        test,
-        "-o",
-        out / "predictions",
-        *model,
-    )
     truth = out / "test" / "labels"
-    road.step(
-        "evaluating",
-        *(
-            "nnunet-fm",
-            "evaluate",
-            out / "predictions",
-            truth,
-            "--regions",
-            "brats",
-            "-o",
-            out / "scores",
-        ),
-        show=True,
-    )
     names = sorted(p.name.removesuffix(".nii.gz") for p in truth.glob("*.nii.gz"))
     picture = out / "overlays.png"
     overlay_sheet(
-        [test / f"{n}_0003.nii.gz" for n in names],
-        [truth / f"{n}.nii.gz" for n in names],
-        [out / "predictions" / f"{n}.nii.gz" for n in names],
+        [_test_images(out) / f"{name}_{FLAIR:04d}.nii.gz" for name in names],
+        [truth / f"{name}.nii.gz" for name in names],
+        [out / "predictions" / f"{name}.nii.gz" for name in names],
         BRATS_REGIONS,
         picture,
         f"{TRAINER}, synthetic cases",
     )
-    print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes.")
-    print(
-        f"  picture      {picture}\n  scores       {out / 'scores'}\n  predictions  {out / 'predictions'}"
-    )
-    print(f"  model        {out / 'nnUNet_results'}\n  logs         {out / 'logs'}")
     return picture
 
 
-class _Road:
-    """Runs the steps one after the other, each with a log of its own."""
+class StepRunner:
+    """Runs the demo's commands one after the other, each with its own log.
+
+    Args:
+        out: folder of the demo; an earlier demo in it is removed.
+
+    Raises:
+        FileExistsError: the folder holds something else.
+    """
 
     def __init__(self, out: Path) -> None:
         if out.exists() and any(out.iterdir()):
             if not (out / MARKER).is_file():
                 raise ExistingFileError(
-                    f"{out} is not empty and no demo of ours; give another folder: -o FOLDER"
+                    f"{out} is not empty and not a demo; give another folder: -o FOLDER"
                 )
             shutil.rmtree(out)
-        (out / "logs").mkdir(parents=True)
+        self.logs = out / "logs"
+        self.logs.mkdir(parents=True)
         (out / MARKER).touch()
-        self.logs, self.count = out / "logs", 0
-        self.environment = environment() | {name: str(out / name) for name in _NNUNET_FOLDERS}
+        self.count = 0
+        self.environment = environment() | {name: str(out / name) for name in NNUNET_FOLDERS}
         self.environment |= {
             "nnUNet_n_proc_DA": "2",
             "nnUNet_def_n_proc": "2",
             "PYTHONUNBUFFERED": "1",
         }
 
-    def say(self, what: str) -> None:
+    def announce(self, what: str) -> None:
+        """Count a step and print what it does."""
         self.count += 1
         print(f"[{self.count}] {what}", flush=True)
 
-    def step(self, what: str, program: str, *arguments: object, show: bool = False) -> None:
-        """Run one command; show its epochs as they come, and its output at the end if asked."""
-        words = [program, *(str(a) for a in arguments)]
-        self.say(f"{what}\n    $ {' '.join(words)}")
-        log = self.logs / f"{self.count}_{program}.log"
+    def run(self, what: str, argv: Sequence[object], show_output: bool = False) -> None:
+        """Run one command, print its progress, and print its output at the end if asked.
+
+        Raises:
+            RuntimeError: it failed; the message holds the end of its log.
+        """
+        words = [str(word) for word in argv]
+        self.announce(f"{what}\n    $ {' '.join(words)}")
+        log = self.logs / f"{self.count}_{words[0]}.log"
         started = time.monotonic()
-        program_line = command(words)
-        with (
-            log.open("w") as stream,
-            subprocess.Popen(
-                program_line,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env=self.environment,
-            ) as process,
-        ):
-            for line in process.stdout or ():
-                stream.write(line)
-                told = _told(line)
-                if told:
-                    print(f"    {told}", flush=True)
-        if process.returncode:
+        if self._run_logged(command(words), log):
             raise FailedRunError(f"`{' '.join(words)}` failed; {end_of(log)}")
-        if show:
+        if show_output:
             print(log.read_text())
         print(f"    {time.monotonic() - started:.0f} s", flush=True)
 
+    def _run_logged(self, words: Sequence[str], log: Path) -> int:
+        process = subprocess.Popen(
+            words,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment,
+        )
+        with log.open("w") as stream, process:
+            for line in process.stdout or ():
+                stream.write(line)
+                shown = progress_line(line)
+                if shown:
+                    print(f"    {shown}", flush=True)
+        return process.returncode
 
-_NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
-
-def _told(line: str) -> str:
-    """What of a log line is shown: the encoder, the epochs, the Dice of each."""
+def progress_line(line: str) -> str:
+    """Shorten a line of a log to what is printed of it: encoder, epoch, Dice; else empty."""
     text = line.split(": ", 1)[-1].strip()
     if re.match(r"Epoch \d+$", text):
         return f"{text} of {EPOCHS - 1}"
     if "Pseudo dice" in text:
-        regions = zip(
-            ("WT", "TC", "ET"), re.findall(r"float32\(([\d.]+|nan)\)", text), strict=False
-        )
-        return "validation patches, Dice " + ", ".join(f"{name} {value}" for name, value in regions)
+        values = re.findall(r"float32\(([\d.]+|nan)\)", text)
+        scores = [f"{name} {value}" for name, value in zip(REGIONS, values, strict=False)]
+        return f"validation patches, Dice {', '.join(scores)}"
     return text if "tensor hash" in text else ""
 
 
@@ -209,8 +211,12 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _as_input(source: Path, target: Path) -> None:
-    """Test cases under the names that nnU-Net predicts from."""
+def _test_images(out: Path) -> Path:
+    return out / "imagesTs"
+
+
+def _copy_test_images(source: Path, target: Path) -> None:
+    """Copy BraTS cases to the file names that nnU-Net predicts from."""
     from nnunet_fm.data.brats import CHANNELS, find_cases
 
     target.mkdir(parents=True)

@@ -1,47 +1,59 @@
-"""`nnunet-fm doctor`: is everything in place, and if not, what to type."""
+"""`nnunet-fm doctor`: check the installation and print what to type where something is wrong."""
 
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
+from typing import Any
 
-from nnunet_fm.internal.findings import Finding
+from packaging.requirements import Requirement
+
+from nnunet_fm.cli.parser import Commands
+from nnunet_fm.internal.findings import Finding, print_findings
 from nnunet_fm.internal.folders import EXT_TRAINER, folder
 
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-ENOUGH_DISK = 10 << 30
+CHECKED_PACKAGES = ("nnunetv2", "timm", "torch")
+ENOUGH_DISK = 10 << 30  # bytes
 
 
-def examine() -> Iterator[Finding]:
-    """Look at versions, device, nnU-Net's folders, the trainers' folder, free disk and encoder files."""
-    yield from _versions()
-    yield _device()
-    yield from _folders()
-    yield _trainers()
-    yield from _encoders()
+def add_command(commands: Commands) -> None:
+    """Add `nnunet-fm doctor`."""
+    doctor = commands.add_parser(
+        "doctor", help="check versions, folders, device, encoder files; print the fixes"
+    )
+    doctor.set_defaults(function=lambda _: print_findings(run_checks()))
 
 
-def _versions() -> Iterator[Finding]:
-    for name, least, below in (
-        ("nnunetv2", (2, 8), (3,)),
-        ("timm", (1, 0, 20), (1, 0, 23)),
-        ("torch", (2, 5), (3,)),
-    ):
-        found = version(name)
-        parts = tuple(
-            int("".join(c for c in p if c.isdigit()) or 0)
-            for p in found.split("+")[0].split(".")[:3]
-        )
-        if least <= parts < below:
-            yield Finding("ok", f"{name} {found}")
-        else:
-            span = f"{name}>={'.'.join(map(str, least))},<{'.'.join(map(str, below))}"
-            yield Finding("fail", f"{name} {found} is outside {span}", f"pip install '{span}'")
+def run_checks() -> Iterator[Finding]:
+    """Check versions, device, nnU-Net's folders, the trainers' folder, disk and encoder files."""
+    for name in CHECKED_PACKAGES:
+        yield _check_version(name)
+    yield _check_device()
+    for name in NNUNET_FOLDERS:
+        yield _check_folder(name)
+    yield _check_trainers()
+    yield from _check_encoders()
 
 
-def _device() -> Finding:
+def _check_version(package: str) -> Finding:
+    """Compare an installed package with what this package's metadata requires."""
+    installed = version(package)
+    for requirement in map(Requirement, requires("nnunet-fm") or ()):
+        if requirement.name == package and not requirement.specifier.contains(
+            installed, prereleases=True
+        ):
+            return Finding(
+                "fail",
+                f"{package} {installed} is outside {package}{requirement.specifier}",
+                f"pip install '{package}{requirement.specifier}'",
+            )
+    return Finding("ok", f"{package} {installed}")
+
+
+def _check_device() -> Finding:
     import torch
 
     from nnunet_fm.internal.device import best_precision
@@ -59,31 +71,27 @@ def _device() -> Finding:
     return Finding("ok", what)
 
 
-def _folders() -> Iterator[Finding]:
-    for name in NNUNET_FOLDERS:
-        value = os.environ.get(name)
-        if not value:
-            yield Finding("fail", f"{name} is not set", f"export {name}=/path/to/{name}")
-        elif not Path(value).is_dir():
-            yield Finding("fail", f"{name}={value} does not exist", f"mkdir -p '{value}'")
-        elif not os.access(value, os.W_OK):
-            yield Finding(
-                "fail",
-                f"{name}={value} is not writable",
-                f"chmod u+w '{value}', or choose another folder",
-            )
-        else:
-            free = shutil.disk_usage(value).free
-            level = "ok" if free > ENOUGH_DISK else "warn"
-            fix = (
-                ""
-                if level == "ok"
-                else f"free disk space below {value}: a training needs about 10 GB"
-            )
-            yield Finding(level, f"{name}={value}, {free >> 30} GB free", fix)
+def _check_folder(name: str) -> Finding:
+    value = os.environ.get(name)
+    if not value:
+        return Finding("fail", f"{name} is not set", f"export {name}=/path/to/{name}")
+    if not Path(value).is_dir():
+        return Finding("fail", f"{name}={value} does not exist", f"mkdir -p '{value}'")
+    if not os.access(value, os.W_OK):
+        return Finding(
+            "fail",
+            f"{name}={value} is not writable",
+            f"chmod u+w '{value}', or choose another folder",
+        )
+    free = shutil.disk_usage(value).free
+    what = f"{name}={value}, {free >> 30} GB free"
+    if free <= ENOUGH_DISK:
+        fix = f"free disk space below {value}: a training needs about 10 GB"
+        return Finding("warn", what, fix)
+    return Finding("ok", what)
 
 
-def _trainers() -> Finding:
+def _check_trainers() -> Finding:
     ours = folder("trainers")
     if not (ours / "nnunet_fm_trainers.py").is_file():
         return Finding(
@@ -94,31 +102,35 @@ def _trainers() -> Finding:
     return Finding(
         "fail",
         f"{EXT_TRAINER} does not name {ours}: nnU-Net will not find the trainers",
-        f'export {EXT_TRAINER}="$(nnunet-fm path)"',
+        f'export {EXT_TRAINER}="$(nnunet-fm trainers-path)"',
     )
 
 
-def _encoders() -> Iterator[Finding]:
-    """Every encoder file named by plans in nnUNet_preprocessed, loaded and compared with the plans' hash."""
+def _check_encoders() -> Iterator[Finding]:
+    """Load every encoder file that plans in nnUNet_preprocessed name."""
+    root = os.environ.get("nnUNet_preprocessed")
+    plans = sorted(Path(root).glob("Dataset*/FM_*.json")) if root else []
+    for path in plans:
+        for name, configuration in json.loads(path.read_text())["configurations"].items():
+            arguments = configuration.get("architecture", {}).get("arch_kwargs", {})
+            if "file" in (arguments.get("encoder_source") or {}):
+                yield _check_encoder(f"{path.parent.name}/{path.name} {name}", arguments)
+
+
+def _check_encoder(where: str, arguments: dict[str, Any]) -> Finding:
+    """Load an encoder file and compare it with the hash in the plans.
+
+    Args:
+        where: plans and configuration, for the message.
+        arguments: `arch_kwargs` of the configuration.
+    """
     from nnunet_fm.encoders.loading.weight_source import load_source
 
-    root = os.environ.get("nnUNet_preprocessed", "")
-    for plans in sorted(Path(root).glob("Dataset*/FM_*.json")) if root else ():
-        for name, configuration in json.loads(plans.read_text())["configurations"].items():
-            source = (
-                configuration.get("architecture", {}).get("arch_kwargs", {}).get("encoder_source")
-                or {}
-            )
-            if "file" not in source:
-                continue
-            here = f"{plans.parent.name}/{plans.name} {name}: encoder file {source['file']}"
-            try:
-                arguments = configuration["architecture"]["arch_kwargs"]
-                load_source(source, arguments["encoder"], arguments["encoder_options"])
-                yield Finding("ok", f"{here}, tensor hash {source['sha256'][:12]}")
-            except (ValueError, OSError) as error:
-                yield Finding(
-                    "fail",
-                    f"{here}: {error}",
-                    "put it back, or type nnunet-fm plan with its new path",
-                )
+    source = arguments["encoder_source"]
+    what = f"{where}: encoder file {source['file']}"
+    try:
+        load_source(source, arguments["encoder"], arguments["encoder_options"])
+    except (ValueError, OSError) as error:
+        fix = "put it back, or type nnunet-fm plan with its new path"
+        return Finding("fail", f"{what}: {error}", fix)
+    return Finding("ok", f"{what}, tensor hash {source['sha256'][:12]}")

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_fm.cli.parser import Commands, add_encoder_option, add_group
 from nnunet_fm.internal.arguments import block_numbers
 from nnunet_fm.internal.errors import MissingFileError
 
@@ -13,15 +14,20 @@ if TYPE_CHECKING:
 DEFAULT_CACHE = Path("feature_cache")
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the sub-commands of `nnunet-fm features`."""
-    _add_extract(commands)
-    _add_checks(commands)
-    listed = commands.add_parser("list", help="encoders, layers and number of volumes")
+def add_command(commands: Commands) -> None:
+    """Add `nnunet-fm features`."""
+    _, group = add_group(
+        commands,
+        "features",
+        "cached features: extract, check-table, check-leakage, list, verify, gc",
+    )
+    _add_extract(group)
+    _add_checks(group)
+    listed = group.add_parser("list", help="encoders, layers and number of volumes")
     listed.set_defaults(function=_list)
-    verify = commands.add_parser("verify", help="read everything and compare it with its checksums")
+    verify = group.add_parser("verify", help="read everything and compare it with its checksums")
     verify.set_defaults(function=_verify)
-    gc = commands.add_parser("gc", help="remove damaged entries and what killed processes left")
+    gc = group.add_parser("gc", help="remove damaged entries and what killed processes left")
     gc.add_argument(
         "--keep",
         type=Path,
@@ -35,7 +41,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         command.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="FOLDER")
 
 
-def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_extract(commands: Commands) -> None:
     extract = commands.add_parser("extract", help="CLS tokens of every volume of a table, once")
     extract.add_argument("table", type=Path, help="CSV, TSV or BIDS participants.tsv")
     extract.add_argument("--encoder", required=True, metavar="NAME|FILE")
@@ -45,9 +51,7 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     extract.add_argument(
         "--seed", type=int, help="of random weights, where NAME has no file; default 0"
     )
-    extract.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="e.g. init_values=0.1"
-    )
+    add_encoder_option(extract, "init_values=0.1")
     extract.add_argument(
         "--layers", type=block_numbers, metavar="2,5,8,11", help="blocks; the last of each quarter"
     )
@@ -81,7 +85,7 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     extract.set_defaults(function=_extract)
 
 
-def _add_checks(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_checks(commands: Commands) -> None:
     check = commands.add_parser(
         "check-table", help="count subjects, splits and volumes; find what is missing or twice"
     )
@@ -165,7 +169,7 @@ def _extract(parsed: argparse.Namespace) -> int:
     names = ("card", "seed", "layers", "shape", "precision", "strip")
     choice = {name: getattr(parsed, name) for name in names}
     change = Perturbation.parse(parsed.perturb) if parsed.perturb else None
-    options = parse_options(parsed.option)
+    options = parse_options(parsed.encoder_options)
     encoder, recipe = open_encoder(parsed.encoder, **choice, options=options, perturbation=change)
     cache, part = FeatureCache(parsed.cache), (parsed.part_id, parsed.num_parts)
     print(

@@ -1,143 +1,170 @@
-"""One command, `nnunet-fm`. Torch is imported by the sub-commands that need it, so that `--help` answers at once."""
+"""The command `nnunet-fm`: its parser, and how errors are reported.
+
+Commands import torch and nnU-Net when they run, so that `--help` answers at once.
+"""
 
 import argparse
-import importlib
-import json
-import os
-import subprocess
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+import nnunet_fm_pretrain.cli as pretrain
+from nnunet_fm.cli import (
+    analyze,
+    convert,
+    demo,
+    doctor,
+    encoders,
+    evaluate,
+    export,
+    features,
+    heads,
+    info,
+    predict,
+    report,
+    robustness,
+    sweep,
+    trainers_path,
+)
+from nnunet_fm.cli import exec as exec_command
+from nnunet_fm.cli.parser import CommandParser, Commands, add_group
 from nnunet_fm.internal import folders
 from nnunet_fm.internal.arguments import block_numbers
-from nnunet_fm.internal.errors import InputError
-from nnunet_fm.nnunet.commands import check_trainer, command, environment
+from nnunet_fm.internal.errors import InputError, UserError
 
-# name of a group of commands: where they are, and what they are for
-GROUPS = {
-    "features": (
-        "nnunet_fm.cli.features",
-        "cached features: extract, check-table, check-leakage, list, verify, gc",
-    ),
-    "heads": (
-        "nnunet_fm.cli.heads",
-        "classification, regression, survival on cached features: list, run, compare, ...",
-    ),
-    "analyze": ("nnunet_fm.cli.analyze", "representations of frozen encoders: cka, similarity"),
-    "sweep": (
-        "nnunet_fm.cli.sweep",
-        "a benchmark of many runs: sweep CONFIG.yaml, sweep status FOLDER",
-    ),
-    "pretrain": (
-        "nnunet_fm_pretrain.cli",
-        "train an encoder on unlabelled MRI: prepare, run, export, probe",
-    ),
+USER_ERROR, BUG = 2, 1  # exit codes
+# extra of nnunet-fm that installs a package
+EXTRAS = {
+    "blosc2": "pretrain",
+    "cv2": "pretrain",
+    "lightly": "pretrain",
+    "lightning_fabric": "pretrain",
+    "pytorch_lightning": "pretrain",
+    "submitit": "slurm",
+    "monai": "volume",
 }
-# single commands
-COMMANDS = ("nnunet_fm.cli.evaluate", "nnunet_fm.cli.robustness", "nnunet_fm.cli.report")
-# extra that brings a package
-EXTRAS = dict.fromkeys(
-    ("blosc2", "cv2", "lightly", "lightning_fabric", "pytorch_lightning"), "pretrain"
-)
-EXTRAS |= {"submitit": "slurm", "monai": "volume"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sub-command; errors that a user can mend are one message, not a traceback."""
-    warnings.filterwarnings(
-        "ignore", message=".*torch.jit", category=FutureWarning
-    )  # torch about itself
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["run"]:
-        return _run(words[1:])
-    if (
-        words[:1] == ["sweep"]
-        and len(words) > 1
-        and words[1] not in ("run", "status", "-h", "--help")
-    ):
-        words.insert(1, "run")
-    if words[:1] == ["predict"]:
-        return _mended(lambda: _predict(words[1:]))
+    """Run one command.
+
+    Args:
+        arguments: words behind `nnunet-fm`; those of this process if None.
+
+    Returns:
+        Exit code: 2 after an error that the user can fix (one message), 1 after any other error
+        (a traceback), else the command's own.
+    """
+    warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)  # torch's own
+    parsed = parse(sys.argv[1:] if arguments is None else arguments)
+    return run_reporting_errors(lambda: parsed.function(parsed), getattr(parsed, "debug", False))
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line.
+
+    A command that takes `KEY=VALUE` overrides takes them behind its options too, which argparse
+    alone does not allow; a command with `unknown_arguments` gets what it does not know itself.
+
+    Raises:
+        SystemExit: unknown words (code 2), or `--help` (code 0).
+    """
     parser = build_parser()
-    parsed, rest = parser.parse_known_args(words)
-    overrides = [word for word in rest if "=" in word and not word.startswith("-")]
-    if rest and (overrides != rest or not hasattr(parsed, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
+    parsed, unknown = parser.parse_known_args(list(arguments))
+    if hasattr(parsed, "unknown_arguments"):
+        parsed.unknown_arguments = unknown
+        return parsed
+    overrides = [word for word in unknown if "=" in word and not word.startswith("-")]
+    if hasattr(parsed, "overrides") and overrides == unknown:
         parsed.overrides = [*parsed.overrides, *overrides]
-    return _mended(lambda: parsed.function(parsed))
+    elif unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return parsed
 
 
-def _mended(function: Callable[[], int | None]) -> int:
+def run_reporting_errors(command: Callable[[], int | None], debug: bool = False) -> int:
+    """Run a command and turn an exception into messages on standard error and an exit code.
+
+    Args:
+        command: returns its exit code; None means 0.
+        debug: print the traceback of an error that the user can fix, too.
+    """
     try:
-        return function() or 0
-    except ModuleNotFoundError as error:
+        return command() or 0
+    except Exception as error:
+        message = _user_message(error)
+        if message is None or debug:
+            traceback.print_exc()
+        if message is None:
+            message = (
+                "this is a bug. Please report it with the command that you typed and the "
+                "traceback above"
+            )
+            print(f"nnunet-fm: {message}", file=sys.stderr)
+            return BUG
+        print(f"nnunet-fm: {message}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _user_message(error: Exception) -> str | None:
+    """Message of an error that the user can fix; None for a bug."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:  # of the operating system
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").split(".")[0]
-        if package not in EXTRAS:
-            raise
-        needed = f"pip install 'nnunet-fm[{EXTRAS[package]}]'"
-        print(f"nnunet-fm: this command needs {package}; type: {needed}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-        print(f"nnunet-fm: {error}", file=sys.stderr)
-        return 2
+        if package in EXTRAS:
+            return f"this command needs {package}; type: pip install 'nnunet-fm[{EXTRAS[package]}]'"
+    return None
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of everything but `run` and `predict`, which hand their arguments on."""
-    parser = argparse.ArgumentParser(
-        prog="nnunet-fm",
-        description="Any foundation encoder, frozen, inside stock nnU-Net.",
-        allow_abbrev=False,
+    """Build the parser of all commands."""
+    parser: argparse.ArgumentParser = CommandParser(
+        prog="nnunet-fm", description="Any foundation encoder, frozen, inside stock nnU-Net."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    path = commands.add_parser("path", help="print the folder of trainers, for nnUNet_extTrainer")
-    path.set_defaults(
-        function=lambda _: print(folders.with_trainers(os.environ.get(folders.EXT_TRAINER)))
-    )
-    commands.add_parser(
-        "run", help="run a command with nnUNet_extTrainer set: nnunet-fm run nnUNetv2_train ..."
-    )
-    commands.add_parser(
-        "predict", help="as nnUNetv2_predict, slices and mirrors batched: nnunet-fm predict -h"
-    )
-    _add_encoders(commands)
+    trainers_path.add_command(commands)
+    exec_command.add_command(commands)
+    predict.add_command(commands)
+    encoders.add_command(commands)
     _add_plan(commands)
-    _add_model_commands(commands)
-    _add_data_commands(commands)
-    for name, (module, text) in GROUPS.items():
-        group = commands.add_parser(name, help=text).add_subparsers(
-            required=True, metavar="COMMAND"
-        )
-        importlib.import_module(module).add_commands(group)
-    for module in COMMANDS:
-        importlib.import_module(module).add_command(commands)
-    doctor = commands.add_parser(
-        "doctor", help="check versions, folders, device, encoder files; print the fixes"
-    )
-    doctor.set_defaults(function=_doctor)
+    info.add_command(commands)
+    export.add_command(commands)
+    convert.add_command(commands)
+    demo.add_command(commands)
+    features.add_command(commands)
+    _add_groups(commands)
+    sweep.add_command(commands)
+    evaluate.add_command(commands)
+    robustness.add_command(commands)
+    report.add_command(commands)
+    doctor.add_command(commands)
     return parser
 
 
-def _add_encoders(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    encoders = commands.add_parser(
-        "encoders", help="list, show, or verify a weight file"
-    ).add_subparsers(required=True)
-    encoders.add_parser("list", help="the weight cards").set_defaults(function=_encoders_list)
-    show = encoders.add_parser("show", help="one card")
-    show.add_argument("name")
-    show.set_defaults(function=_encoders_show)
-    verify = encoders.add_parser("verify", help="load a file strictly and say what was done")
-    verify.add_argument("file", type=Path)
-    verify.add_argument(
-        "--encoder", metavar="NAME", help="card or architecture; found from the file if not given"
+def _add_groups(commands: Commands) -> None:
+    _, group = add_group(
+        commands,
+        "heads",
+        "classification, regression, survival on cached features: list, run, compare, ...",
     )
-    verify.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="e.g. qkv_bias=true"
+    heads.add_commands(group)
+    _, group = add_group(
+        commands,
+        "analyse",
+        "representations of frozen encoders: cka, similarity",
+        aliases=["analyze"],
     )
-    verify.set_defaults(function=_encoders_verify)
+    analyze.add_commands(group)
+    _, group = add_group(
+        commands,
+        "pretrain",
+        "train an encoder on unlabelled MRI: prepare, run, export, probe",
+    )
+    pretrain.add_commands(group)
 
 
 def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -187,99 +214,6 @@ def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     plan.set_defaults(function=_plan)
 
 
-def _add_model_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    info = commands.add_parser("info", help="parameters and operations of a network")
-    info.add_argument("--encoder", required=True, metavar="NAME")
-    info.add_argument("--channels", type=int, default=4)
-    info.add_argument("--classes", type=int, default=3)
-    info.add_argument("--patch", type=int, nargs=2, default=(256, 256))
-    info.add_argument("--decoder", choices=("primus", "light"), default="primus")
-    info.add_argument("--json", action="store_true")
-    info.set_defaults(function=_info)
-    export = commands.add_parser(
-        "export", help="make a model folder that predicts without nnUNet_extTrainer"
-    )
-    export.add_argument(
-        "model", type=Path, help="nnUNet_results/DatasetXXX/TRAINER__PLANS__CONFIGURATION"
-    )
-    export.add_argument("out", type=Path)
-    export.add_argument("-chk", default="checkpoint_final.pth")
-    export.set_defaults(function=_export)
-
-
-def _add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    convert = commands.add_parser("convert", help="make an nnU-Net raw dataset").add_subparsers(
-        required=True
-    )
-    brats = convert.add_parser("brats", help="BraTS 2018-2024, METS, MEN, GoAT")
-    brats.add_argument("source", type=Path)
-    brats.add_argument("-d", type=int, required=True, metavar="ID")
-    brats.add_argument("-n", required=True, metavar="NAME")
-    brats.add_argument(
-        "--copy", action="store_true", help="copy the images instead of linking them"
-    )
-    brats.add_argument("-np", type=int, default=4, help="cases at a time")
-    brats.set_defaults(function=_convert)
-    demo = commands.add_parser("demo", help="from made data to Dice and a picture, in minutes")
-    demo.add_argument("-o", type=Path, default=Path("demo"), help="folder for everything")
-    demo.add_argument(
-        "--encoder", metavar="FILE", help="weight file; the small one that comes along if not given"
-    )
-    demo.set_defaults(function=_demo)
-
-
-def _run(words: list[str]) -> int:
-    if not words:
-        print(
-            "nnunet-fm run: give a command, e.g. nnunet-fm run nnUNetv2_train 8 2d_fm256 0 ...",
-            file=sys.stderr,
-        )
-        return 2
-    return _mended(lambda: subprocess.run(command(words), env=environment()).returncode)
-
-
-def _predict(words: list[str]) -> int:
-    check_trainer(["nnunet-fm", *words])
-    from nnunet_fm.cli.predict import predict_command
-
-    folders.activate()
-    return predict_command(words)
-
-
-def _encoders_list(_: argparse.Namespace) -> None:
-    from nnunet_fm.encoders import CARDS
-
-    print(f"{'name':34}{'architecture':22}{'licence':34}pretrained on")
-    for card in CARDS.values():
-        if "test" not in card.name:
-            data = ", ".join(card.pretrained_on[:3]) + (
-                ", ..." if len(card.pretrained_on) > 3 else ""
-            )
-            print(f"{card.name:34}{card.architecture:22}{card.licence[:32]:34}{data}")
-    print(
-        "\nRandom weights: the architecture's name. Any plain ViT of timm: timm/NAME. A file: its path."
-    )
-
-
-def _encoders_show(parsed: argparse.Namespace) -> None:
-    from dataclasses import asdict
-
-    from nnunet_fm.encoders import get_card
-
-    for key, value in asdict(get_card(parsed.name)).items():
-        print(f"{key:16}{', '.join(value) if isinstance(value, tuple) else value}")
-
-
-def _encoders_verify(parsed: argparse.Namespace) -> None:
-    from nnunet_fm.encoders import load_encoder
-    from nnunet_fm.encoders.loading.load_report import describe, fingerprint
-    from nnunet_fm.encoders.registry import parse_options
-
-    encoder, report = load_encoder(parsed.file, parsed.encoder, **parse_options(parsed.option))
-    print(describe(report))
-    print(f"fingerprint   {fingerprint(encoder)}")
-
-
 def _plan(parsed: argparse.Namespace) -> None:
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
@@ -316,60 +250,3 @@ def _plan(parsed: argparse.Namespace) -> None:
     )
     written = write_plans(root / dataset, request)
     print(f"wrote {written.path}\n{written.summary}")
-
-
-def _info(parsed: argparse.Namespace) -> None:
-    from nnunet_fm.network.summary import network_info
-
-    found = network_info(
-        parsed.encoder, parsed.channels, parsed.classes, tuple(parsed.patch), parsed.decoder
-    )
-    if parsed.json:
-        print(json.dumps(found))
-        return
-    for key, value in found.items():
-        print(f"{key:16}{value:,}" if isinstance(value, int) else f"{key:16}{value}")
-    print(f"{'frozen share':16}{100 * found['encoder'] / found['total']:.2f} %")
-
-
-def _export(parsed: argparse.Namespace) -> None:
-    from nnunet_fm.nnunet.export import export_model
-
-    found = export_model(parsed.model, parsed.out, parsed.chk)
-    print(
-        f"wrote {parsed.out} ({', '.join(found)}). The encoder's weights are inside: mind their licence."
-    )
-    print(
-        f"predict with: nnUNetv2_predict_from_modelfolder -m {parsed.out} -i INPUT -o OUTPUT -f 0"
-    )
-
-
-def _convert(parsed: argparse.Namespace) -> None:
-    from nnunet_fm.data.brats import convert_brats
-
-    result = convert_brats(
-        parsed.source,
-        folders.nnunet_folder("nnUNet_raw"),
-        parsed.d,
-        parsed.n,
-        parsed.copy,
-        parsed.np,
-    )
-    print(
-        f"wrote {result.folder}: {len(result.training)} training and {len(result.test)} test cases"
-    )
-    for case, reason in result.skipped.items():
-        print(f"  left out {case}: {reason}")
-
-
-def _demo(parsed: argparse.Namespace) -> None:
-    from nnunet_fm.cli.demo import run_demo
-
-    run_demo(parsed.o.absolute(), str(Path(parsed.encoder).absolute()) if parsed.encoder else None)
-
-
-def _doctor(_: argparse.Namespace) -> int:
-    from nnunet_fm.cli.doctor import examine
-    from nnunet_fm.internal.findings import print_findings
-
-    return print_findings(examine())

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_fm.cli.evaluate import add_rules
+from nnunet_fm.cli.parser import Commands
 
 if TYPE_CHECKING:
     from nnunet_fm.experiments.runs import Run
     from nnunet_fm.experiments.status import Line
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_command(commands: Commands) -> None:
     """Add `nnunet-fm report`."""
     report = commands.add_parser(
         "report", help="page, tables and figures of a sweep or of nnU-Net's result folders"

@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 
 from nnunet_fm.cli.evaluate import add_rules
+from nnunet_fm.cli.parser import Commands
 from nnunet_fm.internal.errors import InputError
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_command(commands: Commands) -> None:
     """Add `nnunet-fm robustness`."""
     command = commands.add_parser(
         "robustness", help="finished runs on images with other contrast, Gibbs ringing, bias field"

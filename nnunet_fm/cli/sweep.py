@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_fm.cli.parser import Commands, add_group
 from nnunet_fm.internal.errors import StorageError
 
 if TYPE_CHECKING:
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
 STOPPED = 130  # as a shell says after Ctrl-C
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the sub-commands of `nnunet-fm sweep`; `sweep CONFIG.yaml` is short for `sweep run CONFIG.yaml`."""
-    run = commands.add_parser(
+def add_command(commands: Commands) -> None:
+    """Add `nnunet-fm sweep`; `sweep CONFIG.yaml` is short for `sweep run CONFIG.yaml`."""
+    sweep, group = add_group(
+        commands, "sweep", "a benchmark of many runs: sweep CONFIG.yaml, sweep status FOLDER"
+    )
+    sweep.set_defaults(default_command="run")
+    run = group.add_parser(
         "run", help="plan, show and run a sweep; what is finished is not run again"
     )
     run.add_argument("config", help="YAML file, or name of a shipped one")
@@ -37,7 +42,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="submitit: its local executor",
     )
     run.set_defaults(function=_run)
-    status = commands.add_parser("status", help="a line per run: state, epoch, Dice, time left")
+    status = group.add_parser("status", help="a line per run: state, epoch, Dice, time left")
     status.add_argument("folder", type=Path, help="of the sweep: sweeps/NAME")
     status.add_argument(
         "--html", type=Path, metavar="FILE", help="write a page that loads itself anew"

@@ -4,29 +4,29 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_fm.cli.demo import MARKER, _Road, _told
+from nnunet_fm.cli.demo import MARKER, StepRunner, progress_line
 
 
 def test_a_folder_of_somebody_else_is_not_cleared(tmp_path: Path) -> None:
     (tmp_path / "nnUNet_raw").mkdir()
-    with pytest.raises(FileExistsError, match="no demo of ours"):
-        _Road(tmp_path)
+    with pytest.raises(FileExistsError, match="not a demo"):
+        StepRunner(tmp_path)
     assert (tmp_path / "nnUNet_raw").is_dir()
     (tmp_path / MARKER).touch()
-    _Road(tmp_path)
+    StepRunner(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [MARKER, "logs"]
 
 
 def test_a_failing_step_names_its_log(tmp_path: Path) -> None:
-    road = _Road(tmp_path / "demo")
+    steps = StepRunner(tmp_path / "demo")
     with pytest.raises(
         RuntimeError, match=r"(?s)nnunet-fm info.*1_nnunet-fm\.log.*Did you mean dinov3_vitt16"
     ):
-        road.step("counting", "nnunet-fm", "info", "--encoder", "dinov3_vitx16")
+        steps.run("counting", ["nnunet-fm", "info", "--encoder", "dinov3_vitx16"])
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "shown"),
     [
         ("2026-01-01 00:00:00.1: Epoch 3\n", "Epoch 3 of 11"),
         ("2026-01-01 00:00:00.1: Epoch time: 3.2 s\n", ""),
@@ -36,5 +36,5 @@ def test_a_failing_step_names_its_log(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_shown_of_a_log(line: str, told: str) -> None:
-    assert _told(line) == told
+def test_what_is_shown_of_a_log(line: str, shown: str) -> None:
+    assert progress_line(line) == shown

@@ -1,115 +1,29 @@
-"""The command line: quick help, plain errors, and what each small command prints."""
+"""The parser and the error boundary: quick help, one message or a traceback."""
 
-import json
+import argparse
+import importlib
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
-import torch
 
-from helpers.encoder_files import braindino, official
-from helpers.nnunet import Run
-from nnunet_fm.cli.main import main
-from nnunet_fm.internal.folders import folder
+from nnunet_fm.cli import main as main_module
+from nnunet_fm.cli.main import main, run_reporting_errors
+from nnunet_fm.internal.errors import InputError, OutOfMemoryError, UserError
 
 
-def test_help_answers_without_torch() -> None:
+@pytest.mark.parametrize("words", [["--help"], ["plan", "--help"], ["pretrain", "run", "-h"]])
+def test_help_answers_without_torch(words: list[str]) -> None:
     program = (
-        "import sys, nnunet_fm.cli.main as c; c.build_parser(); sys.exit('torch' in sys.modules)"
+        "import sys\n"
+        "from nnunet_fm.cli.main import main\n"
+        "try:\n"
+        f"    main({words!r})\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        "sys.exit(bool({'torch', 'nnunetv2', 'timm', 'matplotlib'} & set(sys.modules)))\n"
     )
-    started = time.monotonic()
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
-    assert time.monotonic() - started < 5
-
-
-def test_info_gives_the_papers_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(
-            ["info", "--encoder", "braindino_vitb16", "--channels", "4", "--classes", "3", "--json"]
-        )
-        == 0
-    )
-    found = json.loads(capsys.readouterr().out)
-    assert (found["total"], found["encoder"], found["trainable"]) == (110718735, 85641984, 25076751)
-    assert found["decoder_flops"] == pytest.approx(38.7e9, rel=0.01)
-    assert found["encoder_flops"] == pytest.approx(45e9, rel=0.06)
-
-
-def test_encoders(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["encoders", "list"]) == 0
-    assert "braindino_vitb16.mri6m" in capsys.readouterr().out
-    assert main(["encoders", "show", "dinov3_vitl16.lvd1689m"]) == 0
-    assert "DINOv3 License" in capsys.readouterr().out
-    torch.save(braindino(official()), tmp_path / "b.pth")
-    assert main(["encoders", "verify", str(tmp_path / "b.pth")]) == 0
-    said = capsys.readouterr().out
-    assert "containers ['teacher'], prefixes ['backbone.']" in said
-    assert "fingerprint   [" in said
-    assert main(["encoders", "verify", str(tmp_path / "b.pth"), "--encoder", "dinov3_vits16"]) == 2
-    error = capsys.readouterr().err
-    assert "another shape" in error
-    assert "Its tensors are those of dinov3_test16" in error
-    assert main(["encoders", "show", "dinov3_vitxl16"]) == 2
-    assert "Did you mean dinov3_vitl16" in capsys.readouterr().err
-
-
-def test_path_and_run(run: Run) -> None:
-    assert (
-        run("nnunet-fm", "path", nnUNet_extTrainer="/mine").stdout.strip()
-        == f"/mine:{folder('trainers')}"
-    )
-    said = run(
-        "nnunet-fm",
-        "run",
-        sys.executable,
-        "-c",
-        "import os; print(os.environ['nnUNet_extTrainer'])",
-    ).stdout
-    assert said.strip() == str(folder("trainers"))
-    assert "no command" in run("nnunet-fm", "run", "nnUNetv3_train", expect=2).stdout
-    assert run("nnunet-fm", "run", sys.executable, "-c", "raise SystemExit(7)", expect=7)
-
-
-def test_predict_passes_on_nnunets_help(run: Run) -> None:
-    said = run("nnunet-fm", "predict", "-h").stdout
-    assert "--skip-background" in said
-    assert "-prev_stage_predictions" in said
-
-
-def test_an_unknown_trainer_is_named_with_close_matches(run: Run) -> None:
-    said = run(
-        "nnunet-fm", "run", "nnUNetv2_train", 7, "2d", 0, "-tr", "FrozenDynoTrainer", expect=2
-    ).stdout
-    assert "Did you mean FrozenDinoTrainer" in said
-    said = run(
-        "nnunet-fm",
-        "predict",
-        "-d",
-        7,
-        "-tr",
-        "nnUNetTrainerr",
-        "-c",
-        "2d",
-        "-i",
-        "a",
-        "-o",
-        "b",
-        expect=2,
-    ).stdout
-    assert "Did you mean nnUNetTrainer" in said
-
-
-def test_doctor(run: Run, nnunet: dict[str, str]) -> None:
-    said = run("nnunet-fm", "doctor").stdout
-    assert "ok    nnunetv2 2." in said
-    assert "FAIL" not in said
-    said = run(
-        "nnunet-fm", "doctor", expect=1, nnUNet_extTrainer="", nnUNet_results="/nowhere"
-    ).stdout
-    assert 'fix: export nnUNet_extTrainer="$(nnunet-fm path)"' in said
-    assert "mkdir -p '/nowhere'" in said
 
 
 @pytest.mark.parametrize(
@@ -134,3 +48,113 @@ def test_errors_are_one_message(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def fail(error: Exception) -> int:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("too few"),
+        InputError("too few"),
+        OutOfMemoryError("too few"),
+        FileNotFoundError(2, "too few", "gone.csv"),
+    ],
+)
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_a_user_can_fix_is_one_message_and_a_traceback_on_request(
+    error: Exception, debug: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_reporting_errors(lambda: fail(error), debug) == 2
+    printed = capsys.readouterr().err
+    assert "too few" in printed.splitlines()[-1]
+    assert ("Traceback" in printed) == debug
+    assert "this is a bug" not in printed
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("operands could not be broadcast"),
+        RuntimeError("operands could not be broadcast"),
+        OSError("operands could not be broadcast"),  # not of the operating system
+        ModuleNotFoundError("operands could not be broadcast", name="operands"),
+    ],
+)
+def test_a_bug_shows_its_traceback_and_asks_for_a_report(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_reporting_errors(lambda: fail(error)) == 1
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert "in fail" in printed
+    assert "operands could not be broadcast" in printed
+    assert "this is a bug. Please report it" in printed.splitlines()[-1]
+
+
+def test_a_missing_package_of_an_extra_names_the_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ModuleNotFoundError("No module named 'lightly.loss'", name="lightly.loss")
+    assert run_reporting_errors(lambda: fail(error)) == 2
+    printed = capsys.readouterr().err
+    assert "pip install 'nnunet-fm[pretrain]'" in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--debug", "evaluate", "gone", "gone"],
+        ["evaluate", "--debug", "gone", "gone"],
+        ["evaluate", "gone", "gone", "--debug"],
+        ["--debug", "predict", "-tr", "nnUNetTrainerr"],
+        ["predict", "-tr", "nnUNetTrainerr", "--debug"],
+        ["sweep", "gone.yaml", "--debug"],
+        ["--debug", "sweep", "gone.yaml", "ratios=[1]"],
+        ["exec", "--debug", "nnUNetv3_train"],
+    ],
+)
+def test_debug_may_stand_anywhere(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert main([word for word in words if word != "--debug"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_planted_bug_in_a_command_is_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = importlib.import_module("nnunet_fm.network.summary")
+    monkeypatch.setattr(summary, "network_info", lambda *_: [][0])
+    assert main(["info", "--encoder", "dinov3_test16"]) == 1
+    printed = capsys.readouterr().err
+    assert "IndexError: list index out of range" in printed
+    assert "in _info" in printed
+
+
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    (group,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return dict(group.choices)
+
+
+@pytest.mark.parametrize(
+    ("former", "name"), [("path", "trainers-path"), ("run", "exec"), ("analyze", "analyse")]
+)
+def test_former_names_of_commands_are_accepted(former: str, name: str) -> None:
+    parsers = commands(main_module.build_parser())
+    assert parsers[former] is parsers[name]
+
+
+def test_former_names_of_options_are_accepted() -> None:
+    for words in (["encoders", "verify", "file"], ["features", "extract", "t", "--encoder", "e"]):
+        for option in ("--option", "--encoder-option"):
+            parsed = main_module.parse([*words, option, "a=1", option, "b=2"])
+            assert parsed.encoder_options == ["a=1", "b=2"]
+
+
+def test_unknown_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["doctor", "--fast"], ["sweep", "x.yaml", "--fast"], ["info", "--enc", "x"]):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert "--" in capsys.readouterr().err

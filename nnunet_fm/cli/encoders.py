@@ -1,0 +1,59 @@
+"""`nnunet-fm encoders`: list the weight cards, show one, verify a weight file."""
+
+import argparse
+from pathlib import Path
+
+from nnunet_fm.cli.parser import Commands, add_encoder_option, add_group
+
+
+def add_command(commands: Commands) -> None:
+    """Add `nnunet-fm encoders`."""
+    _, encoders = add_group(commands, "encoders", "list, show, or verify a weight file")
+    encoders.add_parser("list", help="list the weight cards").set_defaults(function=_list)
+    show = encoders.add_parser("show", help="print one card")
+    show.add_argument("name")
+    show.set_defaults(function=_show)
+    verify = encoders.add_parser("verify", help="load a file strictly and report how")
+    verify.add_argument("file", type=Path)
+    verify.add_argument(
+        "--encoder", metavar="NAME", help="card or architecture (default: identified from the file)"
+    )
+    add_encoder_option(verify, "qkv_bias=true")
+    verify.set_defaults(function=_verify)
+
+
+def _list(_: argparse.Namespace) -> None:
+    from nnunet_fm.encoders import CARDS
+
+    print(f"{'name':34}{'architecture':22}{'licence':34}pretrained on")
+    for card in CARDS.values():
+        if "test" in card.name:
+            continue
+        data = ", ".join(card.pretrained_on[:3])
+        if len(card.pretrained_on) > 3:
+            data += ", ..."
+        print(f"{card.name:34}{card.architecture:22}{card.licence[:32]:34}{data}")
+    print(
+        "\nRandom weights: the architecture's name. Any plain ViT of timm: timm/NAME. "
+        "A file: its path."
+    )
+
+
+def _show(parsed: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from nnunet_fm.encoders import get_card
+
+    for key, value in asdict(get_card(parsed.name)).items():
+        print(f"{key:16}{', '.join(value) if isinstance(value, tuple) else value}")
+
+
+def _verify(parsed: argparse.Namespace) -> None:
+    from nnunet_fm.encoders import load_encoder
+    from nnunet_fm.encoders.loading.load_report import describe, fingerprint
+    from nnunet_fm.encoders.registry import parse_options
+
+    options = parse_options(parsed.encoder_options)
+    encoder, report = load_encoder(parsed.file, parsed.encoder, **options)
+    print(describe(report))
+    print(f"fingerprint   {fingerprint(encoder)}")

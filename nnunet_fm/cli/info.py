@@ -1,0 +1,39 @@
+"""`nnunet-fm info`: parameters and operations of a network."""
+
+import argparse
+import json
+
+from nnunet_fm.cli.parser import Commands
+
+
+def add_command(commands: Commands) -> None:
+    """Add `nnunet-fm info`."""
+    info = commands.add_parser("info", help="parameters and operations of a network")
+    info.add_argument("--encoder", required=True, metavar="NAME")
+    info.add_argument("--channels", type=int, default=4, help="input channels (default: 4)")
+    info.add_argument("--classes", type=int, default=3, help="output channels (default: 3)")
+    info.add_argument(
+        "--patch",
+        type=int,
+        nargs=2,
+        default=(256, 256),
+        metavar=("HEIGHT", "WIDTH"),
+        help="pixels (default: 256 256)",
+    )
+    info.add_argument("--decoder", choices=("primus", "light"), default="primus")
+    info.add_argument("--json", action="store_true", help="print JSON")
+    info.set_defaults(function=_info)
+
+
+def _info(parsed: argparse.Namespace) -> None:
+    from nnunet_fm.network.summary import network_info
+
+    counts = network_info(
+        parsed.encoder, parsed.channels, parsed.classes, tuple(parsed.patch), parsed.decoder
+    )
+    if parsed.json:
+        print(json.dumps(counts))
+        return
+    for key, value in counts.items():
+        print(f"{key:16}{value:,}" if isinstance(value, int) else f"{key:16}{value}")
+    print(f"{'frozen share':16}{100 * counts['encoder'] / counts['total']:.2f} %")

@@ -1,0 +1,66 @@
+"""The parser that all commands share, and an option that several of them take."""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Commands = argparse._SubParsersAction
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parser of a command: takes `--debug`, and no abbreviated options.
+
+    Sub-parsers are of this class too, so `--debug` may stand before or after a command's name.
+    `set_defaults(default_command=NAME)` names the sub-command that is meant where none is given.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+        self.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show the traceback of every error",
+        )
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse as argparse does, after inserting the default sub-command where none is given."""
+        words = list(args or ())
+        default = self.get_default("default_command")
+        if default and words and not words[0].startswith("-") and words[0] not in self._names():
+            words.insert(0, default)
+        return super().parse_known_args(words, namespace)
+
+    def _names(self) -> set[str]:
+        groups = [a for a in self._actions if isinstance(a, argparse._SubParsersAction)]
+        return {name for group in groups for name in group.choices}
+
+
+def add_group(
+    commands: Commands, name: str, text: str, aliases: Sequence[str] = ()
+) -> "tuple[argparse.ArgumentParser, Commands]":
+    """Add a command that has sub-commands.
+
+    Returns:
+        Its parser, and the object that sub-commands are added to.
+    """
+    parser = commands.add_parser(name, help=text, aliases=aliases)
+    return parser, parser.add_subparsers(required=True, metavar="COMMAND")
+
+
+def add_encoder_option(parser: argparse.ArgumentParser, example: str) -> None:
+    """Add `--encoder-option KEY=VALUE`, which may be repeated; `--option` is its former name."""
+    parser.add_argument(
+        "--encoder-option",
+        "--option",
+        dest="encoder_options",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"argument of the encoder's architecture, e.g. {example}; may be repeated",
+    )

@@ -1,0 +1,103 @@
+"""nnU-Net's own prediction commands and validation, with another predictor.
+
+nnU-Net's entry points read `sys.argv` and look their predictor up in their module, so both are
+replaced for the time of a call.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from nnunetv2.inference import predict_from_raw_data
+
+from nnunet_fm.data.image_checks import check_input_folder
+from nnunet_fm.network.frozen import FrozenEncoderNetwork
+from nnunet_fm.nnunet.predictor import BatchedPredictor, bare_network
+
+PROGRAM = "nnunet-fm predict"
+
+
+@contextmanager
+def replaced_predictor(module: ModuleType, predictor: type[BatchedPredictor]) -> Iterator[None]:
+    """Let a module of nnU-Net build `predictor` wherever it names `nnUNetPredictor`.
+
+    Args:
+        module: e.g. `nnunetv2.inference.predict_from_raw_data`.
+        predictor: the class to build.
+    """
+    original = module.nnUNetPredictor
+    module.nnUNetPredictor = predictor  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.nnUNetPredictor = original  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _replaced_argv(argv: Sequence[str]) -> Iterator[None]:
+    original = sys.argv
+    sys.argv = [PROGRAM, *argv]
+    try:
+        yield
+    finally:
+        sys.argv = original
+
+
+def predict_with_arguments(
+    argv: Sequence[str], report: Callable[[str], None], **options: Any
+) -> None:
+    """Run nnU-Net's prediction command with the batched predictor.
+
+    Args:
+        argv: flags of `nnUNetv2_predict`, or of `nnUNetv2_predict_from_modelfolder` where `-m` is
+            among them.
+        report: called with the precision once the model is loaded.
+        **options: `precision`, `pixels_per_batch` and `skip_background` of `BatchedPredictor`.
+
+    Raises:
+        UserError: an input image that cannot be predicted; nothing is predicted then.
+    """
+    stock = predict_from_raw_data
+    entry = stock.predict_entry_point_modelfolder if "-m" in argv else stock.predict_entry_point
+    with replaced_predictor(stock, _command_predictor(report, options)), _replaced_argv(argv):
+        entry()
+
+
+def _command_predictor(
+    report: Callable[[str], None], options: dict[str, Any]
+) -> type[BatchedPredictor]:
+    """A predictor class that nnU-Net can build without knowing our options."""
+
+    class CommandPredictor(BatchedPredictor):
+        """Checks the input images and reports the precision."""
+
+        def __init__(self, *args: Any, **stock_arguments: Any) -> None:
+            super().__init__(*args, **options, **stock_arguments)
+
+        def initialize_from_trained_model_folder(self, *args: Any, **stock_arguments: Any) -> None:
+            """Load the model, then report the precision that it will compute in."""
+            super().initialize_from_trained_model_folder(*args, **stock_arguments)
+            report(_precision_message(self))
+
+        def _manage_input_and_output_lists(
+            self, source: Any, *args: Any, **stock_arguments: Any
+        ) -> Any:
+            """Check every case of an input folder before any of them is predicted."""
+            if isinstance(source, str):
+                channels = len(self.dataset_json["channel_names"])
+                check_input_folder(Path(source), channels, self.dataset_json["file_ending"])
+            return super()._manage_input_and_output_lists(source, *args, **stock_arguments)
+
+    return CommandPredictor
+
+
+def _precision_message(predictor: BatchedPredictor) -> str:
+    if not isinstance(bare_network(predictor.network), FrozenEncoderNetwork):
+        return "stock network: nnU-Net's own precision, tiles batched"
+    return (
+        f"precision {predictor.precision} ({predictor.precision_reason}); "
+        "stock nnU-Net uses float32 on CPUs: --precision float32"
+    )
