@@ -145,17 +145,19 @@ def write_file(name: str, folder: Path) -> Path:
 
 def measure(name: str, dataset: Path, folder: Path, side: int, batch: int) -> dict[str, Any]:
     """Plan, preprocess if the encoder needs its own intensities, train a step, predict a case."""
-    from nnunet_fm.nnunet.plan_options import PlanRequest
+    from nnunet_fm.nnunet.datasets import dataset_id
+    from nnunet_fm.nnunet.plan_options import PlanOptions
     from nnunet_fm.nnunet.planning import write_plans
 
     asked = {"patch": (side,), "batch_size": batch, "output": f"FM_real_{name}"} | ENCODERS[name][4]
     written = write_plans(
-        dataset, PlanRequest(base="3d_fullres", encoder=str(write_file(name, folder)), **asked)
+        dataset,
+        PlanOptions(configuration="3d_fullres", encoder=str(write_file(name, folder)), **asked),
     )
     if not written.preprocessed:
         words = [
             "-d",
-            dataset.name[7:10],
+            str(dataset_id(dataset.name)),
             "-plans_name",
             written.identifier,
             "-c",

@@ -32,7 +32,6 @@ PRETRAINING_ROOMS = {
 }
 FROM_THE_LIBRARY = {"encoders", "data", "evaluation", "internal"}  # what pretraining may import
 PENDING = {
-    "nnunet_fm/cli/main.py imports nnunetv2.utilities.dataset_name_id_conversion.maybe_convert_to_dataset_name",
     "nnunet_fm/experiments/cost_estimate.py imports nnunet_fm.network.frozen.NETWORKS",
     "nnunet_fm/experiments/cost_estimate.py imports nnunetv2.utilities.get_network_from_plans.get_network_from_plans",
     "nnunet_fm/experiments/cost_estimate.py imports nnunetv2.utilities.plans_handling.plans_handler.PlansManager",
@@ -40,7 +39,6 @@ PENDING = {
     "nnunet_fm/experiments/find_runs.py imports nnunet_fm.encoders.loading.weight_source.source_in_plans",
     "nnunet_fm/experiments/run_cost.py imports nnunet_fm.encoders.loading.weight_source.origin_of",
     "nnunet_fm/experiments/run_cost.py imports nnunet_fm.encoders.loading.weight_source.source_in_plans",
-    "nnunet_fm/experiments/runs.py imports nnunetv2.utilities.dataset_name_id_conversion.maybe_convert_to_dataset_name",
     "pretrain/nnunet_fm_pretrain/engine/export.py imports nnunet_fm_pretrain.methods.registry.make_objective",
     "pretrain/nnunet_fm_pretrain/engine/loop.py imports nnunet_fm_pretrain.methods.braindino.batches.loader",
     "pretrain/nnunet_fm_pretrain/engine/loop.py imports nnunet_fm_pretrain.methods.registry.make_objective",

@@ -51,9 +51,9 @@ def _show(parsed: argparse.Namespace) -> None:
 def _verify(parsed: argparse.Namespace) -> None:
     from nnunet_fm.encoders import load_encoder
     from nnunet_fm.encoders.loading.load_report import describe, fingerprint
-    from nnunet_fm.encoders.registry import parse_options
+    from nnunet_fm.internal.arguments import parse_key_values
 
-    options = parse_options(parsed.encoder_options)
+    options = parse_key_values(parsed.encoder_options)
     encoder, report = load_encoder(parsed.file, parsed.encoder, **options)
     print(describe(report))
     print(f"fingerprint   {fingerprint(encoder)}")

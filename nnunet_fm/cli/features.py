@@ -160,16 +160,16 @@ def _check_leakage(parsed: argparse.Namespace) -> int:
 def _extract(parsed: argparse.Namespace) -> int:
     from nnunet_fm.data.perturbations import Perturbation
     from nnunet_fm.data.subject_table import read_table
-    from nnunet_fm.encoders.registry import parse_options
     from nnunet_fm.features.cache import FeatureCache
     from nnunet_fm.features.extraction import extract, open_encoder
+    from nnunet_fm.internal.arguments import parse_key_values
     from nnunet_fm.internal.files import write_csv
 
     table = read_table(parsed.table, parsed.modalities)
     names = ("card", "seed", "layers", "shape", "precision", "strip")
     choice = {name: getattr(parsed, name) for name in names}
     change = Perturbation.parse(parsed.perturb) if parsed.perturb else None
-    options = parse_options(parsed.encoder_options)
+    options = parse_key_values(parsed.encoder_options)
     encoder, recipe = open_encoder(parsed.encoder, **choice, options=options, perturbation=change)
     cache, part = FeatureCache(parsed.cache), (parsed.part_id, parsed.num_parts)
     print(

@@ -21,6 +21,7 @@ from nnunet_fm.cli import (
     features,
     heads,
     info,
+    plan,
     predict,
     report,
     robustness,
@@ -29,9 +30,7 @@ from nnunet_fm.cli import (
 )
 from nnunet_fm.cli import exec as exec_command
 from nnunet_fm.cli.parser import CommandParser, Commands, add_group
-from nnunet_fm.internal import folders
-from nnunet_fm.internal.arguments import block_numbers
-from nnunet_fm.internal.errors import InputError, UserError
+from nnunet_fm.internal.errors import UserError
 
 USER_ERROR, BUG = 2, 1  # exit codes
 # extra of nnunet-fm that installs a package
@@ -130,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     exec_command.add_command(commands)
     predict.add_command(commands)
     encoders.add_command(commands)
-    _add_plan(commands)
+    plan.add_command(commands)
     info.add_command(commands)
     export.add_command(commands)
     convert.add_command(commands)
@@ -165,88 +164,3 @@ def _add_groups(commands: Commands) -> None:
         "train an encoder on unlabelled MRI: prepare, run, export, probe",
     )
     pretrain.add_commands(group)
-
-
-def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    plan = commands.add_parser(
-        "plan", help="write plans FM_<encoder> from the dataset's nnU-Net plans"
-    )
-    plan.add_argument("-d", required=True, metavar="ID", help="dataset id or name")
-    plan.add_argument(
-        "-c", default="2d", metavar="CONFIGURATION", help="stock configuration to inherit from"
-    )
-    plan.add_argument(
-        "--encoder", required=True, metavar="NAME|FILE|none", help="none: stock nnU-Net on a subset"
-    )
-    plan.add_argument(
-        "--card", help="weight card of the file, where it cannot be told from the file"
-    )
-    plan.add_argument("--preset", help="a file of plans/, e.g. 2d_fm512")
-    plan.add_argument("--patch", type=int, nargs="+", metavar="N", help="side(s) in pixels")
-    plan.add_argument(
-        "--fov", choices=("native", "fit"), help="keep the spacing, or resample to fit the patch"
-    )
-    plan.add_argument(
-        "--taps", type=block_numbers, metavar="2,5,8,11", help="blocks whose features are decoded"
-    )
-    plan.add_argument("--fusion", help="learnable, fixed or learnable_then_fixed(EPOCHS)")
-    plan.add_argument("--decoder", help="slices: primus, light; volumes: unetr, primus3d, pyramid")
-    plan.add_argument(
-        "--intensity", choices=("encoder", "stock"), default="encoder", help="whose normalisation"
-    )
-    plan.add_argument(
-        "--mix-slices", type=int, metavar="K", help="2.5-D: 3 or 5 neighbouring slices (1: none)"
-    )
-    plan.add_argument("--batch-size", type=int)
-    plan.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="e.g. qkv_bias=true"
-    )
-    plan.add_argument(
-        "--seed", type=int, help="of random weights, where NAME has no file; default 0"
-    )
-    plan.add_argument(
-        "--train-ratio", type=float, default=1.0, help="share of the training cases, e.g. 0.1"
-    )
-    plan.add_argument("--subset-seed", type=int, default=42)
-    plan.add_argument("--subset-rule", default="nested", choices=("nested", "reference"))
-    plan.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans to start from")
-    plan.add_argument("-o", metavar="IDENTIFIER", help="name of the plans to write")
-    plan.set_defaults(function=_plan)
-
-
-def _plan(parsed: argparse.Namespace) -> None:
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-
-    from nnunet_fm.encoders.registry import parse_options
-    from nnunet_fm.nnunet.plan_options import PlanRequest
-    from nnunet_fm.nnunet.planning import write_plans
-    from nnunet_fm.nnunet.train_subset import TrainSubset
-
-    root = folders.nnunet_folder("nnUNet_preprocessed")
-    if not parsed.d.startswith("Dataset") and not parsed.d.isdecimal():
-        raise InputError(
-            f"dataset {parsed.d!r}; allowed: an id such as 8, or a name such as Dataset008_BraTS21"
-        )
-    dataset = maybe_convert_to_dataset_name(int(parsed.d) if parsed.d.isdecimal() else parsed.d)
-    subset = TrainSubset(parsed.train_ratio, parsed.subset_seed, parsed.subset_rule)
-    request = PlanRequest(
-        base=parsed.c,
-        encoder=parsed.encoder,
-        card=parsed.card,
-        preset=parsed.preset,
-        patch=tuple(parsed.patch) if parsed.patch else None,
-        fov=parsed.fov,
-        taps=parsed.taps,
-        fusion=parsed.fusion,
-        decoder=parsed.decoder,
-        batch_size=parsed.batch_size,
-        seed=parsed.seed,
-        options=parse_options(parsed.option),
-        intensity=parsed.intensity,
-        mix_slices=parsed.mix_slices,
-        subset=subset,
-        source_plans=parsed.p,
-        output=parsed.o,
-    )
-    written = write_plans(root / dataset, request)
-    print(f"wrote {written.path}\n{written.summary}")

@@ -1,6 +1,5 @@
 """The table of architectures: a name and the constructor that builds it, with random weights."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pydoc import locate
@@ -80,26 +79,6 @@ def own_class(architecture: str) -> Builder | None:
     return (
         cast(Builder, found) if isinstance(found, type) and issubclass(found, nn.Module) else None
     )
-
-
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Options typed as `key=value`: numbers, true and false are read as such.
-
-    Raises:
-        ValueError: no `=`.
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise InputError(
-                f"option {pair!r}; allowed: KEY=VALUE, e.g. qkv_bias=true or norm_eps=1e-6"
-            )
-        try:
-            options[key] = json.loads(value)
-        except json.JSONDecodeError:
-            options[key] = value
-    return options
 
 
 def random_state(architecture: str, seed: int, **options: Any) -> dict[str, Tensor]:

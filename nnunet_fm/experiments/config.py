@@ -10,40 +10,18 @@ from pydantic import Field, field_validator, model_validator
 from nnunet_fm.experiments.datasets import Expected, Splits
 from nnunet_fm.internal.config import Part, read_settings
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.nnunet.plan_options import NO_ENCODER
+from nnunet_fm.nnunet.plan_options import ConfigurationOptions, Count, Positive
 
 CONFIGS = Path(__file__).parent / "configs"
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 
 
-class Arm(Part):
-    """One encoder, or stock nnU-Net, and its trainer; the keys of `nnunet-fm plan`.
+class Arm(ConfigurationOptions):
+    """One encoder, or stock nnU-Net: the options of `nnunet-fm plan`, and a trainer."""
 
-    Attributes:
-        encoder: weight file, card, architecture (random weights), or `none` for stock nnU-Net.
-        trainer: `-tr`; `FrozenDinoTrainer`, or `SubsetTrainer` without an encoder, if not given.
-        configuration: stock configuration to start from, e.g. `2d` or `3d_fullres`.
-        card, preset, patch, fov, taps, fusion, decoder, batch_size, seed, options, intensity,
-            mix_slices: as `nnunet-fm plan`.
-    """
-
-    encoder: str = NO_ENCODER
-    trainer: str | None = None
-    configuration: str = "2d"
-    card: str | None = None
-    preset: str | None = None
-    patch: tuple[Positive, ...] | None = None
-    fov: Literal["native", "fit"] | None = None
-    taps: tuple[Count, ...] | None = None
-    fusion: str | None = None
-    decoder: str | None = None
-    batch_size: Positive | None = None
-    seed: int | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-    intensity: Literal["encoder", "stock"] = "encoder"
-    mix_slices: Literal[1, 3, 5] | None = None
+    trainer: str | None = Field(
+        None, description="-tr (default: FrozenDinoTrainer, or SubsetTrainer without an encoder)"
+    )
 
 
 class Sweep(Part):

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from nnunet_fm.internal.config import Part
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import write_text
+from nnunet_fm.nnunet.datasets import dataset_id
 
 SPLITS = "splits_final.json"
 
@@ -53,8 +54,9 @@ def check_expected(dataset: Path, expected: Expected) -> None:
     Raises:
         ValueError: another number of cases, or a label that is not there.
     """
-    description, number = load_json(str(dataset / "dataset.json")), dataset.name[7:10]
-    go_on = f"convert it anew, or type expected.{int(number)}=null to run with what there is"
+    description = load_json(str(dataset / "dataset.json"))
+    number = dataset_id(dataset.name)
+    go_on = f"convert it anew, or type expected.{number}=null to run with what there is"
     if description["numTraining"] != expected.cases:
         raise InputError(
             f"{dataset.name} has {description['numTraining']} labelled cases, the sweep expects {expected.cases}; "
@@ -63,7 +65,7 @@ def check_expected(dataset: Path, expected: Expected) -> None:
     if (ready := len(_cases(dataset))) < expected.cases:
         raise InputError(
             f"{dataset.name} has {ready} of {expected.cases} cases preprocessed; type: nnUNetv2_plan_and_preprocess -d "
-            f"{int(number)}"
+            f"{number}"
         )
     if absent := [label for label in expected.labels if label not in description["labels"]]:
         known = ", ".join(description["labels"])
@@ -103,7 +105,7 @@ def _wanted(dataset: Path, splits: Splits) -> list[dict[str, list[str]]]:
     if len(cases) < splits.folds and splits.file is None:
         raise InputError(
             f"{dataset.name} has {len(cases)} preprocessed cases for {splits.folds} folds; type: "
-            f"nnUNetv2_plan_and_preprocess -d {int(dataset.name[7:10])} if that is not all of them, or splits.folds=N"
+            f"nnUNetv2_plan_and_preprocess -d {dataset_id(dataset.name)} if that is not all of them, or splits.folds=N"
         )
     if splits.file is None:
         drawn = generate_crossval_split(cases, seed=splits.seed, n_splits=splits.folds)

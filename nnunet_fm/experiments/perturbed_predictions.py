@@ -22,6 +22,7 @@ from nnunet_fm.experiments.runs import Run
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import TEMPORARY
 from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.raw_images import raw_images
 
 FOLDER, CLEAN, MADE_OF = "perturbed", "none", "made_of.json"
@@ -161,7 +162,7 @@ def _predict(run: Run, folder: Path, device: str) -> None:
         "nnunet-fm",
         "predict",
         "-d",
-        str(int(run.dataset[7:10])),
+        str(dataset_id(run.dataset)),
         "-c",
         run.configuration,
         "-f",

@@ -7,7 +7,6 @@ from enum import Enum
 from pathlib import Path
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from nnunet_fm.experiments.config import Arm, Sweep
 from nnunet_fm.experiments.datasets import SPLITS, check_expected, write_splits
@@ -15,7 +14,8 @@ from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import write_text
 from nnunet_fm.internal.messages import some, unknown
 from nnunet_fm.nnunet.commands import trainer_names
-from nnunet_fm.nnunet.plan_options import PlanRequest
+from nnunet_fm.nnunet.datasets import dataset_id, dataset_name
+from nnunet_fm.nnunet.plan_options import PlanOptions
 from nnunet_fm.nnunet.planning import WrittenPlans, default_trainer, write_plans
 from nnunet_fm.nnunet.run_identity import differences
 from nnunet_fm.nnunet.train_subset import TrainSubset
@@ -58,7 +58,7 @@ class Run:
     @property
     def name(self) -> str:
         """Short and unique within a sweep."""
-        return f"{self.dataset[7:10]}_{self.encoder}_r{self.ratio:g}_s{self.seed}_f{self.fold}"
+        return f"{dataset_id(self.dataset):03d}_{self.encoder}_r{self.ratio:g}_s{self.seed}_f{self.fold}"
 
     def state(self) -> State:
         """By the files that nnU-Net writes."""
@@ -70,7 +70,12 @@ class Run:
 
     def training_words(self) -> list[str]:
         """nnU-Net's command, without the device."""
-        words = ["nnUNetv2_train", str(int(self.dataset[7:10])), self.configuration, str(self.fold)]
+        words = [
+            "nnUNetv2_train",
+            str(dataset_id(self.dataset)),
+            self.configuration,
+            str(self.fold),
+        ]
         return [*words, "-tr", self.trainer, "-p", self.plans]
 
     def command(self, device: str) -> list[str]:
@@ -124,11 +129,11 @@ def plan_sweep(sweep: Sweep, preprocessed: Path, results: Path) -> PlannedSweep:
         FileNotFoundError, ValueError: unknown dataset, encoder or trainer, an impossible plan, a
             fold that does not exist, or a run's folder that holds another run.
     """
-    names = [_dataset(number, preprocessed) for number in sweep.datasets]
+    names = [dataset_name(number) for number in sweep.datasets]
     for arm in sweep.encoders.values():
         _check_trainer(_trainer(arm))
     for dataset in names:
-        if expected := sweep.expected.get(int(dataset[7:10])):
+        if expected := sweep.expected.get(dataset_id(dataset)):
             check_expected(preprocessed / dataset, expected)
         if sweep.splits:
             write_splits(preprocessed / dataset, sweep.splits)
@@ -142,7 +147,7 @@ def plan_sweep(sweep: Sweep, preprocessed: Path, results: Path) -> PlannedSweep:
                     words = [
                         "nnUNetv2_preprocess",
                         "-d",
-                        str(int(dataset[7:10])),
+                        str(dataset_id(dataset)),
                         "-plans_name",
                         written.identifier,
                     ]
@@ -157,16 +162,6 @@ def plan_sweep(sweep: Sweep, preprocessed: Path, results: Path) -> PlannedSweep:
 def _subsets(sweep: Sweep) -> Iterator[tuple[float, int]]:
     """Ratios and seeds; all cases are the same cases with every seed, but another training."""
     return ((ratio, seed) for ratio in sweep.ratios for seed in sweep.seeds)
-
-
-def _dataset(number: int, preprocessed: Path) -> str:
-    try:
-        return str(maybe_convert_to_dataset_name(number))
-    except RuntimeError:
-        known = [p.name for p in sorted(preprocessed.glob("Dataset*"))]
-        raise InputError(
-            f"no dataset {number} in nnU-Net's folders; there are: {some(known, 10) or 'none'}"
-        ) from None
 
 
 def _trainer(arm: Arm) -> str:
@@ -197,15 +192,14 @@ def _check_folds(sweep: Sweep, dataset: Path) -> None:
 
 
 def _write(dataset: Path, name: str, arm: Arm, ratio: float, seed: int) -> WrittenPlans:
-    asked = arm.model_dump(exclude={"trainer", "configuration"})
     subset = TrainSubset(ratio, seed)
-    request = PlanRequest(
-        base=arm.configuration,
-        subset=subset,
+    options = PlanOptions(
+        **arm.model_dump(exclude={"trainer"}),
+        train_ratio=ratio,
+        subset_seed=seed,
         output=f"SW_{name}_r{subset.percent}_s{seed}",
-        **asked,
     )
-    return write_plans(dataset, request)
+    return write_plans(dataset, options)
 
 
 def _data(written: WrittenPlans) -> str:

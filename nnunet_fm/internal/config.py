@@ -1,5 +1,6 @@
 """Strict YAML: unknown keys are refused with close matches, values are checked, single keys can be typed."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -68,10 +69,7 @@ def parse_settings(model: type[Model], content: dict[str, Any], name: str) -> Mo
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        what = model.__name__.lower()
-        raise InputError(
-            "\n  ".join([f"{name} is no valid {what}:", *_problems(model, error)])
-        ) from None
+        raise InputError("\n  ".join([f"{name} is not valid:", *_problems(model, error)])) from None
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -101,6 +99,9 @@ def _problems(model: type[Part], error: ValidationError) -> list[str]:
                 for key in _keys(model, problem["loc"][:-1])
             ]
             lines.append(unknown("key", where, allowed))
+        elif problem["type"] == "literal_error" and isinstance(problem["input"], str):
+            allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+            lines.append(unknown(where, problem["input"], allowed))
         else:
             said = problem["msg"].removeprefix("Value error, ")
             lines.append(

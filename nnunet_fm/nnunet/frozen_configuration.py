@@ -19,7 +19,7 @@ from nnunet_fm.network.frozen import NETWORK, NETWORK_25D, FrozenEncoderNetwork,
 from nnunet_fm.network.fusion import FusionSchedule
 from nnunet_fm.network.slice_stack import check_mix
 from nnunet_fm.nnunet.patch import place, side_label
-from nnunet_fm.nnunet.plan_options import INTENSITY, PlanRequest
+from nnunet_fm.nnunet.plan_options import ConfigurationOptions
 
 STACK = 8  # slices in a 2.5-D patch
 NORMALISATIONS = {
@@ -34,13 +34,13 @@ def presets() -> dict[str, dict[str, Any]]:
 
 
 def frozen_configuration(
-    stock: dict[str, Any], request: PlanRequest, dataset: dict[str, Any]
+    stock: dict[str, Any], options: ConfigurationOptions, dataset: dict[str, Any]
 ) -> tuple[str, dict[str, Any], list[str]]:
     """A configuration around a frozen encoder.
 
     Args:
         stock: the configuration to inherit from, resolved.
-        request: what is asked.
+        options: of the planner.
         dataset: content of nnU-Net's dataset.json; empty if there is none.
 
     Returns:
@@ -48,22 +48,26 @@ def frozen_configuration(
 
     Raises:
         FileNotFoundError, CheckpointError: as `load_encoder`.
-        ValueError: an impossible request; the message names what is possible.
+        ValueError: impossible options; the message names what is possible.
     """
-    preset, dims = _preset(request), len(stock["patch_size"])
-    named, report = describe_source(request.encoder, request.card, request.seed, request.options)
-    encoder = build_encoder(
-        named["encoder"], request.taps or preset["taps"], **named["encoder_options"]
+    preset, dims = _preset(options), len(stock["patch_size"])
+    named, report = describe_source(
+        options.encoder, options.card, options.seed, options.encoder_options
     )
-    arguments, words = _network_arguments(encoder, named, preset, request, dataset, dims)
-    patch, stack = tuple(request.patch or preset["patch_size"]), None
-    if request.mix_slices is not None:
+    encoder = build_encoder(
+        named["encoder"], options.taps or preset["taps"], **named["encoder_options"]
+    )
+    arguments, words = _network_arguments(encoder, named, preset, options, dataset, dims)
+    patch, stack = tuple(options.patch or preset["patch_size"]), None
+    if options.mix_slices is not None:
         patch, stack = (patch[1:], patch[0]) if len(patch) == 3 else (patch, STACK)
-        arguments["mix_slices"] = check_mix(request.mix_slices, stack, request.base)
-        words[0] += f", {request.mix_slices} slices mixed"
+        arguments["mix_slices"] = check_mix(options.mix_slices, stack, options.configuration)
+        words[0] += f", {options.mix_slices} slices mixed"
     step = 2**encoder.input_spec.doublings
-    fov = request.fov or preset["fov"]
-    configuration, where = place(stock, request.base, patch, step, fov, request.batch_size, stack)
+    fov = options.fov or preset["fov"]
+    configuration, where = place(
+        stock, options.configuration, patch, step, fov, options.batch_size, stack
+    )
     configuration["architecture"] = {
         "network_class_name": NETWORK_25D if stack else NETWORK,
         "arch_kwargs": arguments,
@@ -74,10 +78,10 @@ def frozen_configuration(
     source = named["encoder_source"]
     words += [
         *where,
-        *_normalise(configuration, stock, intensity_of(encoder, source["card"]), request.intensity),
+        *_normalise(configuration, stock, intensity_of(encoder, source["card"]), options.intensity),
     ]
     if "data_identifier" not in configuration:
-        words.append(f"data of {request.base} reused")
+        words.append(f"data of {options.configuration} reused")
     random = "RANDOM weights: a baseline, not a foundation model"
     origin = random if report is None else f"from {report.file} (card by {report.chosen_because})"
     about = [f"encoder {source['card']}, {origin}", f"tensor hash {source['sha256']}"]
@@ -89,7 +93,7 @@ def _network_arguments(
     encoder: Encoder,
     named: dict[str, Any],
     preset: dict[str, Any],
-    request: PlanRequest,
+    options: ConfigurationOptions,
     dataset: dict[str, Any],
     dims: int,
 ) -> tuple[dict[str, Any], list[str]]:
@@ -105,16 +109,16 @@ def _network_arguments(
             spec.spatial_dims
         ]
         raise InputError(
-            f"encoder {name} is {spec.spatial_dims}-D and configuration {request.base!r} {dims}-D; allowed: "
+            f"encoder {name} is {spec.spatial_dims}-D and configuration {options.configuration!r} {dims}-D; allowed: "
             f"a {dims}-D encoder, or -c {other}"
         )
-    decoder = request.decoder or _fitting_decoder(encoder, preset["decoder"])
+    decoder = options.decoder or _fitting_decoder(encoder, preset["decoder"])
     if decoder not in DECODERS:
         raise InputError(unknown("decoder", decoder, DECODERS))
     check_decodable(encoder, name, decoder)
-    fusion = request.fusion or ("fixed" if spec.modalities else preset["fusion"])
+    fusion = options.fusion or ("fixed" if spec.modalities else preset["fusion"])
     FusionSchedule.parse(fusion)
-    taps = list(getattr(encoder, "taps", None) or request.taps or ()) or None
+    taps = list(getattr(encoder, "taps", None) or options.taps or ()) or None
     arguments = {**named, "taps": taps, "fusion": fusion, "decoder": decoder}
     words = [f"taps {taps}, fusion {fusion}, decoder {decoder}"]
     if spec.modalities:
@@ -183,8 +187,6 @@ def _normalise(
     configuration: dict[str, Any], stock: dict[str, Any], wanted: str, asked: str
 ) -> list[str]:
     """Normalise as the encoder's pretraining did, on data of its own, if that is another way than nnU-Net's."""
-    if asked not in INTENSITY:
-        raise InputError(unknown("intensity", asked, INTENSITY))
     if wanted == Z_SCORE:
         return []
     if wanted not in NORMALISATIONS or asked == "stock":
@@ -204,17 +206,19 @@ def _normalise(
     ]
 
 
-def _preset(request: PlanRequest) -> dict[str, Any]:
+def _preset(options: ConfigurationOptions) -> dict[str, Any]:
     known = presets()
-    default = {"2d": "2d_fm256", "3d_fullres": "3d_fm128"}.get(request.base)
-    if request.preset is None and default is None:
+    default = {"2d": "2d_fm256", "3d_fullres": "3d_fm128"}.get(options.configuration)
+    if options.preset is None and default is None:
         bases = sorted({preset["base"] for preset in known.values()})
         raise InputError(
-            f"configuration {request.base!r} has no preset; allowed: -c {' or '.join(bases)}"
+            f"configuration {options.configuration!r} has no preset; allowed: -c {' or '.join(bases)}"
         )
-    name = str(request.preset or default)
+    name = str(options.preset or default)
     if name not in known:
         raise InputError(unknown("preset", name, known))
-    if known[name]["base"] != request.base:
-        raise InputError(f"preset {name!r} is for -c {known[name]['base']}, not -c {request.base}")
+    if known[name]["base"] != options.configuration:
+        raise InputError(
+            f"preset {name!r} is for -c {known[name]['base']}, not -c {options.configuration}"
+        )
     return known[name]

@@ -5,10 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.messages import unknown
 from nnunet_fm.network.input_size import check_patch
-
-FIELDS_OF_VIEW = ("native", "fit")
 
 
 def place(
@@ -36,8 +33,6 @@ def place(
     Raises:
         ValueError: an impossible patch or field of view; the possible ones are named.
     """
-    if fov not in FIELDS_OF_VIEW:
-        raise InputError(unknown("field of view", fov, FIELDS_OF_VIEW))
     dims = len(stock["patch_size"])
     sides = list(patch) * dims if len(patch) == 1 else list(patch)
     check_patch(sides, step, dims)

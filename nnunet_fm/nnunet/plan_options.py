@@ -1,54 +1,105 @@
-"""What a user asks of the planner."""
+"""Options of the planner, written once: flags, entries of a sweep and requests derive from here."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from nnunet_fm.nnunet.train_subset import TrainSubset
+from pydantic import AliasChoices, Field
+
+from nnunet_fm.internal.arguments import Flag, block_numbers
+from nnunet_fm.internal.config import Part
+from nnunet_fm.nnunet.train_subset import REFERENCE_SEED, SubsetRule, TrainSubset
 
 STOCK_PLANS = "nnUNetPlans"
 NO_ENCODER = "none"
-INTENSITY = ("encoder", "stock")
+FieldOfView = Literal["native", "fit"]
+Intensity = Literal["encoder", "stock"]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
 
 
-@dataclass(frozen=True)
-class PlanRequest:
-    """What a user asks of the planner.
+class ConfigurationOptions(Part):
+    """What decides a configuration: the encoder, the network around it, its patch and intensities.
 
-    Attributes:
-        base: stock configuration to inherit from; `2d`.
-        encoder: weight file, architecture name for random weights, or `none` for stock nnU-Net on a
-            subset.
-        card: weight card of the file, where it cannot be told from the file.
-        preset: name of a file in `plans/`; `<base>_fm256` if None.
-        patch: sides in pixels, in the place of the preset's; of a 2.5-D patch the number of its
-            slices may come first.
-        fov: `native` keeps the spacing and pads, `fit` resamples so that the patch covers the
-        median slice. taps, fusion, decoder: in the place of the preset's.
-        batch_size: slices per step; the stock one scaled by the pixels of a slice if None.
-        seed: of random weights; 0 if None.
-        options: of the architecture, in the place of the card's.
-        intensity: `encoder` normalises as the encoder's pretraining did, on data that nnU-Net has
-            to preprocess anew where that is another way than its own; `stock` leaves nnU-Net's.
-        mix_slices: 1, 3 or 5 for the 2.5-D network, on stacks of slices of a 2-D configuration.
-        subset: part of the training split.
-        source_plans: plans to start from.
-        output: identifier of the plans to write; `FM_<encoder>[_rNNN]` if None.
+    None stands for the preset's value, or for nnU-Net's where there is no encoder.
     """
 
-    base: str = "2d"
-    encoder: str = NO_ENCODER
-    card: str | None = None
-    preset: str | None = None
-    patch: tuple[int, ...] | None = None
-    fov: str | None = None
-    taps: tuple[int, ...] | None = None
-    fusion: str | None = None
-    decoder: str | None = None
-    batch_size: int | None = None
-    seed: int | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    intensity: str = INTENSITY[0]
-    mix_slices: int | None = None
-    subset: TrainSubset = TrainSubset()
-    source_plans: str = STOCK_PLANS
-    output: str | None = None
+    configuration: Annotated[str, Flag("-c", metavar="CONFIGURATION")] = Field(
+        "2d", description="stock configuration to inherit from, e.g. 2d or 3d_fullres"
+    )
+    encoder: Annotated[str, Flag("--encoder", metavar="NAME|FILE|none", required=True)] = Field(
+        NO_ENCODER,
+        description="weight file, card of bundled weights, or architecture (random weights); "
+        "none: stock nnU-Net on a subset",
+    )
+    card: str | None = Field(
+        None, description="weight card of the file, if the file does not identify itself"
+    )
+    preset: str | None = Field(None, description="a file of plans/, e.g. 2d_fm512")
+    patch: Annotated[tuple[Positive, ...] | None, Flag(metavar="N")] = Field(
+        None,
+        description="side(s) in pixels or voxels; with --mix-slices the number of slices may come "
+        "first",
+    )
+    fov: FieldOfView | None = Field(
+        None,
+        description="field of view; native: keep the spacing and pad; fit: resample so that the "
+        "patch covers the median slice (slices only)",
+    )
+    taps: Annotated[tuple[Count, ...] | None, Flag(metavar="2,5,8,11", parse=block_numbers)] = (
+        Field(None, description="blocks whose features are decoded")
+    )
+    fusion: str | None = Field(None, description="learnable, fixed or learnable_then_fixed(EPOCHS)")
+    decoder: str | None = Field(
+        None, description="slices: primus, light; volumes: unetr, primus3d, pyramid"
+    )
+    intensity: Intensity = Field(
+        "encoder",
+        description="encoder: normalise as in its pretraining, on data preprocessed again if that "
+        "differs from nnU-Net; stock: as nnU-Net (default: %(default)s)",
+    )
+    mix_slices: Annotated[int | None, Flag(metavar="K")] = Field(
+        None, description="2.5-D: 3 or 5 neighbouring slices (1: none)"
+    )
+    batch_size: Positive | None = Field(
+        None,
+        description="slices, stacks or volumes per step (default: the stock batch, scaled to as "
+        "many pixels)",
+    )
+    encoder_options: Annotated[
+        dict[str, Any], Flag("--encoder-option", "--option", metavar="KEY=VALUE")
+    ] = Field(
+        default_factory=dict,
+        validation_alias=AliasChoices("encoder_options", "options"),  # the latter in 0.1's sweeps
+        description="option of the architecture instead of the card's, e.g. qkv_bias=true",
+    )
+    seed: int | None = Field(
+        None, description="of random weights, where NAME has no file (default: 0)"
+    )
+
+
+class PlanOptions(ConfigurationOptions):
+    """Everything that `nnunet-fm plan` and `write_plans` take."""
+
+    train_ratio: float = Field(1.0, description="share of the training cases, e.g. 0.1")
+    subset_seed: int = Field(
+        REFERENCE_SEED, description="of the subset of the training cases (default: %(default)s)"
+    )
+    subset_rule: SubsetRule = Field(
+        "nested",
+        description="nested: each subset contains the smaller ones; reference: the BrainDINO "
+        "release's (default: %(default)s)",
+    )
+    source_plans: Annotated[str, Flag("-p", metavar="PLANS")] = Field(
+        STOCK_PLANS, description="plans to start from (default: %(default)s)"
+    )
+    output: Annotated[str | None, Flag("-o", metavar="IDENTIFIER")] = Field(
+        None, description="name of the plans to write (default: FM_<encoder>[_rNNN])"
+    )
+
+    @property
+    def subset(self) -> TrainSubset:
+        """The subset of the training split.
+
+        Raises:
+            ValueError: an impossible ratio, or a seed that the rule does not allow.
+        """
+        return TrainSubset(self.train_ratio, self.subset_seed, self.subset_rule)

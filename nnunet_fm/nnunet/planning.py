@@ -14,10 +14,11 @@ from nnunet_fm.encoders.cards import shipped_weights
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import replaced_atomically
 from nnunet_fm.internal.messages import unknown
+from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.frozen_configuration import frozen_configuration
 from nnunet_fm.nnunet.merge_plans import keep_earlier
 from nnunet_fm.nnunet.patch import place, side_label
-from nnunet_fm.nnunet.plan_options import NO_ENCODER, PlanRequest
+from nnunet_fm.nnunet.plan_options import NO_ENCODER, PlanOptions
 from nnunet_fm.nnunet.pretraining_overlap import seen_in_pretraining
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
@@ -53,37 +54,37 @@ def default_trainer(encoder: str, spatial_dims: int = 2, mix_slices: int | None 
     return "FrozenDinoTrainer" if spatial_dims == 2 else "FrozenVolumeTrainer"
 
 
-def write_plans(preprocessed: Path, request: PlanRequest) -> WrittenPlans:
+def write_plans(preprocessed: Path, options: PlanOptions) -> WrittenPlans:
     """Write the plans.
 
     Args:
         preprocessed: the dataset's folder in `nnUNet_preprocessed`.
-        request: what to write.
+        options: what to write.
 
     Raises:
         FileNotFoundError: the dataset has not been planned by nnU-Net yet.
-        ValueError: an impossible request; the message names what is possible.
+        ValueError: impossible options; the message names what is possible.
     """
-    source = preprocessed / f"{request.source_plans}.json"
+    source = preprocessed / f"{options.source_plans}.json"
     if not source.is_file():
         raise MissingFileError(
-            f"{source} does not exist. Type `nnUNetv2_plan_and_preprocess -d ID -c {request.base}` first"
+            f"{source} does not exist. Type `nnUNetv2_plan_and_preprocess -d ID -c {options.configuration}` first"
         )
     plans = load_json(str(source))
-    if request.base not in plans["configurations"]:
+    if options.configuration not in plans["configurations"]:
         known = plans["configurations"]
         raise InputError(
-            unknown("configuration", request.base, known, "Plan it with nnU-Net first.")
+            unknown("configuration", options.configuration, known, "Plan it with nnU-Net first.")
         )
-    plans["train_subset"] = request.subset.to_json()
-    _refuse_ignored(request)
-    stock = PlansManager(plans).get_configuration(request.base).configuration
-    if request.encoder == NO_ENCODER:
-        name, words = _stock_plans(plans, stock, request)
+    plans["train_subset"] = options.subset.to_json()
+    _refuse_ignored(options)
+    stock = PlansManager(plans).get_configuration(options.configuration).configuration
+    if options.encoder == NO_ENCODER:
+        name, words = _stock_plans(plans, stock, options)
     else:
-        name, words = _frozen_plans(plans, stock, request, preprocessed)
+        name, words = _frozen_plans(plans, stock, options, preprocessed)
     keep_earlier(preprocessed, plans, name)
-    trainer = default_trainer(request.encoder, len(stock["patch_size"]), request.mix_slices)
+    trainer = default_trainer(options.encoder, len(stock["patch_size"]), options.mix_slices)
     path = _save(preprocessed, plans)
     data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
     ready = _is_preprocessed(data)
@@ -92,44 +93,44 @@ def write_plans(preprocessed: Path, request: PlanRequest) -> WrittenPlans:
     )
 
 
-def _refuse_ignored(request: PlanRequest) -> None:
+def _refuse_ignored(options: PlanOptions) -> None:
     """Raise ValueError for what was asked and would have no effect."""
-    if request.encoder != NO_ENCODER:
+    if options.encoder != NO_ENCODER:
         return
     for name in ("card", "preset", "taps", "fusion", "decoder", "seed", "mix_slices"):
-        if getattr(request, name) is not None:
+        if getattr(options, name) is not None:
             raise InputError(
                 f"--{name.replace('_', '-')} has no meaning with --encoder none (stock nnU-Net); leave it out"
             )
 
 
 def _stock_plans(
-    plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest
+    plans: dict[str, Any], stock: dict[str, Any], options: PlanOptions
 ) -> tuple[str, list[str]]:
     """Stock architectures; at another patch, field of view or batch size only if asked for."""
-    plans["plans_name"] = request.output or _identifier("none", request.subset)
-    if not (request.patch or request.fov or request.batch_size):
-        return request.base, [
+    plans["plans_name"] = options.output or _identifier("none", options.subset)
+    if not (options.patch or options.fov or options.batch_size):
+        return options.configuration, [
             f"stock configurations ({', '.join(plans['configurations'])}), for -tr SubsetTrainer"
         ]
     strides = stock["architecture"]["arch_kwargs"]["strides"]
     step = max(math.prod(s[axis] for s in strides) for axis in range(len(stock["patch_size"])))
-    patch = tuple(request.patch or stock["patch_size"])
+    patch = tuple(options.patch or stock["patch_size"])
     configuration, words = place(
-        stock, request.base, patch, step, request.fov or "native", request.batch_size
+        stock, options.configuration, patch, step, options.fov or "native", options.batch_size
     )
-    name = f"{request.base}_stock{side_label(configuration['patch_size'])}"
+    name = f"{options.configuration}_stock{side_label(configuration['patch_size'])}"
     plans["configurations"][name] = configuration
     return name, ["stock architecture, for -tr SubsetTrainer", *words]
 
 
 def _frozen_plans(
-    plans: dict[str, Any], stock: dict[str, Any], request: PlanRequest, preprocessed: Path
+    plans: dict[str, Any], stock: dict[str, Any], options: PlanOptions, preprocessed: Path
 ) -> tuple[str, list[str]]:
     description = preprocessed / "dataset.json"
     dataset = load_json(str(description)) if description.is_file() else {}
-    name, configuration, words = frozen_configuration(stock, request, dataset)
-    plans["plans_name"] = request.output or _identifier(_short(request), request.subset)
+    name, configuration, words = frozen_configuration(stock, options, dataset)
+    plans["plans_name"] = options.output or _identifier(_short(options), options.subset)
     plans["configurations"][name] = configuration
     card = configuration["architecture"]["arch_kwargs"]["encoder_source"]["card"]
     return name, [*words, *_pretraining_data(card, preprocessed, dataset)]
@@ -161,15 +162,15 @@ def _identifier(encoder: str, subset: TrainSubset) -> str:
     return f"FM_{encoder}_r{subset.percent}{seed}{rule}"
 
 
-def _short(request: PlanRequest) -> str:
+def _short(options: PlanOptions) -> str:
     """Name for the plans: the weights' own, or the architecture's with `random` and the seed if not 0."""
-    file = Path(request.encoder)
+    file = Path(options.encoder)
     if file.is_file():
         name = file.stem
-    elif shipped_weights(request.encoder):
-        name = request.encoder
+    elif shipped_weights(options.encoder):
+        name = options.encoder
     else:
-        name = f"{request.encoder}_random{request.seed or ''}"
+        name = f"{options.encoder}_random{options.seed or ''}"
     return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
 
 
@@ -198,9 +199,7 @@ def _summary(
             f"  trains on {100 * subset['ratio']:g} % of the training cases (seed {subset['seed']}, {subset['rule']})"
         )
     lines.append("next:")
-    dataset = int(
-        plans["dataset_name"][len("Dataset") :][:3]
-    )  # nnUNetv2_preprocess takes nothing else
+    dataset = dataset_id(plans["dataset_name"])  # nnUNetv2_preprocess takes nothing else
     if preprocess:
         lines.append(f"  nnUNetv2_preprocess -d {dataset} -plans_name {identifier} -c {name}")
     lines.append(f"  nnUNetv2_train {dataset} {name} 0 -tr {trainer} -p {identifier}")

@@ -3,13 +3,13 @@
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from nnunet_fm.data.nested_subset import nested_subset
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
-RULES = ("nested", "reference")
+SubsetRule = Literal["nested", "reference"]
 REFERENCE_SEED = 42
 
 
@@ -36,8 +36,8 @@ class TrainSubset:
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
             raise InputError(f"train ratio {self.ratio}; allowed: above 0, up to 1, e.g. 0.1")
-        if self.rule not in RULES:
-            raise InputError(unknown("subset rule", self.rule, RULES))
+        if self.rule not in get_args(SubsetRule):
+            raise InputError(unknown("subset rule", self.rule, get_args(SubsetRule)))
         if self.rule == "reference" and self.seed != REFERENCE_SEED:
             raise InputError(
                 f"subset seed {self.seed}; the reference rule is defined for seed {REFERENCE_SEED} only"

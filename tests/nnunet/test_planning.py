@@ -10,14 +10,14 @@ import torch
 from helpers.encoder_files import braindino, official
 from nnunet_fm.encoders import load_encoder, tensors_sha256
 from nnunet_fm.encoders.families.brainiac import VolumeViT
-from nnunet_fm.encoders.registry import parse_options
+from nnunet_fm.internal.arguments import parse_key_values
+from nnunet_fm.internal.config import parse_settings
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 from nnunet_fm.nnunet.frozen_configuration import presets
 from nnunet_fm.nnunet.patch import check_patch
-from nnunet_fm.nnunet.plan_options import PlanRequest
+from nnunet_fm.nnunet.plan_options import PlanOptions
 from nnunet_fm.nnunet.planning import write_plans
 from nnunet_fm.nnunet.pretraining_overlap import seen_in_pretraining
-from nnunet_fm.nnunet.train_subset import TrainSubset
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def written(folder: Path, **request: object) -> tuple[dict, str]:
-    found = write_plans(folder, PlanRequest(**request))
+    found = write_plans(folder, parse_settings(PlanOptions, request, "plan"))
     return json.loads(found.path.read_text()), found.summary
 
 
@@ -59,7 +59,7 @@ def test_every_preset_gives_a_network_that_runs(preset: str, folder: Path) -> No
         "2d": ("dinov3_test16", "FrozenDinoTrainer"),
         "3d_fullres": ("volume_test16", "FrozenVolumeTrainer"),
     }[base]
-    plans, words = written(folder, base=base, encoder=name, preset=preset)
+    plans, words = written(folder, configuration=base, encoder=name, preset=preset)
     configuration = plans["configurations"][preset]
     assert configuration["inherits_from"] == base
     with torch.device("meta" if base == "3d_fullres" else "cpu"):  # 128^3 for its shape only
@@ -75,24 +75,33 @@ def test_every_preset_gives_a_network_that_runs(preset: str, folder: Path) -> No
     ("request_", "message"),
     [
         (
-            {"base": "3d_fullres", "encoder": "dinov3_test16"},
+            {"configuration": "3d_fullres", "encoder": "dinov3_test16"},
             "2-D and configuration '3d_fullres' 3-D; .*or -c 2d",
         ),
         (
-            {"base": "2d", "encoder": "volume_test16"},
+            {"configuration": "2d", "encoder": "volume_test16"},
             "3-D and configuration '2d' 2-D; .*or -c 3d_fullres",
         ),
-        ({"base": "3d_fullres", "encoder": "volume_test16", "patch": (96, 100, 96)}, "96x112x96"),
-        ({"base": "3d_fullres", "encoder": "volume_test16", "fov": "fit"}, "for volumes: native"),
         (
-            {"base": "3d_fullres", "encoder": "volume_test16", "decoder": "primus"},
+            {"configuration": "3d_fullres", "encoder": "volume_test16", "patch": (96, 100, 96)},
+            "96x112x96",
+        ),
+        (
+            {"configuration": "3d_fullres", "encoder": "volume_test16", "fov": "fit"},
+            "for volumes: native",
+        ),
+        (
+            {"configuration": "3d_fullres", "encoder": "volume_test16", "decoder": "primus"},
             "Allowed for it: unetr, primus3d",
         ),
         (
-            {"base": "3d_fullres", "encoder": "volume_test16", "taps": (3, 7)},
+            {"configuration": "3d_fullres", "encoder": "volume_test16", "taps": (3, 7)},
             "allowed: four of stride 16",
         ),
-        ({"base": "3d_fullres", "encoder": "volume_test16", "preset": "2d_fm256"}, "is for -c 2d"),
+        (
+            {"configuration": "3d_fullres", "encoder": "volume_test16", "preset": "2d_fm256"},
+            "is for -c 2d",
+        ),
     ],
 )
 def test_slices_and_volumes_are_kept_apart(
@@ -150,13 +159,13 @@ def test_field_of_view(folder: Path) -> None:
 
 
 def test_ratio_and_subset_are_in_the_plans_and_their_name(folder: Path) -> None:
-    plans, words = written(folder, encoder="dinov3_test16", subset=TrainSubset(0.1, 7))
+    plans, words = written(folder, encoder="dinov3_test16", train_ratio=0.1, subset_seed=7)
     assert plans["plans_name"] == "FM_dinov3_test16_random_r010_s7"
     assert plans["train_subset"] == {"ratio": 0.1, "seed": 7, "rule": "nested"}
     assert "10 % of the training cases" in words
-    other, _ = written(folder, encoder="dinov3_test16", subset=TrainSubset(0.125, rule="reference"))
+    other, _ = written(folder, encoder="dinov3_test16", train_ratio=0.125, subset_rule="reference")
     assert other["plans_name"] == "FM_dinov3_test16_random_r012p50_reference"
-    stock, words = written(folder, encoder="none", subset=TrainSubset(0.4))
+    stock, words = written(folder, encoder="none", train_ratio=0.4)
     assert stock["plans_name"] == "FM_none_r040"
     assert set(stock["configurations"]) == {"2d", "3d_fullres"}
     assert "-tr SubsetTrainer -p FM_none_r040" in words
@@ -196,7 +205,7 @@ def test_configurations_of_one_encoder_gather_in_one_file(folder: Path) -> None:
         ({"fov": "fit"}, "field_of_view"),
         ({"fusion": "fixed"}, "architecture"),
         ({"batch_size": 3}, "batch_size"),
-        ({"subset": TrainSubset(0.5)}, "train_subset"),
+        ({"train_ratio": 0.5}, "train_subset"),
     ],
 )
 def test_one_name_means_one_run(other: dict, different: str, folder: Path) -> None:
@@ -232,14 +241,16 @@ def test_stock_configurations_gather_too_and_ignore_nothing(folder: Path) -> Non
 
 def test_options_reach_the_encoder(folder: Path) -> None:
     plans, _ = written(
-        folder, encoder="dinov3_test16", options=parse_options(["qkv_bias=true", "norm_eps=1e-6"])
+        folder,
+        encoder="dinov3_test16",
+        options=parse_key_values(["qkv_bias=true", "norm_eps=1e-6"]),
     )
     arguments = plans["configurations"]["2d_fm256"]["architecture"]["arch_kwargs"]
     assert arguments["encoder_options"] == {"qkv_bias": True, "norm_eps": 1e-6}
     with pytest.raises(ValueError, match="colour"):
         written(folder, encoder="dinov3_test16", options={"colour": "red"})
     with pytest.raises(ValueError, match="KEY=VALUE"):
-        parse_options(["qkv_bias"])
+        parse_key_values(["qkv_bias"])
 
 
 @pytest.mark.parametrize(
@@ -248,8 +259,8 @@ def test_options_reach_the_encoder(folder: Path) -> None:
         ({"patch": (100,)}, "multiples of 16; nearest possible: 96x96 or 112x112"),
         ({"patch": (250, 256)}, "nearest possible: 240x256 or 256x256"),
         ({"patch": (1, 2, 3)}, "one side, or 2"),
-        ({"base": "2D"}, "Did you mean 2d"),
-        ({"base": "3d_fullres"}, "allowed: a 3-D encoder, or -c 2d"),
+        ({"configuration": "2D"}, "Did you mean 2d"),
+        ({"configuration": "3d_fullres"}, "allowed: a 3-D encoder, or -c 2d"),
         ({"preset": "2d_fm265"}, "Did you mean 2d_fm256"),
         ({"fov": "fitted"}, "Did you mean fit"),
         ({"fusion": "fix"}, "allowed"),
@@ -269,7 +280,7 @@ def test_impossible_requests_name_what_is_possible(
 
 def test_a_dataset_that_is_not_planned(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nnUNetv2_plan_and_preprocess"):
-        write_plans(tmp_path, PlanRequest(encoder="dinov3_test16"))
+        write_plans(tmp_path, PlanOptions(encoder="dinov3_test16"))
 
 
 def test_check_patch_accepts_multiples() -> None:
@@ -291,7 +302,7 @@ def arguments_of(plans: dict, configuration: str) -> dict:
 def test_channels_are_found_by_their_names(folder: Path) -> None:
     """BraTS 2023's order is not BM-MAE's, and a sequence may be missing."""
     name_channels(folder, "T1c", "T1n", "FLAIR", "ADC")
-    request = {"base": "3d_fullres", "encoder": "volume_testbmmae", "preset": "3d_fm32"}
+    request = {"configuration": "3d_fullres", "encoder": "volume_testbmmae", "preset": "3d_fm32"}
     plans, words = written(folder, **request)
     arguments = arguments_of(plans, "3d_fm32")
     assert arguments["channels"] == [1, 0, 2]
@@ -305,7 +316,7 @@ def test_channels_are_found_by_their_names(folder: Path) -> None:
 
 
 def test_channels_of_no_known_name_are_refused(folder: Path) -> None:
-    request = {"base": "3d_fullres", "preset": "3d_fm32"}
+    request = {"configuration": "3d_fullres", "preset": "3d_fm32"}
     name_channels(folder, "CT")
     with pytest.raises(
         ValueError, match=r"knows its channels by name, T1, T1c, T2, FLAIR; channel_names .* are CT"
@@ -327,7 +338,7 @@ def test_intensities_are_those_of_the_pretraining_unless_stock_ones_are_asked_fo
     folder: Path,
 ) -> None:
     request = {
-        "base": "3d_fullres",
+        "configuration": "3d_fullres",
         "encoder": "volume_testuniformer",
         "preset": "3d_fm32",
         "batch_size": 2,
@@ -344,28 +355,30 @@ def test_intensities_are_those_of_the_pretraining_unless_stock_ones_are_asked_fo
     with pytest.raises(ValueError, match="unknown intensity 'own'"):
         written(folder, **request, intensity="own")
     plans, _ = written(
-        folder, base="3d_fullres", encoder="volume_test16", preset="3d_fm32"
+        folder, configuration="3d_fullres", encoder="volume_test16", preset="3d_fm32"
     )  # z-score: nnU-Net's
     assert "data_identifier" not in plans["configurations"]["3d_fm32"]
 
 
 def test_patches_of_8_voxels_get_primus_own_decoder(folder: Path) -> None:
-    plans, _ = written(folder, base="3d_fullres", encoder="volume_testprimus", preset="3d_fm32")
+    plans, _ = written(
+        folder, configuration="3d_fullres", encoder="volume_testprimus", preset="3d_fm32"
+    )
     assert arguments_of(plans, "3d_fm32")["decoder"] == "primus3d"
 
 
 def test_a_patch_that_leaves_nothing_to_normalise_is_refused_before_training(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"patch 4x4x4 is too small .* allowed: from 8x8x8 on"):
-        written(folder, base="3d_fullres", encoder="volume_testpyramid", patch=(4,))
+        written(folder, configuration="3d_fullres", encoder="volume_testpyramid", patch=(4,))
     crop = {"encoder": "volume_testprimus", "options": {"positions": "crop"}, "patch": (40,)}
     with pytest.raises(
         ValueError, match=r"^positions 'crop' with a grid of \(5, 5, 5\); allowed: up to 4"
     ):
-        written(folder, base="3d_fullres", **crop)
+        written(folder, configuration="3d_fullres", **crop)
     with pytest.raises(
         ValueError, match="patch 6x6x6: all sides must be multiples of 4; nearest possible: 4x4x4"
     ):
-        written(folder, base="3d_fullres", encoder="volume_testpyramid", patch=(6,))
+        written(folder, configuration="3d_fullres", encoder="volume_testpyramid", patch=(6,))
 
 
 class Curious(VolumeViT):
@@ -380,7 +393,9 @@ class Curious(VolumeViT):
 
 
 def test_encoders_of_users_are_planned_though_they_look_at_their_data(folder: Path) -> None:
-    _, words = written(folder, base="3d_fullres", encoder=f"{__name__}.Curious", preset="3d_fm32")
+    _, words = written(
+        folder, configuration="3d_fullres", encoder=f"{__name__}.Curious", preset="3d_fm32"
+    )
     assert "the encoder was pretrained on quantiles, which nnU-Net does not have" in words
 
 

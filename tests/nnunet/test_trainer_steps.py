@@ -21,7 +21,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from helpers.nnunet import CONFIGURATION, PLANS
 from nnunet_fm.internal.folders import folder
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
-from nnunet_fm.nnunet.plan_options import PlanRequest
+from nnunet_fm.nnunet.plan_options import PlanOptions
 from nnunet_fm.nnunet.planning import write_plans
 from nnunet_fm.nnunet.recipe import LinearDecay, Recipe, parameter_groups
 
@@ -97,7 +97,7 @@ def in_process(
                 "batch_size": 2,
                 "mix_slices": 3,
             }
-            written = write_plans(planned, PlanRequest(**asked, output="FM_mixing_step"))
+            written = write_plans(planned, PlanOptions(**asked, output="FM_mixing_step"))
             plans_name, configuration = written.identifier, written.configuration
         plans = json.loads((planned / f"{plans_name}.json").read_text()) | {
             "continue_training": False
