@@ -70,7 +70,7 @@ def _robustness(parsed: argparse.Namespace) -> None:
         raise InputError(f"no finished run fits; there are: {some(known, 12) or 'none'}")
     rules = MetricOptions(parsed.tolerance, parsed.lesion_mm3)
     scored = score_runs(runs, preprocessed, rules, parsed.np)
-    jobs = [(s, p) for s in scored for p in (None, *(p for p in asked if not p.is_none))]
+    jobs = [(s, p) for s in scored for p in (None, *(p for p in asked if not p.is_identity))]
     for s, perturbation in tqdm(jobs, desc="perturbed"):
         predict_perturbed(s.run, perturbation, s.cases, raw, parsed.device, parsed.brain)
     found = robustness(scored, preprocessed, rules, parsed.np)

@@ -1,4 +1,4 @@
-"""What can be wrong with the images of a case, found before any long work starts."""
+"""Check the images of a case before any long work starts."""
 
 import re
 from collections.abc import Mapping
@@ -13,11 +13,13 @@ from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
 
-def case_problem(files: Mapping[str, Path]) -> str | None:
-    """Unreadable files, different grids, NaN or infinite voxels: the first problem in words, or None.
+def find_problem(files: Mapping[str, Path]) -> str | None:
+    """Describe the first problem of a case's images, or return None.
+
+    Problems are unreadable files, different grids, and NaN or infinite voxels.
 
     Args:
-        files: channel name to file.
+        files: file of each channel.
     """
     try:
         return _grid_problem(files) or _voxel_problem(files)
@@ -30,8 +32,8 @@ def check_input_folder(folder: Path, channels: int, ending: str) -> None:
 
     Raises:
         FileNotFoundError: no folder, or no image in it.
-        ValueError: cases that lack a channel, or whose images cannot be used; all are counted, some
-            are named.
+        ValueError: cases lack a channel, or their images cannot be used. The message counts all
+            of them and names the first.
     """
     if not folder.is_dir():
         raise MissingFileError(f"input folder {folder} does not exist")
@@ -44,17 +46,17 @@ def check_input_folder(folder: Path, channels: int, ending: str) -> None:
         raise MissingFileError(
             f"{folder} holds no images named CASE_0000{ending}, CASE_0001{ending}, ..."
         )
-    wanted = [f"{number:04d}" for number in range(channels)]
+    needed = [f"{number:04d}" for number in range(channels)]
     problems = []
     for case, files in cases.items():
-        missing = [number for number in wanted if number not in files]
-        extra = [number for number in files if number not in wanted]
-        if missing or extra:
+        if set(files) != set(needed):
             problems.append(
-                f"{case}: channels {', '.join(files)} found, {', '.join(wanted)} needed"
+                f"{case}: channels {', '.join(files)} found, {', '.join(needed)} needed"
             )
-        elif ending in (".nii", ".nii.gz") and (problem := case_problem(files)):
-            problems.append(f"{case}: {problem}")
+        elif ending in (".nii", ".nii.gz"):
+            problem = find_problem(files)
+            if problem:
+                problems.append(f"{case}: {problem}")
     if problems:
         raise InputError(
             f"{len(problems)} of {len(cases)} cases in {folder} cannot be used: {some(problems)}"
@@ -62,15 +64,15 @@ def check_input_folder(folder: Path, channels: int, ending: str) -> None:
 
 
 def _grid_problem(files: Mapping[str, Path]) -> str | None:
-    """Images of one case that differ in size, spacing, origin or direction (headers only)."""
+    """Compare size, spacing, origin and direction of a case's images (headers only)."""
     headers = {channel: _header(path) for channel, path in files.items()}
     name, first = next(iter(headers.items()))
     for channel, header in headers.items():
         if len(header["size"]) != 3:
             return f"{channel} has {len(header['size'])} dimensions, 3 are needed"
-        for what, value in header.items():
-            if len(value) != len(first[what]) or not np.allclose(value, first[what], atol=1e-3):
-                return f"different grids: {what} {value} of {channel}, {first[what]} of {name}"
+        for key, value in header.items():
+            if len(value) != len(first[key]) or not np.allclose(value, first[key], atol=1e-3):
+                return f"different grids: {key} {value} of {channel}, {first[key]} of {name}"
     return None
 
 
@@ -87,7 +89,7 @@ def _header(path: Path) -> dict[str, tuple[float, ...]]:
 
 
 def _voxel_problem(files: Mapping[str, Path]) -> str | None:
-    """NaN or infinite voxels, read with nibabel: SimpleITK turns NaN into 0 without a word."""
+    """Count NaN and infinite voxels, with nibabel: SimpleITK silently turns NaN into 0."""
     for channel, path in files.items():
         image = nib.load(path)
         values = np.asarray(image.dataobj)  # read whole: a truncated file shows only then

@@ -1,7 +1,8 @@
-"""Contrast, Gibbs ringing and bias field on raw volumes, to see what a model bears (BrainDINO, section 4.4).
+"""Contrast, Gibbs ringing and bias field on raw volumes, to measure robustness (BrainDINO, 4.4).
 
-The paper gives severities and no definitions; these are exact at severity "none" and never leave
-the clean brain mask, so that cropping and z-scores see the same voxels as without them.
+The paper gives severities but no definitions. Those used here leave a volume unchanged at severity
+"none" and never leave the clean brain mask, so that cropping and z-scores see the same voxels as
+without them.
 """
 
 import hashlib
@@ -22,15 +23,15 @@ VERSION = 1  # raised whenever the same severity gives other values
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One family at one severity.
+    """A family of perturbations at one severity.
 
     Attributes:
-        family: `gamma` (exponent; 1 is none), `gibbs` (share of k-space's radius that is cut, 0 is
-            none) or `bias` (deviation of the field from 1, 0 is none).
+        family: `gamma` (exponent; 1 is none), `gibbs` (share of the k-space radius that is cut, 0
+            is none) or `bias` (largest deviation of the field from 1, 0 is none).
         severity: see the family.
 
     Raises:
-        ValueError: unknown family, or a severity outside what it allows.
+        ValueError: unknown family, or a severity outside its range.
     """
 
     family: str
@@ -45,101 +46,105 @@ class Perturbation:
 
     @classmethod
     def parse(cls, text: str) -> "Perturbation":
-        """From `FAMILY=SEVERITY`, e.g. `gibbs=0.2`.
+        """Read `FAMILY=SEVERITY`, e.g. `gibbs=0.2`.
 
         Raises:
-            ValueError: something else.
+            ValueError: the text has another form, or an unknown family or severity.
         """
         family, _, severity = text.partition("=")
         try:
-            return cls(family, float(severity))
-        except ValueError as error:
-            if str(error).startswith("could not convert"):
-                raise InputError(
-                    f"{text!r} is no perturbation; allowed: FAMILY=SEVERITY, e.g. gibbs=0.2"
-                ) from None
-            raise
+            number = float(severity)
+        except ValueError:
+            raise InputError(
+                f"{text!r} is not a perturbation; allowed: FAMILY=SEVERITY, e.g. gibbs=0.2"
+            ) from None
+        return cls(family, number)
 
     @classmethod
-    def of(cls, identity: dict[str, Any] | None) -> "Perturbation | None":
-        """The inverse of `identity`.
+    def from_dict(cls, content: dict[str, Any] | None) -> "Perturbation | None":
+        """Invert `to_dict`; None gives None.
 
         Raises:
-            ValueError: another version of this code made it.
+            ValueError: the dictionary was written by another version of the perturbations.
         """
-        if identity is None:
+        if content is None:
             return None
-        if identity["version"] != VERSION:
+        if content["version"] != VERSION:
             raise InputError(
-                f"perturbation of version {identity['version']}; this code makes version {VERSION}"
+                f"perturbation of version {content['version']}; this version is {VERSION}"
             )
-        return cls(identity["family"], identity["severity"])
+        return cls(content["family"], content["severity"])
 
-    def identity(self) -> dict[str, Any] | None:
-        """Part of a feature recipe; None if it changes nothing, so that clean volumes are clean volumes."""
-        return (
-            None
-            if self.is_none
-            else {"family": self.family, "severity": self.severity, "version": VERSION}
-        )
+    def to_dict(self) -> dict[str, Any] | None:
+        """Return the entry of a feature recipe; None if the perturbation changes nothing."""
+        if self.is_identity:
+            return None
+        return {"family": self.family, "severity": self.severity, "version": VERSION}
 
     @property
-    def is_none(self) -> bool:
-        """Whether it changes nothing."""
-        return self.severity == NONE[self.family]
+    def is_identity(self) -> bool:
+        """Whether the perturbation changes nothing."""
+        return self.severity == IDENTITY[self.family]
 
-    def __call__(self, volume: Volume, brain: Mask, field_of: Volume | None = None) -> Volume:
-        """The perturbed volume; outside the brain it stays as it was.
+    def __call__(
+        self, volume: Volume, brain: Mask, bias_seed_volume: Volume | None = None
+    ) -> Volume:
+        """Perturb the voxels inside the brain.
 
         Args:
             volume: raw intensities, (z, y, x).
-            brain: mask found on this, the clean volume.
-            field_of: clean volume whose voxels seed the bias field, e.g. one modality for all of a
-                case; itself if None.
+            brain: mask of the clean volume.
+            bias_seed_volume: clean volume whose voxels seed the bias field, e.g. one modality for
+                all of a case; `volume` if None.
+
+        Returns:
+            The perturbed volume, unchanged outside the brain.
         """
-        if self.is_none:
+        if self.is_identity:
             return volume
-        changed = FAMILIES[self.family](
-            volume, brain, self.severity, volume if field_of is None else field_of
-        )
+        seed_volume = volume if bias_seed_volume is None else bias_seed_volume
+        changed = FAMILIES[self.family](volume, brain, self.severity, seed_volume)
         return np.where(brain, changed, volume).astype(np.float32)
 
 
 def _gamma(volume: Volume, brain: Mask, exponent: float, _: Volume) -> Float[np.ndarray, "z y x"]:
-    """Power of the intensities, scaled to 0 to 1 over the brain."""
+    """Raise the intensities, scaled to 0 to 1 over the brain, to a power."""
     low, high = float(volume[brain].min()), float(volume[brain].max())
     spread = (high - low) or 1.0
     return np.clip((volume - low) / spread, 0, 1) ** exponent * spread + low
 
 
 def _gibbs(volume: Volume, brain: Mask, share: float, _: Volume) -> Float[np.ndarray, "z y x"]:
-    """K-space cut to a ball, as MONAI's GibbsNoise: (1 - share) of half a square's diagonal of the longest side."""
+    """Cut k-space to a ball, as MONAI's GibbsNoise does.
+
+    The radius is (1 - share) times half the diagonal of a square with the longest side.
+    """
     spectrum = np.fft.fftshift(np.fft.fftn(volume.astype(np.float64)))
     centre = [(n - 1) / 2 for n in volume.shape]
     radius = (1 - share) * max(volume.shape) * np.sqrt(2) / 2
-    squares = np.ogrid[tuple(slice(n) for n in volume.shape)]
-    distance = sum((axis - c) ** 2 for axis, c in zip(squares, centre, strict=True))
+    axes = np.ogrid[tuple(slice(n) for n in volume.shape)]
+    distance = sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True))
     cut = np.where(distance <= radius**2, spectrum, 0)
     ringing: np.ndarray = np.fft.ifftn(np.fft.ifftshift(cut)).real
     return ringing
 
 
 def _bias(
-    volume: Volume, brain: Mask, deviation: float, field_of: Volume
+    volume: Volume, brain: Mask, deviation: float, seed_volume: Volume
 ) -> Float[np.ndarray, "z y x"]:
-    """Times 1 + deviation * field; the field is a random polynomial that reaches from -1 to 1 over the brain.
+    """Multiply by 1 + deviation * field, a random polynomial that spans -1 to 1 over the brain.
 
-    The voxels seed it: one volume has the same field at every deviation and for every encoder,
-    whatever its name.
+    The voxels seed the field: a volume has the same field at every deviation and for every
+    encoder, whatever its name.
     """
-    digest = hashlib.sha256(np.ascontiguousarray(field_of, np.float32).tobytes()).digest()
+    digest = hashlib.sha256(np.ascontiguousarray(seed_volume, np.float32).tobytes()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-    powers_of = [
+    powers = [
         np.polynomial.polynomial.polyvander(np.linspace(-1, 1, n), DEGREE) for n in volume.shape
     ]
     coefficients = rng.uniform(-1, 1, (DEGREE + 1,) * 3)
     coefficients[np.indices(coefficients.shape).sum(0) > DEGREE] = 0
-    field = np.einsum("abc,za,yb,xc->zyx", coefficients, *powers_of, optimize=True)
+    field = np.einsum("abc,za,yb,xc->zyx", coefficients, *powers, optimize=True)
     low, high = field[brain].min(), field[brain].max()
     return volume * (1 + deviation * (2 * (field - low) / (high - low) - 1))
 
@@ -149,7 +154,7 @@ FAMILIES: dict[str, Callable[[Volume, Mask, float, Volume], Volume]] = {
     "gibbs": _gibbs,
     "bias": _bias,
 }
-NONE = {"gamma": 1.0, "gibbs": 0.0, "bias": 0.0}
+IDENTITY = {"gamma": 1.0, "gibbs": 0.0, "bias": 0.0}
 ALLOWED = {"gamma": (0.05, 20.0), "gibbs": (0.0, 0.95), "bias": (0.0, 0.95)}
 PAPER = {
     "gamma": (0.5, 0.8, 1.0, 1.2, 1.5, 2.0),

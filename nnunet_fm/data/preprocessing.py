@@ -1,4 +1,4 @@
-"""From a volume to z-scores of its brain in a box of fixed shape (BrainDINO, sections 4.1.2 and 4.3.2)."""
+"""Crop a volume to its brain, resize it and z-score it (BrainDINO, sections 4.1.2 and 4.3.2)."""
 
 import numpy as np
 import torch
@@ -25,23 +25,24 @@ def preprocess_volume(
     """Crop to the brain, resize, clip to percentiles and z-score its non-zero voxels; background 0.
 
     Args:
-        volume: (z, y, x) as `read_volume` gives it.
-        brain: its brain mask.
-        shape: of the result, (z, y, x).
-        percentiles: of the voxels inside.
+        volume: (z, y, x), as returned by `read_volume`.
+        brain: brain mask of the volume.
+        shape: shape of the result, (z, y, x).
+        percentiles: percentiles of the brain's voxels, 0 to 100.
 
     Raises:
-        BadVolumeError: hardly anything inside the mask, or one value only.
+        BadVolumeError: the mask is almost empty, or the brain has one value only.
     """
     stripped = np.where(brain, volume, 0)
-    return normalised(*resized(stripped[bounding_box(stripped != 0)], shape), percentiles)
+    image, inside = resize(stripped[bounding_box(stripped != 0)], shape)
+    return zscore(image, inside, percentiles)
 
 
 def bounding_box(inside: Mask) -> tuple[slice, ...]:
-    """The smallest box around what is inside.
+    """Return the smallest box around the voxels of a mask.
 
     Raises:
-        BadVolumeError: nothing is, or hardly anything.
+        BadVolumeError: the mask is empty, or its box is smaller than 8 voxels along an axis.
     """
     if not inside.any():
         raise BadVolumeError("nothing but zeros inside the brain mask")
@@ -54,8 +55,8 @@ def bounding_box(inside: Mask) -> tuple[slice, ...]:
     return box
 
 
-def resized(volume: Box, shape: tuple[int, int, int]) -> tuple[Resized, ResizedMask]:
-    """Trilinear to `shape`, after a Gaussian where it shrinks; and which voxels are the brain."""
+def resize(volume: Box, shape: tuple[int, int, int]) -> tuple[Resized, ResizedMask]:
+    """Resize trilinearly, after a Gaussian along axes that shrink; also return the brain's voxels."""
     inside = (volume != 0).astype(np.float32)
     sigma = [max(0.0, (n / to - 1) / 2) for n, to in zip(volume.shape, shape, strict=True)]
     if any(sigma):
@@ -65,11 +66,11 @@ def resized(volume: Box, shape: tuple[int, int, int]) -> tuple[Resized, ResizedM
     return image, share >= 0.5
 
 
-def normalised(volume: Box, inside: BoxMask, percentiles: tuple[float, float] = PERCENTILES) -> Box:
-    """Clipped to the percentiles of the voxels inside and z-scored over them; 0 outside.
+def zscore(volume: Box, inside: BoxMask, percentiles: tuple[float, float] = PERCENTILES) -> Box:
+    """Clip to the percentiles of the voxels inside and z-score over them; 0 outside.
 
     Raises:
-        BadVolumeError: nothing inside, or one value only.
+        BadVolumeError: the mask is empty, or the voxels inside have one value only.
     """
     values = volume[inside]
     if not len(values):

@@ -1,10 +1,11 @@
-"""Skull stripping: plug-ins that take a volume and give a brain mask."""
+"""Skull stripping: plug-ins that turn a volume into a brain mask."""
 
 import shlex
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -20,80 +21,103 @@ STRIPPERS = ("none", "mask", "hd-bet", "deepbet", "command:PROGRAM {in} {out}")
 
 
 def find_stripper(name: str) -> Stripper:
-    """The plug-in called `name`.
+    """Return the plug-in called `name`.
 
     Args:
-        name: `none` (everything that is not 0), `mask` (the source's own), `hd-bet` (the paper's;
-            its program must be installed with its weights; without a GPU it runs without test-time
-            augmentation), `deepbet` (made for T1; its weights come with it), or `command:` and any
-            program that reads the NIfTI file `{in}` and writes the mask `{out}`.
+        name: `none` (every voxel that is not 0), `mask` (the mask of the table), `hd-bet` (the
+            paper's; the program must be installed with its weights; without a GPU it runs without
+            test-time augmentation), `deepbet` (trained on T1; the package contains its weights),
+            or `command:` and any program that reads the NIfTI file `{in}` and writes the mask
+            `{out}`.
 
     Raises:
-        ValueError: unknown name, or a program that is not there.
+        ValueError: unknown name, or a program or package that is not installed.
     """
     if name == "none":
-        return lambda volume, image, mask: volume != 0
+        return _nonzero
     if name == "mask":
-        return _given
+        return _read_given_mask
     if name == "hd-bet":
         device = "" if torch.cuda.is_available() else " -device cpu --disable_tta"
-        return _command("hd-bet -i {in} -o {out} --save_bet_mask --no_bet_image" + device, "_bet")
+        line = "hd-bet -i {in} -o {out} --save_bet_mask --no_bet_image" + device
+        return _make_command(line, "_bet")
     if name == "deepbet":
-        return _deepbet()
+        return _find_deepbet()
     if name.startswith("command:"):
-        return _command(name.removeprefix("command:"))
+        return _make_command(name.removeprefix("command:"))
     raise InputError(unknown("skull stripping", name, STRIPPERS))
 
 
-def _given(volume: Volume, image: nib.Nifti1Image, mask: Path | None) -> Mask:
+def _nonzero(volume: Volume, image: nib.Nifti1Image, mask: Path | None) -> Mask:
+    return volume != 0
+
+
+def _read_given_mask(volume: Volume, image: nib.Nifti1Image, mask: Path | None) -> Mask:
     if mask is None:
         raise BadVolumeError(
-            "no mask is given for it; add it to the column `mask`, or strip with another plug-in"
+            "it has no mask; add one to the column `mask`, or use another skull stripping plug-in"
         )
     return read_mask(mask, image)
 
 
-def _command(line: str, ending: str = "") -> Stripper:
-    words = shlex.split(line)
-    if "{in}" not in line or "{out}" not in line:
-        raise InputError(
-            f"skull stripping command {line!r}; allowed: one with {{in}} and {{out}} in it"
-        )
-    if not shutil.which(words[0]):
-        raise InputError(
-            f"skull stripping needs the program {words[0]!r}, which is not on the PATH; install it first"
-        )
+@dataclass(frozen=True)
+class _CommandStripper:
+    """A program that reads a NIfTI file and writes a mask.
 
-    def strip(volume: Volume, image: nib.Nifti1Image, mask: Path | None) -> Mask:
+    Attributes:
+        arguments: program and arguments, with `{in}` and `{out}` in place of the two files.
+        ending: text that the program appends to the stem of `{out}`.
+    """
+
+    arguments: list[str]
+    ending: str
+
+    def __call__(self, volume: Volume, image: nib.Nifti1Image, mask: Path | None) -> Mask:
         with tempfile.TemporaryDirectory() as folder:
-            given, made = Path(folder, "in.nii.gz"), Path(folder, "out.nii.gz")
-            nib.save(image, given)
-            full = [w.replace("{in}", str(given)).replace("{out}", str(made)) for w in words]
-            done = subprocess.run(full, capture_output=True, text=True)
-            made = Path(folder, f"out{ending}.nii.gz")
-            if done.returncode or not made.is_file():
-                said = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["nothing"]
+            source, target = Path(folder, "in.nii.gz"), Path(folder, "out.nii.gz")
+            nib.save(image, source)
+            command = [
+                argument.replace("{in}", str(source)).replace("{out}", str(target))
+                for argument in self.arguments
+            ]
+            done = subprocess.run(command, capture_output=True, text=True)
+            written = Path(folder, f"out{self.ending}.nii.gz")
+            if done.returncode or not written.is_file():
+                output = (done.stderr or done.stdout).strip().splitlines()
                 raise BadVolumeError(
-                    f"{words[0]} failed with code {done.returncode}; it said: {said[0]}"
+                    f"{command[0]} failed with code {done.returncode}; "
+                    f"the last line of its output: {output[-1] if output else '(none)'}"
                 )
-            return read_mask(made, image)
-
-    return strip
+            return read_mask(written, image)
 
 
-def _deepbet() -> Stripper:
+def _make_command(line: str, ending: str = "") -> Stripper:
+    arguments = shlex.split(line)
+    if "{in}" not in line or "{out}" not in line:
+        raise InputError(f"skull stripping command {line!r}; allowed: one with {{in}} and {{out}}")
+    if not shutil.which(arguments[0]):
+        raise InputError(
+            f"skull stripping needs the program {arguments[0]!r}, which is not on the PATH; "
+            "install it first"
+        )
+    return _CommandStripper(arguments, ending)
+
+
+def _find_deepbet() -> Stripper:
     try:
-        from deepbet import run_bet
+        import deepbet  # noqa: F401
     except ImportError:
         raise InputError(
             "skull stripping with deepbet needs the package: pip install deepbet"
         ) from None
+    return _strip_with_deepbet
 
-    def strip(volume: Volume, image: nib.Nifti1Image, mask: Path | None) -> Mask:
-        with tempfile.TemporaryDirectory() as folder:
-            given, made = Path(folder, "in.nii.gz"), Path(folder, "mask.nii.gz")
-            nib.save(nib.Nifti1Image(np.asarray(image.dataobj, np.float32), image.affine), given)
-            run_bet([str(given)], mask_paths=[str(made)], no_gpu=True)
-            return read_mask(made, image)
 
-    return strip
+def _strip_with_deepbet(volume: Volume, image: nib.Nifti1Image, mask: Path | None) -> Mask:
+    from deepbet import run_bet
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in.nii.gz"), Path(folder, "mask.nii.gz")
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj, np.float32), image.affine), source)
+        run_bet([str(source)], mask_paths=[str(target)], no_gpu=True)
+        return read_mask(target, image)

@@ -1,13 +1,13 @@
-"""Who is who: one spelling for each subject of the collections that share patients, whatever a file calls them.
+"""Canonical subject ids across collections that share patients.
 
-BraTS 2023's GLI cases carry the numbers of BraTS 2021; UCSF-PDGM and UPENN-GBM list the `BraTS21
-ID` of their shared patients (298 and 447 of them) in a column of their tables.
+The cases of BraTS 2023 GLI carry the numbers of BraTS 2021; UCSF-PDGM and UPENN-GBM list the
+`BraTS21 ID` of their shared patients (298 and 447 of them) in a column of their tables.
 """
 
 import re
 from collections.abc import Iterable
 
-# pattern of the whole id, its groups numbers or codes; name of the collection
+# pattern of the whole id, with numbers or codes as groups; name of the collection
 COLLECTIONS = (
     (re.compile(r"brats2021_0*(\d+)"), "brats2021"),
     (re.compile(r"brats-gli-0*(\d+)(?:-\d+)?"), "brats2021"),
@@ -23,35 +23,48 @@ COLLECTIONS = (
     (re.compile(r"tcga[-_]([a-z0-9]{2})[-_]([a-z0-9]{4})(?:[-_].*)?"), "tcga"),
 )
 
-
-KNOWN = "@"
+CANONICAL_PREFIX = "@"
 
 
 def subject_name(text: str, dataset: str = "") -> str:
-    """One spelling of a subject's id.
+    """Return the canonical spelling of a subject id.
 
     Args:
-        text: id as a table, a folder or a file gives it.
-        dataset: for ids of no known collection: the same id in another dataset is somebody else.
+        text: id from a table, a folder or a file name.
+        dataset: dataset of an id that does not belong to a known collection; the same id in
+            another dataset is another subject.
 
     Returns:
-        `@COLLECTION/NUMBER`, or `DATASET/ID` in lower case without BIDS' `sub-`.
+        `@COLLECTION/NUMBER`, or `DATASET/ID` in lower case without the `sub-` of BIDS.
+
+    Example:
+        >>> subject_name("BraTS2021_00097"), subject_name("sub-07", "IXI")
+        ('@brats2021/97', 'ixi/07')
     """
     plain = text.strip().lower().removeprefix("sub-")
     for pattern, collection in COLLECTIONS:
-        if match := pattern.fullmatch(plain):
-            return "/".join([KNOWN + collection, *(g for g in match.groups() if g)])
+        match = pattern.fullmatch(plain)
+        if match:
+            codes = [group for group in match.groups() if group]
+            return "/".join([CANONICAL_PREFIX + collection, *codes])
     return f"{dataset.strip().lower()}/{plain}"
 
 
-def other_names(values: Iterable[str]) -> set[str]:
-    """Names of known collections among the values of a table's row, e.g. in its column `BraTS21 ID`."""
-    return {name for name in map(subject_name, values) if name.startswith(KNOWN)}
+def cross_references(values: Iterable[str]) -> set[str]:
+    """Return the canonical names in the cells of a table's row, e.g. of its column `BraTS21 ID`."""
+    names = map(subject_name, values)
+    return {name for name in names if name.startswith(CANONICAL_PREFIX)}
 
 
-def may_be_one(first: str, second: str) -> bool:
-    """Whether two names can be one subject: equal, or the same id where one does not say of which dataset."""
-    if first == second or KNOWN in (first[:1], second[:1]):
-        return first == second
-    (dataset, number), (other, other_number) = (name.rsplit("/", 1) for name in (first, second))
-    return number == other_number and not (dataset and other)
+def may_match(first: str, second: str) -> bool:
+    """Return whether two canonical names can be one subject.
+
+    They can if they are equal, or have the same id and at least one of them has no dataset.
+    """
+    if first == second:
+        return True
+    if first.startswith(CANONICAL_PREFIX) or second.startswith(CANONICAL_PREFIX):
+        return False
+    dataset, number = first.rsplit("/", 1)
+    other_dataset, other_number = second.rsplit("/", 1)
+    return number == other_number and not (dataset and other_dataset)

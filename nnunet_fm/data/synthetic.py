@@ -1,8 +1,8 @@
-"""Synthetic brain MRI with tumours, in BraTS' format: made by formulas, so that nobody's licence stands in the way.
+"""Synthetic brain MRI with tumours in the BraTS format, computed from formulas and licence-free.
 
-Not anatomy to learn from: a stand-in with the right difficulties (four contrasts, bias field,
-noise, partial volume, nested tumour parts with irregular borders) that shows the whole road from
-raw files to Dice.
+The cases are not anatomy to learn from. They stand in for real ones with the right difficulties
+(four contrasts, bias field, noise, partial volume, nested tumour parts with irregular borders) to
+run the full pipeline from raw files to Dice.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,13 @@ Labels = Integer[np.ndarray, "z y x"]
 
 @dataclass(frozen=True)
 class SyntheticCase:
-    """One case: an image per channel (0 outside the brain), the tumour labels, the voxel size in mm (z, y, x)."""
+    """One synthetic case.
+
+    Attributes:
+        images: an image per channel, 0 outside the brain.
+        labels: tumour labels of BraTS 2023.
+        spacing: voxel size in mm, (z, y, x).
+    """
 
     images: dict[str, Volume]
     labels: Labels
@@ -46,12 +52,12 @@ def make_case(
     shape: Sequence[int] = (24, 112, 96),
     spacing: tuple[float, float, float] = (6.0, 1.7, 1.7),
 ) -> SyntheticCase:
-    """Draw one case, a function of `seed` alone.
+    """Draw one case, a function of its arguments alone.
 
     Args:
-        seed: any integer.
-        shape: voxels (z, y, x).
-        spacing: mm (z, y, x).
+        seed: any integer that is not negative.
+        shape: voxels, (z, y, x).
+        spacing: voxel size in mm, (z, y, x).
     """
     rng = np.random.default_rng(seed)
     tissues = anatomy(rng, tuple(shape))
@@ -66,7 +72,7 @@ def make_case(
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> Volume:
-    """Gaussian noise of unit variance with a correlation length of `sigma` in-plane voxels."""
+    """Draw Gaussian noise of unit variance with a correlation length of `sigma` in-plane voxels."""
     noise = ndimage.gaussian_filter(
         rng.standard_normal(shape), (sigma / 3, sigma, sigma), mode="wrap"
     )
@@ -74,14 +80,12 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float)
 
 
 def anatomy(rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, Volume]:
-    """Tissue maps of a brain: a folded grey ribbon around white matter, ventricles, deep grey nuclei."""
+    """Draw tissue maps: a folded grey ribbon around white matter, ventricles, deep grey nuclei."""
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     warp = [0.03 * smooth_noise(rng, shape, 14) for _ in range(3)]
-    x, y, z = (
-        x * rng.uniform(0.95, 1.08) + warp[0],
-        y * rng.uniform(0.95, 1.08) + warp[1],
-        z + warp[2],
-    )
+    x = x * rng.uniform(0.95, 1.08) + warp[0]
+    y = y * rng.uniform(0.95, 1.08) + warp[1]
+    z = z + warp[2]
     radius = np.sqrt((x / 0.80) ** 2 + (y / 0.90) ** 2 + ((z + 0.1) / 0.95) ** 2)
     depth = 1 - radius  # 0 at the surface
     folds = smooth_noise(rng, shape, 2.2)
@@ -107,7 +111,7 @@ def anatomy(rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, Volum
 
 
 def tumour(rng: np.random.Generator, white: Volume, brain: np.ndarray) -> Labels:
-    """A core with a necrotic centre and an enhancing rim, inside oedema that follows the white matter."""
+    """Draw a core with a necrotic centre and an enhancing rim, in oedema along the white matter."""
     shape = white.shape
     candidates = np.argwhere(ndimage.binary_erosion(white > 0.5, iterations=1))
     candidates = candidates[np.abs(candidates[:, 0] - shape[0] / 2) < shape[0] / 3]
@@ -133,7 +137,7 @@ def tumour(rng: np.random.Generator, white: Volume, brain: np.ndarray) -> Labels
 def _image(
     rng: np.random.Generator, tissues: dict[str, Volume], means: Sequence[float], brain: np.ndarray
 ) -> Volume:
-    """Mix the tissue means, add texture, bias field and Rician noise, scale as a scanner would, strip the outside."""
+    """Mix the tissue means; add texture, bias field and Rician noise; scale; clear the outside."""
     image = sum(
         tissues[t] * m * rng.uniform(0.93, 1.07) for t, m in zip(TISSUES, means, strict=True)
     )
@@ -146,16 +150,16 @@ def _image(
 
 
 def write_brats(folder: Path, cases: int, first_seed: int = 0, labelled: bool = True) -> list[str]:
-    """Write cases as `FMDEMO-00000/FMDEMO-00000-t1n.nii.gz` and so on, in BraTS 2023's names.
+    """Write cases with the file names of BraTS 2023, `FMDEMO-00000/FMDEMO-00000-t1n.nii.gz`.
 
     Args:
-        folder: where to; made if absent.
-        cases: how many.
+        folder: output folder; created if it does not exist.
+        cases: number of cases.
         first_seed: seed and number of the first case.
-        labelled: write the segmentations beside the images (else below `folder/labels`).
+        labelled: write the segmentations next to the images (else to `folder/labels`).
 
     Returns:
-        The case names.
+        The names of the cases.
     """
     names = [f"FMDEMO-{number:05d}" for number in range(first_seed, first_seed + cases)]
     for seed, name in tqdm(list(enumerate(names, first_seed)), desc="making cases"):
@@ -168,9 +172,11 @@ def write_brats(folder: Path, cases: int, first_seed: int = 0, labelled: bool = 
                 case.spacing,
                 target / f"{name}-{suffix}.nii.gz",
             )
-        where = target / f"{name}-seg.nii.gz" if labelled else folder / "labels" / f"{name}.nii.gz"
-        where.parent.mkdir(exist_ok=True)
-        write_image(case.labels, case.spacing, where)
+        segmentation = folder / "labels" / f"{name}.nii.gz"
+        if labelled:
+            segmentation = target / f"{name}-seg.nii.gz"
+        segmentation.parent.mkdir(exist_ok=True)
+        write_image(case.labels, case.spacing, segmentation)
     return names
 
 

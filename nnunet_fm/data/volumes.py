@@ -1,4 +1,4 @@
-"""Reading one MRI volume, whatever the file, and saying what is wrong with it."""
+"""Read MRI volumes from NIfTI files and DICOM series, and explain why one cannot be used."""
 
 import hashlib
 import locale
@@ -20,51 +20,39 @@ Mask = Bool[np.ndarray, "z y x"]
 
 ORIENTATION = ("L", "P", "S")
 SMALLEST_SIDE, MOST_VOXELS = 16, 1 << 29
-SAME_PLACE = 0.01  # mm
-GREY_LEVELS = 1000  # that voxels are rounded to before they are compared
-OFF_GRID = 0.3183  # so that whole numbers do not fall on the edge between two levels
+AFFINE_TOLERANCE_MM = 0.01
+GREY_LEVELS = 1000  # voxels are rounded to this many levels before they are hashed
+QUANTISATION_OFFSET = 0.3183  # keeps whole numbers away from the edge between two levels
 
 
 class BadVolumeError(InputError):
-    """A volume that cannot be used; the message says why in one line."""
+    """A volume that cannot be used; the message gives the reason in one line."""
 
 
 def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
     """Read a NIfTI file or the DICOM series in a folder.
 
     Returns:
-        The voxels as float32 in (z, y, x): from the feet up, the first row of a slice at the
-        forehead, the first column at the patient's right, as DICOM and BraTS have it; and the image
+        The voxels as float32 in (z, y, x): slices from the feet up, the first row of a slice at
+        the forehead, the first column at the patient's right, as in DICOM and BraTS; and the image
         in the same orientation, for its geometry.
 
     Raises:
         BadVolumeError: unreadable, not 3-D, too small or large, constant, or not finite.
     """
     if path.is_dir():
-        with locale_kept():
+        with preserve_locale():
             image = _read_dicom(path)
     else:
         image = _read_nifti(path)
     if len(image.shape) == 4 and image.shape[3] == 1:
         image = image.slicer[..., 0]
-    if len(image.shape) != 3:
-        raise BadVolumeError(
-            f"{len(image.shape)}-D, shape {image.shape}; allowed: one 3-D volume a file"
-        )
-    if min(image.shape) < 2 or max(image.shape) < SMALLEST_SIDE:
-        raise BadVolumeError(
-            f"shape {image.shape}; allowed: a volume of at least {SMALLEST_SIDE} voxels a side"
-        )
-    if int(np.prod(image.shape)) > MOST_VOXELS:
-        raise BadVolumeError(
-            f"shape {image.shape} is over {MOST_VOXELS / 1e6:.0f} million voxels; resample it first"
-        )
+    _check_shape(image.shape)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # overflow in scaling shows as a value that is not finite
-            image = canonical(image)
+            # an overflow in scaling shows as a value that is not finite
+            warnings.simplefilter("ignore")
+            image = to_lps(image)
             voxels = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
     except Exception as error:
         raise BadVolumeError(f"truncated or damaged ({type(error).__name__}: {error})") from None
@@ -77,25 +65,29 @@ def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
 
 
 def voxels_sha256(volume: Volume) -> str:
-    """Hash of what a volume shows.
+    """Hash what a volume shows.
 
     Copies with another header, orientation, compression, number type, scaling or zero margin have
-    the same.
+    the same hash.
 
     Args:
-        volume: as `read_volume` gives it.
+        volume: as returned by `read_volume`.
     """
-    there = np.nonzero(volume)
-    shown = volume[tuple(slice(axis.min(), axis.max() + 1) for axis in there)].astype(np.float64)
-    low, high = shown.min(), shown.max()
-    shares = (shown - low) / max(high - low, np.finfo(float).tiny)
-    levels = np.floor(shares * GREY_LEVELS + OFF_GRID).astype(np.uint16)
+    nonzero = np.nonzero(volume)
+    box = tuple(slice(axis.min(), axis.max() + 1) for axis in nonzero)
+    cropped = volume[box].astype(np.float64)
+    low, high = cropped.min(), cropped.max()
+    shares = (cropped - low) / max(high - low, np.finfo(float).tiny)
+    levels = np.floor(shares * GREY_LEVELS + QUANTISATION_OFFSET).astype(np.uint16)
     return hashlib.sha256(f"{levels.shape}".encode() + levels.tobytes()).hexdigest()
 
 
 @contextmanager
-def locale_kept() -> Iterator[None]:
-    """The process's locale as it was: GDCM sets it to "C", after which Python reads text files as ASCII."""
+def preserve_locale() -> Iterator[None]:
+    """Restore the process's locale afterwards.
+
+    GDCM sets it to "C", after which Python reads text files as ASCII.
+    """
     before = locale.setlocale(locale.LC_ALL)
     try:
         yield
@@ -104,13 +96,13 @@ def locale_kept() -> Iterator[None]:
 
 
 def read_mask(path: Path, like: nib.Nifti1Image) -> Mask:
-    """Read a brain mask that lies on the voxels of `like`.
+    """Read a brain mask on the voxel grid of `like`.
 
     Raises:
-        BadVolumeError: unreadable, of another shape, or empty.
+        BadVolumeError: unreadable, on another grid, or empty.
     """
     try:
-        image = canonical(_read_nifti(path))
+        image = to_lps(_read_nifti(path))
         voxels = np.asarray(image.dataobj)
     except BadVolumeError:
         raise
@@ -122,7 +114,7 @@ def read_mask(path: Path, like: nib.Nifti1Image) -> Mask:
         raise BadVolumeError(
             f"mask {path.name} has shape {image.shape}, the volume {like.shape}; allowed: the same"
         )
-    if not np.allclose(image.affine, like.affine, atol=SAME_PLACE):
+    if not np.allclose(image.affine, like.affine, atol=AFFINE_TOLERANCE_MM):
         raise BadVolumeError(
             f"mask {path.name} lies elsewhere than the volume: their affines differ"
         )
@@ -133,22 +125,41 @@ def read_mask(path: Path, like: nib.Nifti1Image) -> Mask:
 
 
 def check_same_grid(images: Sequence[nib.Nifti1Image]) -> None:
-    """Refuse images that do not lie on the same voxels.
+    """Check that images of one session lie on the same voxels.
 
     Raises:
         BadVolumeError: shapes or affines differ.
     """
     for image in images[1:]:
-        same_shape = image.shape == images[0].shape
-        if not same_shape or not np.allclose(image.affine, images[0].affine, atol=SAME_PLACE):
-            what = (
-                f"shapes {images[0].shape} and {image.shape}"
-                if not same_shape
-                else "affines that differ"
-            )
-            raise BadVolumeError(
-                f"its session's sequences have {what}; registered ones lie on the same grid"
-            )
+        first = images[0]
+        if image.shape != first.shape:
+            difference = f"shapes {first.shape} and {image.shape}"
+        elif not np.allclose(image.affine, first.affine, atol=AFFINE_TOLERANCE_MM):
+            difference = "affines that differ"
+        else:
+            continue
+        raise BadVolumeError(
+            f"its session's sequences have {difference}; registered ones lie on the same grid"
+        )
+
+
+def to_lps(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    """Flip and permute the axes of an image so that they increase towards left, posterior, superior."""
+    change = ornt_transform(io_orientation(image.affine), axcodes2ornt(ORIENTATION))
+    return image.as_reoriented(change)
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) != 3:
+        raise BadVolumeError(f"{len(shape)}-D, shape {shape}; allowed: one 3-D volume per file")
+    if min(shape) < 2 or max(shape) < SMALLEST_SIDE:
+        raise BadVolumeError(
+            f"shape {shape}; allowed: a volume of at least {SMALLEST_SIDE} voxels a side"
+        )
+    if int(np.prod(shape)) > MOST_VOXELS:
+        raise BadVolumeError(
+            f"shape {shape} is over {MOST_VOXELS / 1e6:.0f} million voxels; resample it first"
+        )
 
 
 def _read_nifti(path: Path) -> nib.Nifti1Image:
@@ -158,24 +169,18 @@ def _read_nifti(path: Path) -> nib.Nifti1Image:
         image = nib.load(path)
     except Exception as error:
         raise BadVolumeError(
-            f"{path.name} is no readable NIfTI ({type(error).__name__}: {error})"
+            f"{path.name} is not a readable NIfTI file ({type(error).__name__}: {error})"
         ) from None
     if not isinstance(image, nib.Nifti1Image):
         raise BadVolumeError(f"{path.name} is a {type(image).__name__}; allowed: NIfTI")
     return image
 
 
-def canonical(image: nib.Nifti1Image) -> nib.Nifti1Image:
-    """The same image with its axes flipped and permuted to L, P, S (increasing towards them)."""
-    change = ornt_transform(io_orientation(image.affine), axcodes2ornt(ORIENTATION))
-    return image.as_reoriented(change)
-
-
 def _read_dicom(folder: Path) -> nib.Nifti1Image:
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
         raise BadVolumeError(
-            f"{folder.name} holds {len(series)} DICOM series; allowed: one a folder"
+            f"{folder.name} holds {len(series)} DICOM series; allowed: one per folder"
         )
     files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
     try:
@@ -186,28 +191,28 @@ def _read_dicom(folder: Path) -> nib.Nifti1Image:
         ) from None
     if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
         raise BadVolumeError(
-            f"DICOM series {folder.name} holds colour pictures; allowed: an MRI volume"
+            f"DICOM series {folder.name} holds colour images; allowed: an MRI volume"
         )
     _check_steps(folder, files)
     affine = np.eye(4)
     direction = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-    affine[:3, :3] = (
-        np.diag([-1, -1, 1]) @ direction
-    )  # DICOM's axes point left and posterior, NIfTI's right and anterior
+    # DICOM's axes point left and posterior, NIfTI's right and anterior
+    affine[:3, :3] = np.diag([-1, -1, 1]) @ direction
     affine[:3, 3] = np.diag([-1, -1, 1]) @ np.array(image.GetOrigin())
     return nib.Nifti1Image(sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine)
 
 
 def _check_steps(folder: Path, files: Sequence[str]) -> None:
-    """Refuse a series with slices missing: its geometry would be distorted."""
+    """Check that no slice of a series is missing, which would distort its geometry."""
     reader = sitk.ImageFileReader()
-    places = []
+    origins = []
     for file in files:
         reader.SetFileName(file)
         reader.ReadImageInformation()
-        places.append(np.array(reader.GetOrigin()))
-    steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+        origins.append(np.array(reader.GetOrigin()))
+    steps = np.linalg.norm(np.diff(origins, axis=0), axis=1)
     if len(steps) and steps.max() > 1.5 * np.median(steps):
         raise BadVolumeError(
-            f"DICOM series {folder.name} lacks slices: steps of {steps.min():.2f} to {steps.max():.2f} mm"
+            f"DICOM series {folder.name} lacks slices: "
+            f"steps of {steps.min():.2f} to {steps.max():.2f} mm"
         )

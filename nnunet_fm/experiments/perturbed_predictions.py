@@ -35,7 +35,7 @@ def paper_perturbations() -> list[Perturbation]:
         for family, severities in PAPER.items()
         for severity in severities
     ]
-    return [p for p in asked if not p.is_none]
+    return [p for p in asked if not p.is_identity]
 
 
 def perturbed_folder(run: Run, perturbation: Perturbation | None) -> Path:
@@ -124,7 +124,7 @@ def write_perturbed(
     All channels get one bias field, that of the first one's voxels; without a perturbation the
     files are linked.
     """
-    if perturbation is None or perturbation.is_none:
+    if perturbation is None or perturbation.is_identity:
         for n, file in enumerate(images):
             os.symlink(file.absolute(), out / f"{case}_{n:04d}{ending}")
         return

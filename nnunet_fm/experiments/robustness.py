@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_fm.data.perturbations import NONE, Perturbation
+from nnunet_fm.data.perturbations import IDENTITY, Perturbation
 from nnunet_fm.evaluation.segmentation import MetricOptions
 from nnunet_fm.experiments.perturbed_predictions import finished_perturbations, perturbed_folder
 from nnunet_fm.experiments.run_scores import ScoredRun, scores_of
@@ -62,7 +62,7 @@ def robustness(
         }
         for family in sorted({p.family for p in shared}):
             settings = [
-                (NONE[family], clean),
+                (IDENTITY[family], clean),
                 *((p.severity, g) for p, g in of.items() if p.family == family),
             ]
             for severity, changed in sorted(settings, key=lambda s: s[0]):

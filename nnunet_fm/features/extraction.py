@@ -112,7 +112,7 @@ def open_encoder(
             "version": PREPROCESSING_VERSION,
             **({"intensity": intensity} if intensity in MADE else {}),
         },
-        perturbation=None if perturbation is None else perturbation.identity(),
+        perturbation=None if perturbation is None else perturbation.to_dict(),
     )
     return encoder, recipe
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from nnunet_fm.data.subject_ids import may_be_one, other_names, subject_name
+from nnunet_fm.data.subject_ids import cross_references, may_match, subject_name
 from nnunet_fm.data.subject_table import DATASET_COLUMN, Row, Table, is_path, read_subject_list
 from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.internal.errors import InputError, MissingFileError
@@ -47,9 +47,7 @@ class Seen:
     def who(self, name: str) -> str | None:
         """Spelling of somebody who may be `name`; None if there is nobody."""
         alike = self.names.get(name.rpartition("/")[2], {})
-        return next(
-            (spelling for other, spelling in alike.items() if may_be_one(name, other)), None
-        )
+        return next((spelling for other, spelling in alike.items() if may_match(name, other)), None)
 
 
 def read_seen(manifest: Path, hashes: InputHashes) -> Seen:
@@ -92,7 +90,7 @@ def _read_list(file: Path, seen: Seen, hashes: InputHashes) -> None:
         spelling = rows.subject(cells)
         dataset, _, subject = spelling.rpartition("/")
         dataset = cells.get(DATASET_COLUMN) or dataset
-        for name in sorted({subject_name(subject, dataset)} | other_names(cells.values())):
+        for name in sorted({subject_name(subject, dataset)} | cross_references(cells.values())):
             seen.add(name, spelling)
         for column, text in cells.items():
             path = rows.path(cells, column)
@@ -103,7 +101,7 @@ def _read_list(file: Path, seen: Seen, hashes: InputHashes) -> None:
 def _names(subject: str, cells: Mapping[str, str]) -> list[str]:
     """Return the canonical name of a row's subject, and names of other collections in its cells."""
     name = subject_name(subject, cells.get(DATASET_COLUMN, ""))
-    return sorted({name} | other_names(cells.values()))
+    return sorted({name} | cross_references(cells.values()))
 
 
 def find_overlaps(

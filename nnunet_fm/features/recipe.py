@@ -22,7 +22,7 @@ class FeatureRecipe:
         layers: blocks whose CLS token is kept, 0-based, each after the final norm.
         precision: `bfloat16` or `float32`.
         preprocessing: `shape` (z, y, x), `percentiles`, `strip` and the `version` of the code.
-        perturbation: done to the volume first, see `Perturbation.identity`; None for clean volumes.
+        perturbation: done to the volume first, see `Perturbation.to_dict`; None for clean volumes.
     """
 
     name: str

@@ -41,7 +41,7 @@ def prepared(todo: dict[str, Wanted], recipe: FeatureRecipe, processes: int) -> 
     """Volumes in order, a few ahead of the encoder."""
     p = recipe.preprocessing
     shape, percentiles = tuple(p["shape"]), tuple(p["percentiles"])
-    change = Perturbation.of(recipe.perturbation)
+    change = Perturbation.from_dict(recipe.perturbation)
     intensity = p.get("intensity", "")
     make = partial(
         _preprocess,

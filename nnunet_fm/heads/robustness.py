@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from nnunet_fm.data.perturbations import NONE
+from nnunet_fm.data.perturbations import IDENTITY
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table
 from nnunet_fm.heads.metrics import Output, difference
 from nnunet_fm.heads.models import fit, has_scores, models_of
@@ -101,7 +101,7 @@ def _of_model(
     bootstrap, before = truth.bootstrap(RESAMPLES), outputs(clean)
     settings = [(r.perturbation or {}, outputs(job)) for r, job in jobs]
     families = sorted({s["family"] for s, _ in settings})
-    settings += [({"family": f, "severity": NONE[f]}, before) for f in families]
+    settings += [({"family": f, "severity": IDENTITY[f]}, before) for f in families]
     found = []
     for metric, function in truth.metrics(ranks=has_scores(model)).items():
         for setting, after in sorted(settings, key=lambda s: (s[0]["family"], s[0]["severity"])):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nnunet_fm.data.perturbations import NONE, PAPER, Perturbation
+from nnunet_fm.data.perturbations import IDENTITY, PAPER, Perturbation
 from nnunet_fm.data.preprocessing import preprocess_volume
 
 
@@ -17,9 +17,9 @@ def brain_volume() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("family", sorted(PAPER))
 def test_severity_none_is_the_identity_and_the_background_stays(family: str) -> None:
     volume, brain = brain_volume()
-    same = Perturbation(family, NONE[family])
-    assert same.is_none
-    assert same.identity() is None
+    same = Perturbation(family, IDENTITY[family])
+    assert same.is_identity
+    assert same.to_dict() is None
     assert same(volume, brain) is volume
     former = np.zeros_like(volume)
     for severity in PAPER[family]:
@@ -27,7 +27,7 @@ def test_severity_none_is_the_identity_and_the_background_stays(family: str) -> 
         assert changed.dtype == np.float32
         assert not changed[~brain].any()
         assert np.array_equal(changed, Perturbation(family, severity)(volume, brain))
-        if severity != NONE[family]:
+        if severity != IDENTITY[family]:
             assert not np.allclose(changed[brain], volume[brain])
             assert not np.allclose(changed, former)
         former = changed
@@ -70,11 +70,13 @@ def test_a_volume_has_one_field_of_exactly_the_asked_deviation() -> None:
     [
         ("gibs=0.2", "unknown perturbation 'gibs'. Did you mean gibbs"),
         ("gibbs=2", "gibbs of 2; allowed: 0 to 0.95"),
-        ("gibbs", "'gibbs' is no perturbation; allowed: FAMILY=SEVERITY, e.g. gibbs=0.2"),
+        ("gibbs", "'gibbs' is not a perturbation; allowed: FAMILY=SEVERITY, e.g. gibbs=0.2"),
         ("gamma=0", "gamma of 0; allowed: 0.05 to 20"),
     ],
 )
 def test_what_is_no_perturbation_says_so(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Perturbation.parse(text)
-    assert Perturbation.of(Perturbation.parse("bias=0.3").identity()) == Perturbation("bias", 0.3)
+    assert Perturbation.from_dict(Perturbation.parse("bias=0.3").to_dict()) == Perturbation(
+        "bias", 0.3
+    )

@@ -111,7 +111,7 @@ def test_a_bad_volume_is_told_and_the_rest_goes_on(table_file: Path, tmp_path: P
     outcomes = extracted(table_file, cache)
     failed = {o.subject: o.reason for o in outcomes if o.reason}
     assert list(failed) == ["Sübject 1", "Sübject 2"]
-    assert "no readable NIfTI" in failed["Sübject 1"]
+    assert "not a readable NIfTI" in failed["Sübject 1"]
     assert "No such file" in failed["Sübject 2"]
     assert sum(not o.reason for o in outcomes) == 5
     write_volume_file(tmp_path / "1/t1.nii.gz", 70)

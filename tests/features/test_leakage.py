@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from nnunet_fm.data.subject_ids import may_be_one, subject_name
+from nnunet_fm.data.subject_ids import may_match, subject_name
 from nnunet_fm.data.volumes import read_volume, voxels_sha256
 from nnunet_fm.features import read_table
 from nnunet_fm.features.content_hashes import InputHashes
@@ -54,15 +54,15 @@ def table(folder: Path, lines: list[str], header: str = "subject_id,T1,split") -
 def test_one_subject_has_one_name(first: str, second: str) -> None:
     assert subject_name(first) == subject_name(second)
     assert subject_name(first).startswith("@")
-    assert may_be_one(subject_name(first, "here"), subject_name(second, "there"))
+    assert may_match(subject_name(first, "here"), subject_name(second, "there"))
 
 
 def test_namesakes_of_two_datasets_are_two_people() -> None:
-    assert not may_be_one(subject_name("7", "A"), subject_name("7", "B"))
-    assert may_be_one(subject_name("7", "A"), subject_name("7"))  # on the safe side
-    assert not may_be_one(subject_name("7", "A"), subject_name("8"))
-    assert not may_be_one(subject_name("7"), subject_name("IXI007"))
-    assert not may_be_one(subject_name("BraTS-MEN-00007-000"), subject_name("BraTS-GLI-00007-000"))
+    assert not may_match(subject_name("7", "A"), subject_name("7", "B"))
+    assert may_match(subject_name("7", "A"), subject_name("7"))  # on the safe side
+    assert not may_match(subject_name("7", "A"), subject_name("8"))
+    assert not may_match(subject_name("7"), subject_name("IXI007"))
+    assert not may_match(subject_name("BraTS-MEN-00007-000"), subject_name("BraTS-GLI-00007-000"))
 
 
 def test_a_pretraining_store_is_recognised_by_name_crosswalk_bytes_and_voxels(

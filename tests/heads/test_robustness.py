@@ -22,7 +22,7 @@ def perturbed_cache(folder: Path) -> tuple[Path, FeatureCache]:
     table, cache = table_of(folder)
     rng = np.random.default_rng(0)
     for severity in (0.1, 0.4):
-        other = replace(recipe("aa"), perturbation=Perturbation("bias", severity).identity())
+        other = replace(recipe("aa"), perturbation=Perturbation("bias", severity).to_dict())
         for row in read_table(table).rows:
             clean = cache.read(recipe("aa"), cache.key_of(recipe("aa"), row, "T1"))
             assert clean is not None

@@ -69,7 +69,7 @@ def test_failures_are_told_and_the_code_is_not_zero(
     assert main([*words, "-np", "1"]) == 1
     said = capsys.readouterr()
     assert "1 volumes made, 0 were ready, 1 failed" in said.out
-    assert "b_unknown: b.nii.gz is no readable NIfTI" in said.err
+    assert "b_unknown: b.nii.gz is not a readable NIfTI file" in said.err
 
 
 @pytest.mark.parametrize(

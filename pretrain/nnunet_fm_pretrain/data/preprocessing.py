@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from nnunet_fm.data.preprocessing import PERCENTILES, bounding_box, normalised, resized
+from nnunet_fm.data.preprocessing import PERCENTILES, bounding_box, resize, zscore
 from nnunet_fm.data.volumes import BadVolumeError, Mask, Volume
 from nnunet_fm.internal.errors import InputError
 
@@ -83,7 +83,7 @@ def preprocess_registered(
     stripped = [np.where(brain, volume, 0) for volume, brain in zip(volumes, brains, strict=True)]
     box = bounding_box(np.any([s != 0 for s in stripped], axis=0))
     cube = (options.size,) * 3
-    cubes = [normalised(*resized(s[box], cube), options.percentiles) for s in stripped]
+    cubes = [zscore(*resize(s[box], cube), options.percentiles) for s in stripped]
     chosen = draw_slices(cubes, options)
     return [cube[chosen] for cube in cubes], chosen
 

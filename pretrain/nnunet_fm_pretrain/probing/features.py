@@ -10,9 +10,9 @@ from jaxtyping import Float, Integer, Shaped
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 
-from nnunet_fm.data.preprocessing import normalised
+from nnunet_fm.data.preprocessing import zscore
 from nnunet_fm.data.skull_stripping import Stripper
-from nnunet_fm.data.volumes import canonical, read_volume
+from nnunet_fm.data.volumes import read_volume, to_lps
 from nnunet_fm.encoders import Encoder
 from nnunet_fm.encoders.families.timm_vit import TimmViT
 from nnunet_fm.internal.device import keep_freed_memory
@@ -115,7 +115,7 @@ def read_case(
         voxels = _canonical_voxels(raw / "imagesTr" / f"{case}_{channel:04d}{ending}").astype(
             np.float32
         )
-        images.append(normalised(voxels, voxels != 0).transpose(2, 1, 0))
+        images.append(zscore(voxels, voxels != 0).transpose(2, 1, 0))
     labels = _canonical_voxels(raw / "labelsTr" / f"{case}{ending}").transpose(2, 1, 0)
     resized = interpolate(
         torch.from_numpy(np.stack(images)), size=(size, size), mode="bilinear", antialias=True
@@ -130,7 +130,7 @@ def read_case(
 
 def _canonical_voxels(path: Path) -> Shaped[np.ndarray, "x y z"]:
     """Voxels in the orientation that pretraining has seen."""
-    return np.asarray(canonical(nib.load(path)).dataobj)
+    return np.asarray(to_lps(nib.load(path)).dataobj)
 
 
 def quiet(encoder: Encoder) -> Encoder:

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from helpers.pretraining import SMALL, write_volume_file
-from nnunet_fm.data.volumes import BadVolumeError, locale_kept, read_volume
+from nnunet_fm.data.volumes import BadVolumeError, preserve_locale, read_volume
 from nnunet_fm_pretrain.data.prepare import Job, prepare
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing, draw_slices, preprocess
 from nnunet_fm_pretrain.data.slice_store import SliceStore, read_record, volume_path
@@ -99,7 +99,7 @@ def test_a_dicom_series_equals_the_nifti(tmp_path: Path) -> None:
         writer = sitk.ImageFileWriter()
         writer.KeepOriginalImageUIDOn()
         writer.SetFileName(str(folder / f"{z:03d}.dcm"))
-        with locale_kept():
+        with preserve_locale():
             writer.Execute(one)
     nifti, _ = read_volume(path)
     dicom, _ = read_volume(folder)
@@ -143,7 +143,7 @@ def test_bad_volumes_are_listed_and_the_others_made(tmp_path: Path) -> None:
         "nan": "100.0% of the voxels are NaN",
         "tiny": "at least 16 voxels",
         "box": "non-zero box",
-        "text": "no readable NIfTI",
+        "text": "not a readable NIfTI",
         "cut": "truncated or damaged",
         "good": "its bytes are those of d/copy_unknown",
     }.items():
@@ -250,7 +250,7 @@ def test_masks_and_commands_strip(tmp_path: Path) -> None:
     (failed,) = prepare(
         tmp_path / "t.csv", Job(tmp_path / "4", SMALL, strip=f"command:{program} {{in}} {{out}}"), 1
     )
-    assert failed.reason == f"{program} failed with code 3; it said: no brain"
+    assert failed.reason == f"{program} failed with code 3; the last line of its output: no brain"
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_masks_lie_where_the_volume_lies(tmp_path: Path) -> None:
         "moved": "lies elsewhere",
         "smaller": "has shape",
         "empty": "is empty",
-        "cut": "no readable NIfTI",
+        "cut": "not a readable NIfTI",
     }
     rows = [f"{name},d,T1,v.nii.gz,{name}.nii.gz" for name in reasons]
     (tmp_path / "t.csv").write_text("\n".join(["subject_id,dataset,sequence,path,mask", *rows]))
