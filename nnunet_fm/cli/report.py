@@ -2,16 +2,10 @@
 
 import argparse
 import os
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nnunet_fm.cli.evaluate import add_rules
 from nnunet_fm.cli.parser import Commands
-
-if TYPE_CHECKING:
-    from nnunet_fm.experiments.runs import Run
-    from nnunet_fm.experiments.status import Line
 
 
 def add_command(commands: Commands) -> None:
@@ -42,29 +36,18 @@ def _report(parsed: argparse.Namespace) -> None:
     from nnunet_fm.experiments.find_runs import find_runs
     from nnunet_fm.experiments.report.contents import Request, make_report
     from nnunet_fm.experiments.report.write import write_report
+    from nnunet_fm.experiments.status import read_status_of_folders
     from nnunet_fm.internal.folders import nnunet_folder
 
     runs = find_runs(parsed.runs)
+    statuses = read_status_of_folders(parsed.runs, runs)
     title = parsed.title or f"nnunet-fm: {parsed.runs[0].absolute().name}"
     rules = MetricOptions(parsed.tolerance, parsed.lesion_mm3)
     request = Request(title, parsed.reference, rules, tuple(parsed.case), parsed.np)
     preprocessed = nnunet_folder("nnUNet_preprocessed")
     raw = Path(os.environ["nnUNet_raw"]) if os.environ.get("nnUNet_raw") else None
-    report = make_report(runs, _lines(parsed.runs, runs), preprocessed, request)
+    report = make_report(runs, statuses, preprocessed, request)
     written = write_report(report, raw, preprocessed, parsed.o, request)
     if report.unfinished:
         print(f"UNFINISHED: {len(report.unfinished)} of {len(runs)} runs are not in it")
     print(f"wrote {written[0]} and {len(written) - 1} files in tables/ and figures/ beside it")
-
-
-def _lines(given: "list[Path]", runs: "list[Run]") -> "list[Line]":
-    """The state of each run, by the records of the sweep that it is of."""
-    from nnunet_fm.experiments.execute import running
-    from nnunet_fm.experiments.runs import RUNS, read_runs
-    from nnunet_fm.experiments.status import read_status
-
-    sweeps = [folder for folder in given if (folder / RUNS).is_file()]
-    lines = {line.folder: line for f in sweeps for line in read_status(read_runs(f), f, running(f))}
-    others = [run for run in runs if run.folder not in lines]
-    lines |= {line.folder: line for line in read_status(others, given[0])}
-    return [replace(lines[run.folder], run=run.name) for run in runs]

@@ -14,9 +14,11 @@ from nnunet_fm.nnunet.plan_options import ConfigurationOptions, Count, Positive
 
 CONFIGS = Path(__file__).parent / "configs"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+FORMER_KEYS = {"at_a_time": "max_parallel"}  # of version 0.1
+UNIQUE_KEYS = ("datasets", "ratios", "seeds", "folds", "gpus")
 
 
-class Arm(ConfigurationOptions):
+class EncoderEntry(ConfigurationOptions):
     """One encoder, or stock nnU-Net: the options of `nnunet-fm plan`, and a trainer."""
 
     trainer: str | None = Field(
@@ -25,86 +27,109 @@ class Arm(ConfigurationOptions):
 
 
 class Sweep(Part):
-    """What is run.
+    """A sweep: every combination of datasets, encoders, ratios, seeds and folds is one run.
 
     Attributes:
-        datasets: nnU-Net's ids.
-        encoders: by a name of your own: letters, digits and `_`; `null` leaves one of a shipped
-            sweep out.
-        ratios: shares of the training cases.
-        seeds: of the subsets.
-        folds: of nnU-Net's cross-validation.
-        splits: how the cases are divided into folds; as the dataset has it, or as nnU-Net draws it,
-            if not given.
-        expected: by dataset, what it must have.
+        datasets: nnU-Net's dataset ids.
+        encoders: entries by name (letters, digits and `_`); `null` removes an entry of a shipped
+            sweep.
+        ratios: shares of the training cases, above 0 to 1.
+        seeds: seeds of the subsets.
+        folds: folds of nnU-Net's cross-validation.
+        splits: how the cases are divided into folds; if None, the dataset's own folds, or those
+            that nnU-Net draws.
+        expected: what each dataset must have, by id.
         device: `cpu`, `cuda` or `mps`.
-        at_a_time: runs on this machine at once, one for each of `gpus` if not given; on the CPU
-            they share its cores.
-        gpus: numbers of the GPUs that runs on this machine are given, one each, in turn; all see
-            all if empty.
-        processes: of nnU-Net's augmentation and preprocessing, for each run.
-        slurm: what sbatch is told, e.g. `{partition: gpu, time: 2880, gpus_per_node: 1}`; `time`
-            (minutes) is needed.
+        max_parallel: number of runs in parallel on this machine; default: one for each of `gpus`,
+            else 1. On the CPU they share its cores.
+        gpus: numbers of the GPUs to use, one for each parallel run in turn; if empty, every run
+            sees all GPUs.
+        processes: number of processes of nnU-Net's augmentation and preprocessing in each run.
+        slurm: options of sbatch, e.g. `{partition: gpu, time: 2880, gpus_per_node: 1}`; `time`
+            (minutes) is required.
     """
 
     datasets: Annotated[tuple[Positive, ...], Field(min_length=1)]
-    encoders: Annotated[dict[str, Arm], Field(min_length=1)]
+    encoders: Annotated[dict[str, EncoderEntry], Field(min_length=1)]
     ratios: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0,)
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (42,)
     folds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
     splits: Splits | None = None
     expected: dict[int, Expected] = Field(default_factory=dict)
     device: Literal["cpu", "cuda", "mps"] = "cuda"
-    at_a_time: Positive = 1
+    max_parallel: Positive = 1
     gpus: tuple[Count, ...] = ()
     processes: Positive | None = None
     slurm: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
-    def _a_run_for_each_gpu(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("gpus") and "at_a_time" not in given:
-            return {**given, "at_a_time": len(given["gpus"])}
-        return given
+    def _accept_former_keys(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        renamed = {FORMER_KEYS.get(key, key): value for key, value in values.items()}
+        if len(renamed) < len(values):
+            raise InputError("at_a_time is the former name of max_parallel; give one of them")
+        return renamed
+
+    @model_validator(mode="before")
+    @classmethod
+    def _use_every_gpu(cls, values: Any) -> Any:
+        """Train one run on each GPU, unless the sweep says otherwise."""
+        if not isinstance(values, dict) or not values.get("gpus"):
+            return values
+        if {"max_parallel", *FORMER_KEYS} & set(values):
+            return values
+        return {**values, "max_parallel": len(values["gpus"])}
 
     @field_validator("encoders", "expected", mode="before")
     @classmethod
-    def _without_what_is_null(cls, given: Any) -> Any:
-        if given is None:
+    def _remove_null_entries(cls, entries: Any) -> Any:
+        if entries is None:
             return {}
-        return (
-            {k: v for k, v in given.items() if v is not None} if isinstance(given, dict) else given
-        )
+        if not isinstance(entries, dict):
+            return entries
+        return {key: entry for key, entry in entries.items() if entry is not None}
 
     @model_validator(mode="after")
-    def _every_run_is_another(self) -> "Sweep":
-        for key in ("datasets", "ratios", "seeds", "folds", "gpus"):
+    def _check_runs_differ(self) -> "Sweep":
+        for key in UNIQUE_KEYS:
             values = getattr(self, key)
             if len(set(values)) < len(values):
                 raise InputError(
                     f"{key} names a value twice: {list(values)}; two runs would be one"
                 )
-        strange = [name for name in self.encoders if not NAME.fullmatch(name)]
-        if strange:
-            raise InputError(
-                f"encoder name {strange[0]!r}; allowed: letters, digits and _, e.g. braindino_b16"
-            )
+        for name in self.encoders:
+            if not NAME.fullmatch(name):
+                raise InputError(
+                    f"encoder name {name!r}; allowed: letters, digits and _, e.g. braindino_b16"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "Sweep":
         if self.splits and self.splits.file and len(self.datasets) > 1:
             raise InputError(
-                f"splits.file with {len(self.datasets)} datasets; allowed: one, whose cases it names"
+                f"splits.file with {len(self.datasets)} datasets; allowed: one, whose cases it "
+                "names"
             )
         if self.gpus and self.device != "cuda":
             raise InputError(
-                f"gpus {list(self.gpus)} with device {self.device}; leave them out, or give device: cuda"
+                f"gpus {list(self.gpus)} with device {self.device}; remove gpus, or give "
+                "device: cuda"
             )
         return self
 
 
-def read_sweep(given: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+def read_sweep(name: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep and change single keys of it, see `read_settings`.
 
+    Args:
+        name: path of a YAML file, or name of a shipped sweep.
+        overrides: `key=value`, values as in YAML.
+
     Raises:
-        FileNotFoundError, ValueError: unknown file or key (close matches are named), or a value
-        that is not allowed.
+        FileNotFoundError: unknown sweep; close matches are named.
+        ValueError: an unknown key (close matches are named), or a value that is not allowed.
     """
-    return read_settings(Sweep, given, CONFIGS, overrides)
+    return read_settings(Sweep, name, CONFIGS, overrides)

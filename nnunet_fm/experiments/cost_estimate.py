@@ -1,4 +1,4 @@
-"""What a sweep will cost: hours by the epochs that were seen, disk by what the networks learn."""
+"""Estimate the cost of a sweep: hours from finished epochs, disk from trainable parameters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +11,21 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.network.frozen import NETWORKS
-from nnunet_fm.nnunet.training_log import read_progress
+from nnunet_fm.nnunet.training_log import Progress, read_progress
 
 FROZEN_COPIES, STOCK_COPIES = 3, 2  # of what learns: itself, and two moments of AdamW or one of SGD
 CHECKPOINTS = 2  # the best one and the last
+Kind = tuple[str, str, str]  # dataset, encoder, configuration: runs of one kind cost the same
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of the runs that are not finished.
+    """What the unfinished runs of a sweep will cost.
 
     Attributes:
-        hours: one after the other, without validation; NaN while no run of one of the encoders has
-            ended an epoch.
-        gigabytes: of checkpoints.
+        hours: one run after the other, without validation; NaN while no run of one of the encoders
+            has finished an epoch.
+        gigabytes: disk space for checkpoints.
     """
 
     hours: float
@@ -32,32 +33,42 @@ class Estimate:
 
 
 def estimate(runs: Sequence[Run], preprocessed: Path) -> Estimate:
-    """Hours and gigabytes that are still to come.
+    """Estimate the hours and gigabytes that the unfinished runs still need.
 
     Args:
-        runs: of the sweep.
+        runs: all runs of the sweep.
         preprocessed: nnUNet_preprocessed.
     """
-    waiting = [run for run in runs if run.state() is not State.FINISHED]
     progress = {run: read_progress(run.folder) for run in runs}
-    seconds, sizes = 0.0, {}
-    for run in waiting:
-        seen = [p for r, p in progress.items() if p.epoch and _kind(r) == _kind(run)]
-        own = progress[run]
-        each = sum(p.seconds for p in seen) / sum(p.epoch for p in seen) if seen else float("nan")
-        seconds += each * (max(p.epochs for p in seen) - own.epoch) if seen else float("nan")
-        if _kind(run) not in sizes:
-            sizes[_kind(run)] = _checkpoint_bytes(run, preprocessed)
-    size = sum(max(0, sizes[_kind(run)] * CHECKPOINTS - _there(run)) for run in waiting)
+    sizes: dict[Kind, int] = {}
+    seconds = 0.0
+    size = 0
+    for run in runs:
+        if run.state() is State.FINISHED:
+            continue
+        kind = _kind(run)
+        started = [p for other, p in progress.items() if p.epoch and _kind(other) == kind]
+        seconds += _seconds_left(progress[run], started)
+        if kind not in sizes:
+            sizes[kind] = CHECKPOINTS * _checkpoint_bytes(run, preprocessed)
+        size += max(0, sizes[kind] - _saved_bytes(run))
     return Estimate(seconds / 3600, size / 1e9)
 
 
-def _there(run: Run) -> int:
-    """Bytes of the checkpoints that a run has already."""
+def _seconds_left(own: Progress, started: Sequence[Progress]) -> float:
+    """Estimate the rest of a training from the epochs of all started runs of its kind."""
+    if not started:
+        return float("nan")
+    per_epoch = sum(p.seconds for p in started) / sum(p.epoch for p in started)
+    return per_epoch * (max(p.epochs for p in started) - own.epoch)
+
+
+def _saved_bytes(run: Run) -> int:
+    """Size of the checkpoints that a run has already."""
     return sum(p.stat().st_size for p in run.folder.glob("checkpoint_*.pth"))
 
 
-def _kind(run: Run) -> tuple[str, str, str]:
+def _kind(run: Run) -> Kind:
     return run.dataset, run.encoder, run.configuration
 
 
@@ -81,9 +92,9 @@ def _checkpoint_bytes(run: Run, preprocessed: Path) -> int:
     )
 
 
-def words(found: Estimate, at_a_time: int) -> str:
-    """For people."""
+def describe_estimate(cost: Estimate, max_parallel: int) -> str:
+    """Return the estimate as text for the user."""
     time = "hours are known after the first epoch of each encoder"
-    if not np.isnan(found.hours):
-        time = f"about {found.hours / at_a_time:.1f} h, {at_a_time} at a time"
-    return f"{time}; checkpoints about {found.gigabytes:.2g} GB"
+    if not np.isnan(cost.hours):
+        time = f"about {cost.hours / max_parallel:.1f} h, {max_parallel} at a time"
+    return f"{time}; checkpoints about {cost.gigabytes:.2g} GB"

@@ -17,7 +17,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_fm.data.perturbations import PAPER, VERSION, Perturbation
 from nnunet_fm.data.volumes import Mask
-from nnunet_fm.experiments.execute import run_logged
+from nnunet_fm.experiments.child_processes import run_logged
 from nnunet_fm.experiments.runs import Run
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import TEMPORARY

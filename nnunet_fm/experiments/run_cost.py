@@ -93,7 +93,7 @@ def provenance_of(run: Run) -> Provenance:
     return Provenance(
         run=run.name,
         state=run.state().value,
-        command=" ".join(run.training_words()),
+        command=" ".join(run.train_command()),
         encoder=encoder,
         sha256=source.get("sha256", ""),
         ratio=subset.ratio if plans else run.ratio,

@@ -87,7 +87,7 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
         )
     if missing := [case for case in wanted if case not in there]:
         raise MissingFileError(
-            f"{folder} lacks the prediction of {some(missing)}; type: {' '.join(run.training_words())} --val"
+            f"{folder} lacks the prediction of {some(missing)}; type: {' '.join(run.train_command())} --val"
         )
     return wanted
 

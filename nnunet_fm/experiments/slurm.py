@@ -1,4 +1,7 @@
-"""Runs as a SLURM array through `submitit`; keys under `slurm` are sbatch's: `partition`, `time`, `mem`."""
+"""Runs as a SLURM array, through `submitit`.
+
+Keys under `slurm` in the sweep are sbatch's: `partition`, `time`, `mem`, ...
+"""
 
 import sys
 from collections.abc import Sequence
@@ -7,72 +10,75 @@ from typing import Any
 
 from submitit import LocalExecutor, SlurmExecutor
 
+from nnunet_fm.experiments.child_processes import ChildProcesses
 from nnunet_fm.experiments.config import Sweep
-from nnunet_fm.experiments.execute import Children, Outcome, execute
+from nnunet_fm.experiments.execute import RunOutcome, execute
 from nnunet_fm.experiments.runs import Run
-from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.errors import FailedRunError, InputError
 
-JOBS = "slurm"
-MINUTES = 7 * 24 * 60  # after which submitit's local executor ends a run
+JOBS = "slurm"  # folder of a sweep
+LOCAL_MINUTES = 7 * 24 * 60  # after which submitit's local executor ends a run
 
 
-def submit(runs: Sequence[Run], sweep: Sweep, folder: Path, here: bool = False) -> list[Any]:
-    """Hand the runs over; a job that SLURM ends is gone on with by the next call of the sweep.
+def submit(runs: Sequence[Run], sweep: Sweep, folder: Path, local: bool = False) -> list[Any]:
+    """Submit runs as jobs; rerunning the sweep resumes jobs that SLURM terminated.
 
     Args:
-        runs: that are not finished.
-        sweep: resources, and how many at a time.
-        folder: of the sweep, on a disk that all nodes see.
-        here: use submitit's local executor, which needs no SLURM: all runs at once, without a GPU.
+        runs: unfinished runs.
+        sweep: resources, and how many runs in parallel.
+        folder: folder of the sweep, on a disk that all nodes see.
+        local: use submitit's local executor, which needs no SLURM: all runs at once, without a GPU.
 
     Returns:
-        submitit's jobs.
+        submitit's jobs; `job.result()` is a `RunOutcome`.
 
     Raises:
         ValueError: a resource that sbatch does not know.
         RuntimeError: there is no SLURM on this machine.
     """
-    if here:
-        executor: Any = LocalExecutor(folder / JOBS)
-        executor.update_parameters(timeout_min=MINUTES)
+    executor: Any
+    if local:
+        executor = LocalExecutor(folder / JOBS)
+        executor.update_parameters(timeout_min=LOCAL_MINUTES)
     else:
-        executor = _parametrised(SlurmExecutor(folder / JOBS), sweep)
-    return list(executor.map_array(_run, runs, [sweep] * len(runs), [folder] * len(runs)))
+        try:
+            executor = SlurmExecutor(folder / JOBS)
+        except RuntimeError as error:  # no sbatch
+            raise FailedRunError(f"{error}; see --executor for others") from None
+        _set_parameters(executor, sweep)
+    return list(executor.map_array(_run_job, runs, [sweep] * len(runs), [folder] * len(runs)))
 
 
 def batch_file(runs: Sequence[Run], sweep: Sweep, folder: Path) -> str:
-    """The sbatch file that `submit` would hand over."""
-    executor = _parametrised(_Offline(folder / JOBS), sweep)
+    """Return the sbatch file that `submit` would submit."""
+    executor = _OfflineExecutor(folder / JOBS)
+    _set_parameters(executor, sweep)
     executor.parameters["map_count"] = len(runs)
-    return str(
-        executor._make_submission_file_text(
-            f"{sys.executable} -u -m submitit.core._submit {folder / JOBS}", "sweep"
-        )
-    )
+    job = f"{sys.executable} -u -m submitit.core._submit {folder / JOBS}"
+    return str(executor._make_submission_file_text(job, "sweep"))
 
 
-class _Offline(SlurmExecutor):
-    """To write the file on a machine without SLURM."""
+class _OfflineExecutor(SlurmExecutor):
+    """Executor that writes the sbatch file on a machine without SLURM."""
 
     @classmethod
     def affinity(cls) -> int:
-        """Fits, always."""
+        """Claim that SLURM is there."""
         return 1
 
 
-def _parametrised(executor: SlurmExecutor, sweep: Sweep) -> SlurmExecutor:
-    if "time" not in sweep.slurm:  # or submitit asks for 5 minutes
+def _set_parameters(executor: SlurmExecutor, sweep: Sweep) -> None:
+    if "time" not in sweep.slurm:  # submitit would ask for 5 minutes
         raise InputError(
-            "slurm: no time; give the minutes that the longest run may take, e.g. slurm='{time: 2880}'"
+            "slurm: no time; give the minutes that the longest run may take, "
+            "e.g. slurm='{time: 2880}'"
         )
+    parameters = {"job_name": "nnunet-fm", "array_parallelism": sweep.max_parallel, **sweep.slurm}
     try:
-        executor.update_parameters(
-            **{"job_name": "nnunet-fm", "array_parallelism": sweep.at_a_time, **sweep.slurm}
-        )
+        executor.update_parameters(**parameters)
     except (ValueError, TypeError) as error:
         raise InputError(f"slurm: {error}") from None
-    return executor
 
 
-def _run(run: Run, sweep: Sweep, folder: Path) -> Outcome:
-    return execute(run, sweep, folder, Children())
+def _run_job(run: Run, sweep: Sweep, folder: Path) -> RunOutcome:
+    return execute(run, sweep, folder, ChildProcesses())

@@ -1,27 +1,43 @@
-"""What a sweep looks like while it runs: a line per run."""
+"""The state of a sweep while it runs: one line per run."""
 
-import html
 import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from nnunet_fm.experiments.execute import OUTCOMES
-from nnunet_fm.experiments.runs import Run, State
+from nnunet_fm.experiments.run_locks import running_runs
+from nnunet_fm.experiments.runs import RUNS, SUMMARY, Run, State, read_runs
+from nnunet_fm.experiments.templates import render
 from nnunet_fm.nnunet.training_log import read_progress
 
-REFRESH = 10  # seconds
+REFRESH_SECONDS = 10
+HEAD = ("run", "state", "epoch", "EMA Dice", "left", "Dice")
 
 
 @dataclass(frozen=True)
-class Line:
-    """One run: its folder, state (`new`, `running`, `interrupted`, `failed`, `finished`), epochs, Dice and time."""
+class RunStatus:
+    """How far a run has come.
+
+    Attributes:
+        run: name of the run.
+        folder: its folder in nnUNet_results.
+        state: new, running, interrupted, failed or finished.
+        epoch: number of finished epochs.
+        epochs: number of all epochs; 0 before the training begins.
+        ema_dice: nnU-Net's moving average of the pseudo Dice; NaN before the first epoch.
+        seconds: duration of the finished epochs.
+        seconds_left: estimate for the remaining epochs; NaN before the first epoch.
+        dice: mean Dice of the validation; NaN until the run is finished.
+        reason: why it failed; else empty.
+    """
 
     run: str
     folder: Path
-    state: str
+    state: State
     epoch: int
     epochs: int
     ema_dice: float
@@ -31,59 +47,92 @@ class Line:
     reason: str = ""
 
 
-def read_status(runs: Sequence[Run], folder: Path, running: Sequence[str] = ()) -> list[Line]:
-    """Look at the files of every run.
+def read_status(runs: Sequence[Run], folder: Path, running: Sequence[str] = ()) -> list[RunStatus]:
+    """Read the state of every run from its files.
 
     Args:
-        runs: of the sweep.
-        folder: of the sweep.
-        running: names of the runs whose process is alive.
+        runs: runs of a sweep.
+        folder: folder of the sweep.
+        running: names of the runs that a living process trains, see `running_runs`.
     """
-    return [_line(run, folder, run.name in running) for run in runs]
+    return [_run_status(run, folder, run.name in running) for run in runs]
 
 
-def _line(run: Run, folder: Path, running: bool) -> Line:
-    progress, state, reason, dice = read_progress(run.folder), run.state(), "", float("nan")
-    word = "running" if running else state.value
-    outcome = folder / OUTCOMES / f"{run.name}.json"
+def read_status_of_folders(folders: Sequence[Path], runs: Sequence[Run]) -> list[RunStatus]:
+    """Read the state of runs from the records of the sweeps that they belong to.
+
+    Args:
+        folders: folders of sweeps or of nnU-Net's results, as given to `find_runs`.
+        runs: the runs that `find_runs` found in them.
+
+    Returns:
+        A status per run, with the run's name in `runs`.
+    """
+    statuses: dict[Path, RunStatus] = {}
+    for folder in folders:
+        if (folder / RUNS).is_file():
+            for status in read_status(read_runs(folder), folder, running_runs(folder)):
+                statuses[status.folder] = status
+    others = [run for run in runs if run.folder not in statuses]
+    for status in read_status(others, folders[0]):
+        statuses[status.folder] = status
+    return [replace(statuses[run.folder], run=run.name) for run in runs]
+
+
+def _run_status(run: Run, folder: Path, is_running: bool) -> RunStatus:
+    progress = read_progress(run.folder)
+    state = run.state()
+    dice = float("nan")
+    seconds_left = progress.seconds_left
+    reason = ""
     if state is State.FINISHED:
-        dice = float(
-            json.loads((run.folder / "validation" / "summary.json").read_text())["foreground_mean"][
-                "Dice"
-            ]
-        )
-    elif not running and outcome.is_file():
-        ended = json.loads(outcome.read_text())
-        if ended["state"] == "failed":
-            word, reason = "failed", ended["reason"]
-    left = progress.seconds_left if state is not State.FINISHED else 0.0
-    return Line(
-        run.name,
-        run.folder,
-        word,
-        progress.epoch,
-        progress.epochs,
-        progress.ema_dice,
-        progress.seconds,
-        left,
-        dice,
-        reason,
+        dice = _validation_dice(run)
+        seconds_left = 0.0
+    else:
+        reason = _failure(run, folder)
+    if is_running:
+        state = State.RUNNING
+        reason = ""
+    elif reason:
+        state = State.FAILED
+    return RunStatus(
+        run=run.name,
+        folder=run.folder,
+        state=state,
+        epoch=progress.epoch,
+        epochs=progress.epochs,
+        ema_dice=progress.ema_dice,
+        seconds=progress.seconds,
+        seconds_left=seconds_left,
+        dice=dice,
+        reason=reason,
     )
 
 
-HEAD = ("run", "state", "epoch", "EMA Dice", "left", "Dice")
+def _validation_dice(run: Run) -> float:
+    summary = json.loads((run.folder / SUMMARY).read_text())
+    return float(summary["foreground_mean"]["Dice"])
 
 
-def cells(line: Line) -> tuple[str, ...]:
-    """A line as words."""
-    epoch = f"{line.epoch}/{line.epochs}" if line.epochs else ""
+def _failure(run: Run, folder: Path) -> str:
+    """Reason of the failure of a run's last attempt; empty if that did not fail."""
+    record = folder / OUTCOMES / f"{run.name}.json"
+    if not record.is_file():
+        return ""
+    outcome = json.loads(record.read_text())
+    return str(outcome["reason"]) if outcome["state"] == State.FAILED else ""
+
+
+def cells(status: RunStatus) -> tuple[str, ...]:
+    """Return a status as the cells of a table."""
+    epoch = f"{status.epoch}/{status.epochs}" if status.epochs else ""
     return (
-        line.run,
-        line.state,
+        status.run,
+        status.state.value,
         epoch,
-        _number(line.ema_dice),
-        _time(line.seconds_left),
-        _number(line.dice),
+        _number(status.ema_dice),
+        _duration(status.seconds_left),
+        _number(status.dice),
     )
 
 
@@ -91,50 +140,34 @@ def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.3f}"
 
 
-def _time(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     if np.isnan(seconds):
         return ""
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds >= 3600
-        else f"{seconds / 60:.0f} min"
-        if seconds
-        else "-"
-    )
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds else "-"
 
 
-def table(lines: Sequence[Line]) -> str:
-    """For a terminal."""
-    rows = [HEAD, *(cells(line) for line in lines)]
+def status_table(statuses: Sequence[RunStatus]) -> str:
+    """Return the table for a terminal, with the number of runs in each state."""
+    rows = [HEAD, *(cells(status) for status in statuses)]
     widths = [max(len(row[n]) for row in rows) for n in range(len(HEAD))]
-    text = [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    counts = {
-        state: sum(line.state == state for line in lines)
-        for state in dict.fromkeys(line.state for line in lines)
-    }
-    return "\n".join([*text, ", ".join(f"{count} {state}" for state, count in counts.items())])
+    lines = []
+    for row in rows:
+        padded = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    counts = Counter(status.state.value for status in statuses)
+    lines.append(", ".join(f"{count} {state}" for state, count in counts.items()))
+    return "\n".join(lines)
 
 
-def page(lines: Sequence[Line], title: str) -> str:
-    """The same as a page that loads itself anew."""
-    head = "".join(f"<th>{name}</th>" for name in HEAD)
-    body = "".join(
-        f'<tr class="{line.state}">'
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(line))
-        + "</tr>"
-        for line in lines
-    )
-    reasons = "".join(
-        f"<h2>{html.escape(x.run)}</h2><pre>{html.escape(x.reason)}</pre>"
-        for x in lines
-        if x.reason
-    )
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="{REFRESH}">'
-        f"<title>{html.escape(title)}</title><style>body{{font:15px sans-serif;margin:2em}}td,th{{padding:.2em 1em;"
-        "text-align:left;border-bottom:1px solid #ccc}.failed td{color:#b33}.running td{font-weight:bold}</style>"
-        f"<h1>{html.escape(title)}</h1><table><tr>{head}</tr>{body}</table>{reasons}</html>"
+def status_page(statuses: Sequence[RunStatus], title: str) -> str:
+    """Return the same table as a self-refreshing HTML page."""
+    return render(
+        "status.html",
+        title=title,
+        refresh=REFRESH_SECONDS,
+        head=HEAD,
+        statuses=statuses,
+        cells=cells,
     )

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -22,6 +23,13 @@ SHAPE, SPACING = (8, 20, 24), (1.0, 1.5, 4.0)  # (z, y, x) voxels; mm along x, y
 
 
 ENCODERS = {"good": 0, "stock": 1, "poor": 4}  # voxels that its predictions are shifted by
+
+
+SMALL_SWEEP: dict[str, Any] = {
+    "datasets": [7],
+    "encoders": {"random": {"encoder": "dinov3_test16"}},
+    "device": "cpu",
+}
 
 
 @dataclass(frozen=True)
@@ -100,3 +108,26 @@ def scored(encoder: str, seed: int, fold: int, values: dict[str, float]) -> Scor
         ("lesions", "lesions_found", "lesions_false", "truth_voxels", "predicted_voxels"), 0
     )
     return ScoredRun(run, [CaseScore(c, "x", d, **zeros, **counts) for c, d in values.items()], 1)
+
+
+@dataclass(frozen=True)
+class Fake(Run):
+    """A run whose training is a line of Python."""
+
+    code: str = ""
+
+    def command(self, device: str) -> list[str]:
+        return ["python", "-c", f"folder = {str(self.folder)!r}\n{self.code}"]
+
+
+WRITE = """
+import pathlib
+p = pathlib.Path(folder); (p / "validation").mkdir(parents=True)
+(p / "checkpoint_final.pth").touch()
+(p / "validation/summary.json").write_text('{"foreground_mean": {"Dice": 0.5}}')
+"""
+
+
+def fake(folder: Path, number: int, code: str) -> Fake:
+    fold = folder / "results" / f"{number}" / "fold_0"
+    return Fake("Dataset007_Small", f"e{number}", 1.0, 0, 0, "T", "P", "2d", fold, code)

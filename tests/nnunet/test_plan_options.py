@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from nnunet_fm.experiments.config import Arm
+from nnunet_fm.experiments.config import EncoderEntry
 from nnunet_fm.internal.arguments import add_model_arguments, model_from_arguments
 from nnunet_fm.nnunet.plan_options import ConfigurationOptions, PlanOptions
 from nnunet_fm.nnunet.train_subset import SubsetRule, TrainSubset
@@ -83,8 +83,9 @@ def test_flags_give_the_options() -> None:
 
 
 def test_an_entry_of_a_sweep_has_the_same_keys_and_a_trainer() -> None:
-    assert set(Arm.model_fields) == set(ConfigurationOptions.model_fields) | {"trainer"}
-    assert Arm.model_validate({"options": {"a": 1}}).encoder_options == {"a": 1}  # as 0.1 wrote it
+    assert set(EncoderEntry.model_fields) == set(ConfigurationOptions.model_fields) | {"trainer"}
+    entry = EncoderEntry.model_validate({"options": {"a": 1}})  # as 0.1 wrote it
+    assert entry.encoder_options == {"a": 1}
 
 
 def test_the_rules_of_the_flag_are_those_of_the_subset() -> None:

@@ -9,7 +9,7 @@ from nnunet_fm.experiments.robustness import Robustness, robustness
 from nnunet_fm.experiments.run_cost import Cost, Provenance, cost_of, provenance_of
 from nnunet_fm.experiments.run_scores import MEAN, ScoredRun, score_runs
 from nnunet_fm.experiments.runs import Run, State
-from nnunet_fm.experiments.status import Line
+from nnunet_fm.experiments.status import RunStatus
 from nnunet_fm.experiments.summary import Comparison, Group, Summary, compare, groups, summarise
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
@@ -46,7 +46,7 @@ class Report:
     robustness: list[Robustness]
     costs: list[Cost]
     provenance: list[Provenance]
-    unfinished: list[Line]
+    unfinished: list[RunStatus]
 
     @property
     def lines(self) -> dict[str, int]:
@@ -79,7 +79,7 @@ class Report:
 
 
 def make_report(
-    runs: Sequence[Run], lines: Sequence[Line], preprocessed: Path, request: Request
+    runs: Sequence[Run], lines: Sequence[RunStatus], preprocessed: Path, request: Request
 ) -> Report:
     """Score, summarise and test.
 
@@ -112,5 +112,5 @@ def make_report(
         robustness=robustness(scored, preprocessed, request.rules, request.workers),
         costs=[cost_of(run) for run in finished],
         provenance=[provenance_of(run) for run in runs],
-        unfinished=[line for line in lines if line.state != State.FINISHED.value],
+        unfinished=[line for line in lines if line.state is not State.FINISHED],
     )

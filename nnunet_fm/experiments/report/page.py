@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from nnunet_fm.experiments.status import Line
+from nnunet_fm.experiments.status import RunStatus
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ Left in the picture is the patient's right in axial and coronal planes, the fron
 def page(
     title: str,
     about: str,
-    unfinished: Sequence[Line],
+    unfinished: Sequence[RunStatus],
     sections: Mapping[str, Sequence[str]],
     cases: Sequence[dict[str, Any]],
 ) -> str:
@@ -64,11 +64,11 @@ def page(
     )
 
 
-def _banner(unfinished: Sequence[Line]) -> str:
+def _banner(unfinished: Sequence[RunStatus]) -> str:
     if not unfinished:
         return ""
     items = "".join(
-        f"<li>{html.escape(line.run)}: {line.state}, epoch {line.epoch}/{line.epochs or '?'} "
+        f"<li>{html.escape(line.run)}: {line.state.value}, epoch {line.epoch}/{line.epochs or '?'} "
         f"{html.escape(line.reason[:300])}</li>"
         for line in unfinished
     )

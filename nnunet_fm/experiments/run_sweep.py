@@ -1,0 +1,160 @@
+"""Run a sweep from Python, as `nnunet-fm sweep` does.
+
+sweep = read_sweep("lgg.yaml", ["device=cpu"])
+outcomes = run_sweep(sweep, Path("sweeps/lgg"))
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from nnunet_fm.experiments.child_processes import run_logged
+from nnunet_fm.experiments.config import Sweep
+from nnunet_fm.experiments.cost_estimate import Estimate, estimate
+from nnunet_fm.experiments.execute import RunOutcome, run_locally
+from nnunet_fm.experiments.planner import plan_sweep
+from nnunet_fm.experiments.run_locks import LOGS
+from nnunet_fm.experiments.runs import Run, State, write_runs
+from nnunet_fm.internal.errors import StorageError
+from nnunet_fm.internal.folders import nnunet_folder
+
+LOG = logging.getLogger(__name__)
+Executor = Literal["local", "slurm", "submitit"]
+Reporter = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PreparedSweep:
+    """A sweep that was checked, and whose plans and list of runs are written.
+
+    Attributes:
+        sweep: the sweep.
+        folder: its folder, with logs and records.
+        runs: all of its runs, finished or not.
+        preprocessing: commands that have to run before the first training.
+    """
+
+    sweep: Sweep
+    folder: Path
+    runs: list[Run]
+    preprocessing: list[list[str]]
+
+    @property
+    def unfinished(self) -> list[Run]:
+        """The runs that are left to train, from the beginning or from a checkpoint."""
+        return [run for run in self.runs if run.state() is not State.FINISHED]
+
+    def commands(self) -> list[list[str]]:
+        """Return all commands that are left to run, in their order."""
+        return [*self.preprocessing, *(run.command(self.sweep.device) for run in self.unfinished)]
+
+    @cached_property
+    def cost(self) -> Estimate:
+        """Hours and gigabytes that the unfinished runs were estimated to need."""
+        return estimate(self.runs, nnunet_folder("nnUNet_preprocessed"))
+
+
+def prepare_sweep(sweep: Sweep, folder: Path) -> PreparedSweep:
+    """Check a sweep, then write its plans and its list of runs; train nothing.
+
+    Args:
+        sweep: the sweep.
+        folder: folder for logs and records.
+
+    Raises:
+        ValueError, FileNotFoundError: see `plan_sweep`.
+    """
+    folder = folder.absolute()
+    results = nnunet_folder("nnUNet_results")
+    planned = plan_sweep(sweep, nnunet_folder("nnUNet_preprocessed"), results)
+    write_runs(planned.runs, folder)
+    return PreparedSweep(sweep, folder, planned.runs, planned.preprocessing)
+
+
+def free_gigabytes() -> float:
+    """Free disk space in nnUNet_results."""
+    results = nnunet_folder("nnUNet_results")
+    results.mkdir(parents=True, exist_ok=True)
+    return shutil.disk_usage(results).free / 1e9
+
+
+def run_sweep(
+    sweep: Sweep, folder: Path, executor: Executor = "local", report: Reporter = LOG.info
+) -> list[RunOutcome]:
+    """Prepare a sweep, then preprocess and train what is not finished.
+
+    Args:
+        sweep: the sweep, see `read_sweep`.
+        folder: folder for logs and records.
+        executor: `local`, `slurm`, or submitit's local executor.
+        report: called with a line of text for each command and outcome.
+
+    Returns:
+        How each run ended; nothing for `slurm`, which trains later.
+
+    Raises:
+        OSError: the disk is too small for the checkpoints.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; call again to resume.
+        ValueError, FileNotFoundError: see `plan_sweep`.
+    """
+    return train_prepared(prepare_sweep(sweep, folder), executor, report)
+
+
+def train_prepared(
+    prepared: PreparedSweep, executor: Executor = "local", report: Reporter = LOG.info
+) -> list[RunOutcome]:
+    """Preprocess and train what is not finished; arguments and errors as `run_sweep`."""
+    _check_disk(prepared.cost.gigabytes)
+    sweep = prepared.sweep
+    for argv in prepared.preprocessing:
+        if sweep.processes:
+            argv = [*argv, "-np", str(sweep.processes)]
+        report(f"$ {' '.join(argv)}")
+        run_logged(argv, prepared.folder / LOGS / "preprocessing.log")
+    runs = prepared.unfinished
+    if executor == "local":
+        return run_locally(runs, sweep, prepared.folder, lambda o: report(describe_outcome(o)))
+    return _submit(runs, prepared, executor, report)
+
+
+def _check_disk(needed: float) -> None:
+    """Refuse to start where the checkpoints would not fit.
+
+    Args:
+        needed: size of the checkpoints in gigabytes.
+    """
+    free = free_gigabytes()
+    if needed > free:
+        raise StorageError(
+            f"the checkpoints need about {needed:.2g} GB, {nnunet_folder('nnUNet_results')} has "
+            f"{free:.2g} GB free; free disk space, or point nnUNet_results to a larger disk"
+        )
+
+
+def _submit(
+    runs: Sequence[Run], prepared: PreparedSweep, executor: Executor, report: Reporter
+) -> list[RunOutcome]:
+    from nnunet_fm.experiments.slurm import submit
+
+    jobs = []
+    if runs:
+        jobs = submit(runs, prepared.sweep, prepared.folder, local=executor == "submitit")
+    report(f"{len(jobs)} jobs: {', '.join(str(job.job_id) for job in jobs)}")
+    if executor == "slurm":
+        report(f"show their state: nnunet-fm sweep status {prepared.folder}")
+        return []
+    outcomes = [job.result() for job in jobs]
+    for outcome in outcomes:
+        report(describe_outcome(outcome))
+    return outcomes
+
+
+def describe_outcome(outcome: RunOutcome) -> str:
+    """Return the outcome as a line of text, with the end of the log where a run failed."""
+    minutes = outcome.seconds / 60
+    line = f"{outcome.run}: {outcome.state.value} after {minutes:.1f} min {outcome.reason}"
+    return line.rstrip()

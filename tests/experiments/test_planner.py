@@ -1,0 +1,83 @@
+"""Everything is checked before anything starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.runs import SMALL_SWEEP as SMALL
+from nnunet_fm.experiments.config import Sweep
+from nnunet_fm.experiments.planner import plan_sweep
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"datasets": [999]}, "no dataset 999 in nnU-Net's folders; there are: Dataset007_Small"),
+        ({"encoders": {"a": {"encoder": "dinov3_tset16"}}}, "dinov3_tset16"),
+        (
+            {"encoders": {"a": {"encoder": "dinov3_test16", "trainer": "FrozenDinoTrainr"}}},
+            "Did you mean FrozenDinoTr",
+        ),
+        (
+            {"encoders": {"a": {"encoder": "dinov3_test16", "configuration": "2dd"}}},
+            "unknown configuration '2dd'",
+        ),
+        ({"encoders": {"a": {"encoder": "none", "taps": [1]}}}, "--taps has no meaning"),
+        (
+            {"expected": {7: {"cases": 1251}}},
+            "has 6 labelled cases, the sweep expects 1251; convert it anew",
+        ),
+        (
+            {"expected": {7: {"cases": 6, "labels": ["cavity"]}}},
+            "no label 'cavity'; it has background, whole tumor",
+        ),
+        ({"splits": {"file": "nowhere.json"}}, "nowhere.json does not exist"),
+    ],
+)
+def test_what_does_not_exist_is_told_before_anything_starts(
+    changes: dict[str, Any], message: str, folders: tuple[Path, Path]
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        plan_sweep(Sweep.model_validate(SMALL | changes), *folders)
+
+
+def test_every_run_has_plans_and_a_folder_of_its_own(folders: tuple[Path, Path]) -> None:
+    encoders = {
+        "a": {"encoder": "dinov3_test16"},
+        "b": {"encoder": "dinov3_test16", "seed": 1},
+        "stock": {},
+    }
+    sweep = Sweep.model_validate(
+        SMALL | {"encoders": encoders, "ratios": [0.5, 1.0], "seeds": [1, 2], "folds": [0, 1]}
+    )
+    planned = plan_sweep(sweep, *folders)
+    assert len(planned.runs) == 24
+    assert (
+        len({run.folder for run in planned.runs}) == len({run.name for run in planned.runs}) == 24
+    )
+    first = planned.runs[0]
+    assert first.plans == "SW_a_r050_s1"
+    words = [
+        "nnUNetv2_train",
+        "7",
+        "2d_fm256",
+        "0",
+        "-tr",
+        "FrozenDinoTrainer",
+        "-p",
+        "SW_a_r050_s1",
+        "-device",
+        "cpu",
+    ]
+    assert first.command("cpu") == words
+    assert planned.runs[-1].command("cpu")[2:6] == ["2d", "1", "-tr", "SubsetTrainer"]
+    assert not planned.preprocessing
+    fitted = {"encoders": {"c": {"encoder": "dinov3_test16", "patch": [32, 32], "fov": "fit"}}}
+    words = plan_sweep(
+        Sweep.model_validate(SMALL | fitted | {"ratios": [0.5, 1]}), *folders
+    ).preprocessing
+    assert [w[0] for w in words] == ["nnUNetv2_preprocess"]  # once for all ratios
+    with pytest.raises(ValueError, match="SW_a_r100_s1 exist already, with another encoder of"):
+        other = {"encoders": {"a": {"encoder": "dinov3_test16", "seed": 5}}, "seeds": [1]}
+        plan_sweep(Sweep.model_validate(SMALL | other), *folders)
