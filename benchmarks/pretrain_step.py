@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from measure import Step, paired_ratio, take_turns
 from nnunet_fm.encoders import build_encoder
-from nnunet_fm.encoders.cards import TRAINING_CODE
+from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE
 from nnunet_fm.internal.device import keep_freed_memory
 from nnunet_fm.network.activation_memory import kept_for_backward, total_bytes
 from nnunet_fm_pretrain.engine.optimiser import clip_gradients, make_optimiser

@@ -6,13 +6,16 @@ import shutil
 from collections.abc import Iterator
 from importlib.metadata import requires, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
 from nnunet_fm.cli.parser import Commands
 from nnunet_fm.internal.findings import Finding, print_findings
 from nnunet_fm.internal.folders import EXT_TRAINER, folder
+
+if TYPE_CHECKING:
+    from nnunet_fm.encoders import EncoderSource
 
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 CHECKED_PACKAGES = ("nnunetv2", "timm", "torch")
@@ -108,29 +111,28 @@ def _check_trainers() -> Finding:
 
 def _check_encoders() -> Iterator[Finding]:
     """Load every encoder file that plans in nnUNet_preprocessed name."""
+    from nnunet_fm.nnunet.encoder_in_plans import encoder_source
+
     root = os.environ.get("nnUNet_preprocessed")
-    plans = sorted(Path(root).glob("Dataset*/FM_*.json")) if root else []
-    for path in plans:
-        for name, configuration in json.loads(path.read_text())["configurations"].items():
-            arguments = configuration.get("architecture", {}).get("arch_kwargs", {})
-            if "file" in (arguments.get("encoder_source") or {}):
-                yield _check_encoder(f"{path.parent.name}/{path.name} {name}", arguments)
+    for path in sorted(Path(root).glob("Dataset*/FM_*.json")) if root else []:
+        plans = json.loads(path.read_text())
+        for name in plans["configurations"]:
+            source = encoder_source(plans, name)
+            if source is not None and source.file is not None:
+                yield _check_encoder(f"{path.parent.name}/{path.name} {name}", source)
 
 
-def _check_encoder(where: str, arguments: dict[str, Any]) -> Finding:
+def _check_encoder(where: str, source: "EncoderSource") -> Finding:
     """Load an encoder file and compare it with the hash in the plans.
 
     Args:
         where: plans and configuration, for the message.
-        arguments: `arch_kwargs` of the configuration.
+        source: as the plans name it.
     """
-    from nnunet_fm.encoders.loading.weight_source import load_source
-
-    source = arguments["encoder_source"]
-    what = f"{where}: encoder file {source['file']}"
+    what = f"{where}: encoder file {source.file}"
     try:
-        load_source(source, arguments["encoder"], arguments["encoder_options"])
+        source.load()
     except (ValueError, OSError) as error:
-        fix = "put it back, or type nnunet-fm plan with its new path"
+        fix = "restore it, or rerun nnunet-fm plan with its new path"
         return Finding("fail", f"{what}: {error}", fix)
-    return Finding("ok", f"{what}, tensor hash {source['sha256'][:12]}")
+    return Finding("ok", f"{what}, tensor hash {source.sha256[:12]}")

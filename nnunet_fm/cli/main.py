@@ -31,18 +31,9 @@ from nnunet_fm.cli import (
 from nnunet_fm.cli import exec as exec_command
 from nnunet_fm.cli.parser import CommandParser, Commands, add_group
 from nnunet_fm.internal.errors import UserError
+from nnunet_fm.internal.extras import EXTRAS, install_command
 
 USER_ERROR, BUG = 2, 1  # exit codes
-# extra of nnunet-fm that installs a package
-EXTRAS = {
-    "blosc2": "pretrain",
-    "cv2": "pretrain",
-    "lightly": "pretrain",
-    "lightning_fabric": "pretrain",
-    "pytorch_lightning": "pretrain",
-    "submitit": "slurm",
-    "monai": "volume",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +106,7 @@ def _user_message(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").split(".")[0]
         if package in EXTRAS:
-            return f"this command needs {package}; type: pip install 'nnunet-fm[{EXTRAS[package]}]'"
+            return f"this command needs {package}; type: {install_command(package)}"
     return None
 
 

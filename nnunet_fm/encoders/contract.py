@@ -1,21 +1,22 @@
-"""The contract that every encoder obeys; the trainer, the cache and the analysis ask nothing else of it."""
+"""The contract of encoders: what each one declares, and the base class that has working defaults."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nnunet_fm.internal.errors import InputError
 
-# intensities that can be made; the first is what nnU-Net has, with its mask or without
+# Intensity conventions that can be applied; the first is nnU-Net's, with its mask or without.
 Z_SCORE, Z_SCORE_EVERYWHERE, ZERO_TO_ONE = "z-score", "z-score of all voxels", "0 to 1"
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What an encoder wants to be fed.
+    """What an encoder takes as input.
 
     Attributes:
         spatial_dims: 2 for slices, 3 for volumes.
@@ -23,11 +24,11 @@ class InputSpec:
         native_size: spatial size that the weights were pretrained at, one value per dimension.
         axis_order: order of the spatial axes, slowest first; nnU-Net's is "zyx".
         orientation: anatomical plane or orientation of the pretraining images.
-        intensity: of the pretraining images: one of the three above, or other words, which are told
-            and not applied.
-        modalities: the sequence that each channel is, as `nnunet_fm.data.sequences` names them,
-            where the channels have weights of their own; None where they are any image.
-        subsets: whether some of the modalities will do (the option `modalities` names them).
+        intensity: of the pretraining images: one of the three conventions above, or free text,
+            which is reported but not applied.
+        modalities: the sequence that each channel holds, as `nnunet_fm.data.sequences` names them,
+            if the channels have weights of their own; None if a channel may hold any image.
+        subsets: whether a subset of the modalities is enough (the option `modalities` names them).
     """
 
     spatial_dims: int
@@ -41,42 +42,134 @@ class InputSpec:
 
     @property
     def doublings(self) -> int:
-        """How often a grid of patches (or the coarsest map) is doubled to reach the image, or more."""
+        """Number of 2x upsampling steps from the coarsest map to at least image resolution."""
         return (self.divisor - 1).bit_length()
 
     def of_modalities(self, modalities: Sequence[str] | None, subsets: bool = False) -> "InputSpec":
-        """The same, for channels that are these sequences."""
+        """Return a copy whose channels hold these sequences."""
         return replace(self, modalities=tuple(modalities) if modalities else None, subsets=subsets)
 
 
 def check_sides(sides: Sequence[int], step: int, what: str) -> None:
-    """Raise ValueError unless every side of an input is a multiple of an encoder's `what`, which is `step`."""
+    """Check the spatial size of an input.
+
+    Args:
+        sides: spatial size in pixels or voxels.
+        step: every side must be a multiple of it.
+        what: name of `step` for the message, e.g. `patch size`.
+
+    Raises:
+        InputError: a side is not a multiple of `step`.
+    """
     if any(side % step for side in sides):
         raise InputError(f"input {tuple(sides)} is not a multiple of the encoder's {what} {step}")
 
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """One tapped feature map, named as in timm: `channels`, `stride` (input pixels per cell) and module `name`."""
+    """One tapped feature map, with the names that timm uses.
+
+    Attributes:
+        channels: of the map.
+        stride: input pixels or voxels per cell of the map.
+        name: of the module whose output is tapped.
+    """
 
     channels: int
     stride: int
     name: str
 
 
-@runtime_checkable
-class Encoder(Protocol):
-    """An `nn.Module`, 2-D or 3-D, that says what it is and gives features."""
+class Encoder(nn.Module):
+    """Base class of encoders of slices or volumes.
+
+    A subclass sets the attributes in its constructor (or on the class) and defines `features`;
+    everything else has a default that works.
+
+    Attributes:
+        kind: `tokens` (all maps at the stride of the patches) or `pyramid` (several strides).
+        in_channels: channels of the input.
+        input_spec: what the input has to be.
+        feature_info: one entry per map that `features` returns.
+        taps: numbers of the tapped blocks or stages; empty if they cannot be chosen.
+        depth: number of transformer blocks; 0 for other networks.
+        gradient_checkpointing: whether `run_block` recomputes activations in the backward pass.
+
+    Example:
+        >>> import torch
+        >>> from nnunet_fm.encoders import build_encoder
+        >>> encoder = build_encoder("dinov3_test16", taps=(1, 3)).eval()
+        >>> [tuple(m.shape) for m in encoder.features(torch.zeros(1, 3, 32, 48))]
+        [(1, 32, 2, 3), (1, 32, 2, 3)]
+        >>> tuple(encoder.embed(torch.zeros(1, 3, 32, 48)).shape)
+        (1, 32)
+    """
 
     kind: Literal["tokens", "pyramid"]
-    input_spec: InputSpec
     in_channels: int
+    input_spec: InputSpec
     feature_info: Sequence[FeatureInfo]
+    taps: tuple[int, ...] = ()
+    depth: int = 0
+    gradient_checkpointing: bool = False
 
-    def features(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "b d *tokens"]]:
-        """One feature map per tap, spatial axes in nnU-Net's order."""
-        ...
+    def features(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "b d *cells"]]:
+        """Return one feature map per tap, with the spatial axes in nnU-Net's order."""
+        raise NotImplementedError
 
     def embed(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b d"]:
-        """One vector per input: the CLS token, or what the paper pools."""
-        ...
+        """Return one vector per input: by default the mean over the last tapped map."""
+        last = self.features(x)[-1]
+        return last.mean(tuple(range(2, last.dim())))
+
+    @property
+    def embedded_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers whose vectors `embed_taps` returns; (0,) for `embed` alone."""
+        return (0,)
+
+    def embed_taps(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "b d"]]:
+        """Return one vector per input for each of `embedded_layers`."""
+        return [self.embed(x)]
+
+    def active_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that influence `features`: those that fine-tuning trains."""
+        return self.parameters()
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Return all parameters, grouped from input to output, for layer-wise learning rates.
+
+        Transformers give the embeddings, each block, and the final norm. One group means that there
+        are no layers to tell apart.
+        """
+        return [list(self.parameters())]
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute activations in the backward pass instead of keeping them."""
+        self.gradient_checkpointing = enabled
+
+    def set_fused_attention(self, enabled: bool) -> None:
+        """Use torch's fused attention kernel, if the network has attention; same results."""
+
+    def run_block(self, block: nn.Module, x: Tensor, **arguments: Any) -> Any:
+        """Run a block, recomputing it in the backward pass if checkpointing is enabled."""
+        if self.gradient_checkpointing:
+            output = checkpoint(block, x, use_reentrant=False, **arguments)
+        else:
+            output = block(x, **arguments)
+        return output
+
+
+def parameters_without(module: nn.Module, parts: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
+    """Yield the parameters of a module except those of some of its parts."""
+    excluded = {id(p) for part in parts for p in part.parameters()}
+    return (p for p in module.parameters() if id(p) not in excluded)
+
+
+def groups_around_blocks(
+    encoder: nn.Module, blocks: Iterable[nn.Module], norm: nn.Module
+) -> list[list[nn.Parameter]]:
+    """Return the parameters below the blocks, those of each block, and those of the final norm."""
+    groups = [list(part.parameters()) for part in (*blocks, norm)]
+    above = {id(p) for group in groups for p in group}
+    below = [p for p in encoder.parameters() if id(p) not in above]
+    return [below, *groups]

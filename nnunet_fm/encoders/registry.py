@@ -1,7 +1,16 @@
-"""The table of architectures: a name and the constructor that builds it, with random weights."""
+"""The registry of encoders: architectures, key formats and weight cards.
 
-from collections.abc import Callable, Sequence
+Families fill it when they are imported: those of `nnunet_fm.encoders.families`, and the modules that
+installed packages name under the entry point group `nnunet_fm.encoders`.
+"""
+
+import importlib
+import logging
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import entry_points
 from pydoc import locate
 from typing import Any, cast
 
@@ -9,148 +18,177 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_fm.encoders.contract import Encoder
-from nnunet_fm.encoders.families.bmmae import BMMAE
-from nnunet_fm.encoders.families.brainiac import VolumeViT
-from nnunet_fm.encoders.families.brainmvp import VolumeUniFormer
-from nnunet_fm.encoders.families.dinov3 import Dinov3
-from nnunet_fm.encoders.families.primus import VolumePrimus
-from nnunet_fm.encoders.families.swin_unetr import VolumeSwin
-from nnunet_fm.encoders.families.timm_vit import TimmViT
-from nnunet_fm.encoders.families.unet import amaes, resenc
+from nnunet_fm.encoders.key_format import Converted, KeyFormat
+from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
+logger = logging.getLogger(__name__)
+
+ENTRY_POINTS = "nnunet_fm.encoders"
+REQUIRED = ("kind", "input_spec", "in_channels", "feature_info")
 Builder = Callable[..., nn.Module]
-TIMM_PREFIX = "timm/"
-CONTRACT = ("kind", "input_spec", "in_channels", "feature_info", "features", "embed")
-
-ARCHITECTURES: dict[str, Builder] = {}
 
 
-def register_architecture(name: str, builder: Builder) -> None:
-    """Add an encoder: `builder(taps=..., **options)` must give a module that obeys `Encoder`.
+@dataclass(frozen=True)
+class Architecture:
+    """An encoder that can be built.
+
+    Attributes:
+        name: `family_arch`.
+        build: called as `build(taps=..., **options)`; gives an `Encoder` with random weights.
+        ignored: regular expressions of keys that files may hold besides the encoder, for files
+            without a weight card of their own.
+        adapt: last change to a file's tensors, given the options that the encoder is built with.
+    """
+
+    name: str
+    build: Builder
+    ignored: tuple[str, ...] = ()
+    adapt: Callable[[Converted, Mapping[str, Any]], None] | None = None
+
+
+ARCHITECTURES: dict[str, Architecture] = {}
+CARDS: dict[str, WeightCard] = {}
+KEY_FORMATS: dict[str, KeyFormat] = {}
+_NAMESPACES: dict[str, Builder] = {}
+
+
+def register_architecture(
+    name: str,
+    build: Builder,
+    ignored: tuple[str, ...] = (),
+    adapt: Callable[[Converted, Mapping[str, Any]], None] | None = None,
+) -> None:
+    """Add an architecture; the arguments are those of `Architecture`.
 
     Raises:
-        ValueError: the name is taken.
+        InputError: the name is taken.
+
+    Example:
+        >>> from nnunet_fm.encoders import register_architecture
+        >>> register_architecture("mine_vitb16", MyEncoder)  # doctest: +SKIP
     """
-    if name in ARCHITECTURES or name.startswith(TIMM_PREFIX):
+    if name in ARCHITECTURES or name.startswith(tuple(_NAMESPACES)):
         raise InputError(f"architecture {name!r} is already registered")
-    ARCHITECTURES[name] = builder
+    ARCHITECTURES[name] = Architecture(name, build, ignored, adapt)
+
+
+def register_namespace(prefix: str, build: Builder) -> None:
+    """Add all architectures called `prefix` + NAME, built as `build(NAME, taps=..., **options)`."""
+    _NAMESPACES[prefix] = build
+
+
+def register_cards(*cards: WeightCard) -> None:
+    """Add weight cards.
+
+    Raises:
+        InputError: a name is taken.
+    """
+    for card in cards:
+        if card.name in CARDS:
+            raise InputError(f"weight card {card.name!r} is already registered")
+        CARDS[card.name] = card
+
+
+def register_key_format(key_format: KeyFormat) -> None:
+    """Add a way of naming tensors in files.
+
+    Raises:
+        InputError: the name is taken.
+    """
+    if key_format.name in KEY_FORMATS:
+        raise InputError(f"key format {key_format.name!r} is already registered")
+    KEY_FORMATS[key_format.name] = key_format
+
+
+def discover() -> None:
+    """Import the families of this package, then those of installed packages.
+
+    A family of another package that cannot be imported is skipped with a warning.
+    """
+    from nnunet_fm.encoders import families
+
+    for module in pkgutil.iter_modules(families.__path__):
+        importlib.import_module(f"{families.__name__}.{module.name}")
+    for entry_point in entry_points(group=ENTRY_POINTS):
+        try:
+            entry_point.load()
+        except Exception as error:
+            logger.warning("skipped the encoders of %s: %s", entry_point.value, error)
+
+
+def find_architecture(name: str) -> Architecture | None:
+    """Return the architecture called `name`: registered, in a namespace, or a class of the user."""
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    for prefix, build in _NAMESPACES.items():
+        if name.startswith(prefix):
+            return Architecture(name, partial(build, name.removeprefix(prefix)))
+    user_class = find_user_class(name)
+    return None if user_class is None else Architecture(name, user_class)
+
+
+def find_user_class(name: str) -> type[nn.Module] | None:
+    """Return the `nn.Module` class that a dotted path names, as an encoder; None if there is none.
+
+    A class that does not derive from `Encoder` gets its defaults.
+    """
+    if "." not in name or "/" in name:
+        return None
+    found = locate(name)
+    if not isinstance(found, type) or not issubclass(found, nn.Module):
+        return None
+    if issubclass(found, Encoder):
+        return found
+    return type(found.__name__, (found, Encoder), {"__module__": found.__module__})
 
 
 def build_encoder(architecture: str, taps: Sequence[int] | None = None, **options: Any) -> Encoder:
     """Build an encoder with random weights; nothing is read or downloaded.
 
     Args:
-        architecture: a name of the table, `timm/NAME` for any plain ViT of timm, or the dotted path
-            of an importable class of yours (`my_package.MyEncoder`) that takes `taps` and obeys
-            `Encoder`.
-        taps: blocks whose features are given; the last of each quarter if None.
+        architecture: a registered name, `timm/NAME` for any plain ViT of timm, or the dotted path
+            of an importable class (`my_package.MyEncoder`) that takes `taps`.
+        taps: blocks whose features are returned; the last of each quarter if None.
         **options: numerical options of the architecture, as a weight card states them.
 
     Raises:
-        ValueError: unknown architecture (close matches are named) or option.
+        InputError: unknown architecture (close matches are named) or option, or a class that does
+            not declare what `Encoder` asks for.
     """
-    if architecture.startswith(TIMM_PREFIX):
-        return cast(Encoder, TimmViT(architecture.removeprefix(TIMM_PREFIX), taps, **options))
-    builder = ARCHITECTURES.get(architecture) or own_class(architecture)
-    if builder is None:
+    found = find_architecture(architecture)
+    if found is None:
         hint = "Any timm ViT: timm/NAME. A class of yours: its importable dotted path."
         raise InputError(unknown("encoder architecture", architecture, ARCHITECTURES, hint))
     try:
-        built = builder(taps=taps, **options)
+        built = cast(Encoder, found.build(taps=taps, **options))
     except TypeError as error:
         raise InputError(
             f"{architecture} does not take these options {options}: {error}"
         ) from error
-    missing = [name for name in CONTRACT if not hasattr(built, name)]
+    missing = [name for name in REQUIRED if not hasattr(built, name)]
+    if type(built).features is Encoder.features:
+        missing.append("features")
     if missing:
         raise InputError(
             f"encoder {architecture} lacks {', '.join(missing)}; see nnunet_fm.encoders.Encoder"
         )
-    return cast(Encoder, built)
+    return built
 
 
-def own_class(architecture: str) -> Builder | None:
-    """The user's class that a dotted path names, or None if there is no such class."""
-    if "." not in architecture or "/" in architecture:
-        return None
-    found = locate(architecture)
-    return (
-        cast(Builder, found) if isinstance(found, type) and issubclass(found, nn.Module) else None
-    )
+def build_random(
+    architecture: str, seed: int, taps: Sequence[int] | None = None, **options: Any
+) -> Encoder:
+    """Build an encoder whose random weights are a function of `seed` alone.
 
-
-def random_state(architecture: str, seed: int, **options: Any) -> dict[str, Tensor]:
-    """State dict of the architecture's own random initialisation, a function of `seed` alone.
-
-    The global random generator is left as it was.
+    The global random generator keeps its state.
     """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        encoder = cast(nn.Module, build_encoder(architecture, **options))
-    return encoder.state_dict()
+        return build_encoder(architecture, taps, **options)
 
 
-def _register_dinov3() -> None:
-    published = {"vits16": "small", "vits16plus": "small_plus", "vitb16": "base", "vitl16": "large"}
-    for short, timm_name in {**published, "vith16plus": "huge_plus"}.items():
-        register_architecture(f"dinov3_{short}", partial(Dinov3, f"vit_{timm_name}_patch16_dinov3"))
-    small = partial(Dinov3, "vit_small_patch16_dinov3")
-    register_architecture("dinov3_vitt16", partial(small, embed_dim=192, num_heads=3))
-    register_architecture(
-        "dinov3_nano8", partial(small, patch_size=8, embed_dim=128, num_heads=2, depth=4)
-    )
-    register_architecture("dinov3_test16", partial(small, embed_dim=32, num_heads=2, depth=4))
-
-
-def _register_dinov2() -> None:
-    for short, timm_name in {
-        "vits14": "small",
-        "vitb14": "base",
-        "vitl14": "large",
-        "vitg14": "giant",
-    }.items():
-        for ending in ("", "_reg4"):
-            register_architecture(
-                f"dinov2_{short}{ending}",
-                partial(TimmViT, f"vit_{timm_name}_patch14{ending}_dinov2"),
-            )
-    test = partial(
-        TimmViT, "vit_small_patch14_dinov2", embed_dim=32, num_heads=2, depth=4, image_size=56
-    )
-    register_architecture("dinov2_test14", test)
-
-
-def _register_volumes() -> None:
-    register_architecture("brainiac_vitb16", VolumeViT)
-    register_architecture("bmmae_vitb16", BMMAE)
-    tiny: dict[str, Any] = {
-        "image_size": 48,
-        "hidden_size": 24,
-        "mlp_dim": 48,
-        "depth": 8,
-        "num_heads": 2,
-    }
-    register_architecture("volume_test16", partial(VolumeViT, **tiny))
-    register_architecture("volume_testbmmae", partial(BMMAE, **tiny))
-    register_architecture("brainmvp_uniformer", VolumeUniFormer)
-    register_architecture(
-        "volume_testuniformer", partial(VolumeUniFormer, widths=(4, 6, 8, 16), depths=(1, 1, 2, 1))
-    )
-    register_architecture("swin_unetr48", VolumeSwin)
-    register_architecture(
-        "volume_testswin", partial(VolumeSwin, width=12, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8))
-    )
-    register_architecture("openmind_resencl", resenc)
-    register_architecture("openmind_primusm", VolumePrimus)
-    small: dict[str, Any] = {"image_size": 32, "width": 24, "depth": 4, "num_heads": 2}
-    register_architecture("volume_testprimus", partial(VolumePrimus, **small))
-    register_architecture("amaes_unetb", partial(amaes, width=32))
-    register_architecture("amaes_unetxl", partial(amaes, width=64))
-    register_architecture("volume_testpyramid", partial(resenc, widths=(4, 6, 8), blocks=(1, 1, 1)))
-
-
-_register_dinov3()
-_register_dinov2()
-_register_volumes()
+def random_state(architecture: str, seed: int, **options: Any) -> dict[str, Tensor]:
+    """Return the state dict of `build_random`."""
+    return build_random(architecture, seed, **options).state_dict()

@@ -1,6 +1,6 @@
 """A 2-D encoder on volumes, slice by slice."""
 
-from typing import Literal, cast
+from collections.abc import Iterator
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,53 +9,72 @@ from nnunet_fm.encoders.contract import Encoder, InputSpec
 from nnunet_fm.internal.errors import InputError
 
 
-class SliceWise(nn.Module):
-    """Any 2-D encoder as one of volumes: the features of every slice, stacked.
+class SliceWise(Encoder):
+    """Any 2-D encoder as an encoder of volumes: the features of all slices, stacked.
 
-    Nothing passes from a slice to its neighbours, and the stride along z is 1; `input_spec.divisor`
-    and the strides of `feature_info` hold within the slices.
+    Slices do not see their neighbours, and the stride along z is 1. `input_spec.divisor` and the
+    strides of `feature_info` hold within the slices.
 
     Args:
         encoder: of slices.
 
     Raises:
-        ValueError: an encoder of volumes.
-    """
+        InputError: an encoder of volumes.
 
-    kind: Literal["tokens", "pyramid"]
+    Example:
+        >>> import torch
+        >>> from nnunet_fm.encoders import build_encoder
+        >>> volume_encoder = SliceWise(build_encoder("dinov3_test16"))
+        >>> tuple(volume_encoder.features(torch.zeros(1, 3, 5, 32, 32))[-1].shape)
+        (1, 32, 5, 2, 2)
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         spec = encoder.input_spec
         if spec.spatial_dims != 2:
             raise InputError(
-                f"an encoder of {spec.spatial_dims} dimensions; allowed: one of slices, spatial_dims 2"
+                f"an encoder of {spec.spatial_dims} dimensions; "
+                "allowed: one of slices, spatial_dims 2"
             )
-        self.encoder = cast(nn.Module, encoder)
-        self.kind, self.in_channels, self.feature_info = (
-            encoder.kind,
-            encoder.in_channels,
-            encoder.feature_info,
-        )
-        size, axes = (1, *spec.native_size), f"z{spec.axis_order}"
+        self.encoder = encoder
+        self.kind = encoder.kind
+        self.in_channels = encoder.in_channels
+        self.feature_info = encoder.feature_info
+        size = (1, *spec.native_size)
+        axes = f"z{spec.axis_order}"
         self.input_spec = InputSpec(3, spec.divisor, size, axes, spec.orientation, spec.intensity)
 
     def features(self, x: Float[Tensor, "b c z y x"]) -> list[Float[Tensor, "b d z ty tx"]]:
-        """Maps of each tap, one for each slice."""
-        inner = cast(Encoder, self.encoder)
-        return [to_volume(f, len(x)) for f in inner.features(to_slices(x))]
+        """Return one map per tap, with as many slices as the input."""
+        return [to_volume(f, len(x)) for f in self.encoder.features(to_slices(x))]
 
     def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
-        """The mean of the slices' vectors (BrainDINO, section 4.3.2)."""
-        inner = cast(Encoder, self.encoder)
-        return inner.embed(to_slices(x)).unflatten(0, (len(x), -1)).mean(1)
+        """Return the mean of the slices' vectors (BrainDINO, section 4.3.2)."""
+        return self.encoder.embed(to_slices(x)).unflatten(0, (len(x), -1)).mean(1)
+
+    def active_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield those of the 2-D encoder."""
+        return self.encoder.active_parameters()
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Return those of the 2-D encoder."""
+        return self.encoder.layer_groups()
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute the 2-D encoder's activations in the backward pass."""
+        self.encoder.set_gradient_checkpointing(enabled)
+
+    def set_fused_attention(self, enabled: bool) -> None:
+        """Use torch's fused attention in the 2-D encoder."""
+        self.encoder.set_fused_attention(enabled)
 
 
 def to_slices(x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "n c y x"]:
-    """Volumes as one batch of slices, volume after volume."""
+    """Turn volumes into one batch of slices, volume after volume."""
     return x.transpose(1, 2).flatten(0, 1)
 
 
 def to_volume(slices: Float[Tensor, "n c y x"], volumes: int) -> Float[Tensor, "b c z y x"]:
-    """The inverse of `to_slices`, for so many volumes."""
+    """Invert `to_slices` for `volumes` volumes."""
     return slices.unflatten(0, (volumes, -1)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""What is known of a published checkpoint."""
+"""What is known about a published checkpoint."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,27 +6,26 @@ from typing import Any
 
 @dataclass(frozen=True)
 class WeightCard:
-    """One checkpoint that people use.
+    """One published checkpoint.
 
     Attributes:
         name: `family_arch.weights`.
-        architecture: name in the table of architectures.
-        options: numerical options that the weights need (LayerNorm epsilon, rotary precision, qkv
-            bias).
-        licence: licence of the weights, not of the code.
+        architecture: name in the registry.
+        licence: of the weights, not of the code.
         source: where to get them.
-        pretrained_on: datasets seen in pretraining; to be kept apart from the data at hand.
+        options: numerical options that the weights need (LayerNorm epsilon, rotary precision, ...).
+        pretrained_on: datasets used in pretraining; keep them apart from your test cases.
         citation: arXiv number or DOI of the paper.
-        sha256: of the published file, where known.
+        sha256: of the published file, if known.
         allowed_missing: tensors that the file may lack; they keep their initial value.
-        ignored: regular expressions of keys that the file may carry beside the encoder.
+        ignored: regular expressions of keys that the file may hold besides the encoder.
         shipped: file in the folder `weights`, for weights that come with this package.
         spatial_dims: 2 for slices, 3 for volumes.
-        files: patterns of the published file's name, or of `folder/name` where all of a family are
-            called alike.
-        by_files_alone: for weights whose options cannot be seen in their tensors and may differ in
-            a user's own file.
-        intensity: of the pretraining images, where it is not the architecture's usual one.
+        files: patterns of the published file's name, or of `folder/name` if all files of a family
+            have the same name.
+        by_files_alone: whether only the file name can tell these weights from a user's own file
+            with the same tensors and other options.
+        intensity: of the pretraining images, if it is not the architecture's usual one.
     """
 
     name: str

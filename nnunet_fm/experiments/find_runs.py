@@ -8,9 +8,9 @@ from pathlib import Path
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
-from nnunet_fm.encoders.loading.weight_source import source_in_plans
 from nnunet_fm.experiments.runs import RUNS, Run, read_runs
 from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
 MODEL = re.compile(r"(?P<trainer>[^_]\w*?)__(?P<plans>.+)__(?P<configuration>.+)")
@@ -92,7 +92,7 @@ def _run(model: Path, fold: Path) -> Run:
     trainer, identifier, configuration = names["trainer"], names["plans"], names["configuration"]
     encoder = (
         SUBSET.sub("", identifier)
-        if source_in_plans(plans, configuration)
+        if encoder_source(plans, configuration)
         else f"nnU-Net {configuration}"
     )
     number = int(fold.name.removeprefix("fold_"))

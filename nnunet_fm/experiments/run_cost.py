@@ -7,8 +7,8 @@ from pathlib import Path
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
-from nnunet_fm.encoders.loading.weight_source import origin_of, source_in_plans
 from nnunet_fm.experiments.runs import FINAL, Run
+from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.train_subset import TrainSubset
 from nnunet_fm.nnunet.training_log import read_progress
 
@@ -85,9 +85,9 @@ def provenance_of(run: Run) -> Provenance:
     kept, debug = run.folder.parent / "plans.json", run.folder / "debug.json"
     plans = load_json(str(kept)) if kept.is_file() else {}
     facts = json.loads(debug.read_text()) if debug.is_file() else {}
-    source = source_in_plans(plans, run.configuration)
+    source = encoder_source(plans, run.configuration)
     subset = TrainSubset.from_plans(plans)
-    encoder = f"{source.get('card')} from {origin_of(source)}" if source else ""
+    encoder = "" if source is None else f"{source.card} from {source.origin}"
     versions = VERSIONS.findall(_log(run.folder))
     gpu = str(facts.get("gpu_name", "None"))
     return Provenance(
@@ -95,7 +95,7 @@ def provenance_of(run: Run) -> Provenance:
         state=run.state().value,
         command=" ".join(run.train_command()),
         encoder=encoder,
-        sha256=source.get("sha256", ""),
+        sha256="" if source is None else source.sha256,
         ratio=subset.ratio if plans else run.ratio,
         seed=subset.seed if plans else run.seed,
         rule=subset.rule,

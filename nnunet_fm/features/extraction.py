@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from nnunet_fm.data.perturbations import Perturbation
@@ -15,9 +15,7 @@ from nnunet_fm.data.preprocessing import PERCENTILES
 from nnunet_fm.data.sequences import match_channels
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_table import Table
-from nnunet_fm.encoders import Encoder, build_encoder
-from nnunet_fm.encoders.cards import intensity_of
-from nnunet_fm.encoders.loading.weight_source import describe_source, load_source
+from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of
 from nnunet_fm.features.cache import POOLED, FeatureCache
 from nnunet_fm.features.intensity import MADE
 from nnunet_fm.features.recipe import FeatureRecipe
@@ -69,19 +67,16 @@ def open_encoder(
         perturbation: done to the raw volumes, inside the clean brain mask.
 
     Raises:
-        FileNotFoundError, CheckpointError, ValueError: as `describe_source`, or an impossible layer
+        FileNotFoundError, CheckpointError, ValueError: as `EncoderSource.resolve`, or an impossible layer
         or precision.
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r}; allowed: {', '.join(PRECISIONS)}")
     find_stripper(strip)
-    named, _ = describe_source(given, card, seed, options)
-    source, architecture, options = (
-        named["encoder_source"],
-        named["encoder"],
-        named["encoder_options"],
+    source = EncoderSource.resolve(
+        given, card, seed, options, None if layers is None else tuple(layers)
     )
-    encoder = build_encoder(architecture, layers, **options)
+    encoder = source.load()
     modalities = encoder.input_spec.modalities or ()
     if len(modalities) > 1:
         one = (
@@ -90,20 +85,18 @@ def open_encoder(
             else "an encoder of one channel"
         )
         raise InputError(
-            f"encoder {architecture} knows its channels by name, {', '.join(modalities)}, and a volume is one of them; "
+            f"encoder {source.architecture} knows its channels by name, {', '.join(modalities)}, and a volume is one of them; "
             f"allowed: {one}"
         )
-    cast(nn.Module, encoder).load_state_dict(load_source(source, architecture, options))
-    cast(nn.Module, encoder).requires_grad_(False).eval()
     step, axes = encoder.input_spec.divisor, encoder.input_spec.spatial_dims
     fitting = [n if axis < 3 - axes else max(1, n // step) * step for axis, n in enumerate(shape)]
-    taps, intensity = getattr(encoder, "taps", None), intensity_of(encoder, source["card"])
+    intensity = intensity_of(encoder, source.card)
     recipe = FeatureRecipe(
         name=_short(given, source),
-        encoder=source["sha256"],
-        architecture=architecture,
-        options=options,
-        layers=tuple(taps) if taps and hasattr(encoder, "embed_taps") else (0,),
+        encoder=source.sha256,
+        architecture=source.architecture,
+        options=source.options,
+        layers=encoder.embedded_layers,
         precision=precision,
         preprocessing={
             "shape": fitting,
@@ -117,10 +110,10 @@ def open_encoder(
     return encoder, recipe
 
 
-def _short(given: str, source: dict[str, Any]) -> str:
-    if "seed" in source:
-        return f"{source['card']}_random{source['seed']}"
-    return Path(given).stem if Path(given).is_file() else str(source["card"])
+def _short(given: str, source: EncoderSource) -> str:
+    if source.seed is not None:
+        return f"{source.card}_random{source.seed}"
+    return Path(given).stem if Path(given).is_file() else source.card
 
 
 def extract(
@@ -225,7 +218,7 @@ def _embedded(
     device: torch.device,
 ) -> Iterator[tuple[str, list[np.ndarray] | str]]:
     """Vectors of each kept layer, a row per slice (2-D encoders) or one (3-D); batches run across volumes."""
-    module = cast(nn.Module, encoder).to(device)
+    encoder = encoder.to(device)
     if device.type == "cpu":
         keep_freed_memory()
     flat = encoder.input_spec.spatial_dims == 2
@@ -236,8 +229,7 @@ def _embedded(
         x = inputs.to(device).float()
         x = x[:, None].expand(-1, encoder.in_channels, *[-1] * (x.dim() - 1))
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            given: Any = getattr(module, "embed_taps", None)
-            vectors = given(x) if given else [encoder.embed(x)]
+            vectors = encoder.embed_taps(x)
         vectors = [v.float().cpu() for v in vectors]
         at = 0
         while at < len(inputs):

@@ -1,12 +1,11 @@
 """Similarity of every patch of a slice to reference points, for encoders side by side (BrainDINO, equation 12)."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from nnunet_fm.encoders import Encoder
@@ -65,6 +64,6 @@ def slice_similarities(
             f"a slice of {image.shape[0]} x {image.shape[1]} pixels is smaller than a patch of {step}"
         )
     x = torch.from_numpy(np.ascontiguousarray(image[:height, :width])).float()
-    cast(nn.Module, encoder).eval()
+    encoder.eval()
     tokens = encoder.features(x.expand(1, encoder.in_channels, -1, -1))[-1][0]
     return similarity_maps(tokens, points, (height, width)).numpy()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from nnunet_fm.encoders.loading.key_formats import from_dinov3, to_dinov3
+from nnunet_fm.encoders.families.dinov3 import from_dinov3, to_dinov3
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 from nnunet_fm.network.decoders.tokens import weight_from_convolution, weight_to_convolution

@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nnunet_fm.encoders import Encoder, build_encoder
-from nnunet_fm.encoders.loading.weight_source import load_source
+from nnunet_fm.encoders import Encoder, EncoderSource, build_encoder
 from nnunet_fm.internal.device import Precision
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
@@ -39,8 +38,8 @@ class FrozenEncoderNetwork(nn.Module):
         num_classes: output channels.
         encoder: architecture name, see `nnunet_fm.encoders.build_encoder`.
         encoder_options: options of the architecture (`norm_eps`, `rope`, ...).
-        encoder_source: where its weights are, see `nnunet_fm.encoders.loading.weight_source`; None
-            if the caller fills them.
+        encoder_source: where its weights are, as `EncoderSource.to_plans` writes it; None if the
+            caller fills them.
         taps: tapped blocks; the last of each quarter if None.
         fusion: `learnable`, `fixed` or `learnable_then_fixed(EPOCHS)`.
         channels: for each channel of an encoder that knows them by name, the number of the MRI
@@ -70,23 +69,26 @@ class FrozenEncoderNetwork(nn.Module):
             )
         if decoder not in DECODERS:
             raise InputError(unknown("decoder", decoder, DECODERS))
-        self.architecture, self.encoder_options = encoder, dict(encoder_options or {})
-        self.encoder_source = encoder_source
+        self.architecture = encoder
+        options = dict(encoder_options or {})
+        self.source = EncoderSource.from_plans(
+            {"encoder": encoder, "encoder_options": options, "encoder_source": encoder_source}
+        )
         self.schedule = FusionSchedule.parse(fusion)
-        built = build_encoder(encoder, taps, **self.encoder_options)
+        built = build_encoder(encoder, taps, **options)
         check_decodable(built, encoder, decoder)
         self.stages = built.input_spec.doublings
         self.fusion = make_fusion(
             built.input_spec.spatial_dims, input_channels, built.in_channels, channels
         )
-        self.encoder = cast(nn.Module, built)
+        self.encoder: Encoder = built
         self.decoder = DECODERS[decoder](
             built.feature_info, num_classes, self.stages, input_channels
         )
         self.frozen = True
         self.encoder_loaded = False
         self.precision: Precision | None = None
-        self._compute: list[nn.Module] = []  # in a list, so that it is no sub-module
+        self._compute: list[Encoder] = []  # in a list, so that it is no sub-module
         self._slim = False
         self.encoder.requires_grad_(False).eval()
         self.set_fusion_learns(self.schedule.learns(0))
@@ -139,7 +141,7 @@ class FrozenEncoderNetwork(nn.Module):
 
     def _to_encoder_size(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b c *size"]:
         """Resize so that the token grid times `2 ** stages` is the input: only where the patch is no power of two."""
-        patch, step = cast(Encoder, self.encoder).input_spec.divisor, 2**self.stages
+        patch, step = self.encoder.input_spec.divisor, 2**self.stages
         if any(side % step for side in x.shape[2:]):
             raise InputError(f"input {tuple(x.shape[2:])}: all sides must be multiples of {step}")
         if patch == step:
@@ -151,7 +153,7 @@ class FrozenEncoderNetwork(nn.Module):
 
     @property
     def _compute_encoder(self) -> Encoder:
-        return cast(Encoder, self._compute[0] if self._compute else self.encoder)
+        return self._compute[0] if self._compute else self.encoder
 
     def _refresh_compute(self) -> None:
         """Make the bfloat16 copy anew: whenever weights, device, precision or kernels change."""
@@ -180,8 +182,7 @@ class FrozenEncoderNetwork(nn.Module):
     def unfreeze(self) -> None:
         """Let the encoder learn, as far as it reaches the features (DDP wants no others): for the ablation only."""
         self.frozen = False
-        in_use = getattr(self.encoder, "parameters_in_use", self.encoder.parameters)
-        for parameter in in_use():
+        for parameter in self.encoder.active_parameters():
             parameter.requires_grad_(True)
         self._refresh_compute()
 
@@ -202,12 +203,10 @@ class FrozenEncoderNetwork(nn.Module):
         self, *, fused_attention: bool | None = None, gradient_checkpointing: bool | None = None
     ) -> None:
         """Switch the encoder's attention kernel or its checkpointing, where it has them; None leaves them."""
-        for name, value in (
-            ("set_fused_attention", fused_attention),
-            ("set_gradient_checkpointing", gradient_checkpointing),
-        ):
-            if value is not None and hasattr(self.encoder, name):
-                getattr(self.encoder, name)(value)
+        if fused_attention is not None:
+            self.encoder.set_fused_attention(fused_attention)
+        if gradient_checkpointing is not None:
+            self.encoder.set_gradient_checkpointing(gradient_checkpointing)
         self._refresh_compute()
 
     # ---- weights ----
@@ -217,15 +216,13 @@ class FrozenEncoderNetwork(nn.Module):
 
         Raises:
             ValueError: there is no source.
-            FileNotFoundError, CheckpointError: as `load_source`.
+            FileNotFoundError, CheckpointError: as `EncoderSource.load`.
         """
-        if self.encoder_source is None:
+        if self.source is None:
             raise InputError(
                 "these plans name no encoder weights; write them with `nnunet-fm plan --encoder ...`"
             )
-        self.encoder.load_state_dict(
-            load_source(self.encoder_source, self.architecture, self.encoder_options)
-        )
+        self.encoder.load_state_dict(self.source.load().state_dict())
         self.encoder_loaded = True
         self._refresh_compute()
 
@@ -254,7 +251,7 @@ def check_decodable(encoder: Encoder, name: str, decoder: str) -> None:
         )
 
 
-def _bfloat16_copy(encoder: nn.Module) -> nn.Module:
+def _bfloat16_copy(encoder: Encoder) -> Encoder:
     """A copy whose matrices are bfloat16: bit for bit what autocast computes, without casting them at every call."""
     clone = copy.deepcopy(encoder)
     for module in clone.modules():

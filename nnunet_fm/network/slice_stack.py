@@ -1,13 +1,12 @@
 """The 2.5-D network: a frozen encoder of slices whose features are mixed with those of the slices above and below."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.slicewise import to_slices, to_volume
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
@@ -62,7 +61,7 @@ class FrozenEncoder25DNetwork(FrozenEncoderNetwork):
 
     def __init__(self, *args: Any, mix_slices: int = 3, **slices: Any) -> None:
         super().__init__(*args, **slices)
-        encoder = cast(Encoder, self.encoder)
+        encoder = self.encoder
         if encoder.input_spec.spatial_dims != 2:
             raise InputError(
                 f"mix_slices={mix_slices} is for encoders of slices; {self.architecture} is one of volumes"

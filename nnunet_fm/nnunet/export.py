@@ -1,13 +1,14 @@
 """Turns a trained model folder into one that predicts without `nnUNet_extTrainer`, the source file or its path."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
-from nnunet_fm.encoders.loading.weight_source import load_source
+from nnunet_fm.encoders import EncoderSource
 from nnunet_fm.internal.errors import ExistingFileError, MissingFileError
 from nnunet_fm.network.frozen import ENCODER, NETWORKS
 from nnunet_fm.nnunet.trainer import FINAL
@@ -68,12 +69,11 @@ def _for_prediction(content: dict[str, Any]) -> dict[str, Any]:
     plans, configuration = content["init_args"]["plans"], content["init_args"]["configuration"]
     architecture = plans["configurations"][configuration].get("architecture", {})
     weights = content["network_weights"]
-    if architecture.get("network_class_name") in NETWORKS and not any(
-        k.startswith(ENCODER) for k in weights
-    ):
-        named = architecture["arch_kwargs"]
-        state = load_source(named["encoder_source"], named["encoder"], named["encoder_options"])
-        weights = {**weights, **{f"{ENCODER}{k}": v for k, v in state.items()}}
+    source = EncoderSource.from_plans(architecture.get("arch_kwargs", {}))
+    is_slim = not any(key.startswith(ENCODER) for key in weights)
+    if architecture.get("network_class_name") in NETWORKS and is_slim and source is not None:
+        state = source.load().state_dict()
+        weights = {**weights, **{f"{ENCODER}{key}": value for key, value in state.items()}}
     _forget_paths(plans)
     content["init_args"]["device"] = torch.device("cpu")
     kept = (
@@ -96,7 +96,9 @@ def _forget_paths(plans: dict[str, Any]) -> None:
     """Keep the encoder file's name and hash, not the folder it lay in."""
     for configuration in plans["configurations"].values():
         architecture = configuration.get("architecture", {})
-        if architecture.get("network_class_name") in NETWORKS:
-            source = architecture["arch_kwargs"].get("encoder_source") or {}
-            if "file" in source:
-                source["file"] = Path(source["file"]).name
+        if architecture.get("network_class_name") not in NETWORKS:
+            continue
+        source = EncoderSource.from_plans(architecture["arch_kwargs"])
+        if source is not None and source.file is not None:
+            without_folder = replace(source, file=Path(source.file).name)
+            architecture["arch_kwargs"] |= without_folder.to_plans()

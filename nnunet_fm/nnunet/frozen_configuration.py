@@ -6,10 +6,8 @@ from typing import Any
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_fm.data.sequences import match_channels
-from nnunet_fm.encoders import Encoder, build_encoder
-from nnunet_fm.encoders.cards import intensity_of
+from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of
 from nnunet_fm.encoders.contract import Z_SCORE, Z_SCORE_EVERYWHERE, ZERO_TO_ONE
-from nnunet_fm.encoders.loading.weight_source import describe_source
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.folders import folder
 from nnunet_fm.internal.messages import unknown
@@ -51,13 +49,16 @@ def frozen_configuration(
         ValueError: impossible options; the message names what is possible.
     """
     preset, dims = _preset(options), len(stock["patch_size"])
-    named, report = describe_source(
-        options.encoder, options.card, options.seed, options.encoder_options
+    taps = options.taps or preset["taps"]
+    source = EncoderSource.resolve(
+        options.encoder,
+        options.card,
+        options.seed,
+        options.encoder_options,
+        None if taps is None else tuple(taps),
     )
-    encoder = build_encoder(
-        named["encoder"], options.taps or preset["taps"], **named["encoder_options"]
-    )
-    arguments, words = _network_arguments(encoder, named, preset, options, dataset, dims)
+    encoder = source.load()
+    arguments, words = _network_arguments(encoder, source, preset, options, dataset, dims)
     patch, stack = tuple(options.patch or preset["patch_size"]), None
     if options.mix_slices is not None:
         patch, stack = (patch[1:], patch[0]) if len(patch) == 3 else (patch, STACK)
@@ -75,23 +76,23 @@ def frozen_configuration(
     }
     if dims == 3:
         _check_that_it_runs(arguments, configuration["patch_size"])
-    source = named["encoder_source"]
     words += [
         *where,
-        *_normalise(configuration, stock, intensity_of(encoder, source["card"]), options.intensity),
+        *_normalise(configuration, stock, intensity_of(encoder, source.card), options.intensity),
     ]
     if "data_identifier" not in configuration:
         words.append(f"data of {options.configuration} reused")
-    random = "RANDOM weights: a baseline, not a foundation model"
-    origin = random if report is None else f"from {report.file} (card by {report.chosen_because})"
-    about = [f"encoder {source['card']}, {origin}", f"tensor hash {source['sha256']}"]
+    origin = "RANDOM weights: a baseline, not a foundation model"
+    if source.report is not None:
+        origin = f"from {source.report.file} (card by {source.report.chosen_because})"
+    about = [f"encoder {source.card}, {origin}", f"tensor hash {source.sha256}"]
     name = f"{'25' if stack else dims}d_fm{side_label(configuration['patch_size'][1 if stack else 0 :])}"
     return name, configuration, [*about, *words]
 
 
 def _network_arguments(
     encoder: Encoder,
-    named: dict[str, Any],
+    source: EncoderSource,
     preset: dict[str, Any],
     options: ConfigurationOptions,
     dataset: dict[str, Any],
@@ -103,7 +104,7 @@ def _network_arguments(
         ValueError: an encoder of slices for a 3-D configuration, or the reverse; a decoder that
             does not fit; channels that the encoder does not know.
     """
-    spec, name = encoder.input_spec, named["encoder"]
+    spec, name = encoder.input_spec, source.architecture
     if spec.spatial_dims != dims:
         other = {2: "2d (--mix-slices 3 for slices that know their neighbours)", 3: "3d_fullres"}[
             spec.spatial_dims
@@ -118,14 +119,14 @@ def _network_arguments(
     check_decodable(encoder, name, decoder)
     fusion = options.fusion or ("fixed" if spec.modalities else preset["fusion"])
     FusionSchedule.parse(fusion)
-    taps = list(getattr(encoder, "taps", None) or options.taps or ()) or None
-    arguments = {**named, "taps": taps, "fusion": fusion, "decoder": decoder}
+    taps = list(encoder.taps or options.taps or ()) or None
+    arguments = {**source.to_plans(), "taps": taps, "fusion": fusion, "decoder": decoder}
     words = [f"taps {taps}, fusion {fusion}, decoder {decoder}"]
     if spec.modalities:
         channels, modalities = _channels(encoder, name, dataset.get("channel_names", {}))
         arguments["channels"] = channels
         if modalities != list(spec.modalities):
-            arguments["encoder_options"] = {**named["encoder_options"], "modalities": modalities}
+            arguments["encoder_options"] = {**source.options, "modalities": modalities}
         words.append(
             "channels "
             + ", ".join(f"{m} from {c}" for m, c in zip(modalities, channels, strict=True))

@@ -1,13 +1,16 @@
 """Plans that were written before under the same name: one name is one run."""
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
+from nnunet_fm.encoders import EncoderSource
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 
 
 def keep_earlier(preprocessed: Path, plans: dict[str, Any], name: str) -> None:
@@ -29,9 +32,8 @@ def keep_earlier(preprocessed: Path, plans: dict[str, Any], name: str) -> None:
     added = {n: c for n, c in former["configurations"].items() if "field_of_view" in c}
     mine = plans["configurations"][name]
     different = [] if former.get("train_subset") == plans["train_subset"] else ["train_subset"]
-    different += [
-        f"encoder of {n}" for n, c in added.items() if _encoder_hash(c) != _encoder_hash(mine)
-    ]
+    sha256 = _encoder_sha256(plans, name)
+    different += [f"encoder of {n}" for n in added if _encoder_sha256(former, n) != sha256]
     if name in added:
         different += [
             key for key in mine if _without_path(added[name]).get(key) != _without_path(mine)[key]
@@ -49,14 +51,16 @@ def keep_earlier(preprocessed: Path, plans: dict[str, Any], name: str) -> None:
     plans["configurations"] = {**added, **plans["configurations"]}
 
 
-def _encoder_hash(configuration: dict[str, Any]) -> str | None:
-    arguments = configuration.get("architecture", {}).get("arch_kwargs", {})
-    return (arguments.get("encoder_source") or {}).get("sha256")
+def _encoder_sha256(plans: dict[str, Any], configuration: str) -> str | None:
+    source = encoder_source(plans, configuration)
+    return None if source is None else source.sha256
 
 
 def _without_path(configuration: dict[str, Any]) -> dict[str, Any]:
-    """A copy in which the encoder is known by its hash, wherever its file lies."""
+    """Return a copy that identifies the encoder by its hash, not by its file."""
     copy = deepcopy(configuration)
-    source = copy.get("architecture", {}).get("arch_kwargs", {}).get("encoder_source") or {}
-    source.pop("file", None)
+    arguments = copy.get("architecture", {}).get("arch_kwargs", {})
+    source = EncoderSource.from_plans(arguments)
+    if source is not None:
+        arguments |= replace(source, file=None).to_plans()
     return copy

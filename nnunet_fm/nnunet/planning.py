@@ -9,12 +9,12 @@ from typing import Any
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_fm.encoders import CARDS
-from nnunet_fm.encoders.cards import shipped_weights
+from nnunet_fm.encoders import CARDS, bundled_weights
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import replaced_atomically
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm.nnunet.datasets import dataset_id
+from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.frozen_configuration import frozen_configuration
 from nnunet_fm.nnunet.merge_plans import keep_earlier
 from nnunet_fm.nnunet.patch import place, side_label
@@ -132,7 +132,8 @@ def _frozen_plans(
     name, configuration, words = frozen_configuration(stock, options, dataset)
     plans["plans_name"] = options.output or _identifier(_short(options), options.subset)
     plans["configurations"][name] = configuration
-    card = configuration["architecture"]["arch_kwargs"]["encoder_source"]["card"]
+    source = encoder_source(plans, name)
+    card = "" if source is None else source.card
     return name, [*words, *_pretraining_data(card, preprocessed, dataset)]
 
 
@@ -167,7 +168,7 @@ def _short(options: PlanOptions) -> str:
     file = Path(options.encoder)
     if file.is_file():
         name = file.stem
-    elif shipped_weights(options.encoder):
+    elif bundled_weights(options.encoder):
         name = options.encoder
     else:
         name = f"{options.encoder}_random{options.seed or ''}"

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from nnunet_fm.encoders import Encoder
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 
@@ -75,27 +76,18 @@ def parameter_groups(network: FrozenEncoderNetwork, recipe: Recipe) -> list[dict
     return groups
 
 
-def _encoder_groups(encoder: nn.Module, recipe: Recipe, rate: float) -> Iterator[dict[str, Any]]:
-    """Embeddings, each block, final norm: the rate falls by `layer_decay` from each to the one below it."""
-    body = getattr(encoder, "vit", None) or getattr(encoder, "eva", None)
-    blocks = list(body.blocks) if body is not None else []
-    if not blocks and recipe.layer_decay != 1:
+def _encoder_groups(encoder: Encoder, recipe: Recipe, rate: float) -> Iterator[dict[str, Any]]:
+    """Yield the encoder's groups from output to input, with rates that fall by `layer_decay`."""
+    layers = encoder.layer_groups()
+    if len(layers) == 1 and recipe.layer_decay != 1:
         raise InputError(
             f"layer_decay {recipe.layer_decay} is for transformers; allowed for this encoder: 1"
         )
-    inside = {id(p) for block in blocks for p in block.parameters()}
-    top = [p for name, p in encoder.named_parameters() if id(p) not in inside and ".norm." in name]
-    bottom = [
-        p for p in encoder.parameters() if id(p) not in inside and all(p is not t for t in top)
-    ]
-    for above, parameters in enumerate(
-        [top, *(list(b.parameters()) for b in reversed(blocks)), bottom]
-    ):
+    for above, parameters in enumerate(reversed(layers)):
         for matrices in (True, False):
-            chosen = [p for p in parameters if p.requires_grad and (p.ndim > 1) == matrices]
-            scale = recipe.layer_decay**above
+            learned = [p for p in parameters if p.requires_grad and (p.ndim > 1) == matrices]
             yield {
-                "params": chosen,
-                "lr": rate * scale,
+                "params": learned,
+                "lr": rate * recipe.layer_decay**above,
                 "weight_decay": recipe.weight_decay if matrices else 0.0,
             }

@@ -5,6 +5,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_fm.encoders import EncoderSource
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
 
@@ -12,11 +13,12 @@ def run_identity(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
     """What makes two runs of one name the same run: the resolved configuration and the subset, not the file's path."""
     identity = copy.deepcopy(PlansManager(plans).get_configuration(configuration).configuration)
     arguments = identity.pop("architecture")["arch_kwargs"]
-    source = arguments.pop("encoder_source", None) or {}
+    source = EncoderSource.from_plans(arguments)
+    arguments.pop("encoder_source", None)
     subset = TrainSubset.from_plans(plans).to_json()
     return identity | {
         "network": arguments,
-        "encoder": source.get("sha256"),
+        "encoder": None if source is None else source.sha256,
         "train_subset": subset,
     }
 

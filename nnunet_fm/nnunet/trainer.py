@@ -15,7 +15,6 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from nnunet_fm.encoders import tensors_sha256
-from nnunet_fm.encoders.loading.weight_source import origin_of
 from nnunet_fm.internal import device as devices
 from nnunet_fm.internal.errors import FailedRunError, InputError, MissingFileError, OutOfMemoryError
 from nnunet_fm.internal.files import replaced_atomically
@@ -219,11 +218,11 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
         )
 
     def _report(self, network: FrozenEncoderNetwork) -> None:
-        source = network.encoder_source or {}
-        origin = origin_of(source)
-        self.print_to_log_file(
-            f"encoder {source.get('card')} from {origin}, tensor hash {source['sha256'][:12]}"
-        )
+        source = network.source
+        if source is not None:
+            self.print_to_log_file(
+                f"encoder {source.card} from {source.origin}, tensor hash {source.sha256[:12]}"
+            )
 
     def _check_plans(self) -> None:
         name = self.configuration_manager.network_arch_class_name
@@ -276,13 +275,13 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
             RuntimeError: a frozen encoder changed.
         """
         network = self.bare_network
-        if not network.frozen or network.encoder_source is None:
+        if not network.frozen or network.source is None:
             return
         found = tensors_sha256(network.encoder.state_dict())
-        if found != network.encoder_source["sha256"]:
+        if found != network.source.sha256:
             raise FailedRunError(
                 f"the frozen encoder is not the one that the plans name: tensor hash {found[:12]}…, "
-                f"not {network.encoder_source['sha256'][:12]}…; was -pretrained_weights given?"
+                f"not {network.source.sha256[:12]}…; was -pretrained_weights given?"
             )
 
     def save_checkpoint(self, filename: str) -> None:

@@ -14,8 +14,8 @@ from nnunet_fm.encoders import (
     load_encoder,
     random_state,
 )
-from nnunet_fm.encoders.cards import shipped_weights
-from nnunet_fm.encoders.loading.key_formats import to_dinov3
+from nnunet_fm.encoders.cards import bundled_weights
+from nnunet_fm.encoders.families.dinov3 import to_dinov3
 
 SMALL = ["dinov3_test16", "dinov3_vitt16", "dinov2_test14", "timm/vit_tiny_patch16_224"]
 # Parameters in millions; DINOv3: Meta's model table (arXiv:2508.10104), DINOv2: arXiv:2304.07193.
@@ -150,7 +150,7 @@ def test_impossible_encoders_say_what_is_allowed(call: dict, message: str) -> No
 
 @pytest.mark.parametrize("card", [c for c in CARDS.values() if c.shipped], ids=lambda c: c.name)
 def test_weights_that_come_along_are_small_and_trained(card: WeightCard) -> None:
-    file, found = shipped_weights(card.name.split(".")[0])
+    file, found = bundled_weights(card.name.split(".")[0])
     assert found == card
     assert file.stat().st_size <= 12e6
     encoder, report = load_encoder(card.name)

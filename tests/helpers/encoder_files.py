@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_fm.encoders import build_encoder
-from nnunet_fm.encoders.loading.key_formats import to_dinov3
+from nnunet_fm.encoders.families.dinov3 import to_dinov3
 
 
 def randomised(architecture: str, **options: object) -> nn.Module:

@@ -12,8 +12,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
 from helpers.networks import small
-from nnunet_fm.encoders import FeatureInfo, tensors_sha256
-from nnunet_fm.encoders.loading.weight_source import describe_source
+from nnunet_fm.encoders import EncoderSource, FeatureInfo, tensors_sha256
 from nnunet_fm.network.braindino_release import from_reference, to_reference
 from nnunet_fm.network.decoders import DECODERS
 from nnunet_fm.network.frozen import NETWORK, FrozenEncoderNetwork
@@ -195,10 +194,10 @@ def test_slim_state_dicts_are_completed() -> None:
         slim = network.state_dict()
     assert {k.split(".")[0] for k in slim} == {"fusion", "decoder"}
     assert saved_names(network) == {"fusion", "encoder", "decoder"}
-    named, _ = describe_source("dinov3_test16")
-    fresh = FrozenEncoderNetwork(4, 3, **named)
+    source = EncoderSource.resolve("dinov3_test16")
+    fresh = FrozenEncoderNetwork(4, 3, **source.to_plans())
     fresh.load_state_dict(dict(slim))
-    assert tensors_sha256(fresh.encoder.state_dict()) == named["encoder_source"]["sha256"]
+    assert tensors_sha256(fresh.encoder.state_dict()) == source.sha256
     with pytest.raises(ValueError, match="name no encoder weights"):
         FrozenEncoderNetwork(4, 3, "dinov3_test16").load_state_dict(dict(slim))
 

@@ -28,7 +28,7 @@ def test_what_does_not_reach_the_features_is_not_trained(name: str, taps: list[i
         f.square().sum() for f in encoder.features(torch.randn(1, encoder.in_channels, 32, 32, 32))
     ).backward()
     reached = {id(p) for p in encoder.parameters() if p.grad is not None}
-    assert {id(p) for p in encoder.parameters_in_use()} == reached
+    assert {id(p) for p in encoder.active_parameters()} == reached
 
 
 def test_batch_statistics_stay_while_fine_tuning_and_blocks_have_their_rates() -> None:

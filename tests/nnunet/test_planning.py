@@ -138,7 +138,7 @@ def test_weights_that_come_along_are_named_by_their_card_wherever_they_lie(folde
     _, report = load_encoder("synth_vitt16")
     assert report.card == arguments["encoder_source"]["card"]
     assert tensors_sha256(network.encoder.state_dict()) == report.sha256
-    with pytest.raises(ValueError, match="synth_vitt16 names trained weights; leave --seed out"):
+    with pytest.raises(ValueError, match="synth_vitt16 names trained weights; remove --seed"):
         written(folder, encoder="synth_vitt16", seed=1)
     with pytest.raises(ValueError, match="--card x is for a weight file"):
         written(folder, encoder="synth_vitt16", card="x")

@@ -1,46 +1,69 @@
-"""MONAI's 3-D vision transformer as an encoder: BrainIAC and VolTA-3D (extra `[volume]`)."""
+"""BrainIAC and VolTA-3D: MONAI's 3-D vision transformer (extra `[volume]`)."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal, cast
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-from nnunet_fm.encoders.contract import FeatureInfo, InputSpec, check_sides
-from nnunet_fm.encoders.families.timm_vit import checked_taps, parameters_without
+from nnunet_fm.encoders.axes import reverse_axes
+from nnunet_fm.encoders.contract import (
+    ZERO_TO_ONE,
+    Encoder,
+    FeatureInfo,
+    InputSpec,
+    check_sides,
+    groups_around_blocks,
+    parameters_without,
+)
+from nnunet_fm.encoders.key_format import PROJECTORS, Converted, KeyFormat
+from nnunet_fm.encoders.registry import (
+    register_architecture,
+    register_cards,
+    register_key_format,
+)
+from nnunet_fm.encoders.taps import checked_taps, unetr_taps
+from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.internal.errors import InputError
 
-UNUSED = ("cross_attn", "norm_cross_attn")  # made by some versions of MONAI, used by none here
+UNUSED = ("cross_attn", "norm_cross_attn")  # some versions of MONAI make them; unused here
+BRAINIAC_V1 = (
+    "this is the BrainIAC of 2025, a ResNet50; the published one (Nature Neuroscience 2026) is a "
+    "ViT-B/16, whose file holds backbone.patch_embedding.*. Get that one: "
+    "nnunet-fm encoders show brainiac_vitb16.v2"
+)
+TINY: dict[str, Any] = {  # of tests
+    "image_size": 48,
+    "hidden_size": 24,
+    "mlp_dim": 48,
+    "depth": 8,
+    "num_heads": 2,
+}
 
 
-def unetr_taps(depth: int) -> tuple[int, ...]:
-    """What UNETR taps: blocks 3, 6, 9 (0-based) and the last for depth 12."""
-    return (*(depth * quarter // 4 for quarter in (1, 2, 3)), depth - 1)
-
-
-class VolumeViT(nn.Module):
+class VolumeViT(Encoder):
     """A plain 3-D ViT on one channel, without a CLS token.
 
-    The weights saw volumes as (x, y, z); nnU-Net's (z, y, x) is turned in front and the features
-    are turned back. The position embedding is kept at its native grid and resized trilinearly, in
-    float32, to the grid at hand.
+    The weights were trained on (x, y, z) volumes: nnU-Net's (z, y, x) axes are reversed at the
+    input, and those of the features at the output. The position embedding is stored for its native
+    grid and resized trilinearly, in float32, to other grids.
 
     Args:
-        taps: blocks whose output is given, 0-based, increasing; the last block's goes through the
-            final norm. those of UNETR if None.
+        taps: blocks whose output is returned, 0-based, increasing; the last block's goes through
+            the final norm. UNETR's taps if None.
         image_size: side of the cube that the position embedding is for, in voxels.
         patch_size: side of a patch, in voxels.
         hidden_size, mlp_dim, depth, num_heads, qkv_bias: of the transformer.
-        pool: what `embed` gives: `mean` of the tokens, or the `first` one (BrainIAC's authors: a
+        pool: what `embed` returns: the `mean` of the tokens, or the `first` one (BrainIAC's authors: a
             corner patch).
 
     Raises:
         ValueError: a tap outside the blocks, or an unknown pool.
     """
 
-    kind: Literal["tokens", "pyramid"] = "tokens"
+    kind = "tokens"
     in_channels = 1
     pools: ClassVar[tuple[str, ...]] = ("mean", "first")
 
@@ -74,32 +97,27 @@ class VolumeViT(nn.Module):
                     delattr(block, name)
         self.taps = checked_taps(taps, depth, unetr_taps(depth))
         self.depth, self.pool, self.side = depth, pool, image_size // patch_size
-        self.gradient_checkpointing = False
         self.input_spec = InputSpec(
             3, patch_size, cube, axis_order="xyz", orientation="as acquired"
         )
         self.feature_info = [FeatureInfo(hidden_size, patch_size, f"blocks.{i}") for i in self.taps]
 
     def features(self, x: Float[Tensor, "b c z y x"]) -> list[Float[Tensor, "b d tz ty tx"]]:
-        """Tokens of the tapped blocks as feature maps.
+        """Return the tokens of the tapped blocks as feature maps.
 
         Raises:
-            ValueError: a side of the input is no multiple of the patch.
+            ValueError: a side of the input is not a multiple of the patch.
         """
         tokens, grid = self._embedded(x)
-        found = []
+        maps = []
         for number, block in enumerate(self.vit.blocks[: self.taps[-1] + 1]):
-            tokens = (
-                checkpoint(block, tokens, use_reentrant=False)
-                if self.gradient_checkpointing
-                else block(tokens)
-            )
+            tokens = self.run_block(block, tokens)
             if number in self.taps:
-                found.append(self.vit.norm(tokens) if number == self.depth - 1 else tokens)
-        return [self._as_map(t, grid) for t in found]
+                maps.append(self.vit.norm(tokens) if number == self.depth - 1 else tokens)
+        return [self._as_map(t, grid) for t in maps]
 
     def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
-        """One vector: the mean of the last tokens after the final norm, or the first of them."""
+        """Return the mean of the last tokens after the final norm, or the first of them."""
         tokens, _ = self._embedded(x)
         for block in self.vit.blocks:
             tokens = block(tokens)
@@ -109,44 +127,93 @@ class VolumeViT(nn.Module):
     def _embedded(
         self, x: Float[Tensor, "b c z y x"]
     ) -> tuple[Float[Tensor, "b n d"], tuple[int, ...]]:
-        """Patches and their positions, and the grid in the weights' order of axes."""
+        """Return patches plus positions, and the grid in the weights' order of axes."""
         check_sides(x.shape[2:], self.input_spec.divisor, "patch size")
-        patches = self.vit.patch_embedding.patch_embeddings(turned(x))
+        patches = self.vit.patch_embedding.patch_embeddings(reverse_axes(x))
         grid = tuple(patches.shape[2:])
         return patches.flatten(2).transpose(1, 2) + self._positions(grid), grid
 
     def _as_map(
         self, tokens: Float[Tensor, "b n d"], grid: tuple[int, ...]
     ) -> Float[Tensor, "b d tz ty tx"]:
-        return turned(tokens.transpose(1, 2).unflatten(2, grid))
+        return reverse_axes(tokens.transpose(1, 2).unflatten(2, grid))
 
     def _positions(self, grid: tuple[int, ...]) -> Float[Tensor, "1 n d"]:
-        """At the native grid untouched."""
+        """Return the position embedding, resized unless the grid is the native one."""
         native = self.vit.patch_embedding.position_embeddings
         if grid == (self.side,) * 3:
             return native
         cube = native.float().transpose(1, 2).unflatten(2, (self.side,) * 3)
-        return (
-            functional.interpolate(cube, grid, mode="trilinear", align_corners=False)
-            .flatten(2)
-            .transpose(1, 2)
-        )
+        resized = functional.interpolate(cube, grid, mode="trilinear", align_corners=False)
+        return resized.flatten(2).transpose(1, 2)
 
-    def parameters_in_use(self) -> Iterator[nn.Parameter]:
-        """The parameters that reach the features: not those above the last tap."""
+    def active_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield all parameters except those above the last tap."""
         norm = [self.vit.norm] if self.taps[-1] < self.depth - 1 else []
         return parameters_without(self.vit, [*self.vit.blocks[self.taps[-1] + 1 :], *norm])
 
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute each block in the backward pass instead of keeping its activations."""
-        self.gradient_checkpointing = enabled
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Return the embeddings, each block, and the final norm."""
+        return groups_around_blocks(self, self.vit.blocks, self.vit.norm)
 
     def set_fused_attention(self, enabled: bool) -> None:
-        """Torch's fused attention: the same result, less memory."""
+        """Use torch's fused attention: the same result with less memory."""
         for block in self.vit.blocks:
             cast(Any, block).attn.use_flash_attention = enabled
 
 
-def turned(x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c k j i"]:
-    """The spatial axes the other way round: (z, y, x) to (x, y, z), and back."""
-    return x.permute(0, 1, 4, 3, 2)
+def from_monai_vit(state: Mapping[str, Tensor]) -> Converted:
+    """Convert MONAI's names of a ViT; cross attention, which a plain ViT lacks, is dropped."""
+    result = Converted({})
+    for key, value in state.items():
+        if ".cross_attn." in key or ".norm_cross_attn." in key:
+            result.dropped[key] = "cross attention, not used in a plain ViT"
+        elif key.startswith("conv3d_transpose"):
+            result.dropped[key] = "decoder of the pretraining (ViTAutoEnc)"
+        else:
+            result.tensors[key if key.startswith("vit.") else f"vit.{key}"] = value
+    return result
+
+
+def _is_monai_vit(state: Mapping[str, Tensor]) -> bool:
+    name = "patch_embedding.position_embeddings"
+    return name in state or f"vit.{name}" in state
+
+
+def _is_brainiac_v1(state: Mapping[str, Tensor]) -> bool:
+    stems = [v.shape for key, v in state.items() if key.endswith("conv1.weight")]
+    return (64, 1, 7, 7, 7) in stems
+
+
+def _refuse_brainiac_v1(state: Mapping[str, Tensor]) -> Converted:
+    raise InputError(BRAINIAC_V1)
+
+
+register_architecture("brainiac_vitb16", VolumeViT, PROJECTORS)
+register_architecture("volume_test16", partial(VolumeViT, **TINY), PROJECTORS)
+register_key_format(KeyFormat("MONAI ViT", _is_monai_vit, from_monai_vit))
+register_key_format(
+    KeyFormat("BrainIAC of 2025", _is_brainiac_v1, _refuse_brainiac_v1, generic=True)
+)
+register_cards(
+    WeightCard(
+        name="brainiac_vitb16.v2",
+        architecture="brainiac_vitb16",
+        licence="non-commercial academic research only (Mass General Brigham)",
+        source="BrainIAC.ckpt of the authors, https://github.com/AIM-KannLab/BrainIAC",
+        pretrained_on=("brain MRI of many cohorts, see its paper",),
+        citation="10.1038/s41593-026-02202-6",
+        ignored=PROJECTORS,
+        spatial_dims=3,
+    ),
+    WeightCard(
+        name="volta3d_vitb16.t1",
+        architecture="brainiac_vitb16",  # the same transformer
+        licence="not released",
+        source="no release was found; a state dict of MONAI's ViTAutoEnc fits",
+        pretrained_on=("T1-weighted MRI, see its paper",),
+        spatial_dims=3,
+        files=("*volta*",),
+        intensity=ZERO_TO_ONE,
+    ),
+)

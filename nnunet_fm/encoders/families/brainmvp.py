@@ -1,23 +1,42 @@
-"""The 3-D UniFormer of BrainMVP (arXiv:2410.10604; its models/uniformer_blocks.py at a466bb2); no library has it."""
+"""BrainMVP: a 3-D UniFormer, which no library has.
 
+arXiv:2410.10604; the authors' models/uniformer_blocks.py at a466bb2.
+"""
+
+import re
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from typing import Literal, cast
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import cast
 
 from jaxtyping import Float
 from timm.layers import Mlp
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from nnunet_fm.encoders.contract import ZERO_TO_ONE, FeatureInfo, InputSpec, check_sides
-from nnunet_fm.encoders.families.timm_vit import checked_taps, parameters_without
+from nnunet_fm.encoders.contract import (
+    ZERO_TO_ONE,
+    Encoder,
+    FeatureInfo,
+    InputSpec,
+    check_sides,
+    parameters_without,
+)
+from nnunet_fm.encoders.key_format import PROJECTORS, Converted, KeyFormat, place_under
+from nnunet_fm.encoders.registry import (
+    register_architecture,
+    register_cards,
+    register_key_format,
+)
+from nnunet_fm.encoders.taps import checked_taps
+from nnunet_fm.encoders.weight_card import WeightCard
 
 HEAD = 64  # channels of an attention head
+_EXCLUDED = re.compile(r"decoder\..*|rep_template")
 
 
 class PatchMerging(nn.Module):
-    """Half the resolution: a convolution of kernel 2 and stride 2, then LayerNorm over the channels."""
+    """Halve the resolution: convolution of kernel 2 and stride 2, then LayerNorm over channels."""
 
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
@@ -25,62 +44,67 @@ class PatchMerging(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Float[Tensor, "b d i j k"]) -> Float[Tensor, "b e i2 j2 k2"]:
-        """Eight cells become one."""
+        """Merge eight cells into one."""
         return self.norm(self.proj(x).movedim(1, -1)).movedim(-1, 1)
 
 
 class LocalBlock(nn.Module):
-    """Convolutions all through: a depthwise one of 5^3 in the place of attention, BatchNorm, an MLP of 1^3."""
+    """Convolutional block: depthwise 5^3 instead of attention, BatchNorm, an MLP of 1^3."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.pos_embed = nn.Conv3d(width, width, 3, padding=1, groups=width)
-        self.norm1, self.norm2 = nn.BatchNorm3d(width), nn.BatchNorm3d(width)
-        self.conv1, self.conv2 = nn.Conv3d(width, width, 1), nn.Conv3d(width, width, 1)
+        self.norm1 = nn.BatchNorm3d(width)
+        self.norm2 = nn.BatchNorm3d(width)
+        self.conv1 = nn.Conv3d(width, width, 1)
+        self.conv2 = nn.Conv3d(width, width, 1)
         self.attn = nn.Conv3d(width, width, 5, padding=2, groups=width)
-        widen, narrow = nn.Conv3d(width, 4 * width, 1), nn.Conv3d(4 * width, width, 1)
+        widen = nn.Conv3d(width, 4 * width, 1)
+        narrow = nn.Conv3d(4 * width, width, 1)
         self.mlp = nn.Sequential(OrderedDict(fc1=widen, act=nn.GELU(), fc2=narrow))
 
     def forward(self, x: Float[Tensor, "b d i j k"]) -> Float[Tensor, "b d i j k"]:
-        """Positions, local mixing, MLP; each added."""
+        """Add positions, local mixing and MLP, each as a residual."""
         x = x + self.pos_embed(x)
         x = x + self.conv2(self.attn(self.conv1(self.norm1(x))))
         return x + self.mlp(self.norm2(x))
 
 
 class GlobalBlock(nn.Module):
-    """A transformer's block, with positions from a depthwise convolution."""
+    """Transformer block with positions from a depthwise convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.pos_embed = nn.Conv3d(width, width, 3, padding=1, groups=width)
-        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, max(1, width // HEAD), qkv_bias=True)
         self.mlp = Mlp(width, 4 * width)
 
     def forward(self, x: Float[Tensor, "b d i j k"]) -> Float[Tensor, "b d i j k"]:
-        """Positions, attention over all cells, MLP; each added."""
+        """Add positions, attention over all cells and MLP, each as a residual."""
         x = x + self.pos_embed(x)
-        grid, tokens = x.shape[2:], x.flatten(2).transpose(1, 2)
+        grid = x.shape[2:]
+        tokens = x.flatten(2).transpose(1, 2)
         tokens = tokens + self.attn(self.norm1(tokens))
         tokens = tokens + self.mlp(self.norm2(tokens))
         return tokens.transpose(1, 2).unflatten(2, grid)
 
 
-class VolumeUniFormer(nn.Module):
-    """Four stages, two of convolutions and two of attention, on one channel; every size that is a multiple of 16.
+class VolumeUniFormer(Encoder):
+    """Four stages on one channel: two of convolutions, two of attention.
 
-    The authors turn (x, y, z) into (z, x, y) themselves; here nnU-Net's (z, y, x) is turned into
-    that order, and the maps back.
+    Sides are multiples of 16. The authors reorder (x, y, z) to (z, x, y); here nnU-Net's (z, y, x)
+    is reordered to the same, and the maps back.
 
     Args:
-        taps: numbers of the stages whose maps are given; all if None. the last one's goes through
-            the final norm.
+        taps: numbers of the stages whose maps are returned; all if None. The last stage's goes
+            through the final norm.
         widths: channels of the stages.
         depths: blocks of the stages.
     """
 
-    kind: Literal["tokens", "pyramid"] = "pyramid"
+    kind = "pyramid"
     in_channels = 1
 
     def __init__(
@@ -91,14 +115,15 @@ class VolumeUniFormer(nn.Module):
     ) -> None:
         super().__init__()
         self.taps = checked_taps(taps, len(widths), range(len(widths)))
-        self.stages, self.gradient_checkpointing = len(widths), False
+        self.stages = len(widths)
         body: dict[str, nn.Module] = {}
-        for n, (above, width, depth) in enumerate(
-            zip((1, *widths), widths, depths, strict=False), start=1
+        inputs = (1, *widths[:-1])
+        for n, width_in, width, count in zip(
+            range(1, self.stages + 1), inputs, widths, depths, strict=True
         ):
             block = LocalBlock if n <= 2 else GlobalBlock
-            body[f"patch_embed{n}"] = PatchMerging(above, width)
-            body[f"blocks{n}"] = nn.ModuleList(block(width) for _ in range(depth))
+            body[f"patch_embed{n}"] = PatchMerging(width_in, width)
+            body[f"blocks{n}"] = nn.ModuleList(block(width) for _ in range(count))
         self.uniformer = nn.ModuleDict({**body, "norm": nn.BatchNorm3d(widths[-1])})
         self.input_spec = InputSpec(
             3, 2**self.stages, (96,) * 3, axis_order="zxy", orientation="RAS", intensity=ZERO_TO_ONE
@@ -108,38 +133,66 @@ class VolumeUniFormer(nn.Module):
         ]
 
     def features(self, x: Float[Tensor, "b c z y x"]) -> list[Float[Tensor, "b d tz ty tx"]]:
-        """Maps of the tapped stages.
+        """Return the maps of the tapped stages.
 
         Raises:
-            ValueError: a side of the input is no multiple of 16.
+            InputError: a side of the input is not a multiple of 16.
         """
         check_sides(x.shape[2:], self.input_spec.divisor, "largest stride")
-        x, maps = x.transpose(3, 4), []
+        x = x.transpose(3, 4)
+        maps = []
         for n in range(1, self.taps[-1] + 2):
             x = self.uniformer[f"patch_embed{n}"](x)
             for block in cast(nn.ModuleList, self.uniformer[f"blocks{n}"]):
-                x = (
-                    checkpoint(block, x, use_reentrant=False)
-                    if self.gradient_checkpointing
-                    else block(x)
-                )
+                x = self.run_block(block, x)
             if n == self.stages:
                 x = self.uniformer["norm"](x)
             maps.append(x)
         return [maps[n].transpose(3, 4) for n in self.taps]
 
-    def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
-        """The mean over the last tapped map."""
-        return self.features(x)[-1].mean((2, 3, 4))
+    def active_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield all parameters except those of stages above the last tap."""
+        unused = []
+        for n in range(self.taps[-1] + 2, self.stages + 1):
+            unused += [self.uniformer[f"patch_embed{n}"], self.uniformer[f"blocks{n}"]]
+        if unused:
+            unused.append(self.uniformer["norm"])
+        return parameters_without(self.uniformer, unused)
 
-    def parameters_in_use(self) -> Iterator[nn.Parameter]:
-        """The parameters that reach the features: not those of stages below the last tap."""
-        below = range(self.taps[-1] + 2, self.stages + 1)
-        names = [f"{part}{n}" for n in below for part in ("patch_embed", "blocks")] + [
-            "norm"
-        ] * bool(below)
-        return parameters_without(self.uniformer, (self.uniformer[name] for name in names))
 
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute each block in the backward pass instead of keeping its activations."""
-        self.gradient_checkpointing = enabled
+def from_brainmvp(state: Mapping[str, Tensor]) -> Converted:
+    """Convert BrainMVP's names; the decoder and the learned templates are dropped."""
+    reason = "decoder or template of the pretraining"
+    return place_under(state, "uniformer.", _EXCLUDED, reason)
+
+
+def _is_brainmvp(state: Mapping[str, Tensor]) -> bool:
+    name = "patch_embed1.proj.weight"
+    return name in state or f"uniformer.{name}" in state
+
+
+register_architecture("brainmvp_uniformer", VolumeUniFormer)
+register_architecture(
+    "volume_testuniformer",
+    partial(VolumeUniFormer, widths=(4, 6, 8, 16), depths=(1, 1, 2, 1)),
+    PROJECTORS,
+)
+register_key_format(KeyFormat("BrainMVP", _is_brainmvp, from_brainmvp))
+register_cards(
+    WeightCard(
+        name="brainmvp_uniformer.mri16k",
+        architecture="brainmvp_uniformer",
+        licence="none found",
+        source="BrainMVP_uniformer.pt of the authors, https://github.com/shaohao011/BrainMVP",
+        pretrained_on=(
+            "BraTS2021",
+            "TCGA-GBM",
+            "TCGA-LGG",
+            "BraTS2023-SSA",
+            "BraTS2023-MEN",
+            "others, see its paper",
+        ),
+        citation="arXiv:2410.10604",
+        spatial_dims=3,
+    )
+)

@@ -1,7 +1,12 @@
-"""Primus (Wald et al., arXiv:2503.01835) as OpenMind pretrained it, from dynamic-network-architectures' parts."""
+"""OpenMind's Primus-M, built from parts of dynamic-network-architectures.
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+Primus: Wald et al., arXiv:2503.01835. OpenMind: arXiv:2412.17041.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
 
 from dynamic_network_architectures.building_blocks.eva import Eva
 from dynamic_network_architectures.building_blocks.patch_encode_decode import PatchEmbed
@@ -9,37 +14,53 @@ from jaxtyping import Float
 from timm.layers import RotaryEmbeddingCat
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-from nnunet_fm.encoders.contract import Z_SCORE_EVERYWHERE, FeatureInfo, InputSpec, check_sides
-from nnunet_fm.encoders.families.timm_vit import checked_taps, default_taps, parameters_without
+from nnunet_fm.encoders.contract import (
+    Z_SCORE_EVERYWHERE,
+    Encoder,
+    FeatureInfo,
+    InputSpec,
+    check_sides,
+    groups_around_blocks,
+    parameters_without,
+)
+from nnunet_fm.encoders.key_format import PROJECTORS, Converted, KeyFormat, place_under
+from nnunet_fm.encoders.registry import (
+    register_architecture,
+    register_cards,
+    register_key_format,
+)
+from nnunet_fm.encoders.taps import checked_taps, default_taps
+from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.internal.errors import InputError
 
 ORDERS = ("hwd", "whd")
 POSITIONS = ("interpolate", "crop")
+METHODS = ("MAE", "MG", "VF", "VoCo", "SimCLR", "SwinUNETR", "S3D")  # nnssl's, without SimMIM
+_EXCLUDED = re.compile(r"(decoder|up_projection|mask_token|.*_head|.*projector)(\..*)?")
 
 
-class VolumePrimus(nn.Module):
+class VolumePrimus(Encoder):
     """A transformer with learned and rotary positions, on one channel.
 
     Args:
-        taps: blocks whose output is given, 0-based, increasing; the last block's goes through the
-            final norm. the last of each quarter if None.
-        image_size: side of the cubes of pretraining, in voxels.
+        taps: blocks whose output is returned, 0-based, increasing; the last block's goes through
+            the final norm. The last block of each quarter if None.
+        image_size: side of the pretraining cubes, in voxels.
         patch_size: side of a patch, in voxels.
         width, depth, num_heads: of the transformer; those of Primus-M.
-        token_order: in which order the weights saw their tokens. nnssl's MAE and its kin exchange
-            the first two axes (`hwd`); SimMIM and dynamic-network-architectures' own Primus do not
-            (`whd`). Shapes and names are the same.
-        positions: on another grid than the native one, learned positions are resized
-            (`interpolate`, trilinear, float32), or those of the middle are taken (`crop`), which
-            agrees with the rotary ones.
+        token_order: order of the tokens in pretraining. nnssl's MAE and most of its methods
+            exchange the first two axes (`hwd`); SimMIM and dynamic-network-architectures' own
+            Primus do not (`whd`). Shapes and names are the same.
+        positions: how learned positions fit a grid other than the native one: resized
+            (`interpolate`, trilinear, float32), or cut from the middle (`crop`), which agrees with
+            the rotary positions.
 
     Raises:
-        ValueError: another order or way of positions, or a tap outside the blocks.
+        InputError: another order or kind of positions, or a tap outside the blocks.
     """
 
-    kind: Literal["tokens", "pyramid"] = "tokens"
+    kind = "tokens"
     in_channels = 1
 
     def __init__(
@@ -71,8 +92,9 @@ class VolumePrimus(nn.Module):
             scale_attn_inner=True,
         )
         self.taps = checked_taps(taps, depth, default_taps(depth))
-        self.depth, self.exchanged, self.positions = depth, token_order == "hwd", positions
-        self.gradient_checkpointing = False
+        self.depth = depth
+        self.exchanged = token_order == "hwd"
+        self.positions = positions
         self.input_spec = InputSpec(
             3,
             patch_size,
@@ -84,10 +106,10 @@ class VolumePrimus(nn.Module):
         self.feature_info = [FeatureInfo(width, patch_size, f"eva.blocks.{i}") for i in self.taps]
 
     def features(self, x: Float[Tensor, "b c z y x"]) -> list[Float[Tensor, "b d tz ty tx"]]:
-        """Tokens of the tapped blocks as feature maps.
+        """Return the tokens of the tapped blocks as feature maps.
 
         Raises:
-            ValueError: a side of the input is no multiple of the patch; a grid larger than the
+            InputError: a side of the input is not a multiple of the patch; a grid larger than the
                 native one with `crop`.
         """
         check_sides(x.shape[2:], self.input_spec.divisor, "patch size")
@@ -95,25 +117,19 @@ class VolumePrimus(nn.Module):
         grid = tuple(patches.shape[2:])
         tokens = patches.flatten(2).transpose(1, 2)
         tokens = tokens + self._learned(grid)
-        rope, found = self._rope(grid).to(tokens.device), []
+        rope = self._rope(grid).to(tokens.device)
+        maps = []
         for number, block in enumerate(self.eva.blocks[: self.taps[-1] + 1]):
-            if self.gradient_checkpointing:
-                tokens = checkpoint(block, tokens, rope=rope, use_reentrant=False)
-            else:
-                tokens = block(tokens, rope=rope)
+            tokens = self.run_block(block, tokens, rope=rope)
             if number in self.taps:
-                found.append(self.eva.norm(tokens) if number == self.depth - 1 else tokens)
-        return [self._exchange(t.transpose(1, 2).unflatten(2, grid)) for t in found]
-
-    def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
-        """The mean over the last tapped map."""
-        return self.features(x)[-1].mean((2, 3, 4))
+                maps.append(self.eva.norm(tokens) if number == self.depth - 1 else tokens)
+        return [self._exchange(t.transpose(1, 2).unflatten(2, grid)) for t in maps]
 
     def _exchange(self, x: Float[Tensor, "b d i j k"]) -> Tensor:
         return x.transpose(2, 3) if self.exchanged else x
 
     def _learned(self, grid: tuple[int, ...]) -> Float[Tensor, "1 n d"]:
-        """At the native grid untouched."""
+        """Return the learned positions, fitted unless the grid is the native one."""
         native = cast(Tensor, self.eva.pos_embed)
         if grid == (self.side,) * 3:
             return native
@@ -130,21 +146,58 @@ class VolumePrimus(nn.Module):
         return cube.flatten(2).transpose(1, 2)
 
     def _rope(self, grid: tuple[int, ...]) -> Float[Tensor, "n r"]:
-        """Rotary positions, a unit apart whatever the grid."""
+        """Return the rotary positions, one unit apart for any grid."""
         shape, dim = list(grid), cast(Any, self.eva.rope).dim
         made = RotaryEmbeddingCat(dim, in_pixels=False, feat_shape=shape, ref_feat_shape=shape)
         return cast(Tensor, made.pos_embed)
 
-    def parameters_in_use(self) -> Iterator[nn.Parameter]:
-        """The parameters that reach the features: not those above the last tap."""
+    def active_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield all parameters except those above the last tap."""
         norm = [self.eva.norm] if self.taps[-1] < self.depth - 1 else []
         return parameters_without(self, [*self.eva.blocks[self.taps[-1] + 1 :], *norm])
 
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute each block in the backward pass instead of keeping its activations."""
-        self.gradient_checkpointing = enabled
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Return the embeddings, each block, and the final norm."""
+        return groups_around_blocks(self, self.eva.blocks, self.eva.norm)
 
     def set_fused_attention(self, enabled: bool) -> None:
-        """Torch's fused attention: the same result, less memory."""
+        """Use torch's fused attention: the same result with less memory."""
         for block in self.eva.blocks:
             cast(Any, block).attn.fused_attn = enabled
+
+
+def from_primus(state: Mapping[str, Tensor]) -> Converted:
+    """Keep nnssl's names of Primus, which are ours; the decoder is dropped."""
+    return place_under(state, "", _EXCLUDED, "decoder or head of the pretraining")
+
+
+def _is_primus(state: Mapping[str, Tensor]) -> bool:
+    return "down_projection.proj.weight" in state and "eva.pos_embed" in state
+
+
+def _card(tag: str, token_order: str, methods: tuple[str, ...]) -> WeightCard:
+    others = f" (or -{', -'.join(methods[1:])})"
+    return WeightCard(
+        name=f"openmind_primusm.{tag}",
+        architecture="openmind_primusm",
+        options={"token_order": token_order},
+        licence="CC BY 4.0 (as its card says)",
+        source=(
+            "checkpoint_final.pth of https://huggingface.co/MIC-DKFZ/"
+            f"PrimusM-OpenMind-{methods[0]}{others if methods[1:] else ''}"
+        ),
+        pretrained_on=("OpenMind", "OpenNeuro"),
+        citation="arXiv:2412.17041",
+        spatial_dims=3,
+        files=tuple(f"*primusm-openmind-{method}*/*" for method in methods),
+    )
+
+
+register_architecture("openmind_primusm", VolumePrimus)
+register_architecture(
+    "volume_testprimus",
+    partial(VolumePrimus, image_size=32, width=24, depth=4, num_heads=2),
+    PROJECTORS,
+)
+register_key_format(KeyFormat("Primus", _is_primus, from_primus))
+register_cards(_card("mae", "hwd", METHODS), _card("simmim", "whd", ("SimMIM",)))

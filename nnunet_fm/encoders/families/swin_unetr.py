@@ -1,37 +1,59 @@
-"""MONAI's 3-D Swin transformer as an encoder: SwinUNETR and its self-supervised relatives (extra `[volume]`)."""
+"""SwinUNETR and BrainSegFounder: MONAI's 3-D Swin transformer (extra `[volume]`)."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nnunet_fm.encoders.contract import FeatureInfo, InputSpec, check_sides
-from nnunet_fm.encoders.families.brainiac import turned
-from nnunet_fm.encoders.families.timm_vit import checked_taps, parameters_without
+from nnunet_fm.encoders.axes import reverse_axes
+from nnunet_fm.encoders.contract import (
+    Encoder,
+    FeatureInfo,
+    InputSpec,
+    check_sides,
+    parameters_without,
+)
+from nnunet_fm.encoders.key_format import PROJECTORS, Converted, KeyFormat, place_under
+from nnunet_fm.encoders.registry import (
+    register_architecture,
+    register_cards,
+    register_key_format,
+)
+from nnunet_fm.encoders.taps import checked_taps
+from nnunet_fm.encoders.weight_card import WeightCard
 
-WINDOW, PATCH = 7, 2
-# corners of a 2x2x2 cell in the order in which MONAI before 1.5 concatenated them: two come twice,
-# two never
+WINDOW = 7  # cells
+PATCH = 2  # voxels
+CT_WINDOW = "a window of CT (-1000 to 1000) scaled to 0 to 1"
+# Corners of a 2x2x2 cell in the order in which MONAI before 1.5 concatenated them: two appear
+# twice, two never.
 LEGACY = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1))
+_EXCLUDED = re.compile(
+    r"(rotation_head|contrastive_head|convTrans3d|conv|norm|encoder\d+|decoder\d+|out)\..*"
+)
 
 
-class VolumeSwin(nn.Module):
-    """A Swin transformer on one channel or more: five maps, at half the resolution and below, each through a LayerNorm.
+class VolumeSwin(Encoder):
+    """A Swin transformer on one or more channels.
+
+    It gives five maps, the first at half the resolution, each through a LayerNorm.
 
     Args:
-        taps: numbers of the maps that are given; all if None.
-        width: channels of the first map; each next one has twice as many at half the resolution.
+        taps: numbers of the maps that are returned; all if None.
+        width: channels of the first map; the next have twice as many at half the resolution.
         depths, heads: of the four stages.
-        modalities: the sequence that each channel is, for weights of several channels; None for one
-            channel.
+        modalities: sequence of each channel, for weights of several channels; None for one channel.
         legacy_merging: merge patches as MONAI before 1.5 did (Project-MONAI/MONAI issue 8284). The
-            weights' shapes are the same and the features are not: the weight card has to say it.
+            shapes of the weights are the same, the features are not: the weight card has to say
+            which.
     """
 
-    kind: Literal["tokens", "pyramid"] = "pyramid"
+    kind = "pyramid"
 
     def __init__(
         self,
@@ -47,10 +69,10 @@ class VolumeSwin(nn.Module):
         super().__init__()
         self.in_channels = len(modalities or [""])
         merging: Any = _legacy_merging() if legacy_merging else "merging"
-        windows, patches = (WINDOW,) * 3, (PATCH,) * 3
-        with torch.device(
-            "cpu"
-        ):  # its constructor reads numbers from tensors, which the meta device does not have
+        windows = (WINDOW,) * 3
+        patches = (PATCH,) * 3
+        # MONAI's constructor reads values from tensors, which the meta device does not have.
+        with torch.device("cpu"):
             self.swin = SwinTransformer(
                 self.in_channels, width, windows, patches, depths, heads, downsample=merging
             )
@@ -62,27 +84,23 @@ class VolumeSwin(nn.Module):
         ]
 
     def features(self, x: Float[Tensor, "b c z y x"]) -> list[Float[Tensor, "b d tz ty tx"]]:
-        """Maps of the taps.
+        """Return the tapped maps.
 
         Raises:
-            ValueError: a side of the input is no multiple of 32.
+            InputError: a side of the input is not a multiple of 32.
         """
         check_sides(x.shape[2:], self.input_spec.divisor, "largest stride")
-        maps = self.swin(turned(x))
-        return [turned(maps[n]) for n in self.taps]
+        maps = self.swin(reverse_axes(x))
+        return [reverse_axes(maps[n]) for n in self.taps]
 
-    def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
-        """The mean over the last tapped map."""
-        return self.features(x)[-1].mean((2, 3, 4))
-
-    def parameters_in_use(self) -> Iterator[nn.Parameter]:
-        """The parameters that reach the features: not those of stages below the last tap."""
-        return parameters_without(
-            self.swin, (getattr(self.swin, f"layers{n}") for n in range(self.taps[-1] + 1, 5))
-        )
+    def active_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield all parameters except those of stages above the last tap."""
+        unused = [self.swin.get_submodule(f"layers{n}") for n in range(self.taps[-1] + 1, 5)]
+        return parameters_without(self.swin, unused)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
+        super().set_gradient_checkpointing(enabled)
         for module in self.swin.modules():
             if hasattr(module, "use_checkpoint"):
                 cast(Any, module).use_checkpoint = enabled
@@ -92,7 +110,7 @@ def _legacy_merging() -> type[nn.Module]:
     from monai.networks.nets.swin_unetr import PatchMerging
 
     class LegacyPatchMerging(PatchMerging):
-        """MONAI's before version 1.5."""
+        """Patch merging of MONAI before version 1.5."""
 
         def forward(self, x: Float[Tensor, "b i j k d"]) -> Float[Tensor, "b i2 j2 k2 d2"]:
             i, j, k = x.shape[1:4]
@@ -102,3 +120,71 @@ def _legacy_merging() -> type[nn.Module]:
             return merged
 
     return LegacyPatchMerging
+
+
+def from_monai_swin(state: Mapping[str, Tensor]) -> Converted:
+    """Convert MONAI's names of a Swin transformer, of SwinUNETR or of its pretraining."""
+    renamed = {key.replace(".mlp.fc", ".mlp.linear"): value for key, value in state.items()}
+    return place_under(renamed, "swin.", _EXCLUDED, "decoder or head of the pretraining")
+
+
+def _is_monai_swin(state: Mapping[str, Tensor]) -> bool:
+    name = "layers1.0.blocks.0.norm1.weight"
+    return name in state or f"swin.{name}" in state
+
+
+def _brainsegfounder_card(
+    tag: str, modalities: tuple[str, ...], pretrained_on: tuple[str, ...]
+) -> WeightCard:
+    """Return the card of weights on several channels; the files do not name their sequences."""
+    return WeightCard(
+        name=f"brainsegfounder_swin48.{tag}",
+        architecture="swin_unetr48",
+        options={"legacy_merging": True, "modalities": list(modalities)},
+        licence="UK Biobank MTA, as its page is tagged; code GPL-3.0",
+        source=(
+            f"model_weights_{tag.upper()}-pretrain.pt of "
+            "https://huggingface.co/smilelab/BrainSegFounder"
+        ),
+        pretrained_on=pretrained_on,
+        citation="arXiv:2406.10395",
+        spatial_dims=3,
+        files=(f"model_weights_{tag}-pretrain*",),
+        by_files_alone=True,
+        intensity=CT_WINDOW,
+    )
+
+
+register_architecture("swin_unetr48", VolumeSwin)
+register_architecture(
+    "volume_testswin",
+    partial(VolumeSwin, width=12, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8)),
+    PROJECTORS,
+)
+register_key_format(
+    KeyFormat("MONAI Swin", _is_monai_swin, from_monai_swin, prefixes=("swinViT.",))
+)
+register_cards(
+    # What its code calls T2 is UK Biobank's T2 FLAIR, field 20253.
+    _brainsegfounder_card("ukb", ("T1", "FLAIR"), ("UK-Biobank",)),
+    _brainsegfounder_card(
+        "brats",
+        ("FLAIR", "T1c", "T1", "T2"),
+        ("UK-Biobank", "BraTS2021", "TCGA-GBM", "TCGA-LGG"),
+    ),
+    # ATLAS's only channel, doubled.
+    _brainsegfounder_card("atlas", ("T1", "T1"), ("UK-Biobank", "ATLAS-v2")),
+    WeightCard(
+        name="swin_unetr48.ct5050",
+        architecture="swin_unetr48",
+        options={"legacy_merging": True},
+        licence="Apache-2.0 (MONAI research contributions)",
+        source="model_swinvit.pt of https://github.com/Project-MONAI/MONAI-extra-test-data",
+        pretrained_on=("5,050 CT volumes",),
+        citation="arXiv:2111.14791",
+        spatial_dims=3,
+        files=("model_swinvit*", "ssl_pretrained_weights*", "swin_unetr.base_5000ep*"),
+        by_files_alone=True,
+        intensity=CT_WINDOW,
+    ),
+)

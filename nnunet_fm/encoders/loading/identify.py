@@ -1,4 +1,4 @@
-"""Which weight card a file belongs to, told from its shapes, its name and how it was written."""
+"""Identify the weight card of a file: by shapes, by its name and by how it was written."""
 
 import json
 import re
@@ -7,125 +7,174 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nnunet_fm.encoders.cards import CARDS
-from nnunet_fm.encoders.loading.key_formats import Converted
+from nnunet_fm.encoders.key_format import Converted
 from nnunet_fm.encoders.loading.read import CheckpointError
-from nnunet_fm.encoders.registry import build_encoder
+from nnunet_fm.encoders.registry import CARDS, build_encoder
 from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.internal.extras import install_command
 from nnunet_fm.internal.messages import some
 
-MOST_DIFFERENT = 0.2  # share of tensors that may differ for a file still to be taken for a damaged one of its kind
+# A file is taken for a damaged one of its kind if at most this share of its tensors differs.
+MAX_DIFFERENT = 0.2
+SAY_WHICH = "--encoder NAME to verify, --card NAME to plan"
 
 
 def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[WeightCard, str]:
     """Choose the card of a file by its shapes, then by the words of its name, then by its container.
 
+    Returns:
+        The card and the reason for choosing it.
+
     Raises:
-        CheckpointError: no architecture comes near (the closest one is named), or cards of other
-            numerics fit as well.
+        CheckpointError: no architecture is close (the closest is named), or cards that build the
+            encoder with different numerics fit as well.
     """
     nearest, different = closest(converted.tensors)
-    if len(different) > MOST_DIFFERENT * len(_shapes_of(nearest)):
+    if len(different) > MAX_DIFFERENT * len(_shapes_of(nearest)):
         raise CheckpointError(
-            f"{path.name}: no known architecture has these {len(converted.tensors)} tensors; the closest, "
-            f"{nearest.name}, differs in {len(different)}: {some(different)}. Say which it is "
-            "(a name from `nnunet-fm encoders list`, or timm/NAME): --encoder NAME to verify, --card NAME to plan"
+            f"{path.name}: no known architecture has these {len(converted.tensors)} tensors; the "
+            f"closest, {nearest.name}, differs in {len(different)}: {some(different)}. Say which it "
+            f"is (a name from `nnunet-fm encoders list`, or timm/NAME): {SAY_WHICH}"
+            f"{_skipped_cards(converted.tensors)}"
         )
-    fitting = [c for c in _of_one_build(nearest) if not c.shipped]
-    open_to_others = [c for c in fitting if not c.by_files_alone]
-    words = set(re.split(r"[^a-z0-9]+", path.stem.lower()))
-    for reason, chosen in (
-        ("shapes and the published file's name", [c for c in fitting if _is_published(path, c)]),
-        (
-            "shapes and the weights' name in the file name",
-            [c for c in open_to_others if _is_named(c, words)],
-        ),
-        (
-            "shapes and the family's name in the file name",
-            [c for c in open_to_others if c.name.split("_")[0] in words - {"dinov3"}],
-        ),
-        (
-            "shapes, and the container that the DINOv3 training code writes",
-            [c for c in open_to_others if c.name.endswith(".trained") and containers],
-        ),
-        ("shapes", fitting if open_to_others else []),
-    ):
-        if len(chosen) == 1 or (chosen and all(c.options == chosen[0].options for c in chosen)):
-            return chosen[0], reason
-    names = " or ".join(c.name for c in fitting)
+    fitting = [card for card in _of_one_build(nearest) if not card.shipped]
+    for reason, cards in _candidates(path, fitting, containers).items():
+        same_options = all(card.options == cards[0].options for card in cards)
+        if cards and same_options:
+            return cards[0], reason
+    names = " or ".join(card.name for card in fitting)
     raise CheckpointError(
-        f"{path.name} holds the tensors of {nearest.architecture}, which {names} and files of others share, with "
-        f"different numerics ({_unlike(fitting)}). Say which it is: --encoder NAME to verify, --card NAME to plan"
+        f"{path.name} holds the tensors of {nearest.architecture}, which {names} and files of "
+        f"others share, with different numerics ({_differing_options(fitting)}). Say which it is: "
+        f"{SAY_WHICH}"
     )
 
 
+def _candidates(
+    path: Path, fitting: list[WeightCard], containers: list[str]
+) -> dict[str, list[WeightCard]]:
+    """Return the cards that each kind of evidence leaves, strongest evidence first."""
+    by_tensors = [card for card in fitting if not card.by_files_alone]
+    words = set(re.split(r"[^a-z0-9]+", path.stem.lower()))
+    families = words - {"dinov3"}
+    return {
+        "shapes and the published file's name": [c for c in fitting if _is_published(path, c)],
+        "shapes and the weights' name in the file name": [
+            c for c in by_tensors if _is_named(c, words)
+        ],
+        "shapes and the family's name in the file name": [
+            c for c in by_tensors if c.name.split("_")[0] in families
+        ],
+        "shapes, and the container that the DINOv3 training code writes": [
+            c for c in by_tensors if c.name.endswith(".trained") and containers
+        ],
+        "shapes": fitting if by_tensors else [],
+    }
+
+
 def closest(tensors: Mapping[str, Tensor]) -> tuple[WeightCard, list[str]]:
-    """The card whose encoder is nearest in names and shapes, and the tensors that differ (biases set aside)."""
+    """Return the card whose encoder is nearest in names and shapes, and the tensors that differ.
+
+    Query and value biases are disregarded.
+
+    Raises:
+        CheckpointError: no encoder of this dimension can be built here.
+    """
     given = {k: v.shape for k, v in tensors.items() if not k.endswith(("q_bias", "v_bias"))}
 
     def different(card: WeightCard) -> list[str]:
         expected = _shapes_of(card)
-        unlike = [k for k, shape in expected.items() if k != "mask_token" and given.get(k) != shape]
-        return [*unlike, *(k for k in given if k not in expected)]
+        changed = [k for k, shape in expected.items() if given.get(k) != shape]
+        return [k for k in changed if k != "mask_token"] + [k for k in given if k not in expected]
 
-    nearest = min(_of_their_dimension(tensors), key=lambda card: len(different(card)))
+    nearest = min(_buildable_cards(tensors), key=lambda card: len(different(card)))
     return nearest, different(nearest)
 
 
 def nearest_by_shapes(tensors: Mapping[str, Tensor]) -> str:
-    """The encoder that shares most shapes with a file of no known names, in words."""
-    given = Counter(v.shape for v in tensors.values())
+    """Describe the encoder that shares most shapes with a file of unknown names."""
+    given = Counter(tensor.shape for tensor in tensors.values())
 
     def shared(card: WeightCard) -> int:
         return (given & Counter(_shapes_of(card).values())).total()
 
-    nearest = max(
-        _of_their_dimension(tensors),
-        key=lambda card: shared(card) / max(len(tensors), len(_shapes_of(card))),
+    def share(card: WeightCard) -> float:
+        return shared(card) / max(len(tensors), len(_shapes_of(card)))
+
+    nearest = max(_buildable_cards(tensors), key=share)
+    total = len(_shapes_of(nearest))
+    skipped = _skipped_cards(tensors)
+    return f"{nearest.name}, with {shared(nearest)} of its {total} tensors{skipped}"
+
+
+def _cards_of_dimension(tensors: Mapping[str, Tensor]) -> list[WeightCard]:
+    """Return the cards of slices, or of volumes where a tensor is a 3-D convolution."""
+    dims = 3 if any(tensor.ndim == 5 for tensor in tensors.values()) else 2
+    return [card for card in CARDS.values() if card.spatial_dims == dims]
+
+
+def _buildable_cards(tensors: Mapping[str, Tensor]) -> list[WeightCard]:
+    cards = [c for c in _cards_of_dimension(tensors) if _missing_package(c) is None]
+    if not cards:
+        raise CheckpointError(f"no encoder can be compared with the file.{_skipped_cards(tensors)}")
+    return cards
+
+
+def _skipped_cards(tensors: Mapping[str, Tensor]) -> str:
+    """Name the cards whose builder needs a package that is not installed; empty if none."""
+    skipped: dict[str, list[str]] = {}
+    for card in _cards_of_dimension(tensors):
+        package = _missing_package(card)
+        if package is not None:
+            skipped.setdefault(package, []).append(card.name)
+    return "".join(
+        f". Not compared, as {package} is not installed: {', '.join(names)}; "
+        f"type: {install_command(package)}"
+        for package, names in skipped.items()
     )
-    return f"{nearest.name}, with {shared(nearest)} of its {len(_shapes_of(nearest))} tensors"
 
 
-def _of_their_dimension(tensors: Mapping[str, Tensor]) -> list[WeightCard]:
-    """Cards of slices or of volumes, as the convolution that makes patches is."""
-    dims = 3 if any(t.ndim == 5 for t in tensors.values()) else 2
-    return [c for c in CARDS.values() if c.spatial_dims == dims]
+def _missing_package(card: WeightCard) -> str | None:
+    """Return the package that the card's builder needs and does not find."""
+    try:
+        _shapes_of(card)
+    except ModuleNotFoundError as error:
+        return (error.name or str(error)).split(".")[0]
+    return None
 
 
 def _of_one_build(card: WeightCard) -> list[WeightCard]:
-    """Cards whose encoders have the same tensors."""
+    """Return the cards whose encoders have the same tensors."""
     same = [c for c in CARDS.values() if c.architecture == card.architecture]
     return [c for c in same if _shapes_of(c) == _shapes_of(card)]
 
 
 def _is_published(path: Path, card: WeightCard) -> bool:
-    """Whether a file is called as its authors call it."""
-    name, below = path.name.lower(), f"{path.absolute().parent.name}/{path.name}".lower()
-    return any(
-        fnmatchcase(below if "/" in pattern else name, pattern.lower()) for pattern in card.files
-    )
+    """Whether a file has the name under which its authors publish it."""
+    name = path.name.lower()
+    with_folder = f"{path.absolute().parent.name}/{path.name}".lower()
+    for pattern in card.files:
+        if fnmatchcase(with_folder if "/" in pattern else name, pattern.lower()):
+            return True
+    return False
 
 
 def _is_named(card: WeightCard, words: set[str]) -> bool:
-    """Whether the weights' name is among the words; short ones (`ct`, `v2`) any file name may have."""
+    """Whether the weights' tag is among the words; short tags (`ct`, `v2`) are too common."""
     tag = card.name.split(".")[1]
     return len(tag) > 3 and tag in words
 
 
-def _unlike(cards: list[WeightCard]) -> str:
-    """Names of the options in which the cards differ, or other files might."""
-    keys, unknown = (
-        {key for card in cards for key in card.options},
-        any(c.by_files_alone for c in cards),
-    )
-    return ", ".join(
-        sorted(k for k in keys if unknown or len({str(c.options.get(k)) for c in cards}) > 1)
-    )
+def _differing_options(cards: list[WeightCard]) -> str:
+    """Name the options in which the cards differ, or a user's own file might."""
+    keys = sorted({key for card in cards for key in card.options})
+    if any(card.by_files_alone for card in cards):
+        return ", ".join(keys)
+    return ", ".join(k for k in keys if len({str(c.options.get(k)) for c in cards}) > 1)
 
 
 def _shapes_of(card: WeightCard) -> dict[str, torch.Size]:
@@ -134,7 +183,7 @@ def _shapes_of(card: WeightCard) -> dict[str, torch.Size]:
 
 @cache
 def _shapes(architecture: str, options: str) -> dict[str, torch.Size]:
-    """Names and shapes of an architecture with these options (JSON), built without memory."""
+    """Return names and shapes of an architecture with these options (JSON), built without memory."""
     with torch.device("meta"):
-        encoder = cast(nn.Module, build_encoder(architecture, **json.loads(options)))
+        encoder = build_encoder(architecture, **json.loads(options))
     return {name: tensor.shape for name, tensor in encoder.state_dict().items()}

@@ -1,15 +1,17 @@
-"""The strict loader: a file becomes an encoder, or an error that says which tensor stands in the way."""
+"""The strict loader: a file becomes an encoder, or an error that names the tensors in the way."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from nnunet_fm.encoders.cards import CARDS, get_card, shipped_weights
+from nnunet_fm.encoders.cards import bundled_weights, get_card
 from nnunet_fm.encoders.contract import Encoder
-from nnunet_fm.encoders.loading import key_formats as formats
+from nnunet_fm.encoders.key_format import Converted
 from nnunet_fm.encoders.loading.identify import closest, identify, nearest_by_shapes
 from nnunet_fm.encoders.loading.load_report import LoadReport, tensors_sha256
 from nnunet_fm.encoders.loading.metadata import embedded_card
@@ -17,12 +19,20 @@ from nnunet_fm.encoders.loading.read import (
     OWN_FORMAT,
     PREFIXES,
     CheckpointError,
-    format_of,
+    Unwrapped,
     read_tensors,
     unwrap,
 )
-from nnunet_fm.encoders.registry import ARCHITECTURES, build_encoder, own_class
+from nnunet_fm.encoders.registry import (
+    ARCHITECTURES,
+    CARDS,
+    KEY_FORMATS,
+    build_encoder,
+    find_architecture,
+    find_user_class,
+)
 from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.files import files_sha256
 from nnunet_fm.internal.messages import some
 
@@ -33,151 +43,186 @@ def load_encoder(
     """Build the encoder that a file holds and fill it, strictly.
 
     Args:
-        path: `.pth`, `.pt`, `.bin` (tensors only) or `.safetensors`; or the card of weights that
-            come along.
+        path: `.pth`, `.pt`, `.bin` (tensors only) or `.safetensors`; or the name of bundled
+            weights.
         card: name of a weight card or architecture; found from the file if None.
-        **build: `taps`, or options that take the place of the card's.
+        **build: `taps`, or options that replace the card's.
 
     Returns:
         The encoder in evaluation mode, frozen, and the report of what was done.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        CheckpointError: any tensor missing, unexpected, of another shape or not finite, unless the
+        MissingFileError: there is no such file.
+        CheckpointError: a tensor is missing, unexpected, of another shape or not finite, unless the
             card lists it.
-        ValueError: unknown card.
+        InputError: unknown card.
+
+    Example:
+        >>> encoder, report = load_encoder("synth_vitt16")
+        >>> report.card, report.parameters
+        ('synth_vitt16.v1', 5519232)
     """
-    shipped = shipped_weights(str(path))
-    path, card = (shipped[0], card or shipped[1].name) if shipped else (Path(path), card)
-    own = _own_names(card, build)
-    content = read_tensors(path)
-    about = embedded_card(path, content)
-    state, containers, prefixes = unwrap(content, own)
-    known = format_of(state, own)
-    if known is None and (why := formats.refused(state)):
-        raise CheckpointError(f"{path.name}: {why}")
-    if known is None:
-        raise CheckpointError(
-            f"{path.name}: keys such as {some(sorted(state))} are in no known format. Nearest by shapes: "
-            f"{nearest_by_shapes(state)}. Allowed: {', '.join(formats.FORMATS)}, below any of the prefixes "
-            f"{', '.join(PREFIXES)}"
-        )
-    heads = {k for k in state if known != OWN_FORMAT and _is_head(k)}
-    inside = {k: v for k, v in state.items() if k not in heads}
-    converted = (
-        formats.Converted(inside) if known == OWN_FORMAT else formats.FORMATS[known][1](inside)
-    )
-    if card:
-        chosen, reason = get_card(card), "named"
-    elif about.get("card") in {*CARDS, *ARCHITECTURES}:  # never a class that the file names
-        chosen, reason = get_card(str(about["card"])), "the card in the file"
-    else:
-        chosen, reason = identify(path, converted, containers)
-    for key in heads:
-        if any(re.fullmatch(pattern, key) for pattern in chosen.ignored):
-            converted.dropped[key] = "pretraining head"
-        else:
-            converted.tensors[key] = state[key]
+    bundled = bundled_weights(str(path))
+    if bundled is not None:
+        path, bundled_card = bundled
+        card = card or bundled_card.name
+    file = _WeightFile.read(Path(path), _own_names(card, build))
+    chosen, reason = _choose_card(file, card)
+    converted = file.converted
+    _return_unknown_heads(file, chosen)
     options = {k: v for k, v in {**chosen.options, **build}.items() if k != "taps"}
-    if "q_bias" in "".join(converted.tensors) and chosen.architecture.startswith("dinov3"):
-        _drop_zero_bias(converted, options)
+    architecture = find_architecture(chosen.architecture)
+    if architecture is not None and architecture.adapt is not None:
+        try:
+            architecture.adapt(converted, options)
+        except InputError as error:
+            raise CheckpointError(f"{file.path.name}: {error}") from None
     encoder = build_encoder(chosen.architecture, build.get("taps"), **options)
-    _check(path.name, cast(nn.Module, encoder), converted, chosen)
-    missing = _fill(cast(nn.Module, encoder), converted)
-    found = files_sha256([path])
-    if chosen.sha256 not in (None, found):
-        raise CheckpointError(
-            f"{path.name} is not the published {chosen.name}: SHA-256 {found}, not {chosen.sha256}"
-        )
+    _check(file.path.name, encoder, converted, chosen)
+    missing = _fill(encoder, converted)
     return encoder, LoadReport(
-        file=str(path.absolute()),
-        file_sha256=found,
+        file=str(file.path.absolute()),
+        file_sha256=_checked_file_sha256(file.path, chosen),
         card=chosen.name,
         architecture=chosen.architecture,
         options=options,
-        containers=containers,
-        prefixes=prefixes,
-        format=known,
+        containers=file.unwrapped.containers,
+        prefixes=file.unwrapped.prefixes,
+        format=str(file.unwrapped.format),
         matched=len(converted.tensors),
-        parameters=sum(p.numel() for p in cast(nn.Module, encoder).parameters()),
+        parameters=sum(p.numel() for p in encoder.parameters()),
         dropped=converted.dropped,
         missing=missing,
-        sha256=tensors_sha256(cast(nn.Module, encoder).state_dict()),
+        sha256=tensors_sha256(encoder.state_dict()),
         chosen_because=reason,
-        about=about,
+        about=file.about,
     )
 
 
-def _own_names(card: str | None, build: dict[str, Any]) -> frozenset[str]:
-    """Names of the tensors of a user's own encoder class."""
-    if card is None or own_class(card) is None:
+@dataclass
+class _WeightFile:
+    """A file that was read, with its tensors in the names of our encoders.
+
+    Attributes:
+        path: of the file.
+        about: the card that the file carries, if any.
+        unwrapped: the flat state dict in the names of the file.
+        converted: the same in our names, without `heads`.
+        heads: tensors that some card lists as not the encoder's.
+    """
+
+    path: Path
+    about: dict[str, Any]
+    unwrapped: Unwrapped
+    converted: Converted
+    heads: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, path: Path, own: frozenset[str]) -> "_WeightFile":
+        content = read_tensors(path)
+        unwrapped = unwrap(content, own)
+        if unwrapped.format is None:
+            raise CheckpointError(_unknown_format(path, unwrapped.tensors))
+        heads: dict[str, Tensor] = {}
+        if unwrapped.format != OWN_FORMAT:
+            heads = {key: v for key, v in unwrapped.tensors.items() if _is_head(key)}
+        inside = {key: v for key, v in unwrapped.tensors.items() if key not in heads}
+        if unwrapped.format == OWN_FORMAT:
+            converted = Converted(inside)
+        else:
+            try:
+                converted = KEY_FORMATS[unwrapped.format].convert(inside)
+            except InputError as error:
+                raise CheckpointError(f"{path.name}: {error}") from None
+        return cls(path, embedded_card(path, content), unwrapped, converted, heads)
+
+
+def _choose_card(file: _WeightFile, card: str | None) -> tuple[WeightCard, str]:
+    """Return the card of a file and the reason for choosing it."""
+    if card:
+        return get_card(card), "named"
+    carried = file.about.get("card")
+    if carried in {*CARDS, *ARCHITECTURES}:  # never a class that the file names
+        return get_card(str(carried)), "the card in the file"
+    return identify(file.path, file.converted, file.unwrapped.containers)
+
+
+def _return_unknown_heads(file: _WeightFile, card: WeightCard) -> None:
+    """Drop the heads that the card lists; keep the others, which the check then refuses."""
+    for key, tensor in file.heads.items():
+        if any(re.fullmatch(pattern, key) for pattern in card.ignored):
+            file.converted.dropped[key] = "pretraining head"
+        else:
+            file.converted.tensors[key] = tensor
+
+
+def _own_names(card: str | None, build: Mapping[str, Any]) -> frozenset[str]:
+    """Return the tensor names of a user's own encoder class; none for other cards."""
+    if card is None or find_user_class(card) is None:
         return frozenset()
-    return frozenset(cast(nn.Module, build_encoder(card, **build)).state_dict())
+    return frozenset(build_encoder(card, **build).state_dict())
 
 
 def _is_head(key: str) -> bool:
-    """Whether some card knows the key as something beside the encoder; it is not looked at to find the card."""
-    patterns = {p for c in CARDS.values() for p in c.ignored if p != "mask_token"}
+    """Whether a card lists the key as not the encoder's; identification disregards it."""
+    patterns = {p for card in CARDS.values() for p in card.ignored if p != "mask_token"}
     return any(re.fullmatch(p, key) for p in patterns)
 
 
-def _drop_zero_bias(converted: formats.Converted, options: dict[str, Any]) -> None:
-    """Meta's distilled models carry qkv biases that are all zero: leave them out, or say that they are not."""
-    biases = [k for k in converted.tensors if k.endswith(("q_bias", "v_bias"))]
-    if options.get("qkv_bias"):
-        return
-    non_zero = [k for k in biases if converted.tensors[k].any()]
-    if non_zero:
+def _unknown_format(path: Path, state: Mapping[str, Tensor]) -> str:
+    return (
+        f"{path.name}: keys such as {some(sorted(state))} are in no known format. Nearest by "
+        f"shapes: {nearest_by_shapes(state)}. Allowed: {', '.join(KEY_FORMATS)}, below any of the "
+        f"prefixes {', '.join(PREFIXES)}"
+    )
+
+
+def _checked_file_sha256(path: Path, card: WeightCard) -> str:
+    found = files_sha256([path])
+    if card.sha256 not in (None, found):
         raise CheckpointError(
-            f"the file has a non-zero qkv bias ({some(non_zero)}) and the card's model has none; "
-            "dropping it would change the features. Build it with one: --option qkv_bias=true"
+            f"{path.name} is not the published {card.name}: SHA-256 {found}, not {card.sha256}"
         )
-    for key in biases:
-        del converted.tensors[key]
-        converted.dropped[key] = "qkv bias, zero throughout"
+    return found
 
 
-def _check(name: str, encoder: nn.Module, converted: formats.Converted, card: WeightCard) -> None:
-    """Raise with everything that does not fit, in one message."""
-    expected, given = encoder.state_dict(), converted.tensors
+def _check(name: str, encoder: Encoder, converted: Converted, card: WeightCard) -> None:
+    """Raise CheckpointError with everything that does not fit, in one message."""
+    expected = encoder.state_dict()
+    given = converted.tensors
+    shared = [key for key in expected if key in given]
     missing = [k for k in expected if k not in given and k not in card.allowed_missing]
-    unexpected = [k for k in given if k not in expected]
+    unexpected = [key for key in given if key not in expected]
     shapes = [
-        f"{k} {list(given[k].shape)} where {list(expected[k].shape)} is expected"
-        for k in expected
-        if k in given and given[k].shape != expected[k].shape
+        f"{key} {list(given[key].shape)} where {list(expected[key].shape)} is expected"
+        for key in shared
+        if given[key].shape != expected[key].shape
     ]
     not_finite = [
         k for k, v in given.items() if v.is_floating_point() and not torch.isfinite(v).all()
     ]
-    problems = [
-        f"{len(keys)} {what}: {some(keys)}"
-        for what, keys in (
-            ("tensors missing", missing),
-            ("tensors unexpected", unexpected),
-            ("of another shape", shapes),
-            ("not finite (NaN or infinite)", not_finite),
-        )
-        if keys
-    ]
-    if problems:
-        wrong_architecture = (
-            "" if not (missing or unexpected or shapes) else _advice(card, converted)
-        )
-        raise CheckpointError(
-            f"{name} does not fit {card.name}. {'; '.join(problems)}.{wrong_architecture}"
-        )
+    problems = {
+        "tensors missing": missing,
+        "tensors unexpected": unexpected,
+        "of another shape": shapes,
+        "not finite (NaN or infinite)": not_finite,
+    }
+    sentences = [f"{len(keys)} {what}: {some(keys)}" for what, keys in problems.items() if keys]
+    if sentences:
+        advice = _advice(card, converted) if missing or unexpected or shapes else ""
+        raise CheckpointError(f"{name} does not fit {card.name}. {'; '.join(sentences)}.{advice}")
 
 
-def _advice(card: WeightCard, converted: formats.Converted) -> str:
+def _advice(card: WeightCard, converted: Converted) -> str:
     better, different = closest(converted.tensors)
     if different or better.architecture == card.architecture:
-        return " Get the file anew, or say which encoder it is: --encoder NAME."
+        return " Download the file again, or name the encoder: --encoder NAME."
     return f" Its tensors are those of {better.architecture}."
 
 
-def _fill(encoder: nn.Module, converted: formats.Converted) -> list[str]:
-    missing = [k for k in encoder.state_dict() if k not in converted.tensors]
+def _fill(encoder: Encoder, converted: Converted) -> list[str]:
+    """Copy the tensors, freeze the encoder, and return the names of those that were missing."""
+    missing = [key for key in encoder.state_dict() if key not in converted.tensors]
     encoder.load_state_dict({k: v.float() for k, v in converted.tensors.items()}, strict=False)
     encoder.requires_grad_(False).eval()
     return missing

@@ -1,4 +1,4 @@
-"""What the loader reports: the identity of an encoder, what was done to get it, and numbers of its features."""
+"""What the loader reports: an encoder's identity, how it was obtained, and feature statistics."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ class LoadReport:
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
-    """Identity of an encoder: names, types, shapes and values of its tensors, whatever file they came from."""
+    """Return a hash of names, types, shapes and values of tensors, independent of the file."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

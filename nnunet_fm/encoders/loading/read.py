@@ -1,6 +1,10 @@
-"""From a file to a flat state dict: no pickled code is run, containers and prefixes are taken off."""
+"""Read a weight file into a flat state dict without containers and prefixes.
+
+Pickled code is never run.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nnunet_fm.encoders.loading import key_formats as formats
+from nnunet_fm.encoders.loading.key_formats import detect_format, family_prefixes
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
@@ -20,24 +24,22 @@ PREFIXES = (
     "teacher.",
     "model_ema.",
     "backbone.",
-    "dino_encoder.",
     "encoder.",
     "model.",
-    "swinViT.",
 )
+WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.", "_fsdp_wrapped_module.")
 OWN_FORMAT = "the encoder's own"
-INFIXES = ("_checkpoint_wrapped_module.", "_orig_mod.", "_fsdp_wrapped_module.")
 
 
 class CheckpointError(InputError):
-    """A weight file that cannot be used as it is; the message says why and what to do."""
+    """A weight file that cannot be used as it is."""
 
 
 def read_tensors(path: Path) -> Any:
-    """The content of a `.safetensors`, `.pth`, `.pt` or `.bin` file; pickled code is never run.
+    """Return the content of a `.safetensors`, `.pth`, `.pt` or `.bin` file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        MissingFileError: there is no such file.
         CheckpointError: truncated, of another kind, or a pickle that holds more than tensors.
     """
     if not path.is_file():
@@ -49,78 +51,108 @@ def read_tensors(path: Path) -> Any:
             return load_file(path)
         except (SafetensorError, ValueError, OSError) as error:
             raise CheckpointError(
-                f"{path.name} is no readable safetensors file ({error}); download it again"
+                f"{path.name} is not a readable safetensors file ({error}); download it again"
             ) from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        if (
-            "weights_only" in str(error)
-            or "Unsupported" in str(error)
-            or "unpickl" in str(error).lower()
-        ):
-            raise CheckpointError(
-                f"{path.name} holds pickled objects beside tensors, which could run code, and is not opened. "
-                "If you trust it, save its tensors alone: "
-                "torch.save(torch.load(FILE, weights_only=False)['teacher'], 'tensors.pth'). "
-                f"Details: {str(error).splitlines()[0][:200]}"
-            ) from None
-        first_line = str(error).splitlines()[0][:200] if str(error) else ""
-        raise CheckpointError(
-            f"{path.name} is truncated or no PyTorch file ({type(error).__name__}: {first_line}); "
-            "download it again, or give a .pth, .pt or .safetensors"
-        ) from None
+        raise _unreadable(path, error) from None
 
 
-def unwrap(
-    content: Any, own: frozenset[str] = frozenset()
-) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """Take the encoder's state dict out of its containers and prefixes: (tensors, containers, prefixes).
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    """Say why torch did not read a file: pickled objects, or not a PyTorch file."""
+    text = str(error)
+    first_line = text.splitlines()[0][:200] if text else ""
+    if "weights_only" in text or "Unsupported" in text or "unpickl" in text.lower():
+        return CheckpointError(
+            f"{path.name} holds pickled objects besides tensors, which could run code, and is not "
+            "opened. If you trust it, save its tensors alone: "
+            "torch.save(torch.load(FILE, weights_only=False)['teacher'], 'tensors.pth'). "
+            f"Details: {first_line}"
+        )
+    return CheckpointError(
+        f"{path.name} is truncated or not a PyTorch file ({type(error).__name__}: {first_line}); "
+        "download it again, or give a .pth, .pt or .safetensors"
+    )
+
+
+@dataclass(frozen=True)
+class Unwrapped:
+    """A flat state dict taken from a file.
+
+    Attributes:
+        tensors: by name, without containers and prefixes.
+        containers: names of the dictionaries around it, outermost first.
+        prefixes: removed from the names, in this order.
+        format: name of the key format; None if unknown.
+    """
+
+    tensors: dict[str, Tensor]
+    containers: list[str]
+    prefixes: list[str]
+    format: str | None
+
+
+def unwrap(content: Any, own: frozenset[str] = frozenset()) -> Unwrapped:
+    """Take the encoder's state dict out of its containers and prefixes.
 
     Args:
         content: of the file.
-        own: names of a user's own encoder, recognised beside the known formats.
+        own: tensor names of a user's own encoder, recognised besides the registered formats.
+
+    Raises:
+        CheckpointError: the content holds no state dict.
     """
+    content, containers = _without_containers(content)
+    state = {str(key): v for key, v in content.items() if isinstance(v, Tensor)}
+    for wrapper in WRAPPERS:
+        state = {key.replace(f".{wrapper}", "."): v for key, v in state.items()}
+    prefixes: list[str] = []
+    while format_of(state, own) is None:
+        prefix = _next_prefix(state, own)
+        if prefix is None:
+            break
+        prefixes.append(prefix)
+        outside = {key: v for key, v in state.items() if not key.startswith(prefix)}
+        state = _inside(state, prefix) | outside
+    return Unwrapped(state, containers, prefixes, format_of(state, own))
+
+
+def _without_containers(content: Any) -> tuple[Mapping[Any, Any], list[str]]:
     containers: list[str] = []
     while isinstance(content, Mapping):
-        name = next((c for c in CONTAINERS if isinstance(content.get(c), Mapping)), None)
-        if name is None and any(isinstance(v, Tensor) for v in content.values()):
-            break
-        if name is None:
+        names = [c for c in CONTAINERS if isinstance(content.get(c), Mapping)]
+        if not names and any(isinstance(v, Tensor) for v in content.values()):
+            return content, containers
+        if not names:
             raise CheckpointError(
                 f"no tensors found; the file's keys are {some(list(map(str, content)))}. "
                 f"Allowed: a state dict, or one under {', '.join(CONTAINERS)}"
             )
-        containers.append(name)
-        content = content[name]
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"the file holds a {type(content).__name__}; allowed: a state dict")
-    state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-    for infix in INFIXES:
-        state = {k.replace(f".{infix}", "."): v for k, v in state.items()}
-    prefixes: list[str] = []
-    while format_of(state, own) is None:
-        prefix = next(
-            (p for p in PREFIXES if format_of(_inside(state, p), own) or _all_inside(state, p)),
-            None,
-        )
-        if prefix is None:
-            break
-        prefixes.append(prefix)
-        outside = {k: v for k, v in state.items() if not k.startswith(prefix)}
-        state = _inside(state, prefix) | outside
-    return state, containers, prefixes
+        containers.append(names[0])
+        content = content[names[0]]
+    raise CheckpointError(f"the file holds a {type(content).__name__}; allowed: a state dict")
+
+
+def _next_prefix(state: Mapping[str, Tensor], own: frozenset[str]) -> str | None:
+    """Return a prefix behind which a known format begins, or that most keys have; None if none."""
+    for prefix in (*PREFIXES, *family_prefixes()):
+        if format_of(_inside(state, prefix), own) or _most_have(state, prefix):
+            return prefix
+    return None
 
 
 def format_of(state: Mapping[str, Tensor], own: frozenset[str]) -> str | None:
-    """Name of the key format, with a user's own names before the known ones; None if unknown."""
-    return OWN_FORMAT if own and own & state.keys() else formats.detect(state)
+    """Return the name of the key format, a user's own names first; None if unknown."""
+    if own & state.keys():
+        return OWN_FORMAT
+    detected = detect_format(state)
+    return None if detected is None else detected.name
 
 
 def _inside(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
-def _all_inside(state: Mapping[str, Tensor], prefix: str) -> bool:
-    """Whether `prefix` leads a large part of the keys, so that it is worth looking below it."""
-    return sum(k.startswith(prefix) for k in state) * 2 > len(state) > 0
+def _most_have(state: Mapping[str, Tensor], prefix: str) -> bool:
+    return sum(key.startswith(prefix) for key in state) * 2 > len(state) > 0

@@ -1,125 +1,198 @@
-"""Where the weights of a frozen encoder come from, as plain JSON that plans carry."""
+"""Where the weights of a frozen encoder come from: resolved once, recorded in plans."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from torch import Tensor, nn
-
-from nnunet_fm.encoders.cards import get_card, shipped_weights
+from nnunet_fm.encoders.cards import bundled_weights, get_card
+from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.loading.load import load_encoder
 from nnunet_fm.encoders.loading.load_report import LoadReport, tensors_sha256
 from nnunet_fm.encoders.loading.read import CheckpointError
-from nnunet_fm.encoders.registry import random_state
+from nnunet_fm.encoders.registry import build_random
 from nnunet_fm.internal.errors import InputError, MissingFileError
 
 DEFAULT_SEED = 0
+WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
 
 
-def describe_source(
-    given: str,
-    card: str | None = None,
-    seed: int | None = None,
-    options: dict[str, Any] | None = None,
-) -> tuple[dict[str, Any], LoadReport | None]:
-    """Resolve what a user typed after `--encoder` into the network arguments that name it.
+@dataclass(frozen=True)
+class EncoderSource:
+    """An encoder and the origin of its weights: a file, bundled weights, or a seed.
 
-    Args:
-        given: path of a weight file, the card of weights that come with this package, or the name
-            of an architecture for random weights.
-        card: weight card of the file; found from the file if None.
-        seed: of random weights; 0 if None. Other weights have none.
-        options: in the place of the card's, e.g. `{"qkv_bias": True}`.
+    Attributes:
+        architecture: name in the registry.
+        options: numerical options that the encoder is built with.
+        card: name of the weight card; of the architecture for random weights.
+        sha256: hash of the tensors, see `tensors_sha256`.
+        file: absolute path of the weight file; None for bundled and random weights.
+        seed: of random weights; None for trained ones.
+        encoder: the loaded module, while it is in use; not part of the identity.
+        report: of the loader, if the weights came from a file.
 
-    Returns:
-        `encoder`, `encoder_options` and `encoder_source` for `FrozenEncoderNetwork`, and the
-        loader's report (None for random weights).
-
-    Raises:
-        FileNotFoundError, CheckpointError, ValueError: as `load_encoder`.
+    Example:
+        >>> source = EncoderSource.resolve("synth_vitt16")
+        >>> source.card, source.origin
+        ('synth_vitt16.v1', 'the bundled weights')
+        >>> EncoderSource.from_plans(source.to_plans()) == source
+        True
     """
-    if _is_path(given):
-        return _described(given, card, seed, options)
-    if card is not None:
-        raise InputError(f"--card {card} is for a weight file, and {given} is none; leave it out")
-    if shipped_weights(given):
-        return _described(given, card, seed, options)
-    found = get_card(given)
-    seed, options = DEFAULT_SEED if seed is None else seed, {**found.options, **(options or {})}
-    if found.source:
-        raise InputError(
-            f"{given} names published weights, which nnunet-fm does not ship: {found.source} ({found.licence}). "
-            f"Give the file: --encoder FILE --card {found.name}. For random weights: --encoder {found.architecture}"
+
+    architecture: str
+    options: dict[str, Any]
+    card: str
+    sha256: str
+    file: str | None = None
+    seed: int | None = None
+    encoder: Encoder | None = field(default=None, compare=False, repr=False)
+    report: LoadReport | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def resolve(
+        cls,
+        given: str,
+        card: str | None = None,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,
+        taps: tuple[int, ...] | None = None,
+    ) -> "EncoderSource":
+        """Resolve what a user gave as `--encoder`, and load it.
+
+        Args:
+            given: path of a weight file, name of bundled weights, or name of an architecture for
+                random weights.
+            card: weight card of the file; found from the file if None.
+            seed: of random weights; 0 if None. Not allowed for other weights.
+            options: replace the card's, e.g. `{"qkv_bias": True}`.
+            taps: blocks whose features are returned; the architecture's default if None.
+
+        Raises:
+            MissingFileError, CheckpointError, InputError: as `load_encoder`, or arguments that do
+                not go together.
+        """
+        if _is_path(given):
+            return cls._trained(given, card, seed, options, taps)
+        if card is not None:
+            raise InputError(
+                f"--card {card} is for a weight file, and {given} is not one; remove --card"
+            )
+        if bundled_weights(given):
+            return cls._trained(given, card, seed, options, taps)
+        return cls._random(given, DEFAULT_SEED if seed is None else seed, options, taps)
+
+    @classmethod
+    def _trained(
+        cls,
+        given: str,
+        card: str | None,
+        seed: int | None,
+        options: dict[str, Any] | None,
+        taps: tuple[int, ...] | None,
+    ) -> "EncoderSource":
+        if seed is not None:
+            raise InputError(f"a seed was given, but {given} names trained weights; remove --seed")
+        encoder, report = load_encoder(given, card, taps=taps, **(options or {}))
+        bundled = get_card(report.card).shipped is not None
+        return cls(
+            architecture=report.architecture,
+            options=report.options,
+            card=report.card,
+            sha256=report.sha256,
+            file=None if bundled else report.file,
+            encoder=encoder,
+            report=report,
         )
-    state = random_state(found.architecture, seed, **options)
-    source = {"seed": seed, "card": found.name, "sha256": tensors_sha256(state)}
-    return {
-        "encoder": found.architecture,
-        "encoder_options": options,
-        "encoder_source": source,
-    }, None
 
+    @classmethod
+    def _random(
+        cls,
+        given: str,
+        seed: int,
+        options: dict[str, Any] | None,
+        taps: tuple[int, ...] | None,
+    ) -> "EncoderSource":
+        card = get_card(given)
+        if card.source:
+            raise InputError(
+                f"{given} names published weights, which nnunet-fm does not ship: {card.source} "
+                f"({card.licence}). Give the file: --encoder FILE --card {card.name}. "
+                f"For random weights: --encoder {card.architecture}"
+            )
+        options = {**card.options, **(options or {})}
+        encoder = build_random(card.architecture, seed, taps, **options)
+        encoder.requires_grad_(False).eval()
+        sha256 = tensors_sha256(encoder.state_dict())
+        return cls(card.architecture, options, card.name, sha256, seed=seed, encoder=encoder)
 
-def _described(
-    given: str, card: str | None, seed: int | None, options: dict[str, Any] | None
-) -> tuple[dict[str, Any], LoadReport]:
-    if seed is not None:
-        raise InputError(f"a seed was given, but {given} names trained weights; leave --seed out")
-    _, report = load_encoder(given, card, **(options or {}))
-    source = {"file": report.file, "card": report.card, "sha256": report.sha256}
-    if get_card(report.card).shipped:
-        del source["file"]  # found by its card wherever the package is installed
-    return {
-        "encoder": report.architecture,
-        "encoder_options": report.options,
-        "encoder_source": source,
-    }, report
+    def to_plans(self) -> dict[str, Any]:
+        """Return the network arguments that name the encoder, as plans hold them (JSON)."""
+        source: dict[str, Any] = {}
+        if self.file is not None:
+            source["file"] = self.file
+        if self.seed is not None:
+            source["seed"] = self.seed
+        source |= {"card": self.card, "sha256": self.sha256}
+        return {
+            "encoder": self.architecture,
+            "encoder_options": self.options,
+            "encoder_source": source,
+        }
+
+    @classmethod
+    def from_plans(cls, arguments: dict[str, Any]) -> "EncoderSource | None":
+        """Read the source from network arguments in plans; None if they name no weights."""
+        source = arguments.get("encoder_source")
+        if not source:
+            return None
+        return cls(
+            architecture=arguments.get("encoder", ""),
+            options=dict(arguments.get("encoder_options") or {}),
+            card=source["card"],
+            sha256=source["sha256"],
+            file=source.get("file"),
+            seed=source.get("seed"),
+        )
+
+    def load(self) -> Encoder:
+        """Return the encoder, loading it unless it is loaded already.
+
+        Raises:
+            MissingFileError: the file is missing.
+            CheckpointError: the file (or the random generator) now gives other weights.
+        """
+        if self.encoder is not None:
+            return self.encoder
+        if self.seed is not None:
+            encoder = build_random(self.architecture, self.seed, **self.options)
+            sha256 = tensors_sha256(encoder.state_dict())
+        else:
+            encoder, sha256 = self._load_file()
+        if sha256 != self.sha256:
+            raise CheckpointError(
+                f"the encoder changed: {self.origin} now has tensor hash {sha256[:12]}…, the plans "
+                f"were written for {self.sha256[:12]}…. Restore the previous file, or rerun "
+                "`nnunet-fm plan` and train again"
+            )
+        return encoder
+
+    def _load_file(self) -> tuple[Encoder, str]:
+        try:
+            encoder, report = load_encoder(self.file or self.card, self.card, **self.options)
+        except MissingFileError:
+            raise MissingFileError(
+                f"encoder file {self.file!r} named by the plans is missing (tensor hash "
+                f"{self.sha256[:12]}…). "
+                "Restore it, or rerun `nnunet-fm plan` with the file's new path"
+            ) from None
+        return encoder, report.sha256
+
+    @property
+    def origin(self) -> str:
+        """Where the weights come from, in words."""
+        if self.seed is not None:
+            return f"RANDOM weights, seed {self.seed}"
+        return self.file or "the bundled weights"
 
 
 def _is_path(given: str) -> bool:
-    return (
-        Path(given).suffix in (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
-        or Path(given).is_file()
-    )
-
-
-def load_source(
-    source: dict[str, Any], architecture: str, options: dict[str, Any]
-) -> dict[str, Tensor]:
-    """State dict that `source` names, checked against the hash it carries.
-
-    Raises:
-        FileNotFoundError: the file has gone.
-        CheckpointError: the file (or the random generator) now gives other weights.
-    """
-    if "seed" not in source:
-        try:
-            encoder, _ = load_encoder(source.get("file", source["card"]), source["card"], **options)
-        except FileNotFoundError:
-            raise MissingFileError(
-                f"encoder file {source.get('file')!r} named by the plans has gone (tensor hash "
-                f"{source['sha256'][:12]}…). "
-                "Put it back, or type `nnunet-fm plan` again with the file's new path"
-            ) from None
-        state = cast(nn.Module, encoder).state_dict()
-    else:
-        state = random_state(architecture, source["seed"], **options)
-    found = tensors_sha256(state)
-    if found != source["sha256"]:
-        raise CheckpointError(
-            f"the encoder changed: {origin_of(source)} now has tensor hash {found[:12]}…, the plans were written for "
-            f"{source['sha256'][:12]}…. Put the former file back, or type `nnunet-fm plan` again and train anew"
-        )
-    return state
-
-
-def source_in_plans(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
-    """The `encoder_source` of a configuration; empty for stock nnU-Net and for what is not there."""
-    architecture = plans.get("configurations", {}).get(configuration, {}).get("architecture", {})
-    return architecture.get("arch_kwargs", {}).get("encoder_source") or {}
-
-
-def origin_of(source: dict[str, Any]) -> str:
-    """Where the weights come from, in words."""
-    if "seed" in source:
-        return f"RANDOM weights, seed {source['seed']}"
-    return str(source.get("file", "the weights that come with nnunet-fm"))
+    return Path(given).suffix in WEIGHT_SUFFIXES or Path(given).is_file()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nnunet_fm.encoders.loading.key_formats import to_dinov3
+from nnunet_fm.encoders.families.dinov3 import to_dinov3
 from nnunet_fm.encoders.loading.metadata import write_encoder
 from nnunet_fm_pretrain.engine import checkpoints
 from nnunet_fm_pretrain.engine.recipe_files import parse_recipe

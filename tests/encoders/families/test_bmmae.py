@@ -142,7 +142,7 @@ def test_what_bmmae_does_not_use_is_not_trained(tmp_path: Path) -> None:
     encoder.requires_grad_(True)
     sum(f.square().sum() for f in encoder.features(torch.randn(1, 2, 32, 32, 32))).backward()
     reached = {id(p) for p in encoder.parameters() if p.grad is not None}
-    assert {id(p) for p in encoder.parameters_in_use()} == reached
+    assert {id(p) for p in encoder.active_parameters()} == reached
 
 
 @pytest.mark.parametrize(

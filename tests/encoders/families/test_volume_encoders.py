@@ -361,10 +361,10 @@ def test_a_pyramid_that_begins_coarse_gets_a_stem() -> None:
     assert logits.shape == (1, 3, 16, 12, 8)
     logits.square().mean().backward()
     assert network.decoder.stem.convs[0].conv.weight.grad.abs().sum() > 0
-    used = sum(p.numel() for p in network.encoder.parameters_in_use())
+    used = sum(p.numel() for p in network.encoder.active_parameters())
     assert used == sum(p.numel() for p in network.encoder.parameters())
     first = build_encoder("volume_testpyramid", [0])
-    assert sum(p.numel() for p in first.parameters_in_use()) < used
+    assert sum(p.numel() for p in first.active_parameters()) < used
 
 
 @pytest.mark.parametrize("decoder", ["unetr", "primus3d", "pyramid"])

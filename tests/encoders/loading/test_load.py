@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from helpers.encoder_files import State, braindino, official, randomised
-from nnunet_fm.encoders import CARDS, CheckpointError, build_encoder, load_encoder
+from nnunet_fm.encoders import CARDS, CheckpointError, Converted, build_encoder, load_encoder
+from nnunet_fm.encoders.families.dinov3 import to_dinov3
 from nnunet_fm.encoders.loading.identify import identify
-from nnunet_fm.encoders.loading.key_formats import Converted, to_dinov3
 from nnunet_fm.encoders.loading.load_report import describe, fingerprint
 
 

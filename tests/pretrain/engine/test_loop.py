@@ -17,8 +17,7 @@ from lightning_fabric import Fabric
 
 from helpers.pretraining import small_recipe
 from nnunet_fm.encoders import load_encoder, random_state
-from nnunet_fm.encoders.cards import TRAINING_CODE
-from nnunet_fm.encoders.loading.key_formats import to_dinov3
+from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE, to_dinov3
 from nnunet_fm.encoders.loading.metadata import write_encoder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine import checkpoints

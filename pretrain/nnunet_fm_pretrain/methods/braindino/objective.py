@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from nnunet_fm.encoders import Encoder, build_encoder
-from nnunet_fm.encoders.cards import TRAINING_CODE
-from nnunet_fm.encoders.families.dinov3 import Dinov3
+from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE, Dinov3
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine.objective import Exported, Losses, Objective

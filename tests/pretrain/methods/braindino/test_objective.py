@@ -4,7 +4,7 @@ import torch
 from helpers import plain_losses as plain
 from helpers.pretraining import small_recipe
 from nnunet_fm.encoders import build_encoder, random_state
-from nnunet_fm.encoders.cards import TRAINING_CODE
+from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE
 from nnunet_fm_pretrain.engine.optimiser import (
     clip_gradients,
     layer_scale,
