@@ -1,43 +1,77 @@
-"""Encoders against each other on the same tested cases: paired tests, adjusted for their number."""
+"""Encoders compared on the same tested cases: paired tests, adjusted for their number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 from scipy.stats import rankdata
 
 from nnunet_fm.evaluation.classification import delong
-from nnunet_fm.evaluation.intervals import Statistic
-from nnunet_fm.evaluation.paired_tests import benjamini_hochberg, holm, mcnemar_p, permutation_p
-from nnunet_fm.heads.metrics import Metric, TrueTargets, difference
+from nnunet_fm.evaluation.intervals import Weights, difference
+from nnunet_fm.evaluation.paired_tests import (
+    adjust_by_family,
+    benjamini_hochberg,
+    holm,
+    mcnemar_p,
+    permutation_p,
+)
+from nnunet_fm.heads.figures import draw_runs
+from nnunet_fm.heads.metrics import MetricFunction, TrueTargets
 from nnunet_fm.heads.models import has_scores
 from nnunet_fm.heads.saved_runs import FinishedRun, Predictions
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.files import write_csv
 from nnunet_fm.internal.markdown import markdown_table
 
-RESAMPLES, SWAPS = 2000, 2000
-RANKED = ("AUC", "C-index")  # look at the order of the outputs only
+RESAMPLES = 2000
+SWAPS = 2000
+RANK_METRICS = ("AUC", "C-index")  # depend on the order of the outputs only
+COLUMNS = (
+    "model",
+    "metric",
+    "ratio",
+    "first",
+    "second",
+    "second - first",
+    "95 %",
+    "p",
+    "Holm",
+    "BH",
+    "test",
+)
+Outputs = Shaped[np.ndarray, "n s ..."]  # of each case, for each seed
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two encoders, one model, ratio and metric.
+class EncoderComparison:
+    """Two encoders compared by one model, ratio and metric.
 
     Attributes:
-        task, model, ratio, metric: what is compared.
-        first, second: encoders.
-        first_value, second_value: mean over the seeds.
-        difference, low, high: second minus first, and its 95 % BCa limits over the tested cases.
-        p: two-sided; of swaps of each subject's outputs (all seeds together), or McNemar's (kNN,
-            first seed, one case a subject).
-        test: which.
-        holm, benjamini_hochberg: p adjusted within the family: all ratios and pairs of one task,
-        model and metric.
-        p_delong: AUC of two classes, one split, one case a subject: DeLong's p for the outputs
-            averaged over seeds; NaN elsewhere.
-        seeds, n_test: seeds and cases.
+        task: name of the task.
+        model: name of the model.
+        ratio: share of the training subjects.
+        metric: name of the metric.
+        first: first encoder.
+        second: second encoder.
+        first_value: metric of the first encoder, mean over the seeds.
+        second_value: metric of the second encoder, mean over the seeds.
+        difference: second minus first.
+        low: lower 95 % BCa limit of the difference over the tested cases.
+        high: upper limit.
+        p: two-sided p of swaps of each subject's outputs (all seeds together), or of McNemar's test
+            (kNN, first seed, one case per subject).
+        test: name of the test.
+        holm: p adjusted after Holm within the family: all ratios and pairs of encoders of one task,
+            model and metric.
+        benjamini_hochberg: p adjusted after Benjamini and Hochberg within the family.
+        p_delong: DeLong's p for the outputs averaged over the seeds; only for the AUC of two
+            classes with one split and one case per subject, NaN otherwise.
+        seeds: number of seeds.
+        n_test: number of tested cases.
     """
 
     task: str
@@ -60,40 +94,75 @@ class Comparison:
     n_test: int
 
 
-Outputs = Shaped[np.ndarray, "n s ..."]  # of each case, for each seed
+@dataclass(frozen=True)
+class _Pair:
+    """The outputs of two encoders for the same cases, by one model at one ratio."""
+
+    task: str
+    model: str
+    ratio: float
+    names: tuple[str, str]
+    truth: TrueTargets
+    first: Outputs
+    second: Outputs
 
 
-def compare(runs: Sequence[FinishedRun]) -> list[Comparison]:
-    """All pairs of encoders, at every ratio.
+def compare(runs: Sequence[FinishedRun]) -> list[EncoderComparison]:
+    """Compare all pairs of encoders at every ratio that all runs have.
 
     Args:
-        runs: of one task, an encoder each.
+        runs: runs of one task, one per encoder.
 
     Raises:
-        ValueError: fewer than two runs, of several tasks or protocols, or with other tested cases.
-        FileNotFoundError: a ratio and seed that is not finished.
+        ValueError: fewer than two runs, or runs with different tasks, protocols or tested cases.
+        FileNotFoundError: a ratio and seed is not finished.
     """
+    _check_same_task(runs)
+    settings = [{(result.ratio, result.seed) for result in run.results} for run in runs]
+    shared = set.intersection(*settings)
+    if not shared:
+        raise InputError("the runs have no ratio and seed in common")
+    comparisons = []
+    for ratio in sorted({ratio for ratio, _ in shared}):
+        seeds = sorted(seed for r, seed in shared if r == ratio)
+        predictions = [[run.predictions(ratio, seed) for seed in seeds] for run in runs]
+        for a, b in combinations(range(len(runs)), 2):
+            names = (runs[a].about["encoder"], runs[b].about["encoder"])
+            for model in predictions[a][0]:
+                in_all = all(model in p for p in (*predictions[a], *predictions[b]))
+                if model != "trivial" and in_all:
+                    first = [p[model] for p in predictions[a]]
+                    second = [p[model] for p in predictions[b]]
+                    pair = _pair(runs[a].about["task"], model, ratio, names, first, second)
+                    comparisons += _compare_pair(pair)
+    return _adjust(comparisons)
+
+
+def write_comparison(runs: Sequence[FinishedRun], out: Path) -> list[EncoderComparison]:
+    """Compare runs and write `comparison.csv`, `comparison.md` and figures.
+
+    Args:
+        runs: runs of one task, one per encoder, see `read_run`.
+        out: folder to write to.
+
+    Raises:
+        ValueError: see `compare`.
+        FileNotFoundError: see `compare`.
+    """
+    comparisons = compare(runs)
+    write_csv(comparisons, out / "comparison.csv")
+    (out / "comparison.md").write_text(comparison_table(comparisons) + "\n")
+    draw_runs(runs, out)
+    return comparisons
+
+
+def _check_same_task(runs: Sequence[FinishedRun]) -> None:
     if len(runs) < 2:
         raise InputError(f"{len(runs)} run given; a comparison needs 2 or more")
     for key in ("task", "protocol", "tested", "classes"):
-        if len({str(r.about[key]) for r in runs}) > 1:
-            raise InputError(
-                f"the runs differ in {key}: {', '.join(str(r.about[key]) for r in runs)}; allowed: one"
-            )
-    shared = sorted(set.intersection(*({(r.ratio, r.seed) for r in run.results} for run in runs)))
-    if not shared:
-        raise InputError("the runs have no ratio and seed in common")
-    found = []
-    for ratio in sorted({ratio for ratio, _ in shared}):
-        seeds = [s for r, s in shared if r == ratio]
-        of_run = [[run.predictions(ratio, seed) for seed in seeds] for run in runs]
-        for a, b in combinations(range(len(runs)), 2):
-            names = (runs[a].about["encoder"], runs[b].about["encoder"])
-            for model in of_run[a][0]:
-                if model != "trivial" and all(model in p for p in (*of_run[a], *of_run[b])):
-                    pair = [[p[model] for p in of_run[n]] for n in (a, b)]
-                    found += _pair(runs[a].about["task"], model, ratio, names, pair)
-    return _adjusted(found)
+        if len({str(run.about[key]) for run in runs}) > 1:
+            values = ", ".join(str(run.about[key]) for run in runs)
+            raise InputError(f"the runs differ in {key}: {values}; allowed: one")
 
 
 def _pair(
@@ -101,123 +170,124 @@ def _pair(
     model: str,
     ratio: float,
     names: tuple[str, str],
-    pair: Sequence[Sequence[Predictions]],
-) -> list[Comparison]:
-    truth = pair[0][0].truth
-    if len({p.cases for side in pair for p in side}) > 1:
+    first: Sequence[Predictions],
+    second: Sequence[Predictions],
+) -> _Pair:
+    """Stack the predictions of all seeds."""
+    if len({p.cases for p in (*first, *second)}) > 1:
         raise InputError(
             f"{names[0]} and {names[1]} were tested on different cases; pairs need the same"
         )
-    first, second = (np.stack([p.output for p in side], axis=1) for side in pair)
-    bootstrap = truth.bootstrap(RESAMPLES)
-    found = []
-    for metric, function in truth.metrics(ranks=has_scores(model)).items():
-        sides = [_over_seeds(function, o) for o in (first, second)]
-        values = [float(side(bootstrap.unit_weights)[0]) for side in sides]
-        interval = bootstrap.interval(difference(*sides))
-        p, test = _p(truth, metric, function, model, first, second)
-        found.append(
-            Comparison(
-                task=task,
-                model=model,
-                ratio=ratio,
-                metric=metric,
-                first=names[0],
-                second=names[1],
-                first_value=values[0],
-                second_value=values[1],
-                difference=interval.value,
-                low=interval.low,
-                high=interval.high,
-                p=p,
-                test=test,
-                holm=p,
-                benjamini_hochberg=p,
-                p_delong=_delong(truth, metric, first, second),
-                seeds=first.shape[1],
-                n_test=len(first),
-            )
+    outputs = [np.stack([p.output for p in side], axis=1) for side in (first, second)]
+    return _Pair(task, model, ratio, names, first[0].truth, outputs[0], outputs[1])
+
+
+def _compare_pair(pair: _Pair) -> list[EncoderComparison]:
+    """Compare by every metric; p-values are not adjusted yet."""
+    bootstrap = pair.truth.bootstrap(RESAMPLES)
+    comparisons = []
+    for name, metric in pair.truth.metrics(ranks=has_scores(pair.model)).items():
+        first = partial(_mean_over_seeds, metric, pair.first)
+        second = partial(_mean_over_seeds, metric, pair.second)
+        interval = bootstrap.interval(difference(first, second))
+        p, test = _test(pair, name, metric)
+        comparison = EncoderComparison(
+            task=pair.task,
+            model=pair.model,
+            ratio=pair.ratio,
+            metric=name,
+            first=pair.names[0],
+            second=pair.names[1],
+            first_value=float(first(bootstrap.unit_weights)[0]),
+            second_value=float(second(bootstrap.unit_weights)[0]),
+            difference=interval.value,
+            low=interval.low,
+            high=interval.high,
+            p=p,
+            test=test,
+            holm=p,
+            benjamini_hochberg=p,
+            p_delong=_delong_p(pair, name),
+            seeds=pair.first.shape[1],
+            n_test=len(pair.first),
         )
-    return found
+        comparisons.append(comparison)
+    return comparisons
 
 
-def _over_seeds(metric: Metric, outputs: Outputs) -> Statistic:
-    """Mean of a metric over the seeds."""
-    return lambda weights: np.mean(
-        [metric(outputs[:, s], weights) for s in range(outputs.shape[1])], axis=0
-    )
+def _mean_over_seeds(
+    metric: MetricFunction, outputs: Outputs, weights: Weights
+) -> Float[np.ndarray, " b"]:
+    values = [metric(outputs[:, seed], weights) for seed in range(outputs.shape[1])]
+    return np.mean(values, axis=0)
 
 
-def _p(
-    truth: TrueTargets, name: str, metric: Metric, model: str, first: Outputs, second: Outputs
-) -> tuple[float, str]:
-    if not has_scores(model) and truth.one_case_each:
-        right = [o[:, 0].argmax(1) == truth.values for o in (first, second)]
-        return mcnemar_p(*right), "McNemar, exact"
-    once = np.ones((1, len(first)))
-    if name in RANKED:
-        first, second = _ranks(first, truth.fold), _ranks(second, truth.fold)
-    p = permutation_p(
-        lambda o: float(_over_seeds(metric, o)(once)[0]),
-        first,
-        second,
-        SWAPS,
-        subjects=truth.subjects,
-    )
+def _test(pair: _Pair, name: str, metric: MetricFunction) -> tuple[float, str]:
+    """Return the p and the name of the test that fits the model."""
+    truth = pair.truth
+    if not has_scores(pair.model) and truth.one_case_each:
+        first_right = pair.first[:, 0].argmax(1) == truth.values
+        second_right = pair.second[:, 0].argmax(1) == truth.values
+        return mcnemar_p(first_right, second_right), "McNemar, exact"
+    first = pair.first
+    second = pair.second
+    if name in RANK_METRICS:
+        first = _ranks(first, truth.fold)
+        second = _ranks(second, truth.fold)
+    unit_weights = np.ones((1, len(first)))
+
+    def statistic(outputs: Outputs) -> float:
+        return float(_mean_over_seeds(metric, outputs, unit_weights)[0])
+
+    p = permutation_p(statistic, first, second, SWAPS, subjects=truth.subjects)
     return p, "paired permutation"
 
 
 def _ranks(outputs: Outputs, fold: Integer[np.ndarray, " n"]) -> Outputs:
-    """Within each model: what is swapped between two encoders must be on one scale."""
+    """Rank the outputs of each model: swapped outputs of two encoders need one scale."""
     ranks = np.empty(outputs.shape)
     for number in np.unique(fold):
         ranks[fold == number] = rankdata(outputs[fold == number], axis=0)
     return ranks
 
 
-def _delong(truth: TrueTargets, metric: str, first: Outputs, second: Outputs) -> float:
-    one_model = len(set(truth.fold.tolist())) == 1
-    if metric != "AUC" or first.shape[-1] != 2 or not one_model or not truth.one_case_each:
+def _delong_p(pair: _Pair, metric: str) -> float:
+    one_split = len(set(pair.truth.fold.tolist())) == 1
+    two_classes = pair.first.shape[-1] == 2
+    if metric != "AUC" or not two_classes or not one_split or not pair.truth.one_case_each:
         return float("nan")
-    scores: list[Float[np.ndarray, " n"]] = [o[..., 1].mean(1) for o in (first, second)]
-    return delong(truth.values.astype(int), *scores).p
+    first = pair.first[..., 1].mean(1)
+    second = pair.second[..., 1].mean(1)
+    return delong(pair.truth.values.astype(int), first, second).p
 
 
-def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
-    families: dict[tuple[str, str, str], list[int]] = {}
-    for n, c in enumerate(found):
-        families.setdefault((c.task, c.model, c.metric), []).append(n)
-    adjusted = list(found)
-    for members in families.values():
-        p = [found[n].p for n in members]
-        for n, h, b in zip(members, holm(p), benjamini_hochberg(p), strict=True):
-            adjusted[n] = replace(found[n], holm=float(h), benjamini_hochberg=float(b))
-    return adjusted
-
-
-def markdown(comparisons: Sequence[Comparison]) -> str:
-    """A line per comparison."""
-    head = [
-        "model",
-        "metric",
-        "ratio",
-        "first",
-        "second",
-        "second - first",
-        "95 %",
-        "p",
-        "Holm",
-        "BH",
-        "test",
+def _adjust(comparisons: Sequence[EncoderComparison]) -> list[EncoderComparison]:
+    p = [c.p for c in comparisons]
+    families = [(c.task, c.model, c.metric) for c in comparisons]
+    holm_p = adjust_by_family(p, families, holm)
+    bh_p = adjust_by_family(p, families, benjamini_hochberg)
+    return [
+        replace(c, holm=h, benjamini_hochberg=b)
+        for c, h, b in zip(comparisons, holm_p, bh_p, strict=True)
     ]
-    return markdown_table(head, (_cells(c) for c in comparisons))
 
 
-def _cells(c: Comparison) -> list[str]:
-    sides = [
+def comparison_table(comparisons: Sequence[EncoderComparison]) -> str:
+    """Format one line per comparison."""
+    return markdown_table(COLUMNS, [_row(c) for c in comparisons])
+
+
+def _row(c: EncoderComparison) -> list[str]:
+    return [
+        c.model,
+        c.metric,
+        f"{c.ratio:g}",
         f"{c.first} {c.first_value:.3g}",
         f"{c.second} {c.second_value:.3g}",
         f"{c.difference:+.3g}",
+        f"{c.low:.3g} to {c.high:.3g}",
+        f"{c.p:.3g}",
+        f"{c.holm:.3g}",
+        f"{c.benjamini_hochberg:.3g}",
+        c.test,
     ]
-    p = [f"{v:.3g}" for v in (c.p, c.holm, c.benjamini_hochberg)]
-    return [c.model, c.metric, f"{c.ratio:g}", *sides, f"{c.low:.3g} to {c.high:.3g}", *p, c.test]

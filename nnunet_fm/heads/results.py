@@ -1,4 +1,4 @@
-"""Numbers of a task and their tables."""
+"""Results of a task and their table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,22 +8,40 @@ import numpy as np
 from nnunet_fm.internal.markdown import markdown_table
 
 LOGRANK = "log-rank p"
+COLUMNS = (
+    "model",
+    "metric",
+    "ratio",
+    "n train",
+    "n test",
+    "mean of seeds",
+    "lowest",
+    "highest",
+    "95 % of the cases",
+)
 
 
 @dataclass(frozen=True)
 class Result:
-    """One number of one model.
+    """One metric of one model.
 
     Attributes:
-        task, encoder, model: what was predicted, from whose features, how.
-        ratio, seed: share of the training subjects; of the subset and of the head.
-        metric, value: e.g. AUC.
-        low, high, interval: 95 % limits over the tested cases, and how they were found.
-        n_train, n_test: cases.
-        tested: by the column `split`, or by how many folds.
+        task: name of the task.
+        encoder: name of the encoder whose features are used.
+        model: name of the model.
+        ratio: share of the training subjects.
+        seed: seed of the subset and of the head.
+        metric: name of the metric, e.g. AUC.
+        value: its value over the tested cases.
+        low: lower 95 % limit over the tested cases; NaN if there is none.
+        high: upper 95 % limit.
+        interval: how the limits were computed.
+        n_train: number of training cases.
+        n_test: number of tested cases.
+        tested: `column split`, or the number of folds.
         protocol: `default` or `paper`.
-        selection: which step of training was taken, and by what.
-        leakage: tested subjects that were found elsewhere and allowed.
+        selection: which training step was selected.
+        leakage: description of leakage that was allowed; empty if there is none.
     """
 
     task: str
@@ -44,31 +62,34 @@ class Result:
     leakage: str = ""
 
 
-def markdown(results: Sequence[Result]) -> str:
-    """A line per model, metric and ratio: mean over seeds, their range, and the mean limits. No mean of p-values."""
-    head = [
-        "model",
-        "metric",
-        "ratio",
-        "n train",
-        "n test",
-        "mean of seeds",
-        "lowest",
-        "highest",
-        "95 % of the cases",
-    ]
-    rows = []
+def results_table(results: Sequence[Result]) -> str:
+    """Format one line per model, metric and ratio; p-values are not averaged, so not shown.
+
+    A line has the mean over seeds, the lowest and highest seed, and the mean limits.
+    """
     groups: dict[tuple[str, str, float], list[Result]] = {}
-    for r in (r for r in results if r.metric != LOGRANK):
-        groups.setdefault((r.model, r.metric, r.ratio), []).append(r)
-    for (model, metric, ratio), group in groups.items():
-        values = np.array([r.value for r in group])
-        limits = f"{np.mean([r.low for r in group]):.3g} to {np.mean([r.high for r in group]):.3g}"
-        numbers = (f"{v:.3g}" for v in (values.mean(), values.min(), values.max()))
-        rows.append(
-            (model, metric, f"{ratio:g}", group[0].n_train, group[0].n_test, *numbers, limits)
-        )
-    leaks = sorted({r.leakage for r in results if r.leakage})
-    return "\n".join(
-        [markdown_table(head, rows), *(f"\nLeakage allowed: {leak}" for leak in leaks)]
-    )
+    for result in results:
+        if result.metric != LOGRANK:
+            key = (result.model, result.metric, result.ratio)
+            groups.setdefault(key, []).append(result)
+    table = markdown_table(COLUMNS, [_row(group) for group in groups.values()])
+    leakage = sorted({result.leakage for result in results if result.leakage})
+    return "\n".join([table, *(f"\nLeakage allowed: {text}" for text in leakage)])
+
+
+def _row(group: Sequence[Result]) -> list[object]:
+    first = group[0]
+    values = np.array([result.value for result in group])
+    low = np.mean([result.low for result in group])
+    high = np.mean([result.high for result in group])
+    return [
+        first.model,
+        first.metric,
+        f"{first.ratio:g}",
+        first.n_train,
+        first.n_test,
+        f"{values.mean():.3g}",
+        f"{values.min():.3g}",
+        f"{values.max():.3g}",
+        f"{low:.3g} to {high:.3g}",
+    ]

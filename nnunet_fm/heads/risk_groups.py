@@ -1,4 +1,7 @@
-"""High and low risk: groups by the training cases' median, their survival and its test (BrainDINO, 4.3.4)."""
+"""High and low risk: groups split at the training cases' median risk, and their survival.
+
+Source: BrainDINO, section 4.3.4.
+"""
 
 from dataclasses import dataclass
 
@@ -9,38 +12,57 @@ from nnunet_fm.evaluation.survival import Curve, kaplan_meier, logrank_p, median
 
 
 @dataclass(frozen=True)
-class RiskGroups:
-    """Of the tested subjects.
+class RiskGroup:
+    """The tested subjects of one group.
 
     Attributes:
-        high, low: Kaplan-Meier curves; None where a group is empty.
-        p: of the log-rank test; NaN where it cannot be made.
-        medians: time at which half of a group are left, with its limits, honouring censoring; NaN:
-            not reached.
-        counts: of both groups, high first.
+        name: `high` or `low`.
+        count: number of subjects.
+        curve: Kaplan-Meier curve; None if the group is empty.
+        median: median survival time with its lower and upper limit; NaN where not reached.
     """
 
-    high: Curve | None
-    low: Curve | None
+    name: str
+    count: int
+    curve: Curve | None
+    median: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class RiskGroups:
+    """Both groups, and the two-sided p of the log-rank test; NaN if it cannot be made."""
+
+    high: RiskGroup
+    low: RiskGroup
     p: float
-    medians: dict[str, tuple[float, float, float]]
-    counts: tuple[int, int]
 
 
 def risk_groups(
     times: Float[np.ndarray, " n"], events: Bool[np.ndarray, " n"], high: Bool[np.ndarray, " n"]
 ) -> RiskGroups:
-    """Compare those above the threshold with the others."""
-    curves = {
-        name: kaplan_meier(times[group], events[group]) if group.any() else None
-        for name, group in (("high", high), ("low", ~high))
-    }
+    """Compare the survival of two groups.
+
+    Args:
+        times: time until the event or the last visit.
+        events: whether the time ends with an event.
+        high: whether the risk is above the threshold.
+    """
     try:
         p = logrank_p(times, events, high)
-    except ValueError:  # everybody on one side
+    except ValueError:  # all subjects are in one group
         p = float("nan")
-    nothing = (float("nan"),) * 3
-    medians = {name: median_survival(curve) if curve else nothing for name, curve in curves.items()}
     return RiskGroups(
-        curves["high"], curves["low"], p, medians, (int(high.sum()), int((~high).sum()))
+        _risk_group("high", times[high], events[high]),
+        _risk_group("low", times[~high], events[~high]),
+        p,
     )
+
+
+def _risk_group(
+    name: str, times: Float[np.ndarray, " n"], events: Bool[np.ndarray, " n"]
+) -> RiskGroup:
+    if not len(times):
+        nan = float("nan")
+        return RiskGroup(name, 0, None, (nan, nan, nan))
+    curve = kaplan_meier(times, events)
+    return RiskGroup(name, len(times), curve, median_survival(curve))

@@ -1,34 +1,46 @@
-"""Heads trained on clean volumes, tested on perturbed ones (BrainDINO, section 4.4)."""
+"""Heads trained on clean volumes and tested on perturbed ones (BrainDINO, section 4.4)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from nnunet_fm.data.perturbations import IDENTITY
-from nnunet_fm.features import FeatureCache, FeatureRecipe, Table
-from nnunet_fm.heads.metrics import Output, difference
-from nnunet_fm.heads.models import fit, has_scores, models_of
-from nnunet_fm.heads.splits import Split, splits_of, tested_by
-from nnunet_fm.heads.task import Task
-from nnunet_fm.heads.task_data import Job, make_job
+from nnunet_fm.heads.figures import draw_robustness
+from nnunet_fm.heads.metrics import Output
+from nnunet_fm.heads.models import Model, fit, has_scores, model_names
+from nnunet_fm.heads.splits import Split, make_splits, tested_cases
+from nnunet_fm.heads.task_data import TaskData, TaskInputs
+from nnunet_fm.heads.threads import one_thread
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.files import write_csv
 from nnunet_fm.internal.markdown import markdown_table
 
 RESAMPLES = 1000
+COLUMNS = ("model", "metric", "perturbation", "value", "95 %", "change", "95 %")
 
 
 @dataclass(frozen=True)
-class Robustness:
-    """One metric under one perturbation.
+class PerturbedResult:
+    """One metric of one model under one perturbation.
 
     Attributes:
-        task, encoder, model, seed: as in `Result`.
-        family, severity: of the perturbation; the clean value of a family is at its severity
-        "none". metric, value, low, high: with 95 % BCa limits over the tested cases. change,
-        change_low, change_high: value minus that of the same model on the clean volumes.
-        n_test: cases.
+        task: name of the task.
+        encoder: name of the encoder.
+        model: name of the model.
+        seed: seed of the head.
+        family: family of the perturbation.
+        severity: its severity; the clean volumes are in each family at the severity of no change.
+        metric: name of the metric.
+        value: its value over the tested cases.
+        low: lower 95 % BCa limit over the tested cases.
+        high: upper limit.
+        change: value minus that of the same model on the clean volumes.
+        change_low: lower limit of the change.
+        change_high: upper limit of the change.
+        n_test: number of tested cases.
     """
 
     task: str
@@ -47,104 +59,141 @@ class Robustness:
     n_test: int
 
 
-def robustness(
-    name: str, task: Task, table: Table, cache: FeatureCache, encoder: str | None = None
-) -> list[Robustness]:
-    """Train on the clean training cases, test on the tested ones, clean and under everything that the cache has.
+@dataclass(frozen=True)
+class _Setting:
+    """A perturbation and the features of the perturbed volumes; those of the clean ones too."""
+
+    family: str
+    severity: float
+    data: TaskData
+
+
+def measure_robustness(inputs: TaskInputs, encoder: str | None = None) -> list[PerturbedResult]:
+    """Train on clean training cases; test on clean cases and under every cached perturbation.
 
     Args:
-        name: of the task.
-        task: its `ratios` have no part; every seed is another head.
-        table: as it was given to the extractions.
-        cache: with clean and perturbed features (`features extract --perturb`).
-        encoder: which, where the cache holds several.
+        inputs: the task and a cache with clean and perturbed features (`features extract
+            --perturb`). The ratios of the task are unused; every seed is another head.
+        encoder: name or hash of the encoder, if the cache holds several.
 
     Raises:
-        FileNotFoundError, ValueError: no perturbed features, or as `make_job` and `splits_of`.
+        FileNotFoundError: features are missing.
+        ValueError: no perturbed features; or see `collect_task_data` and `make_splits`.
     """
-    clean = make_job(name, task, table, cache, encoder)
-    recipe = cache.recipe(encoder)
-    perturbed = cache.perturbed(recipe)
-    if not perturbed:
+    clean = inputs.collect(encoder)
+    settings = _settings(inputs, clean, encoder)
+    splits, _ = make_splits(clean)
+    names = model_names(clean.task, min(len(split.train) for split in splits))
+    results = []
+    with one_thread():
+        for seed in range(clean.task.seeds):
+            for name in names:
+                if name != "trivial":
+                    results += _measure_model(clean, splits, settings, name, seed)
+    return results
+
+
+def write_robustness(
+    inputs: TaskInputs, out: Path, encoder: str | None = None
+) -> list[PerturbedResult]:
+    """Measure the robustness and write `robustness.csv`, `robustness.md` and a figure.
+
+    Args:
+        inputs: see `measure_robustness`.
+        out: folder to write to.
+        encoder: name or hash of the encoder, if the cache holds several.
+    """
+    results = measure_robustness(inputs, encoder)
+    write_csv(results, out / "robustness.csv")
+    (out / "robustness.md").write_text(robustness_table(results, inputs.leakage) + "\n")
+    draw_robustness(results, out / "robustness")
+    return results
+
+
+def _settings(inputs: TaskInputs, clean: TaskData, encoder: str | None) -> list[_Setting]:
+    """Collect the features of every perturbation, sorted by family and severity."""
+    recipe = inputs.cache.recipe(encoder)
+    recipes = inputs.cache.perturbed(recipe)
+    if not recipes:
         raise InputError(
-            f"the cache has no perturbed features of {recipe.name}; type: nnunet-fm features extract {table.file} "
-            f"--encoder {recipe.name} --perturb gibbs=0.2 --cache {cache.folder}"
+            f"the cache has no perturbed features of {recipe.name}; type: nnunet-fm features "
+            f"extract {inputs.table.file} --encoder {recipe.name} --perturb gibbs=0.2 "
+            f"--cache {inputs.cache.folder}"
         )
-    jobs = [(r, make_job(name, task, table, cache, r)) for r in perturbed]
-    splits, _ = splits_of(clean)
-    models = [m for m in models_of(task, min(len(s.train) for s in splits)) if m != "trivial"]
-    return [
-        r
-        for seed in range(task.seeds)
-        for m in models
-        for r in _of_model(clean, splits, jobs, m, seed)
-    ]
+    settings = []
+    for perturbed in recipes:
+        perturbation = perturbed.perturbation or {}
+        data = inputs.collect(perturbed)
+        settings.append(_Setting(perturbation["family"], perturbation["severity"], data))
+    for family in sorted({setting.family for setting in settings}):
+        settings.append(_Setting(family, IDENTITY[family], clean))
+    return sorted(settings, key=lambda setting: (setting.family, setting.severity))
 
 
-def _of_model(
-    clean: Job,
-    splits: Sequence[Split],
-    jobs: Sequence[tuple[FeatureRecipe, Job]],
-    model: str,
-    seed: int,
-) -> list[Robustness]:
-    _, truth = tested_by(clean, splits)
+def _measure_model(
+    clean: TaskData, splits: Sequence[Split], settings: Sequence[_Setting], name: str, seed: int
+) -> list[PerturbedResult]:
+    """Fit a model on the clean cases of each split, and test it in every setting."""
+    _, truth = tested_cases(clean, splits)
     models = [
-        fit(model, clean.task, clean.x[s.train], clean.targets.of(s.train), seed) for s in splits
+        fit(name, clean.task, clean.x[split.train], clean.targets.of(split.train), seed)
+        for split in splits
     ]
-
-    def outputs(job: Job) -> Output:
-        return np.concatenate(
-            [predict(job.x[s.test]) for predict, s in zip(models, splits, strict=True)]
-        )
-
-    bootstrap, before = truth.bootstrap(RESAMPLES), outputs(clean)
-    settings = [(r.perturbation or {}, outputs(job)) for r, job in jobs]
-    families = sorted({s["family"] for s, _ in settings})
-    settings += [({"family": f, "severity": IDENTITY[f]}, before) for f in families]
-    found = []
-    for metric, function in truth.metrics(ranks=has_scores(model)).items():
-        for setting, after in sorted(settings, key=lambda s: (s[0]["family"], s[0]["severity"])):
-            interval = bootstrap.interval(partial(function, after))
-            change = bootstrap.interval(
-                difference(partial(function, before), partial(function, after))
+    bootstrap = truth.bootstrap(RESAMPLES)
+    before = _predict(models, splits, clean)
+    outputs = [_predict(models, splits, setting.data) for setting in settings]
+    results = []
+    for metric, function in truth.metrics(ranks=has_scores(name)).items():
+        for setting, after in zip(settings, outputs, strict=True):
+            change = bootstrap.change(partial(function, before), partial(function, after))
+            result = PerturbedResult(
+                task=clean.name,
+                encoder=clean.encoder,
+                model=name,
+                seed=seed,
+                family=setting.family,
+                severity=setting.severity,
+                metric=metric,
+                n_test=len(before),
+                **asdict(change),
             )
-            found.append(
-                Robustness(
-                    task=clean.name,
-                    encoder=clean.encoder,
-                    model=model,
-                    seed=seed,
-                    family=setting["family"],
-                    severity=setting["severity"],
-                    metric=metric,
-                    value=interval.value,
-                    low=interval.low,
-                    high=interval.high,
-                    change=change.value,
-                    change_low=change.low,
-                    change_high=change.high,
-                    n_test=len(before),
-                )
-            )
-    return found
+            results.append(result)
+    return results
 
 
-def markdown(found: Sequence[Robustness]) -> str:
-    """A line per model, metric and perturbation: mean over seeds of the value, its limits, and of the change."""
-    head = ["model", "metric", "perturbation", "value", "95 %", "change", "95 %"]
-    rows = []
-    groups: dict[tuple[str, str, str, float], list[Robustness]] = {}
-    keys = ("value", "low", "high", "change", "change_low", "change_high")
-    for r in found:
+def _predict(models: Sequence[Model], splits: Sequence[Split], data: TaskData) -> Output:
+    outputs = []
+    for model, split in zip(models, splits, strict=True):
+        outputs.append(model.predict(data.x[split.test]))
+    return np.concatenate(outputs)
+
+
+def robustness_table(results: Sequence[PerturbedResult], leakage: str = "") -> str:
+    """Format one line per model, metric and perturbation: means over the seeds.
+
+    Args:
+        results: results of any number of models and perturbations.
+        leakage: description of leakage that was allowed.
+    """
+    groups: dict[tuple[str, str, str, float], list[PerturbedResult]] = {}
+    for r in results:
         groups.setdefault((r.model, r.metric, r.family, r.severity), []).append(r)
-    for (model, metric, family, severity), g in groups.items():
-        mean = {k: np.mean([getattr(r, k) for r in g]) for k in keys}
-        value, change = (
-            f"{mean[k]:+.3g}" if k == "change" else f"{mean[k]:.3g}" for k in ("value", "change")
-        )
-        limits, change_limits = (
-            f"{mean[f'{k}low']:.3g} to {mean[f'{k}high']:.3g}" for k in ("", "change_")
-        )
-        rows.append((model, metric, f"{family} {severity:g}", value, limits, change, change_limits))
-    return markdown_table(head, rows)
+    table = markdown_table(COLUMNS, [_row(group) for group in groups.values()])
+    return f"{table}\n\nLeakage allowed: {leakage}" if leakage else table
+
+
+def _row(group: Sequence[PerturbedResult]) -> list[str]:
+    first = group[0]
+    low = np.mean([r.low for r in group])
+    high = np.mean([r.high for r in group])
+    change_low = np.mean([r.change_low for r in group])
+    change_high = np.mean([r.change_high for r in group])
+    return [
+        first.model,
+        first.metric,
+        f"{first.family} {first.severity:g}",
+        f"{np.mean([r.value for r in group]):.3g}",
+        f"{low:.3g} to {high:.3g}",
+        f"{np.mean([r.change for r in group]):+.3g}",
+        f"{change_low:.3g} to {change_high:.3g}",
+    ]

@@ -1,4 +1,4 @@
-"""A task over ratios and seeds: subsets, training, predictions, metrics with intervals; resumable."""
+"""Run a task over ratios and seeds: subsets, training, predictions, metrics; resumable."""
 
 import csv
 import json
@@ -13,30 +13,39 @@ from jaxtyping import Bool, Float
 from tqdm import tqdm
 
 from nnunet_fm.evaluation.classification import youden_threshold
-from nnunet_fm.evaluation.intervals import Bootstrap
-from nnunet_fm.heads.metrics import Metric, Output, TrueTargets
-from nnunet_fm.heads.models import fit, has_scores, models_of
-from nnunet_fm.heads.results import LOGRANK, Result, markdown
+from nnunet_fm.evaluation.intervals import Bootstrap, Weights
+from nnunet_fm.heads.figures import draw_runs
+from nnunet_fm.heads.metrics import MetricFunction, Output, TrueTargets
+from nnunet_fm.heads.models import fit, has_scores, model_names
+from nnunet_fm.heads.results import LOGRANK, Result, results_table
 from nnunet_fm.heads.risk_groups import risk_groups
-from nnunet_fm.heads.splits import Cases, Split, fold_numbers, splits_of, subset, tested_by
-from nnunet_fm.heads.task_data import Job
+from nnunet_fm.heads.saved_runs import (
+    ABOUT,
+    PREDICTIONS,
+    RESULTS,
+    FinishedRun,
+    read_run,
+    setting_name,
+)
+from nnunet_fm.heads.splits import Cases, Split, fold_numbers, make_splits, subset, tested_cases
+from nnunet_fm.heads.task_data import TaskData
+from nnunet_fm.heads.threads import one_thread
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.files import replaced_atomically, write_csv, write_text
 
-PREDICTIONS, RESULTS, ABOUT = "predictions", "results", "run.json"
 RESAMPLES = 1000
-_NAN = float("nan")
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One model's outputs for all tested cases.
+    """Outputs of one model for all tested cases.
 
     Attributes:
         output: probabilities, values or risks.
-        threshold: binary classification with `youden_folds`: of the probability of class 1; NaN
-            elsewhere.
-        high: survival: above the median risk of the training cases.
+        threshold: binary classification with `youden_folds`: threshold of the probability of class
+            1, for each case that of its fold; NaN otherwise.
+        high: survival: whether the risk is above the median risk of the training cases.
     """
 
     output: Output
@@ -44,182 +53,216 @@ class Prediction:
     high: Bool[np.ndarray, " n"]
 
 
-def run_job(job: Job, out: Path) -> tuple[list[Result], Path]:
-    """Every ratio and seed; what an earlier call finished is read, not computed.
+@dataclass(frozen=True)
+class Score:
+    """The value of one metric, its limits, and the number of cases it is computed from."""
+
+    metric: str
+    value: float
+    cases: int
+    low: float = NAN
+    high: float = NAN
+    interval: str = ""
+
+
+def run_task(data: TaskData, out: Path, figures: bool = True) -> FinishedRun:
+    """Train and test at every ratio and seed; finished ones are read instead of computed.
 
     Args:
-        job: data and task.
-        out: folder; a run lies in `out/TASK/ENCODER/IDENTITY`, its markers are written last.
-
-    Returns:
-        All results, and the run's folder.
+        data: the task with its cases, see `open_task`.
+        out: folder of results. The run is written to `out/TASK/ENCODER/IDENTITY`.
+        figures: draw the curves over the ratios and of survival into the run's folder.
 
     Raises:
         ValueError: a training side without a class or without an event.
     """
-    splits, tested = splits_of(job)
-    folder = out / job.name / job.encoder / job.identity()[:12]
+    splits, tested = make_splits(data)
+    folder = out / data.name / data.encoder / data.identity()[:12]
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / ABOUT, json.dumps(_about(job, tested)))
+    write_text(folder / ABOUT, json.dumps(_describe(data, tested)))
     results = []
-    for ratio in tqdm(job.task.ratios, desc=f"{job.name}, {job.encoder}", unit="ratio"):
-        for seed in range(job.task.seeds):
-            marker = folder / f"ratio_{ratio:g}_seed_{seed}.json"
-            if not marker.is_file():
-                _one(job, splits, tested, ratio, seed, marker)
-            results += [Result(**r) for r in json.loads(marker.read_text())]
+    with one_thread():
+        for ratio in tqdm(data.task.ratios, desc=f"{data.name}, {data.encoder}", unit="ratio"):
+            for seed in range(data.task.seeds):
+                marker = folder / f"{setting_name(ratio, seed)}.json"
+                if not marker.is_file():
+                    _run_setting(data, splits, tested, ratio, seed, marker)
+                results += [Result(**result) for result in json.loads(marker.read_text())]
     write_csv(results, folder / f"{RESULTS}.csv")
-    (folder / f"{RESULTS}.md").write_text(markdown(results) + "\n")
-    return results, folder
+    (folder / f"{RESULTS}.md").write_text(results_table(results) + "\n")
+    run = read_run(folder)
+    if figures:
+        draw_runs([run], folder)
+    return run
 
 
-def _about(job: Job, tested: str) -> dict[str, Any]:
+def _describe(data: TaskData, tested: str) -> dict[str, Any]:
+    """Return the content of `run.json`."""
     return {
-        "task": job.name,
-        "encoder": job.encoder,
-        "kind": job.task.kind,
-        "classes": job.targets.classes,
-        "protocol": job.task.protocol,
+        "task": data.name,
+        "encoder": data.encoder,
+        "kind": data.task.kind,
+        "classes": data.targets.classes,
+        "protocol": data.task.protocol,
         "tested": tested,
-        "cases": len(job.names),
-        "subjects": len(set(job.subjects)),
-        "without_target": job.targets.left_out,
-        "incomplete": job.incomplete,
-        "leakage": job.leakage,
-        "settings": job.task.model_dump(mode="json"),
+        "cases": len(data.names),
+        "subjects": len(set(data.subjects)),
+        "without_target": data.targets.left_out,
+        "incomplete": data.incomplete,
+        "leakage": data.leakage,
+        "settings": data.task.model_dump(mode="json"),
     }
 
 
-def _one(
-    job: Job, splits: Sequence[Split], tested: str, ratio: float, seed: int, marker: Path
+def _run_setting(
+    data: TaskData, splits: Sequence[Split], tested: str, ratio: float, seed: int, marker: Path
 ) -> None:
-    """Train and test at one ratio and seed; the predictions first, the marker last."""
-    chosen = [replace(s, train=subset(job, s.train, ratio, seed)) for s in splits]
-    rows, truth = tested_by(job, chosen)
-    size = round(np.mean([len(s.train) for s in chosen]))
+    """Train and test at one ratio and seed; the predictions are written first, the marker last."""
+    subsets = [replace(split, train=subset(data, split.train, ratio, seed)) for split in splits]
+    cases, truth = tested_cases(data, subsets)
+    sizes = [len(split.train) for split in subsets]
     bootstrap = truth.bootstrap(RESAMPLES)
-    results, lines = [], []
-    for model in models_of(job.task, min(len(s.train) for s in chosen)):
-        found = _predicted(job, model, chosen, seed)
-        common = Result(
-            task=job.name,
-            encoder=job.encoder,
-            model=model,
-            ratio=ratio,
-            seed=seed,
-            metric="",  # this and the numbers are filled in below
-            value=_NAN,
-            low=_NAN,
-            high=_NAN,
-            interval="",
-            n_train=size,
-            n_test=len(rows),
-            tested=tested,
-            protocol=job.task.protocol,
-            leakage=job.leakage,
-        )
-        results += _scores(truth, bootstrap, found, common)
-        lines += _lines(job, rows, truth, model, found)
-    predictions = str(marker.with_name(f"{PREDICTIONS}_{marker.stem}.csv"))
-    with replaced_atomically(predictions) as temporary, open(temporary, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-    write_text(marker, json.dumps([asdict(r) for r in results]))
+    results = []
+    lines = []
+    for model in model_names(data.task, min(sizes)):
+        prediction = _predict(data, model, subsets, seed)
+        for score in _scores(truth, bootstrap, prediction, model):
+            result = Result(
+                task=data.name,
+                encoder=data.encoder,
+                model=model,
+                ratio=ratio,
+                seed=seed,
+                metric=score.metric,
+                value=score.value,
+                low=score.low,
+                high=score.high,
+                interval=score.interval,
+                n_train=round(np.mean(sizes)),
+                n_test=score.cases,
+                tested=tested,
+                protocol=data.task.protocol,
+                leakage=data.leakage,
+            )
+            results.append(result)
+        lines += _prediction_lines(data, cases, truth, model, prediction)
+    _write_lines(lines, marker.with_name(f"{PREDICTIONS}_{marker.stem}.csv"))
+    write_text(marker, json.dumps([asdict(result) for result in results]))
 
 
-def _predicted(job: Job, model: str, splits: Sequence[Split], seed: int) -> Prediction:
-    outputs, thresholds, high = [], [], []
+def _predict(data: TaskData, name: str, splits: Sequence[Split], seed: int) -> Prediction:
+    """Fit a model on each split and predict the tested cases of all splits."""
+    outputs = []
+    thresholds = []
+    high = []
     for split in splits:
-        predict = fit(model, job.task, job.x[split.train], job.targets.of(split.train), seed)
-        outputs.append(predict(job.x[split.test]))
-        thresholds.append(np.full(len(split.test), _threshold(job, model, split.train, seed)))
-        middle = np.median(predict(job.x[split.train])) if job.task.kind == "survival" else np.nan
-        high.append(
-            outputs[-1] > middle if job.task.kind == "survival" else np.zeros(len(split.test), bool)
-        )
+        model = fit(name, data.task, data.x[split.train], data.targets.of(split.train), seed)
+        output = model.predict(data.x[split.test])
+        outputs.append(output)
+        threshold = _threshold(data, name, split.train, seed)
+        thresholds.append(np.full(len(split.test), threshold))
+        if data.task.kind == "survival":
+            high.append(output > np.median(model.predict(data.x[split.train])))
+        else:
+            high.append(np.zeros(len(split.test), bool))
     return Prediction(np.concatenate(outputs), np.concatenate(thresholds), np.concatenate(high))
 
 
-def _threshold(job: Job, model: str, train: Cases, seed: int) -> float:
-    """Youden's, of predictions that cross-validation among the training cases makes; NaN if none is wanted."""
-    folds = job.task.youden_folds
-    if not folds or len(job.targets.classes) != 2 or not has_scores(model):
-        return float("nan")
-    fold, scores = fold_numbers(job, train, folds), np.zeros(len(train))
-    labels = job.targets.values[train].astype(int)
+def _threshold(data: TaskData, name: str, train: Cases, seed: int) -> float:
+    """Choose Youden's threshold by cross-validation among the training cases.
+
+    Returns:
+        The threshold of the probability of class 1; NaN if the task asks for none.
+    """
+    folds = data.task.youden_folds
+    if not folds or len(data.targets.classes) != 2 or not has_scores(name):
+        return NAN
+    fold = fold_numbers(data, train, folds)
+    scores = np.zeros(len(train))
+    labels = data.targets.values[train].astype(int)
     for number in range(folds):
-        others = train[fold != number]
-        if (fold == number).any():
-            if len(set(job.targets.values[others])) < 2:
-                raise InputError(
-                    f"{len(train)} training cases are too few for youden_folds={folds}: a class is missing"
-                )
-            predict = fit(model, job.task, job.x[others], job.targets.of(others), seed)
-            scores[fold == number] = predict(job.x[train[fold == number]])[:, 1]
+        held_out = fold == number
+        if not held_out.any():
+            continue
+        others = train[~held_out]
+        if len(set(data.targets.values[others])) < 2:
+            raise InputError(
+                f"{len(train)} training cases are too few for youden_folds={folds}: "
+                "a class is missing"
+            )
+        model = fit(name, data.task, data.x[others], data.targets.of(others), seed)
+        scores[held_out] = model.predict(data.x[train[held_out]])[:, 1]
     return youden_threshold(labels, scores)
 
 
 def _scores(
-    truth: TrueTargets, bootstrap: Bootstrap, found: Prediction, common: Result
-) -> list[Result]:
-    metrics = truth.metrics(ranks=has_scores(common.model))
-    if np.isfinite(found.threshold).all():
-        called = found.output[:, 1] >= found.threshold
-        for name, positive in (("sensitivity", 1), ("specificity", 0)):
-            of_class = truth.values == positive
-            metrics[name] = _share(called == positive, of_class)
-    results = []
+    truth: TrueTargets, bootstrap: Bootstrap, prediction: Prediction, model: str
+) -> list[Score]:
+    """Compute all metrics of one model."""
+    metrics = truth.metrics(ranks=has_scores(model))
+    if np.isfinite(prediction.threshold).all():
+        metrics |= _threshold_metrics(truth, prediction)
+    cases = len(truth.values)
+    scores = []
     for name, metric in metrics.items():
-        i = bootstrap.interval(partial(metric, found.output))
-        results.append(
-            replace(common, metric=name, value=i.value, low=i.low, high=i.high, interval=i.method)
-        )
-    return results + (_groups(truth, found, common) if truth.kind == "survival" else [])
+        i = bootstrap.interval(partial(metric, prediction.output))
+        scores.append(Score(name, i.value, cases, i.low, i.high, i.method))
+    if truth.kind == "survival" and model != "trivial":  # the baseline has one risk for all
+        scores += _risk_group_scores(truth, prediction)
+    return scores
 
 
-def _share(right: Bool[np.ndarray, " n"], among: Bool[np.ndarray, " n"]) -> Metric:
-    return lambda _, weights: weights @ (right & among) / (weights @ among)
+def _threshold_metrics(truth: TrueTargets, prediction: Prediction) -> dict[str, MetricFunction]:
+    """Return sensitivity and specificity at the thresholds."""
+    positive = truth.values == 1
+    predicted_positive = prediction.output[:, 1] >= prediction.threshold
+    return {
+        "sensitivity": partial(_share, positive & predicted_positive, positive),
+        "specificity": partial(_share, ~positive & ~predicted_positive, ~positive),
+    }
 
 
-def _groups(truth: TrueTargets, found: Prediction, common: Result) -> list[Result]:
-    if common.model == "trivial":  # one risk for all
-        return []
-    groups = risk_groups(truth.values, truth.events, found.high)
-    of_group = dict(zip(groups.medians, groups.counts, strict=True))
-    return [
-        replace(common, metric=LOGRANK, value=groups.p),
-        *(
-            replace(
-                common,
-                metric=f"median survival, {name} risk",
-                value=m,
-                low=a,
-                high=b,
-                n_test=of_group[name],
-            )
-            for name, (m, a, b) in groups.medians.items()
-        ),
-    ]
+def _share(
+    correct: Bool[np.ndarray, " n"], among: Bool[np.ndarray, " n"], _: Output, weights: Weights
+) -> Float[np.ndarray, " b"]:
+    return weights @ correct / (weights @ among)
 
 
-def _lines(
-    job: Job, rows: Cases, truth: TrueTargets, model: str, found: Prediction
+def _risk_group_scores(truth: TrueTargets, prediction: Prediction) -> list[Score]:
+    """Compute the log-rank p and the median survival of both risk groups."""
+    groups = risk_groups(truth.values, truth.events, prediction.high)
+    scores = [Score(LOGRANK, groups.p, len(truth.values))]
+    for group in (groups.high, groups.low):
+        median, low, high = group.median
+        metric = f"median survival, {group.name} risk"
+        scores.append(Score(metric, median, group.count, low, high))
+    return scores
+
+
+def _prediction_lines(
+    data: TaskData, cases: Cases, truth: TrueTargets, model: str, prediction: Prediction
 ) -> list[dict[str, Any]]:
-    """Of the table of predictions: a case and model each."""
-    outputs = job.targets.classes or ("prediction",)
+    """Return the lines of the table of predictions, one per case."""
+    outputs = data.targets.classes or ("prediction",)
     lines = []
-    for n, row in enumerate(rows):
+    for n, case in enumerate(cases):
         line = {
-            "case": job.names[row],
-            "subject": job.subjects[row],
+            "case": data.names[case],
+            "subject": data.subjects[case],
             "model": model,
             "fold": int(truth.fold[n]),
+            "truth": truth.values[n],
         }
-        line["truth"] = truth.values[n]
-        if job.task.kind == "survival":
-            line |= {"event": int(truth.events[n]), "high_risk": int(found.high[n])}
-        lines.append(
-            line | dict(zip(outputs, np.atleast_1d(found.output[n]).tolist(), strict=True))
-        )
+        if data.task.kind == "survival":
+            line["event"] = int(truth.events[n])
+            line["high_risk"] = int(prediction.high[n])
+        values = np.atleast_1d(prediction.output[n]).tolist()
+        lines.append(line | dict(zip(outputs, values, strict=True)))
     return lines
+
+
+def _write_lines(lines: Sequence[dict[str, Any]], path: Path) -> None:
+    with replaced_atomically(str(path)) as temporary, open(temporary, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)

@@ -1,4 +1,4 @@
-"""Reading finished runs: their predictions, matched over encoders."""
+"""Files of a run of `nnunet-fm heads run`: what each is called, and how they are read."""
 
 import csv
 import json
@@ -11,20 +11,34 @@ from jaxtyping import Bool, Float
 
 from nnunet_fm.heads.metrics import Output, TrueTargets
 from nnunet_fm.heads.results import Result
-from nnunet_fm.heads.runner import ABOUT, PREDICTIONS, RESULTS
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
+
+PREDICTIONS = "predictions"
+RESULTS = "results"
+ABOUT = "run.json"
+# types of the columns of results.csv that are not text
+COLUMN_TYPES = {
+    "ratio": float,
+    "seed": int,
+    "value": float,
+    "low": float,
+    "high": float,
+    "n_train": int,
+    "n_test": int,
+}
+Line = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of one model at one ratio and seed.
+    """Predictions of one model at one ratio and seed.
 
     Attributes:
-        cases: names, in the order of the rows.
-        truth: of the cases.
+        cases: names of the tested cases, in the order of the rows.
+        truth: targets of these cases.
         output: probabilities, values or risks.
-        high: survival: above the training cases' median risk.
+        high: survival: whether the risk is above the training cases' median.
     """
 
     cases: tuple[str, ...]
@@ -35,45 +49,55 @@ class Predictions:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run folder of `nnunet-fm heads run`: what it is about, and its results."""
+    """A finished run.
+
+    Attributes:
+        folder: folder of the run.
+        about: content of its `run.json`: task, encoder, kind, classes, protocol and more.
+        results: its results.
+    """
 
     folder: Path
     about: dict[str, Any]
     results: list[Result]
 
     def predictions(self, ratio: float, seed: int) -> dict[str, Predictions]:
-        """By model.
+        """Read the predictions of each model at one ratio and seed.
 
         Raises:
             FileNotFoundError: this ratio and seed are not finished.
         """
-        path = self.folder / f"{PREDICTIONS}_ratio_{ratio:g}_seed_{seed}.csv"
+        path = self.folder / f"{PREDICTIONS}_{setting_name(ratio, seed)}.csv"
         if not path.is_file():
             raise MissingFileError(
-                f"{path} does not exist; type the heads run command again to finish the run"
+                f"{path} does not exist; rerun the heads run command to finish the run"
             )
+        by_model: dict[str, list[Line]] = {}
         with path.open(newline="") as stream:
-            lines = list(csv.DictReader(stream))
-        models = dict.fromkeys(line["model"] for line in lines)
-        return {m: self._of_model([line for line in lines if line["model"] == m]) for m in models}
+            for line in csv.DictReader(stream):
+                by_model.setdefault(line["model"], []).append(line)
+        return {model: self._parse(lines) for model, lines in by_model.items()}
 
-    def _of_model(self, lines: list[dict[str, str]]) -> Predictions:
-        def numbers(column: str, otherwise: str = "1") -> Float[np.ndarray, " n"]:
-            return np.array([float(line.get(column, otherwise)) for line in lines])
-
-        columns = self.about["classes"] or ["prediction"]
-        output = np.stack([numbers(c) for c in columns], axis=1)
-        subjects = np.unique([line["subject"] for line in lines], return_inverse=True)[1]
-        fold = numbers("fold").astype(int)
+    def _parse(self, lines: list[Line]) -> Predictions:
+        classes = self.about["classes"]
+        if classes:
+            output = np.stack([_numbers(lines, column) for column in classes], axis=1)
+        else:
+            output = _numbers(lines, "prediction")
         truth = TrueTargets(
-            self.about["kind"], numbers("truth"), numbers("event") == 1, subjects, fold
+            self.about["kind"],
+            _numbers(lines, "truth"),
+            _numbers(lines, "event", default="1") == 1,
+            np.unique([line["subject"] for line in lines], return_inverse=True)[1],
+            _numbers(lines, "fold").astype(int),
         )
-        return Predictions(
-            tuple(line["case"] for line in lines),
-            truth,
-            output if self.about["classes"] else output[:, 0],
-            numbers("high_risk", "0") == 1,
-        )
+        cases = tuple(line["case"] for line in lines)
+        return Predictions(cases, truth, output, _numbers(lines, "high_risk", default="0") == 1)
+
+
+def setting_name(ratio: float, seed: int) -> str:
+    """Name the files of one ratio and seed."""
+    return f"ratio_{ratio:g}_seed_{seed}"
 
 
 def read_run(folder: Path) -> FinishedRun:
@@ -81,28 +105,32 @@ def read_run(folder: Path) -> FinishedRun:
 
     Raises:
         FileNotFoundError: there is no finished run.
-        ValueError: there are several below the folder.
+        ValueError: there are several runs below the folder.
     """
-    found = sorted(p.parent for p in folder.rglob(f"{RESULTS}.csv") if (p.parent / ABOUT).is_file())
-    if len(found) > 1:
+    runs = sorted(p.parent for p in folder.rglob(f"{RESULTS}.csv") if (p.parent / ABOUT).is_file())
+    if len(runs) > 1:
         raise InputError(
-            f"{folder} holds {len(found)} runs; name one: {some([str(p) for p in found])}"
+            f"{folder} holds {len(runs)} runs; name one: {some([str(run) for run in runs])}"
         )
-    if not found:
+    if not runs:
         raise MissingFileError(
             f"{folder} holds no finished run of `nnunet-fm heads run`; give the folder it wrote"
         )
-    about = json.loads((found[0] / ABOUT).read_text())
-    with (found[0] / f"{RESULTS}.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    kinds = {
-        "ratio": float,
-        "seed": int,
-        "value": float,
-        "low": float,
-        "high": float,
-        "n_train": int,
-        "n_test": int,
+    about = json.loads((runs[0] / ABOUT).read_text())
+    with (runs[0] / f"{RESULTS}.csv").open(newline="") as stream:
+        results = [_result(line) for line in csv.DictReader(stream)]
+    return FinishedRun(runs[0], about, results)
+
+
+def _result(line: Line) -> Result:
+    values: dict[str, Any] = {
+        column: COLUMN_TYPES.get(column, str)(text) for column, text in line.items()
     }
-    results = [Result(**{k: kinds.get(k, str)(v) for k, v in row.items()}) for row in rows]
-    return FinishedRun(found[0], about, results)
+    return Result(**values)
+
+
+def _numbers(lines: list[Line], column: str, default: str | None = None) -> Float[np.ndarray, " n"]:
+    """Convert a column; `default` stands for a column that the kind of task does not have."""
+    if default is None:
+        return np.array([float(line[column]) for line in lines])
+    return np.array([float(line.get(column, default)) for line in lines])

@@ -1,4 +1,4 @@
-"""Who trains and who is tested: the table's split or folds, by subject, and subsets of the training side."""
+"""Train/test splits by subject: the table's column `split` or folds, and training subsets."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,12 +9,11 @@ from jaxtyping import Integer
 
 from nnunet_fm.heads.metrics import TrueTargets
 from nnunet_fm.heads.subsets import stratified_subset
-from nnunet_fm.heads.task_data import Job
+from nnunet_fm.heads.task_data import TaskData
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 
 Cases = Integer[np.ndarray, "..."]  # numbers of cases
-
 COLUMN = "column split"
 
 
@@ -26,88 +25,96 @@ class Split:
     test: Cases
 
 
-def splits_of(job: Job) -> tuple[list[Split], str]:
-    """One split by the column `split`, or one for each fold of subjects; and what to call it.
+def make_splits(data: TaskData) -> tuple[list[Split], str]:
+    """Split by the table's column `split`, or by subject into folds.
+
+    Returns:
+        One split, or one per fold; and the name of the way of splitting.
 
     Raises:
-        ValueError: tested subjects and none to train on, or a training side without one of the
-            classes.
+        ValueError: test subjects without training subjects, or a training side without one of the
+            classes or without an event.
     """
-    column = np.array(job.splits)
+    column = np.array(data.splits)
     if (column == "test").any():
-        found, name = (
-            [Split(np.flatnonzero(column == "train"), np.flatnonzero(column == "test"))],
-            COLUMN,
-        )
-        if not len(found[0].train):
+        name = COLUMN
+        splits = [Split(np.flatnonzero(column == "train"), np.flatnonzero(column == "test"))]
+        if not len(splits[0].train):
             raise InputError("the column split has test subjects and no train; give both")
     else:
-        found, name = _folds(job), f"{job.task.folds} folds"
-    for split in found:
-        _check_classes(job, split, name)
-    return found, name
+        name = f"{data.task.folds} folds"
+        splits = _make_folds(data)
+    for split in splits:
+        _check_split(data, split, name)
+    return splits, name
 
 
-def tested_by(job: Job, splits: Sequence[Split]) -> tuple[Cases, TrueTargets]:
-    """Numbers of the tested cases of all splits, one split after the other, and their truth."""
-    cases = np.concatenate([s.test for s in splits])
-    fold = np.concatenate([np.full(len(s.test), number) for number, s in enumerate(splits)])
-    return cases, job.tested(cases, fold)
+def tested_cases(data: TaskData, splits: Sequence[Split]) -> tuple[Cases, TrueTargets]:
+    """Return the numbers of the tested cases, split after split, and their targets."""
+    cases = np.concatenate([split.test for split in splits])
+    folds = [np.full(len(split.test), number) for number, split in enumerate(splits)]
+    return cases, data.true_targets(cases, np.concatenate(folds))
 
 
-def subset(job: Job, train: Cases, ratio: float, seed: int) -> Cases:
-    """Training cases of a share of the subjects; nested and stratified, see `stratified_subset`.
+def subset(data: TaskData, train: Cases, ratio: float, seed: int) -> Cases:
+    """Select the training cases of a share of the subjects, see `stratified_subset`.
 
     Raises:
-        ValueError: one of the classes has no case among them.
+        ValueError: the subset has no case of one of the classes.
     """
-    strata = _strata(job, train)
-    chosen = set(stratified_subset(list(strata), list(strata.values()), ratio, seed))
-    cases = np.array([case for case in train if job.subjects[case] in chosen])
-    _refuse_absent(job, cases, f"training case at ratio {ratio:g}")
+    strata = _subject_strata(data, train)
+    subjects = set(stratified_subset(list(strata), list(strata.values()), ratio, seed))
+    cases = np.array([case for case in train if data.subjects[case] in subjects])
+    _check_classes(data, cases, f"training case at ratio {ratio:g}")
     return cases
 
 
-def fold_numbers(job: Job, cases: Cases, folds: int) -> Integer[np.ndarray, " n"]:
-    """Fold of each of some cases: subjects of a stratum are dealt out in the order of their hash."""
-    strata = _strata(job, cases)
-    order = sorted(strata, key=lambda s: (str(strata[s]), hashlib.sha256(s.encode()).digest()))
-    fold = {subject: place % folds for place, subject in enumerate(order)}
-    return np.array([fold[job.subjects[case]] for case in cases])
+def fold_numbers(data: TaskData, cases: Cases, folds: int) -> Integer[np.ndarray, " n"]:
+    """Assign a fold to each case: the subjects of a stratum are dealt out in hash order."""
+    strata = _subject_strata(data, cases)
+
+    def order(subject: str) -> tuple[str, bytes]:
+        return str(strata[subject]), hashlib.sha256(subject.encode()).digest()
+
+    fold = {subject: place % folds for place, subject in enumerate(sorted(strata, key=order))}
+    return np.array([fold[data.subjects[case]] for case in cases])
 
 
-def _folds(job: Job) -> list[Split]:
-    everybody = np.arange(len(job.names))
-    fold = fold_numbers(job, everybody, job.task.folds)
-    pairs = [Split(everybody[fold != f], everybody[fold == f]) for f in range(job.task.folds)]
-    return [p for p in pairs if len(p.test)]
+def _make_folds(data: TaskData) -> list[Split]:
+    cases = np.arange(len(data.names))
+    fold = fold_numbers(data, cases, data.task.folds)
+    splits = [Split(cases[fold != n], cases[fold == n]) for n in range(data.task.folds)]
+    return [split for split in splits if len(split.test)]
 
 
-def _strata(job: Job, cases: Cases) -> dict[str, object]:
-    """Stratum of each subject of some cases: the classes of all of them, or what the first one is."""
-    found: dict[str, list[object]] = {}
-    for case, stratum in zip(cases.tolist(), job.targets.strata(cases, job.task.kind), strict=True):
-        found.setdefault(job.subjects[case], []).append(stratum)
-    if job.task.kind == "classification":
-        return {subject: tuple(sorted(set(strata), key=str)) for subject, strata in found.items()}
-    return {subject: strata[0] for subject, strata in found.items()}
+def _subject_strata(data: TaskData, cases: Cases) -> dict[str, object]:
+    """Return the stratum of each subject: the classes of all its cases, or that of the first."""
+    strata: dict[str, list[object]] = {}
+    of_case = data.targets.strata(cases, data.task.kind)
+    for case, stratum in zip(cases.tolist(), of_case, strict=True):
+        strata.setdefault(data.subjects[case], []).append(stratum)
+    if data.task.kind == "classification":
+        return {subject: tuple(sorted(set(s), key=str)) for subject, s in strata.items()}
+    return {subject: s[0] for subject, s in strata.items()}
 
 
-def _check_classes(job: Job, split: Split, name: str) -> None:
-    _refuse_absent(job, split.train, f"training case ({name})")
+def _check_split(data: TaskData, split: Split, name: str) -> None:
+    _check_classes(data, split.train, f"training case ({name})")
     if name == COLUMN:  # the folds together test every class
-        _refuse_absent(job, split.test, f"tested case ({name})")
-    if job.task.kind == "survival" and not job.targets.events[split.train].any():
+        _check_classes(data, split.test, f"tested case ({name})")
+    if data.task.kind == "survival" and not data.targets.events[split.train].any():
         raise InputError(
-            f"no event among the {len(split.train)} training cases ({name}); nothing to learn a risk from"
+            f"no event among the {len(split.train)} training cases ({name}); "
+            "a risk cannot be learned without events"
         )
 
 
-def _refuse_absent(job: Job, cases: Cases, which: str) -> None:
-    there = set(job.targets.values[cases].astype(int)) if job.targets.classes else set()
-    absent = [label for number, label in enumerate(job.targets.classes) if number not in there]
+def _check_classes(data: TaskData, cases: Cases, which: str) -> None:
+    classes = data.targets.classes
+    present = set(data.targets.values[cases].astype(int)) if classes else set()
+    absent = [label for number, label in enumerate(classes) if number not in present]
     if absent:
         raise InputError(
             f"no {which} is of {some(absent)}; every class needs cases on both sides: "
-            "try fewer folds, or leave the class out (null under `classes`)"
+            "try fewer folds, or skip the class (null under `classes`)"
         )

@@ -14,36 +14,36 @@ QUANTILES = 4
 def stratified_subset(
     subjects: Sequence[str], strata: Sequence[object], ratio: float, seed: int
 ) -> list[str]:
-    """A share of the subjects of each stratum; a larger ratio of the same seed holds a smaller one.
+    """Select a share of the subjects of each stratum; larger ratios contain smaller ones.
 
-    Within a stratum subjects are ordered by the hash of (seed, subject), so that neither the order
-    of the table nor a subject more or less changes much.
+    Within a stratum subjects are ordered by the hash of (seed, subject). So the order of the table
+    does not matter, and one subject more or less changes little.
 
     Args:
-        subjects: each once.
-        strata: of each subject, e.g. its class.
-        ratio: share, in (0, 1].
-        seed: of the order.
+        subjects: subject ids, each once.
+        strata: stratum of each subject, e.g. its class.
+        ratio: share in (0, 1].
+        seed: seed of the order.
 
     Returns:
-        Chosen subjects, in the given order; at least one of each stratum.
+        Selected subjects in the given order; at least one of each stratum.
 
     Raises:
-        ValueError: an impossible ratio, or a subject twice.
+        ValueError: the ratio is out of range, or a subject is listed twice.
     """
     if len(set(subjects)) < len(subjects):
-        raise InputError("a subject comes twice; subsets are drawn of subjects, each once")
+        raise InputError("a subject is listed twice; give each subject once")
     groups: dict[object, list[str]] = {}
     for subject, stratum in zip(subjects, strata, strict=True):
         groups.setdefault(stratum, []).append(subject)
-    chosen: set[str] = set()
+    selected: set[str] = set()
     for group in groups.values():
-        chosen.update(nested_subset(group, ratio, seed, order="hash"))
-    return [s for s in subjects if s in chosen]
+        selected.update(nested_subset(group, ratio, seed, order="hash"))
+    return [subject for subject in subjects if subject in selected]
 
 
 def quantile_strata(values: Float[np.ndarray, " n"]) -> Integer[np.ndarray, " n"]:
-    """Quarter that each value lies in."""
+    """Return the quarter of each value, 0 to 3."""
     edges = np.quantile(values, np.linspace(0, 1, QUANTILES + 1)[1:-1])
     return np.searchsorted(edges, values, side="right")
 
@@ -51,9 +51,9 @@ def quantile_strata(values: Float[np.ndarray, " n"]) -> Integer[np.ndarray, " n"
 def survival_strata(
     times: Float[np.ndarray, " n"], events: Bool[np.ndarray, " n"]
 ) -> list[tuple[bool, int]]:
-    """Whether it was an event, and the quarter of the time among those alike."""
+    """Return for each subject whether it had an event, and the quarter of its time among these."""
     quarter = np.zeros(len(times), np.int64)
-    for kind in (True, False):
-        if (events == kind).any():
-            quarter[events == kind] = quantile_strata(times[events == kind])
-    return [(bool(e), int(q)) for e, q in zip(events, quarter, strict=True)]
+    for group in (events, ~events):
+        if group.any():
+            quarter[group] = quantile_strata(times[group])
+    return [(bool(event), int(q)) for event, q in zip(events, quarter, strict=True)]

@@ -1,4 +1,4 @@
-"""Targets of a task: from the strings of a table to numbers, strata, and what is left out and why."""
+"""Targets of a task: numbers read from the text of a table, and which rows are skipped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,133 +6,175 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from nnunet_fm.data.subject_table import Row, is_missing
+from nnunet_fm.data.subject_table import MISSING, Row
 from nnunet_fm.heads.subsets import quantile_strata, survival_strata
 from nnunet_fm.heads.task import Task
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 
-SUSPICIOUS = (
-    20  # cases from which on it is no accident that all events come before all censored times
-)
+# from this many cases on, "all events before all censored times" is not a coincidence
+SUSPICIOUS = 20
+Values = Float[np.ndarray, " n"]
+Events = Bool[np.ndarray, " n"]
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Of the rows that have one.
+    """Targets of the rows that have one.
 
     Attributes:
-        kept: numbers of these rows.
-        values: class number, number, or time.
-        events: survival only; elsewhere all True.
-        classes: labels by class number; empty if it is no classification.
-        left_out: how many rows have no target, or a label that is left out.
+        kept: numbers of these rows in the table.
+        values: class number, number, or time of each row.
+        events: survival: whether the time ends with an event; all True for other kinds.
+        classes: label of each class number; empty if the task is not a classification.
+        left_out: number of rows without a target, or with a label that is skipped.
     """
 
     kept: Integer[np.ndarray, " n"]
-    values: Float[np.ndarray, " n"]
-    events: Bool[np.ndarray, " n"]
+    values: Values
+    events: Events
     classes: tuple[str, ...]
     left_out: int
 
     def of(self, rows: Integer[np.ndarray, "..."]) -> "Targets":
-        """Of some of the rows."""
+        """Select the targets of some rows."""
         return replace(
             self, kept=self.kept[rows], values=self.values[rows], events=self.events[rows]
         )
 
     def strata(self, rows: Integer[np.ndarray, " m"], kind: str) -> list[object]:
-        """What subsets of these rows are stratified by: class, quarter of the value, or event and quarter of time."""
+        """Return the strata of some rows.
+
+        Classification: the class. Regression: the quarter of the value. Survival: the event and the
+        quarter of the time.
+        """
         values = self.values[rows]
         if kind == "classification":
-            return [int(v) for v in values]
+            return [int(value) for value in values]
         if kind == "regression":
-            return [int(v) for v in quantile_strata(values)]
+            return [int(quarter) for quarter in quantile_strata(values)]
         return list(survival_strata(values, self.events[rows]))
 
 
+@dataclass(frozen=True)
+class _Column:
+    """The rows of a table that have a target, and the text of their targets."""
+
+    kept: Integer[np.ndarray, " n"]
+    texts: list[str]
+    events: Events
+
+
 def read_targets(task: Task, rows: Sequence[Row]) -> Targets:
-    """The targets of a table's rows.
+    """Read the targets of a table's rows.
 
     Raises:
-        ValueError: no such column, no number where one is needed, a label without a class, one
-            class only, no event, or events that are only a label "before a certain day".
+        ValueError: a column does not exist, a value is not a number, a label is in no class, there
+            is only one class or no event, or the events merely mean "before a certain day".
     """
-    for column in filter(None, (task.target, task.event)):
-        if column not in rows[0].values:
+    for name in (task.target, task.event):
+        if name and name not in rows[0].values:
             raise InputError(
-                f"the table has no column {column!r}; it has: {some(list(rows[0].values), 12)}"
+                f"the table has no column {name!r}; it has: {some(list(rows[0].values), 12)}"
             )
-    there = [n for n, row in enumerate(rows) if not is_missing(row.values[task.target])]
-    texts = [rows[n].values[task.target] for n in there]
-    kept = np.array(there, int)
-    classes: tuple[str, ...] = ()
+    column = _read_column(task, rows)
+    if task.threshold is not None:
+        targets = _threshold_classes(task, column, task.threshold)
+    elif task.kind == "classification":
+        targets = _label_classes(task, column)
+    else:
+        values = _numbers(task.target, column.texts)
+        targets = Targets(column.kept, values, column.events, (), 0)
+    if task.kind == "survival":
+        targets = _survival(task, targets)
+    if targets.classes and len(set(targets.values)) < 2:
+        raise InputError(
+            f"{task.target} has {len(set(targets.values))} classes among the cases; "
+            "allowed: 2 or more"
+        )
+    return replace(targets, left_out=len(rows) - len(targets.kept))
+
+
+def _read_column(task: Task, rows: Sequence[Row]) -> _Column:
+    kept = [n for n, row in enumerate(rows) if row.values[task.target].lower() not in MISSING]
     events = np.ones(len(kept), bool)
     if task.event:
-        events = _numbers(task.event, [rows[n].values[task.event] for n in there]) == 1
-    if task.threshold is not None:
-        numbers = _numbers(task.target, texts)
-        known = events | (numbers > task.threshold)
-        values, kept = (numbers > task.threshold).astype(float)[known], kept[known]
-        events, classes = (
-            np.ones(len(kept), bool),
-            (f"<={task.threshold:g}", f">{task.threshold:g}"),
-        )
-    elif task.kind == "classification":
-        of_label = task.classes or {label: n for n, label in enumerate(sorted(set(texts)))}
-        if strange := sorted(set(texts) - set(of_label)):
-            raise InputError(
-                f"labels {some(strange)} of {task.target} are in no class; name them under `classes`"
-            )
-        known = np.array([of_label[text] is not None for text in texts], bool)
-        kept, events, classes = kept[known], events[known], _names(of_label)
-        values = np.array([of_label[text] for text in texts if of_label[text] is not None], float)
-    else:
-        values = _numbers(task.target, texts)
-    if task.kind == "survival":
-        _check_events(task, values, events)
-        stays = events | (values >= (task.exclude_censored_before or 0))
-        kept, values, events = kept[stays], values[stays], events[stays]
-    if classes and len(set(values)) < 2:
+        events = _numbers(task.event, [rows[n].values[task.event] for n in kept]) == 1
+    return _Column(np.array(kept, int), [rows[n].values[task.target] for n in kept], events)
+
+
+def _threshold_classes(task: Task, column: _Column, threshold: float) -> Targets:
+    """Classify a number; the class of a case censored up to the threshold is unknown."""
+    numbers = _numbers(task.target, column.texts)
+    above = numbers > threshold
+    known = column.events | above
+    classes = (f"<={threshold:g}", f">{threshold:g}")
+    kept = column.kept[known]
+    return Targets(kept, above.astype(float)[known], np.ones(len(kept), bool), classes, 0)
+
+
+def _label_classes(task: Task, column: _Column) -> Targets:
+    numbers = task.classes
+    if not numbers:
+        numbers = {label: number for number, label in enumerate(sorted(set(column.texts)))}
+    unknown = sorted(set(column.texts) - set(numbers))
+    if unknown:
         raise InputError(
-            f"{task.target} has {len(set(values))} classes among the cases; allowed: 2 or more"
+            f"labels {some(unknown)} of {task.target} are in no class; name them under `classes`"
         )
-    return Targets(kept, values, events, classes, len(rows) - len(kept))
+    known = np.array([numbers[text] is not None for text in column.texts], bool)
+    values = [numbers[text] for text in column.texts if numbers[text] is not None]
+    return Targets(
+        column.kept[known],
+        np.array(values, float),
+        column.events[known],
+        _class_names(numbers),
+        0,
+    )
 
 
-def _check_events(
-    task: Task, times: Float[np.ndarray, " n"], events: Bool[np.ndarray, " n"]
-) -> None:
+def _survival(task: Task, targets: Targets) -> Targets:
+    """Check the events, and skip subjects that were censored too early."""
+    _check_events(task, targets.values, targets.events)
+    earliest = task.exclude_censored_before or 0
+    return targets.of(np.flatnonzero(targets.events | (targets.values >= earliest)))
+
+
+def _check_events(task: Task, times: Values, events: Events) -> None:
     if not events.any():
         raise InputError(f"no event: {task.event} is 1 nowhere; a survival task needs some")
     if (times < 0).any():
         raise InputError(
             f"{task.target} is negative in {int((times < 0).sum())} rows; allowed: 0 and more"
         )
-    censored = times[~events]  # all at one time: the end of the study
-    if (
-        len(times) >= SUSPICIOUS
-        and len(set(censored)) > 1
-        and times[events].max() <= censored.min()
-    ):
+    if len(times) < SUSPICIOUS:
+        return
+    censored = times[~events]
+    end_of_study = len(set(censored)) <= 1  # all censored at one time, as in a real study
+    if not end_of_study and times[events].max() <= censored.min():
         raise InputError(
-            f"{task.event} is 1 exactly where {task.target} is at most {times[events].max():g}: a label "
-            "'before that day', no event. Give the recorded event, or use a threshold (classification)"
+            f"{task.event} is 1 exactly where {task.target} is at most {times[events].max():g}: "
+            "a label 'before that day', not an event. Give the recorded event, or use a threshold "
+            "(classification)"
         )
 
 
-def _names(numbers: dict[str, int | None]) -> tuple[str, ...]:
-    used = sorted({n for n in numbers.values() if n is not None})
+def _class_names(numbers: dict[str, int | None]) -> tuple[str, ...]:
+    """Join the labels of each class number with `/`."""
+    used = sorted({number for number in numbers.values() if number is not None})
     if used != list(range(len(used))):
         raise InputError(f"classes are numbered {used}; allowed: 0, 1, 2, ... without gaps")
-    return tuple("/".join(label for label, n in numbers.items() if n == number) for number in used)
+    names = []
+    for number in used:
+        names.append("/".join(label for label, n in numbers.items() if n == number))
+    return tuple(names)
 
 
-def _numbers(column: str, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+def _numbers(column: str, texts: Sequence[str]) -> Values:
     try:
-        values = np.array([float(t) for t in texts])
+        values = np.array([float(text) for text in texts])
     except ValueError as error:
-        raise InputError(f"column {column} holds what is no number: {error}") from None
+        raise InputError(f"column {column} holds a value that is not a number: {error}") from None
     if not np.isfinite(values).all():
         raise InputError(
             f"column {column} holds values that are not finite; leave them empty or write n/a"

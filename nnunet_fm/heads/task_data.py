@@ -4,35 +4,38 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Integer
 
 from nnunet_fm.data.subject_table import Row
-from nnunet_fm.features import FeatureCache, FeatureRecipe, Table
+from nnunet_fm.features import FeatureCache, FeatureRecipe, Table, read_table
+from nnunet_fm.features.leakage import all_overlaps, refuse
 from nnunet_fm.heads.metrics import TrueTargets
 from nnunet_fm.heads.targets import Targets, read_targets
-from nnunet_fm.heads.task import Task
+from nnunet_fm.heads.task import Task, read_task, task_name
 from nnunet_fm.internal.errors import InputError
 
 MODALITY = "modality"  # column of a case that is one volume
 
 
 @dataclass(frozen=True)
-class Job:
+class TaskData:
     """A task with its cases.
 
     Attributes:
-        name: of the task.
-        encoder: name and beginning of the recipe's identity.
-        task: what is predicted.
-        x: features of each case.
-        targets: of the cases.
-        names: `SUBJECT`, `SUBJECT/SESSION`, and `:MODALITY` behind it where a case is a volume.
-        subjects: whom each case is of.
-        splits: `train`, `test`, `val`, or empty.
-        incomplete: rows with a target that were left out because a volume is not in the table.
-        leakage: what was found of tested subjects elsewhere and allowed; empty if nothing.
+        name: name of the task.
+        encoder: name of the encoder and start of the recipe's identity.
+        task: the task.
+        x: features, one row per case.
+        targets: targets of the cases.
+        names: `SUBJECT` or `SUBJECT/SESSION`, with `:MODALITY` appended if a case is a volume.
+        subjects: subject of each case.
+        splits: `train`, `test`, `val`, or empty, for each case.
+        incomplete: number of rows with a target that are skipped because a volume is not in the
+            table.
+        leakage: description of leakage that was allowed; empty if there is none.
     """
 
     name: str
@@ -46,10 +49,10 @@ class Job:
     incomplete: int = 0
     leakage: str = ""
 
-    def tested(
+    def true_targets(
         self, cases: Integer[np.ndarray, " n"], fold: Integer[np.ndarray, " n"]
     ) -> TrueTargets:
-        """The truth of some cases, each predicted by the model of a fold."""
+        """Return the targets of some cases; `fold` says whose model predicted each."""
         number = {subject: n for n, subject in enumerate(dict.fromkeys(self.subjects))}
         subjects = np.array([number[self.subjects[case]] for case in cases])
         return TrueTargets(
@@ -57,78 +60,143 @@ class Job:
         )
 
     def identity(self) -> str:
-        """SHA-256 of everything that results depend on."""
+        """Return the SHA-256 of everything that results depend on."""
         digest = hashlib.sha256(self.task.model_dump_json(exclude={"paper"}).encode())
         for part in (self.x, self.targets.values, self.targets.events):
             digest.update(np.ascontiguousarray(part).tobytes())
         digest.update(json.dumps([self.names, self.subjects, self.splits, self.leakage]).encode())
         return digest.hexdigest()
 
-
-def cases(task: Task, table: Table) -> Table:
-    """The table with a row per case: as it is, or a row per volume."""
-    if task.unit == "visit":
-        return table
-    rows = [
-        replace(row, volumes={m: row.volumes[m]}, values={**row.values, MODALITY: m})
-        for row in table.rows
-        for m in table.select_modalities(task.modalities)
-        if m in row.volumes
-    ]
-    return replace(table, rows=rows)
+    def summary(self) -> str:
+        """Summarise the numbers of cases in one line."""
+        return (
+            f"{len(self.names)} cases of {len(set(self.subjects))} subjects; "
+            f"{self.targets.left_out} without a target, {self.incomplete} without a volume"
+        )
 
 
-def make_job(
+@dataclass(frozen=True)
+class TaskInputs:
+    """A task with its table of subjects and feature cache.
+
+    Attributes:
+        name: name of the task, under which results are written.
+        task: the task.
+        table: table of subjects that was given to `features extract`.
+        cache: cache with the features of the table's volumes.
+        leakage: description of leakage that was allowed; empty if there is none.
+    """
+
+    name: str
+    task: Task
+    table: Table
+    cache: FeatureCache
+    leakage: str = ""
+
+    def collect(self, encoder: str | FeatureRecipe | None = None) -> TaskData:
+        """Match targets with the cached features of one encoder, see `collect_task_data`."""
+        return collect_task_data(
+            self.name, self.task, self.table, self.cache, encoder, self.leakage
+        )
+
+
+def open_task(
+    task: str | Path,
+    table: str | Path,
+    cache: str | Path,
+    overrides: Sequence[str] = (),
+    pretraining_manifest: Path | None = None,
+    allow_leakage: bool = False,
+) -> TaskInputs:
+    """Read a task, its table and its cache, and check for leakage.
+
+    Args:
+        task: name of a shipped task, or path of a YAML file.
+        table: table of subjects that was given to `features extract`.
+        cache: folder of the feature cache.
+        overrides: changed keys of the task, e.g. `target=sex`.
+        pretraining_manifest: subjects that the encoder was pretrained on; see
+            `nnunet_fm.features.leakage`.
+        allow_leakage: continue despite leakage, and record it in every result.
+
+    Raises:
+        FileNotFoundError: the task, the table or the manifest does not exist.
+        ValueError: a test subject was seen before, and leakage is not allowed; or see `read_task`.
+    """
+    settings = read_task(task, overrides)
+    subjects = read_table(Path(table))
+    features = FeatureCache(cache)
+    overlaps = all_overlaps(subjects, pretraining_manifest, features.hashes)
+    leakage = refuse(overlaps, allow_leakage)
+    return TaskInputs(task_name(task, settings, overrides), settings, subjects, features, leakage)
+
+
+def collect_task_data(
     name: str,
     task: Task,
     table: Table,
     cache: FeatureCache,
     encoder: str | FeatureRecipe | None = None,
     leakage: str = "",
-) -> Job:
-    """Bring features and targets together.
+) -> TaskData:
+    """Match targets with cached features.
 
     Args:
-        name: of the task.
-        task: what is predicted, and from which volumes.
-        table: as it was given to the extraction.
-        cache: with the features of the table's volumes.
-        encoder: a recipe, or which one, where the cache holds several.
-        leakage: see `Job`.
+        name: name of the task.
+        task: the task.
+        table: table of subjects that was given to the extraction.
+        cache: cache with the features of the table's volumes.
+        encoder: a recipe; or the encoder's name or hash, if the cache holds several.
+        leakage: see `TaskData`.
 
     Raises:
-        FileNotFoundError, ValueError: features that are not in the cache, no case left, or see
-        `read_targets`.
+        FileNotFoundError: features are not in the cache.
+        ValueError: no case is left, or see `read_targets`.
     """
-    asked = table.select_modalities(task.modalities)
-    all_cases = cases(task, table)
+    modalities = table.select_modalities(task.modalities)
+    all_cases = case_table(task, table)
     targets = read_targets(task, all_cases.rows)
-    needed = asked if task.complete and task.unit == "visit" else ()
     rows = [all_cases.rows[n] for n in targets.kept]
-    whole = np.array([n for n, row in enumerate(rows) if _is_there(row, asked, needed)], int)
-    if not len(whole):
+    required = modalities if task.complete and task.unit == "visit" else ()
+    usable = [n for n, row in enumerate(rows) if _has_volumes(row, modalities, required)]
+    if not usable:
         raise InputError(
-            f"no row of {table.file} has a target and all volumes of {', '.join(asked)}; try complete=false"
+            f"no row of {table.file} has a target and all volumes of {', '.join(modalities)}; "
+            "try complete=false"
         )
-    found = [rows[n] for n in whole]
+    cases = [rows[n] for n in usable]
     recipe = encoder if isinstance(encoder, FeatureRecipe) else cache.recipe(encoder)
-    x = _features(cache, replace(all_cases, rows=found), task, recipe)
-    return Job(
-        name,
-        f"{recipe.name}-{recipe.identity()[:8]}",
-        task,
-        x,
-        targets.of(whole),
-        [_case_name(task, row) for row in found],
-        [r.subject for r in found],
-        [r.split for r in found],
-        len(rows) - len(found),
-        leakage,
+    return TaskData(
+        name=name,
+        encoder=f"{recipe.name}-{recipe.identity()[:8]}",
+        task=task,
+        x=_features(cache, replace(all_cases, rows=cases), task, recipe),
+        targets=targets.of(np.array(usable, int)),
+        names=[_case_name(task, row) for row in cases],
+        subjects=[row.subject for row in cases],
+        splits=[row.split for row in cases],
+        incomplete=len(rows) - len(cases),
+        leakage=leakage,
     )
 
 
-def _is_there(row: Row, asked: Sequence[str], needed: Sequence[str]) -> bool:
-    return all(m in row.volumes for m in needed) and any(m in row.volumes for m in asked)
+def case_table(task: Task, table: Table) -> Table:
+    """Return a table with one row per case: one per visit, or one per volume."""
+    if task.unit == "visit":
+        return table
+    rows = []
+    for row in table.rows:
+        for modality in table.select_modalities(task.modalities):
+            if modality in row.volumes:
+                volumes = {modality: row.volumes[modality]}
+                values = {**row.values, MODALITY: modality}
+                rows.append(replace(row, volumes=volumes, values=values))
+    return replace(table, rows=rows)
+
+
+def _has_volumes(row: Row, modalities: Sequence[str], required: Sequence[str]) -> bool:
+    has_required = all(modality in row.volumes for modality in required)
+    return has_required and any(modality in row.volumes for modality in modalities)
 
 
 def _features(
