@@ -22,18 +22,18 @@ import numpy as np
 import torch
 
 from nnunet_fm.encoders import build_encoder
-from nnunet_fm.heads.runner import run_job
+from nnunet_fm.heads.runner import run_task
 from nnunet_fm.heads.targets import Targets
 from nnunet_fm.heads.task import Task
-from nnunet_fm.heads.task_data import Job
+from nnunet_fm.heads.task_data import TaskData
 
 SUBJECTS, TESTED, WIDTH, CLASSES = 2000, 500, 768, 3
 SLICES, SIDE, EPOCHS = 128, 256, 8
 TASK = {"kind": "classification", "target": "label"}
 
 
-def make_job(model: str) -> Job:
-    """Features in which the classes overlap."""
+def make_data(model: str) -> TaskData:
+    """Make features in which the classes overlap."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, SUBJECTS)
     x = (
@@ -49,7 +49,7 @@ def make_job(model: str) -> Job:
     )
     names = [f"s{n}" for n in range(SUBJECTS)]
     splits = ["test" if n < TESTED else "train" for n in range(SUBJECTS)]
-    return Job(
+    return TaskData(
         model,
         "bench",
         Task.model_validate(TASK | {"models": (model,)}),
@@ -62,15 +62,17 @@ def make_job(model: str) -> Job:
 
 
 def sweep_seconds(model: str) -> tuple[float, float]:
-    """CPU seconds of a sweep, and the AUC it ends with."""
+    """Return the CPU seconds of a sweep, and its last AUC."""
     with tempfile.TemporaryDirectory() as folder:
-        job, started = make_job(model), time.process_time()
-        results, _ = run_job(job, Path(folder))
-        return time.process_time() - started, [r.value for r in results if r.metric == "AUC"][-1]
+        data = make_data(model)
+        started = time.process_time()
+        run = run_task(data, Path(folder), figures=False)
+        seconds = time.process_time() - started
+    return seconds, [result.value for result in run.results if result.metric == "AUC"][-1]
 
 
 def volume_seconds(batch: int) -> float:
-    """CPU seconds of ViT-S/16 for a volume, from one batch of slices."""
+    """Return the CPU seconds of ViT-S/16 for a volume, extrapolated from one batch of slices."""
     encoder = build_encoder("dinov3_vits16").eval()
     x = torch.randn(batch, 3, SIDE, SIDE)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -86,9 +88,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     batch = parser.parse_args().batch
     torch.set_num_threads(1)
-    (mlp, area), (linear, _) = sweep_seconds("mlp"), sweep_seconds("linear")
-    task = make_job("mlp").task
-    volume, training = volume_seconds(batch), SUBJECTS - TESTED
+    mlp, area = sweep_seconds("mlp")
+    linear, _ = sweep_seconds("linear")
+    task = make_data("mlp").task
+    volume = volume_seconds(batch)
+    training = SUBJECTS - TESTED
     passes = task.seeds * sum(EPOCHS * (r * training + TESTED) for r in task.ratios)
     runs = task.seeds * len(task.ratios)
     once = SUBJECTS * volume
@@ -97,14 +101,12 @@ def main() -> None:
         "mlp_cpu_s": round(mlp, 1),
         "linear_cpu_s": round(linear, 1),
         "mlp_auc": round(area, 3),
-    }
-    result |= {
         "encoder_volume_cpu_s": round(volume, 2),
         "extrapolated": True,
         "volume_passes": round(passes),
+        "ratio": round((passes * volume + mlp) / (once + mlp), 1),
+        "ratio_once_a_run": round((runs * once + mlp) / (once + mlp), 1),
     }
-    result["ratio"] = round((passes * volume + mlp) / (once + mlp), 1)
-    result["ratio_once_a_run"] = round((runs * once + mlp) / (once + mlp), 1)
     print(json.dumps(result))
 
 

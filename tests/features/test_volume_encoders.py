@@ -61,7 +61,7 @@ def test_features_of_volumes_serve_neighbours_and_heads(
     task, every = Task(target="sex", kind="classification"), np.ones(12, bool)
     targets = Targets(np.arange(12), sex.astype(float), every, ("m", "f"), 0)
     for model in ("knn_1", "linear"):
-        answers = fit(model, task, x[:8], targets.of(np.arange(8)), 0)(x[8:])
+        answers = fit(model, task, x[:8], targets.of(np.arange(8)), 0).predict(x[8:])
         assert answers.shape == (4, 2)
         np.testing.assert_allclose(answers.sum(1), 1, rtol=1e-5)
 

@@ -71,7 +71,8 @@ def test_the_cox_models_find_the_true_effect_and_nothing_else(
     task = read_task("upenn_cox")
 
     def index(vectors: np.ndarray) -> float:
-        risk = fit(model, task, vectors[train], targets.of(train), 0)(vectors[test])
+        fitted = fit(model, task, vectors[train], targets.of(train), 0)
+        risk = fitted.predict(vectors[test])
         return concordance(targets.values[test], targets.events[test], risk)
 
     best = concordance(targets.values[test], targets.events[test], x[test, 0])

@@ -1,0 +1,87 @@
+"""Splits by subject."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.heads import RECIPE, WIDTH, feature_table, run_quickly, task_data, values
+from nnunet_fm.features import read_table
+from nnunet_fm.heads.splits import make_splits, subset
+from nnunet_fm.heads.task import Task, read_task
+from nnunet_fm.heads.task_data import collect_task_data
+
+
+def test_every_volume_can_be_a_case_and_a_subject_stays_on_one_side(tmp_path: Path) -> None:
+    table, cache = feature_table(tmp_path, split=False)
+    rng, lines = np.random.default_rng(1), []
+    for number in range(30):
+        for modality in ("T1", "FLAIR", "T2"):
+            (tmp_path / f"v{number}{modality}.nii").write_text(f"{number} {modality}")
+        flair, t2 = (
+            f"v{number}FLAIR.nii" if number else "",
+            f"v{number}T2.nii" if number > 24 else "",
+        )  # T2 is rare
+        lines.append(f"s{number},v{number}T1.nii,{flair},{t2}")
+    table.write_text("\n".join(["subject_id,T1,FLAIR,T2", *lines]))
+    for row in read_table(table).rows:
+        for n, modality in enumerate(row.volumes):
+            vector = (rng.standard_normal(WIDTH) + 3 * n).astype(np.float32)
+            cache.write(
+                RECIPE, cache.key_of(RECIPE, row, modality), {"pooled": np.stack([vector, vector])}
+            )
+    task = read_task(
+        "mri_sequence",
+        ["ratios=[0.1,1.0]", "seeds=1", "models=[linear,knn,trivial]", "neighbours=[1,400]"],
+    )
+    made = collect_task_data("mri_sequence", task, read_table(table), cache)
+    assert made.names[:3] == ["s0:T1", "s1:T1", "s1:FLAIR"]
+    for split in make_splits(made)[0]:
+        assert not {made.subjects[n] for n in split.train} & {made.subjects[n] for n in split.test}
+    found, _ = run_quickly(made, tmp_path / "out")
+    assert values(found, "AUC", model="linear")[0] > 0.95
+    assert {r.model for r in found} == {
+        "linear",
+        "knn_1",
+        "trivial",
+    }  # 400 neighbours are not there
+    visits = {
+        "kind": "classification",
+        "target": "subject_id",
+        "modalities": ("T1", "FLAIR"),
+        "classes": {f"s{n}": n % 2 for n in range(30)},
+    }
+    for complete, count in ((True, 29), (False, 30)):
+        job = collect_task_data(
+            "x", Task.model_validate(visits | {"complete": complete}), read_table(table), cache
+        )
+        assert (len(job.names), job.incomplete) == (count, 30 - count)
+
+
+def test_a_class_must_be_on_both_sides(tmp_path: Path) -> None:
+    table, cache = feature_table(tmp_path)
+    text = table.read_text().splitlines()
+    lines = [
+        line.replace("ill", "rare") if ",test" in line and n < 20 else line
+        for n, line in enumerate(text)
+    ]
+    table.write_text("\n".join(lines))
+    task = Task.model_validate({"kind": "classification", "target": "label", "models": ["linear"]})
+    with pytest.raises(ValueError, match=r"no training case \(column split\) is of rare"):
+        run_quickly(collect_task_data("x", task, read_table(table), cache), tmp_path / "out")
+    only_well = [line.replace("ill", "well") if ",test" in line else line for line in text]
+    table.write_text("\n".join(only_well))
+    with pytest.raises(ValueError, match=r"no tested case \(column split\) is of ill"):
+        run_quickly(collect_task_data("x", task, read_table(table), cache), tmp_path / "out")
+
+
+def test_subsets_of_the_training_cases_are_nested_and_differ_between_seeds(tmp_path: Path) -> None:
+    data = task_data(tmp_path, "classification", target="label")
+    (split,), _ = make_splits(data)
+    by_seed = []
+    for seed in (0, 1):
+        quarter, half, whole = (set(subset(data, split.train, r, seed)) for r in (0.25, 0.5, 1.0))
+        assert quarter < half < whole == set(split.train)
+        assert quarter == set(subset(data, split.train, 0.25, seed))
+        by_seed.append(quarter)
+    assert by_seed[0] != by_seed[1]

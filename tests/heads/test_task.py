@@ -1,0 +1,67 @@
+"""Task settings: shipped, strict, and the paper's protocol."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers.heads import run_quickly, task_data
+from nnunet_fm.heads.task import read_task, shipped_tasks, task_name
+
+
+def test_the_paper_s_protocol_trains_epochs_and_is_written_down(tmp_path: Path) -> None:
+    task = read_task("brain_age", ["protocol=paper"])
+    assert (task.head.epochs, task.standardise_target, task.head.standardise) == (8, False, False)
+    assert task.head.learning_rate == 1e-4
+    assert read_task("ucsf_idh", ["protocol=paper"]).classes == {
+        **read_task("ucsf_idh").classes,
+        "unknown": 1,
+    }
+    assert read_task("adni", ["protocol=paper"]).head.epochs == 8  # says nothing of its own
+    assert read_task("adni").head.epochs is None
+    found, folder = run_quickly(
+        task_data(tmp_path, "regression", target="age", protocol="paper"), tmp_path / "out"
+    )
+    assert {r.protocol for r in found} == {"paper"}
+    assert json.loads((folder / "run.json").read_text())["protocol"] == "paper"
+
+
+@pytest.mark.parametrize("name", sorted(shipped_tasks()))
+def test_every_shipped_task_is_read(name: str) -> None:
+    assert read_task(name).target
+
+
+@pytest.mark.parametrize(
+    ("given", "overrides", "message"),
+    [
+        ("brain_aeg", (), "unknown task 'brain_aeg'. Did you mean brain_age"),
+        ("brain_age", ("tagret=x",), "unknown key 'tagret'. Did you mean target"),
+        ("brain_age", ("head.step=3",), r"unknown key 'head.step'. Did you mean head.steps"),
+        ("brain_age", ("ratios=[0]",), "ratios.0: Input should be greater than 0, given: 0"),
+        ("survival", ("head.batch_size=4",), "head.batch_size must be null for survival"),
+        ("brain_age", ("event=died",), "event names the column of events"),
+        ("adni", ("threshold=3",), "classes and threshold both define the classes"),
+        ("brain_age", ("threshold=3",), "threshold is for classification"),
+        ("adni", ("youden_folds=1",), "allowed: 0 for no threshold, or 2 and more"),
+        ("adni", ("exclude_censored_before=9",), "exclude_censored_before is for survival"),
+        (
+            "adni",
+            ("models=[svm]",),
+            "unknown models.0 'svm'. Allowed: knn, linear, mlp, trivial",
+        ),
+    ],
+)
+def test_tasks_are_strict(given: str, overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_task(given, overrides)
+
+
+def test_an_override_of_the_target_names_the_results() -> None:
+    for overrides, name in (
+        (("target=sex",), "classification_sex"),
+        (("target=sex", "seeds=1"), "classification_sex"),
+    ):
+        task = read_task("classification", overrides)
+        assert task_name("classification", task, overrides) == name
+        assert task_name("tasks/my.yaml", task, overrides) == "my_sex"
+    assert task_name("brain_age", read_task("brain_age", ("seeds=1",)), ("seeds=1",)) == "brain_age"
