@@ -125,9 +125,9 @@ def _check_table(parsed: argparse.Namespace) -> int:
     from nnunet_fm.features.cache import FeatureCache
     from nnunet_fm.features.table_check import check_table
 
-    found = check_table(read_table(parsed.table), FeatureCache(parsed.cache).hashes, parsed.read)
-    print("\n".join([*found.about, *(f"problem: {p}" for p in found.problems)]))
-    return 1 if found.problems else 0
+    report = check_table(read_table(parsed.table), FeatureCache(parsed.cache).hashes, parsed.read)
+    print("\n".join([*report.summary, *(f"problem: {p}" for p in report.problems)]))
+    return 1 if report.problems else 0
 
 
 def _check_leakage(parsed: argparse.Namespace) -> int:
@@ -144,9 +144,9 @@ def _check_leakage(parsed: argparse.Namespace) -> int:
         tested = {row.name for row in table.test_rows}
         near = near_duplicates(names, x, [name in tested for name in names], parsed.near)
     for overlap in [*found, *near]:
-        print(f"{overlap.tested} is {overlap.seen} ({overlap.shown_by})")
+        print(f"{overlap.test_case} is {overlap.match} ({overlap.evidence})")
     print(
-        f"{len({o.tested for o in found})} of {len(table.test_rows)} tested rows were seen before"
+        f"{len({o.test_case for o in found})} of {len(table.test_rows)} tested rows were seen before"
     )
     if parsed.near is not None:
         print(
@@ -228,7 +228,7 @@ def _gc(parsed: argparse.Namespace) -> None:
             }
             for recipe in cache.recipes()
         }
-    rubbish = cache.rubbish(keep)
+    rubbish = cache.garbage(keep)
     size = sum(path.stat().st_size for path in rubbish)
     for path in () if parsed.dry_run else rubbish:
         path.unlink()

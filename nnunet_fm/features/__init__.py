@@ -1,4 +1,4 @@
-"""Features of frozen encoders: extracted once per volume, kept in a cache, read as a matrix."""
+"""Features of frozen encoders: extracted once per volume, cached, read as a matrix."""
 
 from nnunet_fm.data.subject_table import Table, read_table
 from nnunet_fm.features.cache import FeatureCache

@@ -1,13 +1,13 @@
-"""The feature cache: one safetensors file per volume and key, with checksums inside; written atomically, without locks.
+"""The feature cache: one safetensors file per volume and key.
 
     CACHE/<encoder>-<recipe>/recipe.json
-    CACHE/<encoder>-<recipe>/ab/<key>.safetensors    cls/2 cls/5 ... (n, d) float16; pooled (layers,
-    d) float32 CACHE/hashes.sqlite                               a memo of input hashes; may be
-    deleted
+    CACHE/<encoder>-<recipe>/ab/<key>.safetensors   cls/2, cls/5, ...: (slices, d) float16;
+                                                    pooled: (layers, d) float32
+    CACHE/hashes.sqlite                             memo of input hashes; may be deleted
 
-Nothing of an entry's name comes from a path or a date: data and cache can be moved, and another
-encoder, preprocessing or input always is another entry. Two writers of one key write the same
-content, so the last rename wins.
+The name of an entry does not depend on a path or a date: data and cache can be moved, and another
+encoder, preprocessing or input always gives another entry. Entries hold checksums and are written
+atomically, without locks: two writers of one key write the same content, so the last one wins.
 """
 
 import hashlib
@@ -31,45 +31,54 @@ from nnunet_fm.internal.errors import InputError, MissingFileError, NonFiniteErr
 from nnunet_fm.internal.files import TEMPORARY, replaced_atomically
 from nnunet_fm.internal.messages import some
 
-POOLED, SUMS, KEY = "pooled", "sha256", "key"
-RECIPE, ENTRY, ASIDE = "recipe.json", ".safetensors", ".corrupt"
-STALE = 24 * 3600  # seconds after which a temporary file has lost its writer
+POOLED = "pooled"  # array of mean vectors, one per layer
+CHECKSUMS, KEY = "sha256", "key"  # metadata of an entry
+RECIPE_FILE, ENTRY, QUARANTINED = "recipe.json", ".safetensors", ".corrupt"
+STALE_SECONDS = 24 * 3600  # age at which a temporary file is taken for one of a dead writer
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the cache and what is wrong with it; nothing if it is sound."""
+    """A file of the cache, and its problem; empty if the file is intact."""
 
     path: Path
     problem: str = ""
 
 
 class FeatureCache:
-    """Features by recipe and key.
+    """Features of volumes, by recipe and key.
 
     Args:
-        folder: made when the first entry is written.
+        folder: folder of the cache; created when the first entry is written.
+
+    Example:
+        >>> cache = FeatureCache("feature_cache")
+        >>> table = read_table(Path("subjects.csv"))
+        >>> names, x = cache.matrix(table, layer=11, encoder="braindino")
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.hashes = InputHashes(self.folder / "hashes.sqlite")
-        self._homes: dict[str, Path] = {}
+        self._recipe_dirs: dict[str, Path] = {}
 
     def path(self, recipe: FeatureRecipe, key: str) -> Path:
-        """Where an entry is, or would be."""
-        return self._home(recipe) / key[:2] / f"{key}{ENTRY}"
+        """Return the path of an entry, whether it exists or not."""
+        return self._recipe_dir(recipe) / key[:2] / f"{key}{ENTRY}"
 
     def read(
         self, recipe: FeatureRecipe, key: str, names: Sequence[str] = (POOLED,)
     ) -> dict[str, np.ndarray] | None:
-        """The named arrays of an entry, each compared with its checksum; None if there is no sound entry.
+        """Read arrays of an entry and compare each with its checksum.
 
-        A damaged entry is set aside (`.corrupt`), so that it is made again.
+        A damaged entry is renamed to `.corrupt`, so that the next extraction writes it again.
+
+        Returns:
+            The arrays by name; None if there is no intact entry.
 
         Raises:
-            KeyError: the entry is sound and does not keep such an array.
+            KeyError: the entry is intact but has no such array.
         """
         path = self.path(recipe, key)
         if not path.is_file():
@@ -77,12 +86,12 @@ class FeatureCache:
         try:
             return _read(path, key, names)
         except _DamagedError:
-            with suppress(OSError):  # in a read-only cache it stays, and is as if it were not there
-                path.replace(path.with_suffix(f"{ENTRY}{ASIDE}"))
+            with suppress(OSError):  # a read-only cache keeps the file, which counts as absent
+                path.replace(path.with_suffix(f"{ENTRY}{QUARANTINED}"))
             return None
 
     def write(self, recipe: FeatureRecipe, key: str, arrays: Arrays) -> None:
-        """Add an entry, atomically.
+        """Write an entry atomically.
 
         Raises:
             FloatingPointError: a value is NaN or infinite; nothing is written.
@@ -91,59 +100,61 @@ class FeatureCache:
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise NonFiniteError(f"{name} has values that are not finite; they are not kept")
-        home = self._home(recipe)
-        if not (home / RECIPE).is_file():
-            home.mkdir(parents=True, exist_ok=True)
-            _replace(home / RECIPE, recipe.to_json().encode())
+        recipe_dir = self._recipe_dir(recipe)
+        if not (recipe_dir / RECIPE_FILE).is_file():
+            recipe_dir.mkdir(parents=True, exist_ok=True)
+            _write_bytes(recipe_dir / RECIPE_FILE, recipe.to_json().encode())
         content = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        sums = {name: _sha256(array) for name, array in content.items()}
+        checksums = {name: _sha256(array) for name, array in content.items()}
         path = self.path(recipe, key)
         path.parent.mkdir(exist_ok=True)
-        _replace(path, save(content, metadata={KEY: key, SUMS: json.dumps(sums)}))
+        _write_bytes(path, save(content, metadata={KEY: key, CHECKSUMS: json.dumps(checksums)}))
 
     def recipes(self) -> list[FeatureRecipe]:
-        """Of everything in the cache, sorted by encoder."""
-        found = [
-            FeatureRecipe.from_json(p.read_text()) for p in sorted(self.folder.glob(f"*/{RECIPE}"))
-        ]
-        return sorted(found, key=lambda r: (r.name, r.identity()))
+        """Return the recipes in the cache, sorted by encoder."""
+        files = self.folder.glob(f"*/{RECIPE_FILE}")
+        recipes = [FeatureRecipe.from_json(file.read_text()) for file in files]
+        return sorted(recipes, key=lambda recipe: (recipe.name, recipe.identity()))
 
     def recipe(self, encoder: str | None = None) -> FeatureRecipe:
-        """The only recipe of clean volumes in the cache, or the only one of an encoder.
+        """Return the only recipe of clean volumes, of the whole cache or of one encoder.
 
         Args:
-            encoder: its name, or the beginning of its tensor hash or of the recipe's identity.
+            encoder: name of the encoder, or the beginning of its tensor hash or of the recipe's
+                identity; any encoder if None.
 
         Raises:
-            ValueError: there is none, or several.
+            ValueError: no recipe fits, or several do.
         """
-        found = [r for r in self.recipes() if r.perturbation is None]
-        fitting = [r for r in found if encoder is None or r.name == encoder or _begins(r, encoder)]
+        recipes = [recipe for recipe in self.recipes() if recipe.perturbation is None]
+        fitting = recipes
+        if encoder is not None:
+            fitting = [recipe for recipe in recipes if _is_called(recipe, encoder)]
         if len(fitting) != 1:
-            names = [f"{r.name} ({r.identity()[:12]})" for r in fitting or found]
+            names = [f"{recipe.name} ({recipe.identity()[:12]})" for recipe in fitting or recipes]
             raise InputError(
-                f"{len(fitting)} recipes in {self.folder} fit encoder {encoder!r}; "
-                f"it holds {some(names) or 'nothing'}. Name one, by its name or by what stands in brackets"
+                f"{len(fitting)} recipes in {self.folder} fit encoder {encoder!r}; it holds "
+                f"{some(names) or 'nothing'}. Give a name, or the code in brackets"
             )
         return fitting[0]
 
     def perturbed(self, recipe: FeatureRecipe) -> list[FeatureRecipe]:
-        """What the cache has of the same encoder and preprocessing under perturbations."""
+        """Return the recipes of perturbed volumes with the same encoder and preprocessing."""
         return [
-            r
-            for r in self.recipes()
-            if r.perturbation and replace(r, perturbation=None, name=recipe.name) == recipe
+            other
+            for other in self.recipes()
+            if other.perturbation and replace(other, perturbation=None, name=recipe.name) == recipe
         ]
 
     def entries(self, recipe: FeatureRecipe) -> list[Path]:
-        """Files of a recipe's entries."""
-        return sorted(self._home(recipe).glob(f"??/*{ENTRY}"))
+        """Return the files of a recipe's entries, sorted."""
+        return sorted(self._recipe_dir(recipe).glob(f"??/*{ENTRY}"))
 
     def key_of(self, recipe: FeatureRecipe, row: Row, modality: str) -> str:
-        """Key of a volume of a table.
+        """Return the key of a volume of a table.
 
         Raises:
-            FileNotFoundError: the volume's file is not there.
+            FileNotFoundError: the volume's file does not exist.
         """
         mask = row.mask if recipe.preprocessing["strip"] == "mask" else None
         return recipe.key(self.hashes.sha256(row.volumes[modality], mask))
@@ -155,50 +166,62 @@ class FeatureCache:
         encoder: str | FeatureRecipe | None = None,
         modalities: Sequence[str] | None = None,
     ) -> tuple[list[str], Float[np.ndarray, "n d"]]:
-        """Pooled features of a table: a vector per row, the mean over its volumes (late fusion, paper section 4.3.2).
+        """Return the pooled features of a table, one vector per row.
+
+        A vector is the mean over the volumes of a row (late fusion, BrainDINO section 4.3.2).
 
         Args:
-            table: rows without any of the modalities are left out.
-            layer: block, 0-based; the last one kept if None.
-            encoder: a recipe, or which one, see `recipe`.
-            modalities: columns; all of the table's if None.
+            table: visits; rows without any of the modalities are skipped.
+            layer: block, counted from 0; the last one in the cache if None.
+            encoder: a recipe, or the name of one as `recipe` takes it.
+            modalities: columns of images; all of the table's if None.
 
         Returns:
             Names of the rows, `SUBJECT` or `SUBJECT/SESSION`, and a float32 array.
 
         Raises:
-            FileNotFoundError: volumes that are not in the cache.
+            FileNotFoundError: some volumes are not in the cache.
             ValueError: an unknown layer or modality, or see `recipe`.
         """
         recipe = encoder if isinstance(encoder, FeatureRecipe) else self.recipe(encoder)
-        asked = table.select_modalities(modalities)
-        if layer is not None and layer not in recipe.layers:
+        columns = table.select_modalities(modalities)
+        layer = recipe.layers[-1] if layer is None else layer
+        if layer not in recipe.layers:
             raise InputError(
-                f"layer {layer} is not kept; allowed: {', '.join(map(str, recipe.layers))}"
+                f"layer {layer} is not in the cache; allowed: {', '.join(map(str, recipe.layers))}"
             )
-        place = recipe.layers.index(recipe.layers[-1] if layer is None else layer)
+        position = recipe.layers.index(layer)
         names, vectors, missing = [], [], []
         for row in table.rows:
-            there = [m for m in asked if m in row.volumes]
-            found = [self.read(recipe, self.key_of(recipe, row, m)) for m in there]
-            missing += [f"{row.name} {m}" for m, f in zip(there, found, strict=True) if f is None]
-            kept = [f[POOLED][place] for f in found if f is not None]
-            if kept:
+            pooled = []
+            for modality in [name for name in columns if name in row.volumes]:
+                entry = self.read(recipe, self.key_of(recipe, row, modality))
+                if entry is None:
+                    missing.append(f"{row.name} {modality}")
+                else:
+                    pooled.append(entry[POOLED][position])
+            if pooled:
                 names.append(row.name)
-                vectors.append(np.mean(kept, axis=0, dtype=np.float32))
+                vectors.append(np.mean(pooled, axis=0, dtype=np.float32))
         self.hashes.save()
         if missing:
-            change = "".join(
-                f" --perturb {p['family']}={p['severity']}" for p in (recipe.perturbation,) if p
-            )
-            raise MissingFileError(
-                f"{len(missing)} volumes of {table.file} are not in the cache: {some(missing)}; "
-                f"type: nnunet-fm features extract {table.file} --encoder {recipe.name} --cache {self.folder}{change}"
-            )
+            raise MissingFileError(self._missing_message(table, recipe, missing))
         return names, np.stack(vectors)
 
+    def _missing_message(self, table: Table, recipe: FeatureRecipe, missing: list[str]) -> str:
+        command = (
+            f"nnunet-fm features extract {table.file} --encoder {recipe.name} --cache {self.folder}"
+        )
+        if recipe.perturbation:
+            family, severity = recipe.perturbation["family"], recipe.perturbation["severity"]
+            command += f" --perturb {family}={severity}"
+        return (
+            f"{len(missing)} volumes of {table.file} are not in the cache: {some(missing)}; "
+            f"type: {command}"
+        )
+
     def verify(self, recipe: FeatureRecipe) -> Iterator[Entry]:
-        """Read every array of every entry and compare it with its checksum; nothing is changed."""
+        """Compare every array of every entry with its checksum; no file is changed."""
         for path in self.entries(recipe):
             try:
                 _read(path, path.name.removesuffix(ENTRY), None)
@@ -206,49 +229,64 @@ class FeatureCache:
             except _DamagedError as error:
                 yield Entry(path, str(error))
 
-    def rubbish(self, keep: Mapping[str, set[str]] | None = None) -> list[Path]:
-        """Files that can go: entries set aside, temporary files of dead writers and, if asked, entries without a table.
+    def garbage(self, keep: Mapping[str, set[str]] | None = None) -> list[Path]:
+        """Return files that can be deleted.
+
+        These are damaged entries, temporary files of dead writers and, with `keep`, entries that
+        no table names.
 
         Args:
-            keep: keys to keep, by the identity of their recipe; None keeps all.
+            keep: keys to keep, by the identity of their recipe; None keeps all entries.
         """
-        found = sorted(self.folder.glob(f"*/??/*{ASIDE}"))
-        old = time.time() - STALE
-        found += [p for p in sorted(self.folder.rglob(f".*{TEMPORARY}")) if p.stat().st_mtime < old]
-        for recipe in self.recipes() if keep is not None else ():
-            wanted = (keep or {}).get(recipe.identity(), set())
-            found += [p for p in self.entries(recipe) if p.name.removesuffix(ENTRY) not in wanted]
-        return found
+        files = sorted(self.folder.glob(f"*/??/*{QUARANTINED}"))
+        oldest = time.time() - STALE_SECONDS
+        for path in sorted(self.folder.rglob(f".*{TEMPORARY}")):
+            if path.stat().st_mtime < oldest:
+                files.append(path)
+        if keep is not None:
+            for recipe in self.recipes():
+                keys = keep.get(recipe.identity(), set())
+                for path in self.entries(recipe):
+                    if path.name.removesuffix(ENTRY) not in keys:
+                        files.append(path)
+        return files
 
-    def _home(self, recipe: FeatureRecipe) -> Path:
-        """Folder of a recipe; one that was begun under another name of the same encoder is gone on with."""
+    def _recipe_dir(self, recipe: FeatureRecipe) -> Path:
+        """Return the directory of a recipe.
+
+        Reuses a directory created under another name of the same encoder.
+        """
         identity = recipe.identity()
-        if identity not in self._homes:
-            fresh = self.folder / f"{re.sub(r'[^A-Za-z0-9]+', '_', recipe.name)}-{identity[:12]}"
-            self._homes[identity] = next(self.folder.glob(f"*-{identity[:12]}"), fresh)
-        return self._homes[identity]
+        if identity not in self._recipe_dirs:
+            name = re.sub(r"[^A-Za-z0-9]+", "_", recipe.name)
+            existing = next(self.folder.glob(f"*-{identity[:12]}"), None)
+            self._recipe_dirs[identity] = existing or self.folder / f"{name}-{identity[:12]}"
+        return self._recipe_dirs[identity]
 
 
 class _DamagedError(Exception):
-    pass
+    """An entry that cannot be read, or differs from its key or checksums."""
 
 
 def _read(path: Path, key: str, names: Sequence[str] | None) -> dict[str, np.ndarray]:
+    """Read arrays of an entry, all of them if `names` is None."""
     try:
         with safe_open(path, "np") as stream:
-            about, there = stream.metadata() or {}, list(stream.keys())
-            arrays = {name: stream.get_tensor(name) for name in names or there if name in there}
-            sums = json.loads(about[SUMS])
+            metadata, available = stream.metadata() or {}, list(stream.keys())
+            selected = [name for name in names or available if name in available]
+            arrays = {name: stream.get_tensor(name) for name in selected}
+            checksums = json.loads(metadata[CHECKSUMS])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise _DamagedError(f"cannot be read: {error}") from None
-    if about.get(KEY) != key:
-        raise _DamagedError(f"holds the key {about.get(KEY)}")
-    if absent := sorted(set(names or ()) - set(there)):
+    if metadata.get(KEY) != key:
+        raise _DamagedError(f"holds the key {metadata.get(KEY)}")
+    absent = sorted(set(names or ()) - set(available))
+    if absent:
         raise KeyError(
-            f"no {some(absent)} in the cache's entry; it keeps: {', '.join(sorted(there))}"
+            f"no {some(absent)} in the cache's entry; it keeps: {', '.join(sorted(available))}"
         )
     for name, array in arrays.items():
-        if _sha256(array) != sums.get(name):
+        if _sha256(array) != checksums.get(name):
             raise _DamagedError(f"{name} no longer has its checksum")
     return arrays
 
@@ -259,10 +297,13 @@ def _sha256(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _write_bytes(path: Path, content: bytes) -> None:
     with replaced_atomically(str(path), several_writers=True) as temporary:
         Path(temporary).write_bytes(content)
 
 
-def _begins(recipe: FeatureRecipe, text: str) -> bool:
+def _is_called(recipe: FeatureRecipe, text: str) -> bool:
+    """Return whether `text` is the encoder's name or the beginning of a hash of the recipe."""
+    if recipe.name == text:
+        return True
     return recipe.encoder.startswith(text) or recipe.identity().startswith(text)

@@ -1,9 +1,10 @@
-"""Linear centred kernel alignment of two encoders, layer by layer (BrainDINO, 4.5; Kornblith et al., ICML 2019).
+"""Linear centred kernel alignment (CKA) of two encoders, layer by layer.
 
-The plain estimate is biased: independent features of width 768 reach 0.6 at 500 subjects. It stands
-here because papers print it; the debiased one (Song et al., JMLR 2012; Nguyen et al., ICLR 2021) is
-near 0 then. A bootstrap inflates both, as doubled subjects align with themselves: the interval
-comes from leaving subjects out.
+Sources: BrainDINO, section 4.5; Kornblith et al., ICML 2019. The plain estimate is biased:
+independent features of width 768 reach 0.6 at 500 subjects. It is reported because papers print it.
+The debiased estimate (Song et al., JMLR 2012; Nguyen et al., ICLR 2021) is then near 0. A bootstrap
+inflates both, because repeated subjects align with themselves, so the interval comes from a
+jackknife over groups of subjects.
 """
 
 from collections.abc import Sequence
@@ -17,24 +18,24 @@ from nnunet_fm.features import FeatureCache, Table
 from nnunet_fm.internal.errors import InputError
 
 Vectors = Float[np.ndarray, "n d"]
-Others = Float[np.ndarray, "m e"]  # of another encoder, of the same subjects
+Others = Float[np.ndarray, "m e"]  # features of the same subjects from another encoder
 Gram = Float[np.ndarray, "n n"]
-FEWEST, GROUPS = 4, 20
+FEWEST_SUBJECTS, JACKKNIFE_GROUPS = 4, 20
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Of a layer of one encoder and one of another, over `n` subjects.
+    """CKA of a layer of one encoder and a layer of another, over `n` subjects.
 
     Attributes:
         first, second: encoders.
-        first_layer, second_layer: blocks, 0-based.
-        cka: the plain, biased estimate, as papers print it.
-        debiased: the unbiased one; can be slightly negative.
-        low, high: 95 % limits of the debiased one, from leaving out each of 20 groups of subjects.
-        standardised: debiased, of features of unit variance: without it a single large dimension
-            decides.
-        n: subjects; values of different n cannot be compared with each other (`cka` most of all).
+        first_layer, second_layer: blocks, counted from 0.
+        cka: plain, biased estimate, as papers print it; 0 to 1.
+        debiased: unbiased estimate; can be slightly negative.
+        low, high: 95 % limits of `debiased`, from leaving out each of 20 groups of subjects.
+        standardised: `debiased` of features scaled to unit variance; without scaling, one large
+            dimension can decide the result.
+        n: number of subjects; values of different `n` are not comparable, least of all `cka`.
     """
 
     first: str
@@ -50,45 +51,53 @@ class Alignment:
 
 
 def linear_cka(x: Vectors, y: Others) -> float:
-    """Biased linear CKA, 0 to 1.
+    """Return the biased linear CKA, 0 to 1.
 
     Args:
-        x: features of one encoder, a row per subject.
-        y: of the other, the same subjects in the same order.
+        x: features of one encoder, one row per subject.
+        y: features of the other, the same subjects in the same order.
 
     Raises:
-        ValueError: other numbers of rows, fewer than 4, or constant features.
+        ValueError: different numbers of rows, fewer than 5, or constant features.
     """
-    a, b = (_centred(_gram(v)) for v in _checked(x, y))
+    a, b = (_centre(gram) for gram in _grams(x, y))
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
 
 
 def debiased_cka(x: Vectors, y: Others) -> float:
-    """CKA with the unbiased estimate of the Hilbert-Schmidt independence criterion.
+    """Return CKA with the unbiased estimate of the Hilbert-Schmidt independence criterion.
 
     Raises:
         ValueError: as `linear_cka`.
     """
-    a, b = (_gram(v) for v in _checked(x, y))
-    return _debiased(a, b)
+    return _debiased(*_grams(x, y))
 
 
 def debiased_interval(x: Vectors, y: Others, level: float = 0.95) -> tuple[float, float]:
-    """Normal interval of `debiased_cka`, its spread from a jackknife over 20 groups of subjects."""
-    a, b = (_gram(v) for v in _checked(x, y))
+    """Return a normal interval of `debiased_cka` from a jackknife over 20 groups of subjects.
+
+    Args:
+        x: features of one encoder, one row per subject.
+        y: features of the other, the same subjects in the same order.
+        level: confidence level, 0 to 1.
+
+    Raises:
+        ValueError: as `linear_cka`.
+    """
+    a, b = _grams(x, y)
     count = len(x)
-    groups = np.array_split(np.random.default_rng(0).permutation(count), min(GROUPS, count))
+    groups = np.array_split(
+        np.random.default_rng(0).permutation(count), min(JACKKNIFE_GROUPS, count)
+    )
     values = []
     for group in groups:
         kept = np.setdiff1d(np.arange(count), group)
         values.append(_debiased(a[np.ix_(kept, kept)], b[np.ix_(kept, kept)]))
     share = (len(groups) - 1) / len(groups)
-    half = float(
-        stats.norm.ppf((1 + level) / 2)
-        * np.sqrt(share * np.square(np.array(values) - np.mean(values)).sum())
-    )
-    middle = _debiased(a, b)
-    return middle - half, middle + half
+    deviation = np.sqrt(share * np.square(np.array(values) - np.mean(values)).sum())
+    margin = float(stats.norm.ppf((1 + level) / 2) * deviation)
+    estimate = _debiased(a, b)
+    return estimate - margin, estimate + margin
 
 
 def align(
@@ -98,71 +107,88 @@ def align(
     second: str | None,
     layers: Sequence[int] | None = None,
 ) -> list[Alignment]:
-    """Every kept layer of one encoder with every one of another.
+    """Compare every cached layer of one encoder with every one of another.
 
     Args:
-        cache: with the features of both.
-        table: of the subjects; their visits are averaged.
-        first: encoder, see `FeatureCache.recipe`.
-        second: the other.
-        layers: blocks of both; all that are kept if None.
+        cache: cache with the features of both.
+        table: table of the subjects; the visits of a subject are averaged.
+        first: encoder, as `FeatureCache.recipe` takes it.
+        second: the other encoder.
+        layers: blocks of both; all that are in the cache if None.
 
     Raises:
         FileNotFoundError, ValueError: see `FeatureCache.matrix`, or fewer than 5 subjects.
     """
-    sides = []
-    for name in (first, second):
-        recipe = cache.recipe(name)
-        chosen = layers or recipe.layers
-        found = {
-            layer: _of_subjects(table, *cache.matrix(table, layer, recipe)) for layer in chosen
-        }
-        sides.append((f"{recipe.name}-{recipe.identity()[:8]}", found))
-    (one, of_one), (other, of_other) = sides
+    one, layers_of_one = _features_by_layer(cache, table, first, layers)
+    other, layers_of_other = _features_by_layer(cache, table, second, layers)
     results = []
-    for a, (names, x) in of_one.items():
-        for b, (others, y) in of_other.items():
-            if names != others:
+    for a, (subjects, x) in layers_of_one.items():
+        for b, (other_subjects, y) in layers_of_other.items():
+            if subjects != other_subjects:
                 raise InputError(f"{one} and {other} hold different subjects of {table.file}")
             low, high = debiased_interval(x, y)
-            unit = debiased_cka(_standardised(x), _standardised(y))
             results.append(
                 Alignment(
-                    one, a, other, b, linear_cka(x, y), debiased_cka(x, y), low, high, unit, len(x)
+                    first=one,
+                    first_layer=a,
+                    second=other,
+                    second_layer=b,
+                    cka=linear_cka(x, y),
+                    debiased=debiased_cka(x, y),
+                    low=low,
+                    high=high,
+                    standardised=debiased_cka(_standardise(x), _standardise(y)),
+                    n=len(x),
                 )
             )
     return results
 
 
-def _of_subjects(
+def _features_by_layer(
+    cache: FeatureCache, table: Table, encoder: str | None, layers: Sequence[int] | None
+) -> tuple[str, dict[int, tuple[list[str], Vectors]]]:
+    """Return an encoder's name, and subjects and features of each layer."""
+    recipe = cache.recipe(encoder)
+    features = {}
+    for layer in layers or recipe.layers:
+        names, x = cache.matrix(table, layer, recipe)
+        features[layer] = _average_visits(table, names, x)
+    return f"{recipe.name}-{recipe.identity()[:8]}", features
+
+
+def _average_visits(
     table: Table, names: list[str], x: Vectors
 ) -> tuple[list[str], Float[np.ndarray, "s d"]]:
-    """Mean over the visits of each subject: visits of one subject are alike in every encoder."""
-    subject = {row.name: row.subject for row in table.rows}
-    known = list(dict.fromkeys(subject[n] for n in names))
-    return known, np.stack([x[[subject[n] == s for n in names]].mean(0) for s in known])
+    """Average the visits of each subject, which are alike in every encoder."""
+    subject_of = {row.name: row.subject for row in table.rows}
+    subjects = [subject_of[name] for name in names]
+    unique = list(dict.fromkeys(subjects))
+    means = [x[[subject == one for subject in subjects]].mean(0) for one in unique]
+    return unique, np.stack(means)
 
 
-def _checked(x: Vectors, y: Others) -> tuple[Vectors, Others]:
-    if len(x) != len(y) or len(x) <= FEWEST:
+def _grams(x: Vectors, y: Others) -> tuple[Gram, Gram]:
+    """Check the features of two encoders and return their Gram matrices."""
+    if len(x) != len(y) or len(x) <= FEWEST_SUBJECTS:
         raise InputError(
-            f"{len(x)} and {len(y)} subjects; allowed: the same ones, more than {FEWEST}"
+            f"{len(x)} and {len(y)} subjects; allowed: the same ones, more than {FEWEST_SUBJECTS}"
         )
-    for v in (x, y):
-        if not np.ptp(v, axis=0).any():
+    for features in (x, y):
+        if not np.ptp(features, axis=0).any():
             raise InputError(
                 "the features are the same for every subject; there is nothing to align"
             )
-    return x.astype(np.float64), y.astype(np.float64)
+    return _gram(x), _gram(y)
 
 
 def _gram(x: Vectors) -> Gram:
+    x = x.astype(np.float64)
     centred = x - x.mean(0)
     product: np.ndarray = centred @ centred.T
     return product
 
 
-def _centred(gram: Gram) -> Gram:
+def _centre(gram: Gram) -> Gram:
     return gram - gram.mean(0) - gram.mean(1, keepdims=True) + gram.mean()
 
 
@@ -171,7 +197,7 @@ def _debiased(a: Gram, b: Gram) -> float:
 
 
 def _hsic(a: Gram, b: Gram) -> float:
-    """Unbiased estimate (Song et al., equation 5)."""
+    """Return the unbiased estimate of HSIC (Song et al., equation 5)."""
     n = len(a)
     k, m = a - np.diag(np.diag(a)), b - np.diag(np.diag(b))
     sums = (
@@ -182,6 +208,6 @@ def _hsic(a: Gram, b: Gram) -> float:
     return float(sums / (n * (n - 3)))
 
 
-def _standardised(x: Vectors) -> Vectors:
+def _standardise(x: Vectors) -> Vectors:
     deviation = x.std(0)
     return (x - x.mean(0)) / np.where(deviation > 0, deviation, 1)

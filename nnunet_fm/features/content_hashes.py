@@ -1,4 +1,4 @@
-"""SHA-256 of input files, remembered by what the file system says of them."""
+"""SHA-256 of input files, with a memo that is valid while a file's size, times and inode are."""
 
 import hashlib
 import sqlite3
@@ -14,10 +14,12 @@ _TABLE = "CREATE TABLE IF NOT EXISTS memo (state TEXT PRIMARY KEY, sha256 TEXT)"
 
 
 class InputHashes:
-    """Content hashes of volumes. The memo is a convenience: deleted, locked or read-only, hashes are computed anew.
+    """Content hashes of volumes.
+
+    The memo only saves time: if it is deleted, locked or read-only, hashes are computed again.
 
     Args:
-        memo: file to remember them in.
+        memo: SQLite file that stores the hashes.
     """
 
     def __init__(self, memo: Path) -> None:
@@ -26,26 +28,34 @@ class InputHashes:
         self.fresh: dict[str, str] = {}
 
     def sha256(self, path: Path, mask: Path | None = None) -> str:
-        """Hash of the bytes of a file, or of all files of a DICOM folder, and of the mask's.
+        """Hash the bytes of a file or of all files of a DICOM folder, and of the mask if given.
 
         Raises:
-            FileNotFoundError: no such file.
+            FileNotFoundError: the file does not exist.
         """
         if mask is None:
-            return self._one(path)
-        return hashlib.sha256(f"{self._one(path)}{self._one(mask)}".encode()).hexdigest()
+            return self._bytes_sha256(path)
+        both = f"{self._bytes_sha256(path)}{self._bytes_sha256(mask)}"
+        return hashlib.sha256(both.encode()).hexdigest()
 
     def voxels(self, path: Path) -> str:
-        """Hash of what a volume shows, see `voxels_sha256`; empty for one that cannot be read: extraction tells why."""
+        """Hash what a volume shows, see `voxels_sha256`.
+
+        Returns:
+            The hash; empty for a volume that cannot be read (extraction reports the reason).
+        """
         from nnunet_fm.data.volumes import BadVolumeError, read_volume, voxels_sha256
 
+        def compute() -> str:
+            return voxels_sha256(read_volume(path)[0])
+
         try:
-            return self._remembered(f"{VOXELS}:", path, lambda: voxels_sha256(read_volume(path)[0]))
+            return self._recall(f"{VOXELS}:", path, compute)
         except (BadVolumeError, OSError):
             return ""
 
     def save(self) -> None:
-        """Write what was computed since; a memo that cannot be written is left alone."""
+        """Write new hashes to the memo; a memo that cannot be written is ignored."""
         if not self.fresh:
             return
         try:
@@ -60,19 +70,22 @@ class InputHashes:
         self.known |= self.fresh
         self.fresh = {}
 
-    def _one(self, path: Path) -> str:
-        return self._remembered("", path, lambda: files_sha256(files_of(path)))
+    def _bytes_sha256(self, path: Path) -> str:
+        return self._recall("", path, lambda: files_sha256(files_of(path)))
 
-    def _remembered(self, kind: str, path: Path, compute: Callable[[], str]) -> str:
+    def _recall(self, kind: str, path: Path, compute: Callable[[], str]) -> str:
+        """Return the hash of unchanged files from the memo; compute and keep it otherwise."""
         if not path.exists():
             raise MissingFileError(
-                f"No such file: {path}; what else is missing: nnunet-fm features check-table TABLE"
+                f"No such file: {path}; find all missing files with: "
+                "nnunet-fm features check-table TABLE"
             )
-        state = kind + "\n".join(_state(f) for f in files_of(path))
-        found = self.known.get(state) or self.fresh.get(state)
-        if found is None:
-            found = self.fresh[state] = compute()
-        return found
+        state = kind + "\n".join(_file_state(file) for file in files_of(path))
+        digest = self.known.get(state) or self.fresh.get(state)
+        if digest is None:
+            digest = compute()
+            self.fresh[state] = digest
+        return digest
 
     def _load(self) -> dict[str, str]:
         if not self.memo.is_file():
@@ -86,6 +99,6 @@ class InputHashes:
             return {}
 
 
-def _state(file: Path) -> str:
+def _file_state(file: Path) -> str:
     stat = file.stat()
     return f"{file.absolute()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"

@@ -1,4 +1,4 @@
-"""Pictures of the analysis: alignment as a heat map, similarity maps side by side."""
+"""Figures of representation analysis: CKA heat map, patch similarity maps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ COLOURS = "cividis"  # readable without red and green
 
 
 def draw_alignment(alignments: Sequence[Alignment], path: Path) -> None:
-    """Heat map of the debiased alignment: layers of the first encoder down, of the second across."""
+    """Draw a heat map of debiased CKA, the first encoder's layers down and the second's across."""
     rows = list(dict.fromkeys(a.first_layer for a in alignments))
     columns = list(dict.fromkeys(a.second_layer for a in alignments))
     values = np.array([a.debiased for a in alignments]).reshape(len(rows), len(columns))
@@ -39,7 +39,14 @@ def draw_similarity(
     maps: Mapping[str, Float[np.ndarray, "p h w"]],
     path: Path,
 ) -> None:
-    """A line per point: the slice, and the map of each encoder, all on one colour scale."""
+    """Draw one row per point: the slice and the map of each encoder, on one colour scale.
+
+    Args:
+        image: the slice.
+        points: reference points on the slice.
+        maps: similarity maps by encoder, one map per point.
+        path: image file to write.
+    """
     lowest = min(float(m.min()) for m in maps.values())
     figure = Figure(figsize=(2.4 * (len(maps) + 1), 2.5 * len(points)), layout="constrained")
     grid = figure.subplots(len(points), len(maps) + 1, squeeze=False)
@@ -47,10 +54,10 @@ def draw_similarity(
         axes[0].imshow(image, cmap="gray")
         axes[0].plot(column, row, "+", color="#D55E00", markersize=12, markeredgewidth=2)
         axes[0].set_title(f"point {row}, {column}", fontsize=9)
-        for place, (name, of_points) in zip(axes[1:], maps.items(), strict=True):
-            shown = place.imshow(of_points[line], vmin=lowest, vmax=1, cmap=COLOURS)
-            place.plot(column, row, "+", color="#D55E00", markersize=8)
-            place.set_title(name if line == 0 else "", fontsize=9)
+        for panel, (name, similarities) in zip(axes[1:], maps.items(), strict=True):
+            shown = panel.imshow(similarities[line], vmin=lowest, vmax=1, cmap=COLOURS)
+            panel.plot(column, row, "+", color="#D55E00", markersize=8)
+            panel.set_title(name if line == 0 else "", fontsize=9)
     for axes in grid.flat:
         axes.set_axis_off()
     figure.colorbar(shown, ax=grid[:, -1], label="cosine similarity")

@@ -1,7 +1,10 @@
-"""Whether an encoder, or a head, has seen whom it is tested on: by name, by bytes, by voxels, by features."""
+"""Detect test subjects seen in training or pretraining.
+
+They are found by subject id, file hash, voxel hash or feature similarity.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,25 +18,32 @@ from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
-NEAR = 0.98
+NEAR_COSINE = 0.98
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Somebody who is tested and was seen: how it shows, and under which name."""
+    """A test case that was seen before.
 
-    tested: str
-    seen: str
-    shown_by: str
+    Attributes:
+        test_case: name of the test case.
+        match: id of the subject or case that it matches.
+        evidence: `subject`, `bytes`, `voxels`, or the cosine similarity of the features.
+    """
+
+    test_case: str
+    match: str
+    evidence: str
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Whom an encoder was pretrained on, or a head trained.
+    """Subjects and volumes that an encoder or a head was trained on.
 
     Attributes:
-        names: by the id alone: each `subject_name`, and how the list spells it.
-        files, voxels: spelling by SHA-256 of the input's bytes, and of its voxels.
+        names: by id without dataset, the id in the list of each canonical `subject_name`.
+        files: id of a listed subject, by the SHA-256 of an input file.
+        voxels: id of a listed subject, by the SHA-256 of a volume's voxels.
     """
 
     names: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -41,56 +51,184 @@ class Seen:
     voxels: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, spelling: str) -> None:
-        """Somebody, by `subject_name`."""
+        """Add a subject by its canonical name, with its id as the list spells it."""
         self.names.setdefault(name.rpartition("/")[2], {}).setdefault(name, spelling)
 
-    def who(self, name: str) -> str | None:
-        """Spelling of somebody who may be `name`; None if there is nobody."""
-        alike = self.names.get(name.rpartition("/")[2], {})
-        return next((spelling for other, spelling in alike.items() if may_match(name, other)), None)
+    def find(self, name: str) -> str | None:
+        """Return the id of a listed subject that matches `name`, or None."""
+        for other, spelling in self.names.get(name.rpartition("/")[2], {}).items():
+            if may_match(name, other):
+                return spelling
+        return None
 
 
 def read_seen(manifest: Path, hashes: InputHashes) -> Seen:
-    """Whom an encoder saw.
+    """Read the subjects that an encoder was pretrained on.
 
     Args:
         manifest: a slice store of `nnunet-fm pretrain prepare` or its `manifest*.jsonl`; a CSV or
-            TSV with `subject_id` and perhaps `dataset` and columns of paths; or a text file with
-            one id a line.
-        hashes: of input files.
+            TSV with `subject_id` and optionally `dataset` and columns of paths; or a text file with
+            one subject id per line.
+        hashes: hashes of input files.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such file, or no subject in it.
+        FileNotFoundError: the manifest does not exist.
+        ValueError: the manifest names no subject.
     """
     files = sorted(manifest.glob("manifest*.jsonl")) if manifest.is_dir() else [manifest]
     if not files or not files[0].is_file():
         raise MissingFileError(
-            f"{manifest} is no manifest; give a slice store, its manifest.jsonl, or a CSV of subjects"
+            f"{manifest} is not a manifest; give a slice store, its manifest.jsonl, "
+            "or a CSV of subjects"
         )
     seen = Seen()
     if files[0].suffix == ".jsonl":
-        for record in (
-            json.loads(line) for file in files for line in file.read_text().splitlines()
-        ):
-            name = f"{record['dataset']}/{record['subject']}"
-            seen.add(subject_name(record["subject"], record["dataset"]), name)
-            seen.files[record["source_sha256"]] = name
-            if record.get("voxels_sha256"):
-                seen.voxels[record["voxels_sha256"]] = name
+        for file in files:
+            _add_manifest(file, seen)
     else:
-        _read_list(files[0], seen, hashes)
+        _add_subject_list(files[0], seen, hashes)
     if not seen.names:
         raise InputError(f"{manifest} names no subject")
     return seen
 
 
-def _read_list(file: Path, seen: Seen, hashes: InputHashes) -> None:
+def find_overlaps(
+    rows: Sequence[Row], seen: Seen, hashes: InputHashes, voxels: bool = False
+) -> list[Overlap]:
+    """Find test rows whose subject or volumes were seen; one result per row, match and evidence.
+
+    Args:
+        rows: test rows.
+        seen: see `read_seen`.
+        hashes: hashes of input files.
+        voxels: also read every volume and compare its voxels, which finds copies with another
+            header, compression or number type.
+    """
+    overlaps: dict[Overlap, None] = {}  # a set that keeps the order
+    for row in tqdm(rows, desc="leakage", unit="visit", disable=not voxels):
+        for name in _names(row.subject, row.values.get(DATASET_COLUMN, ""), row.values.values()):
+            match = seen.find(name)
+            if match:
+                overlaps[Overlap(row.name, match, "subject")] = None
+        for path in filter(Path.exists, row.volumes.values()):
+            match = seen.files.get(hashes.sha256(path))
+            if match:
+                overlaps[Overlap(row.name, match, "bytes")] = None
+            elif voxels and seen.voxels:
+                match = seen.voxels.get(hashes.voxels(path))
+                if match:
+                    overlaps[Overlap(row.name, match, "voxels")] = None
+    return list(overlaps)
+
+
+def overlaps_within(table: Table, hashes: InputHashes, voxels: bool = False) -> list[Overlap]:
+    """Find test rows of a table that are also among its training rows, under another name.
+
+    Without a column `split` every row is tested in cross-validation. Then all pairs of subjects
+    are compared, since they may be in different folds.
+    """
+    seen = Seen()
+    if any(row.split == "test" for row in table.rows):
+        for row in table.rows:
+            if row.split in ("train", "val"):
+                _add_row(seen, row, hashes, voxels)
+        return find_overlaps(table.test_rows, seen, hashes, voxels)
+    overlaps = []
+    for row in table.rows:
+        for overlap in find_overlaps([row], seen, hashes, voxels):
+            if overlap.match.split("/")[0] != row.subject:
+                overlaps.append(overlap)
+        _add_row(seen, row, hashes, voxels)
+    return overlaps
+
+
+def all_overlaps(
+    table: Table, pretrain: Path | None, hashes: InputHashes, voxels: bool = False
+) -> list[Overlap]:
+    """Find test rows that are among the table's training rows, or in a pretraining manifest.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_seen`.
+    """
+    overlaps = overlaps_within(table, hashes, voxels)
+    if pretrain:
+        overlaps += find_overlaps(table.test_rows, read_seen(pretrain, hashes), hashes, voxels)
+    hashes.save()
+    return overlaps
+
+
+def near_duplicates(
+    names: Sequence[str],
+    x: Float[np.ndarray, "n d"],
+    tested: Sequence[bool],
+    near: float = NEAR_COSINE,
+) -> list[Overlap]:
+    """Find test cases whose features are almost parallel to those of a training case.
+
+    The result is for inspection: siblings and repeated visits are similar too.
+
+    Args:
+        names: names of the cases.
+        x: features.
+        tested: which cases are tested; if all are (cross-validation), all pairs are compared.
+        near: report pairs whose mean-centred cosine similarity is at least this, -1 to 1. The mean
+            is subtracted because pooled features share most of it.
+    """
+    is_test = np.array(tested, bool)
+    if is_test.all():
+        compared = np.triu(np.ones((len(is_test), len(is_test)), bool), 1)
+    else:
+        compared = is_test[:, None] & ~is_test[None]
+    centred = x - x.mean(0)
+    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    similarity = unit @ unit.T
+    pairs = zip(*np.nonzero(compared & (similarity >= near)), strict=True)
+    return [
+        Overlap(names[a], names[b], f"features, cosine {similarity[a, b]:.3f}") for a, b in pairs
+    ]
+
+
+def raise_or_describe(overlaps: Sequence[Overlap], allowed: bool) -> str:
+    """Refuse leakage, or describe it where it is allowed.
+
+    Returns:
+        The note to record with the results; empty without overlap.
+
+    Raises:
+        ValueError: there is an overlap and it is not allowed.
+    """
+    if not overlaps:
+        return ""
+    test_cases = {overlap.test_case for overlap in overlaps}
+    matches = [f"{o.test_case} is {o.match} ({o.evidence})" for o in overlaps]
+    # part of the identity of a head's run: rewording it would run finished tasks again
+    description = f"{len(test_cases)} tested cases were seen before: {some(matches)}"
+    if not allowed:
+        raise InputError(
+            f"{description}. Remove them from the test split, or add --allow-leakage to record "
+            "this in every result"
+        )
+    return description
+
+
+def _add_manifest(file: Path, seen: Seen) -> None:
+    """Add the records of a slice store's manifest."""
+    for line in file.read_text().splitlines():
+        record = json.loads(line)
+        spelling = f"{record['dataset']}/{record['subject']}"
+        seen.add(subject_name(record["subject"], record["dataset"]), spelling)
+        seen.files[record["source_sha256"]] = spelling
+        if record.get("voxels_sha256"):
+            seen.voxels[record["voxels_sha256"]] = spelling
+
+
+def _add_subject_list(file: Path, seen: Seen, hashes: InputHashes) -> None:
+    """Add the subjects of a table or plain list, and the bytes of the volumes that it names."""
     rows = read_subject_list(file)
     for cells in rows.cells:
         spelling = rows.subject(cells)
         dataset, _, subject = spelling.rpartition("/")
-        dataset = cells.get(DATASET_COLUMN) or dataset
-        for name in sorted({subject_name(subject, dataset)} | cross_references(cells.values())):
+        for name in _names(subject, cells.get(DATASET_COLUMN) or dataset, cells.values()):
             seen.add(name, spelling)
         for column, text in cells.items():
             path = rows.path(cells, column)
@@ -98,125 +236,17 @@ def _read_list(file: Path, seen: Seen, hashes: InputHashes) -> None:
                 seen.files.setdefault(hashes.sha256(path), spelling)
 
 
-def _names(subject: str, cells: Mapping[str, str]) -> list[str]:
-    """Return the canonical name of a row's subject, and names of other collections in its cells."""
-    name = subject_name(subject, cells.get(DATASET_COLUMN, ""))
-    return sorted({name} | cross_references(cells.values()))
-
-
-def find_overlaps(
-    rows: Sequence[Row], seen: Seen, hashes: InputHashes, voxels: bool = False
-) -> list[Overlap]:
-    """Tested rows whose subject or volumes were seen, once each way.
-
-    Args:
-        rows: that are tested.
-        seen: see `read_seen`.
-        hashes: of input files.
-        voxels: also read every volume and compare its voxels: finds copies with another header,
-            compression or type.
-    """
-    found: dict[Overlap, None] = {}
-    for row in tqdm(rows, desc="leakage", unit="visit", disable=not voxels):
-        for spelling in filter(None, map(seen.who, _names(row.subject, row.values))):
-            found[Overlap(row.name, spelling, "subject")] = None
-        for path in filter(Path.exists, row.volumes.values()):
-            if name := seen.files.get(hashes.sha256(path)):
-                found[Overlap(row.name, name, "bytes")] = None
-            elif voxels and seen.voxels and (name := seen.voxels.get(hashes.voxels(path))):
-                found[Overlap(row.name, name, "voxels")] = None
-    return list(found)
-
-
-def overlaps_within(table: Table, hashes: InputHashes, voxels: bool = False) -> list[Overlap]:
-    """Tested rows of a table that are also among its training rows under another name.
-
-    Without a column `split` every row is tested once: two subjects that are one may come to lie in
-    two folds.
-    """
-    seen, found = Seen(), []
-    if any(row.split == "test" for row in table.rows):
-        for row in table.rows:
-            if row.split in ("train", "val"):
-                _add_row(seen, row, hashes, voxels)
-        return find_overlaps(table.test_rows, seen, hashes, voxels)
-    for row in table.rows:
-        found += [
-            o
-            for o in find_overlaps([row], seen, hashes, voxels)
-            if o.seen.split("/")[0] != row.subject
-        ]
-        _add_row(seen, row, hashes, voxels)
-    return found
-
-
-def all_overlaps(
-    table: Table, pretrain: Path | None, hashes: InputHashes, voxels: bool = False
-) -> list[Overlap]:
-    """Tested rows that are among the table's training rows, or in a pretraining manifest.
-
-    Raises:
-        FileNotFoundError, ValueError: see `read_seen`.
-    """
-    found = overlaps_within(table, hashes, voxels)
-    if pretrain:
-        found += find_overlaps(table.test_rows, read_seen(pretrain, hashes), hashes, voxels)
-    hashes.save()
-    return found
-
-
 def _add_row(seen: Seen, row: Row, hashes: InputHashes, voxels: bool) -> None:
-    for name in _names(row.subject, row.values):
+    """Add the subject and the volumes of a training row."""
+    for name in _names(row.subject, row.values.get(DATASET_COLUMN, ""), row.values.values()):
         seen.add(name, row.name)
     for path in filter(Path.exists, row.volumes.values()):
         seen.files.setdefault(hashes.sha256(path), row.name)
-        if voxels and (digest := hashes.voxels(path)):
+        digest = hashes.voxels(path) if voxels else ""
+        if digest:
             seen.voxels.setdefault(digest, row.name)
 
 
-def near_duplicates(
-    names: Sequence[str],
-    x: Float[np.ndarray, "n d"],
-    tested: Sequence[bool],
-    near: float = NEAR,
-) -> list[Overlap]:
-    """Tested cases whose features lie almost in the direction of a training case's, seen from the mean of all.
-
-    For eyes: siblings and repeated visits lie near each other too.
-
-    Args:
-        names: of the cases.
-        x: features.
-        tested: which cases are tested; where all are (cross-validation), all pairs are compared.
-        near: cosine from which on two are told, after the mean was taken away (pooled features
-            share most of it).
-    """
-    side = np.array(tested, bool)
-    apart = (
-        np.triu(np.ones((len(side),) * 2, bool), 1) if side.all() else side[:, None] & ~side[None]
-    )
-    centred = x - x.mean(0)
-    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    similarity = unit @ unit.T
-    return [
-        Overlap(names[a], names[b], f"features, cosine {similarity[a, b]:.3f}")
-        for a, b in zip(*np.nonzero(apart & (similarity >= near)), strict=True)
-    ]
-
-
-def refuse(overlaps: Sequence[Overlap], allowed: bool) -> str:
-    """What to write beside results where overlap is allowed; empty without overlap.
-
-    Raises:
-        ValueError: there is overlap and it is not allowed.
-    """
-    if not overlaps:
-        return ""
-    tested = list(dict.fromkeys(o.tested for o in overlaps))
-    told = [f"{o.tested} is {o.seen} ({o.shown_by})" for o in overlaps]
-    said = f"{len(tested)} tested cases were seen before: {some(told)}"
-    if not allowed:
-        raise InputError(
-            f"{said}. Take them out of the test, or say --allow-leakage: it will stand beside every result"
-        )
-    return said
+def _names(subject: str, dataset: str, values: Iterable[str]) -> list[str]:
+    """Return the canonical name of a subject, and its names in other collections."""
+    return sorted({subject_name(subject, dataset)} | cross_references(values))

@@ -1,4 +1,4 @@
-"""What decides the features of a volume, and the key that follows from it."""
+"""Everything that the features of a volume depend on, and the cache key derived from it."""
 
 import hashlib
 import json
@@ -12,17 +12,20 @@ KEY_LENGTH = 32
 
 @dataclass(frozen=True)
 class FeatureRecipe:
-    """Everything that features depend on but the volume itself. Paths, dates, devices and batch sizes have no part.
+    """Everything that features depend on, except the volume.
+
+    Paths, dates, devices and batch sizes do not affect features and are not part of it.
 
     Attributes:
-        name: weight card or file name of the encoder, for people; not part of the key.
+        name: weight card or file name of the encoder, for display; not part of the key.
         encoder: SHA-256 of the encoder's tensors.
-        architecture: its name in the table of architectures.
-        options: its numerical options.
-        layers: blocks whose CLS token is kept, 0-based, each after the final norm.
+        architecture: registered name of the architecture.
+        options: numerical options of the architecture.
+        layers: blocks whose CLS token is cached, counted from 0, each after the final norm.
         precision: `bfloat16` or `float32`.
         preprocessing: `shape` (z, y, x), `percentiles`, `strip` and the `version` of the code.
-        perturbation: done to the volume first, see `Perturbation.to_dict`; None for clean volumes.
+        perturbation: perturbation of the raw volume, see `Perturbation.to_dict`; None for clean
+            volumes.
     """
 
     name: str
@@ -36,24 +39,26 @@ class FeatureRecipe:
 
     @classmethod
     def from_json(cls, text: str) -> "FeatureRecipe":
-        """The inverse of `to_json`."""
+        """Read a recipe that `to_json` wrote."""
         content = json.loads(text)
         content.pop("format")
         return cls(**{**content, "layers": tuple(content["layers"])})
 
     def to_json(self) -> str:
-        """Canonical text, the same for equal recipes."""
+        """Return canonical JSON, which is the same for equal recipes."""
         return json.dumps({**asdict(self), "format": FORMAT}, sort_keys=True)
 
     def identity(self) -> str:
-        """SHA-256 of everything but the name."""
-        content = {k: v for k, v in json.loads(self.to_json()).items() if k not in NOT_KEYED}
+        """Return the SHA-256 of everything except the name."""
+        content = json.loads(self.to_json())
+        for field_name in NOT_KEYED:
+            del content[field_name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def key(self, input_sha256: str) -> str:
-        """Name of a volume's entry.
+        """Return the key of a volume's entry.
 
         Args:
-            input_sha256: of the bytes of the volume's files, its mask included if that is used.
+            input_sha256: SHA-256 of the bytes of the volume's files, and of its mask if used.
         """
         return hashlib.sha256(f"{self.identity()}:{input_sha256}".encode()).hexdigest()[:KEY_LENGTH]

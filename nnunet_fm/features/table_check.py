@@ -1,4 +1,4 @@
-"""What is in a table, and what is wrong with it, before anything long begins."""
+"""Check a table of subjects and its volumes before long work starts."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,48 +12,72 @@ from nnunet_fm.internal.messages import some
 
 
 @dataclass(frozen=True)
-class Findings:
-    """Lines about a table, and lines about what must be mended."""
+class TableReport:
+    """Counts of a table, and the problems to fix, one line each."""
 
-    about: list[str]
+    summary: list[str]
     problems: list[str]
 
 
-def check_table(table: Table, hashes: InputHashes, read: bool = False) -> Findings:
-    """Count subjects, splits and volumes; find volumes that are missing or unreadable, subjects with two names.
+def check_table(table: Table, hashes: InputHashes, read: bool = False) -> TableReport:
+    """Count subjects, splits and volumes; find missing volumes and subjects with two names.
 
     Args:
-        table: to look at.
-        hashes: of input files.
-        read: also read every volume: finds damaged ones, and copies with other bytes.
+        table: table to check.
+        hashes: hashes of input files.
+        read: also read every volume, which finds damaged volumes and copies with other bytes.
     """
-    splits = Counter(row.split or "no split" for row in table.rows)
-    volumes = Counter(m for row in table.rows for m in row.volumes)
-    whole = sum(len(row.volumes) == len(table.modalities) for row in table.rows)
-    about = [
-        f"{len(table.rows)} rows, {len({r.subject for r in table.rows})} subjects",
-        "splits: " + ", ".join(f"{name} {count}" for name, count in sorted(splits.items())),
-        "volumes: " + ", ".join(f"{m} {volumes[m]}" for m in table.modalities),
-        f"rows with all {len(table.modalities)} modalities: {whole}",
-    ]
-    paths = [(row, m, path) for row in table.rows for m, path in row.volumes.items()]
-    missing = [f"{row.name} {m}: {path}" for row, m, path in paths if not path.exists()]
-    problems = [f"{len(missing)} volumes are missing: {some(missing)}"] if missing else []
-    masks = [f"{row.name}: {row.mask}" for row in table.rows if row.mask and not row.mask.exists()]
-    problems += [f"{len(masks)} masks are missing: {some(masks)}"] if masks else []
+    problems = _missing_files(table)
     if read:
-        damaged = [
-            f"{row.name} {m}: {reason}" for row, m, path in paths if (reason := _reason(path))
-        ]
-        problems += [f"{len(damaged)} volumes cannot be used: {some(damaged)}"] if damaged else []
-    twins = [f"{o.tested} is {o.seen} ({o.shown_by})" for o in overlaps_within(table, hashes, read)]
-    problems += [f"{len(twins)} subjects come under two names: {some(twins)}"] if twins else []
+        problems += _unusable_volumes(table)
+    twins = [
+        f"{o.test_case} is {o.match} ({o.evidence})" for o in overlaps_within(table, hashes, read)
+    ]
+    if twins:
+        problems.append(f"{len(twins)} subjects have two names: {some(twins)}")
     hashes.save()
-    return Findings(about, problems)
+    return TableReport(_summary(table), problems)
 
 
-def _reason(path: Path) -> str:
-    """Why a volume cannot be used; empty if it can, or is missing."""
+def _summary(table: Table) -> list[str]:
+    splits = Counter(row.split or "no split" for row in table.rows)
+    volumes = Counter(modality for row in table.rows for modality in row.volumes)
+    complete = sum(len(row.volumes) == len(table.modalities) for row in table.rows)
+    subjects = {row.subject for row in table.rows}
+    return [
+        f"{len(table.rows)} rows, {len(subjects)} subjects",
+        "splits: " + ", ".join(f"{name} {count}" for name, count in sorted(splits.items())),
+        "volumes: " + ", ".join(f"{name} {volumes[name]}" for name in table.modalities),
+        f"rows with all {len(table.modalities)} modalities: {complete}",
+    ]
+
+
+def _missing_files(table: Table) -> list[str]:
+    volumes, masks = [], []
+    for row in table.rows:
+        for modality, path in row.volumes.items():
+            if not path.exists():
+                volumes.append(f"{row.name} {modality}: {path}")
+        if row.mask and not row.mask.exists():
+            masks.append(f"{row.name}: {row.mask}")
+    problems = [f"{len(volumes)} volumes are missing: {some(volumes)}"] if volumes else []
+    if masks:
+        problems.append(f"{len(masks)} masks are missing: {some(masks)}")
+    return problems
+
+
+def _unusable_volumes(table: Table) -> list[str]:
+    reasons = []
+    for row in table.rows:
+        for modality, path in row.volumes.items():
+            reason = _problem(path)
+            if reason:
+                reasons.append(f"{row.name} {modality}: {reason}")
+    return [f"{len(reasons)} volumes cannot be used: {some(reasons)}"] if reasons else []
+
+
+def _problem(path: Path) -> str:
+    """Return why a volume cannot be used; empty if it can, or does not exist."""
     try:
         if path.exists():
             read_volume(path)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Integer
 
 from nnunet_fm.data.subject_table import Row
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table, read_table
-from nnunet_fm.features.leakage import all_overlaps, refuse
+from nnunet_fm.features.leakage import all_overlaps, raise_or_describe
 from nnunet_fm.heads.metrics import TrueTargets
 from nnunet_fm.heads.targets import Targets, read_targets
 from nnunet_fm.heads.task import Task, read_task, task_name
@@ -127,7 +127,7 @@ def open_task(
     subjects = read_table(Path(table))
     features = FeatureCache(cache)
     overlaps = all_overlaps(subjects, pretraining_manifest, features.hashes)
-    leakage = refuse(overlaps, allow_leakage)
+    leakage = raise_or_describe(overlaps, allow_leakage)
     return TaskInputs(task_name(task, settings, overrides), settings, subjects, features, leakage)
 
 

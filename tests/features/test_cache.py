@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from nnunet_fm.features import FeatureCache, FeatureRecipe
-from nnunet_fm.features.cache import STALE
+from nnunet_fm.features.cache import STALE_SECONDS
 from nnunet_fm.features.content_hashes import InputHashes
 
 RECIPE = FeatureRecipe(
@@ -93,7 +93,7 @@ def test_a_damaged_entry_is_found_set_aside_and_made_again(damage: object, tmp_p
     assert [bool(e.problem) for e in cache.verify(RECIPE)] == [True]
     assert cache.read(RECIPE, key, ("pooled", "cls/1", "cls/3")) is None
     assert cache.entries(RECIPE) == []
-    assert [p.name for p in cache.rubbish()] == [f"{key}.safetensors.corrupt"]
+    assert [p.name for p in cache.garbage()] == [f"{key}.safetensors.corrupt"]
     cache.write(RECIPE, key, arrays())
     assert cache.read(RECIPE, key) is not None
 
@@ -165,7 +165,7 @@ def test_two_writers_at_once_agree(tmp_path: Path) -> None:
     assert not [e for e in cache.verify(RECIPE) if e.problem]
 
 
-def test_rubbish_is_what_dead_writers_left_and_what_no_table_names(tmp_path: Path) -> None:
+def test_garbage_is_what_dead_writers_left_and_what_no_table_names(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     keys = [RECIPE.key(str(n)) for n in range(3)]
     for key in keys:
@@ -173,9 +173,9 @@ def test_rubbish_is_what_dead_writers_left_and_what_no_table_names(tmp_path: Pat
     fresh, old = (cache.path(RECIPE, keys[0]).parent / f".{n}.host.1.tmp" for n in ("fresh", "old"))
     for path in (fresh, old):
         path.touch()
-    os.utime(old, (time.time() - STALE - 1,) * 2)
-    assert cache.rubbish() == [old]
-    assert cache.rubbish({RECIPE.identity(): {keys[0], keys[2]}}) == [
+    os.utime(old, (time.time() - STALE_SECONDS - 1,) * 2)
+    assert cache.garbage() == [old]
+    assert cache.garbage({RECIPE.identity(): {keys[0], keys[2]}}) == [
         old,
         cache.path(RECIPE, keys[1]),
     ]

@@ -16,8 +16,8 @@ from nnunet_fm.features.leakage import (
     find_overlaps,
     near_duplicates,
     overlaps_within,
+    raise_or_describe,
     read_seen,
-    refuse,
 )
 from nnunet_fm.features.table_check import check_table
 
@@ -96,11 +96,11 @@ def test_a_pretraining_store_is_recognised_by_name_crosswalk_bytes_and_voxels(
     rows = read_table(table(tmp_path, lines, "subject_id,T1,split,BraTS21 ID")).rows
     for where in (manifest, tmp_path):
         seen = read_seen(where, hashes)
-        assert [(o.tested, o.shown_by) for o in find_overlaps(rows, seen, hashes)] == [
+        assert [(o.test_case, o.evidence) for o in find_overlaps(rows, seen, hashes)] == [
             ("UCSF-PDGM-004", "subject"),
             ("b", "bytes"),
         ]
-    assert [o.tested for o in find_overlaps(rows, seen, hashes, voxels=True)] == [
+    assert [o.test_case for o in find_overlaps(rows, seen, hashes, voxels=True)] == [
         "UCSF-PDGM-004",
         "b",
         "c",
@@ -123,11 +123,11 @@ def test_a_list_of_subjects_and_a_table_are_manifests_too(tmp_path: Path) -> Non
     rows = read_table(table(tmp_path, ["IXI002,a.nii,test", "other,a.nii,test"])).rows
     (tmp_path / "ids.txt").write_text("# seen\nIXI/IXI002-Guys-0828\n")
     assert [
-        o.tested for o in find_overlaps(rows, read_seen(tmp_path / "ids.txt", hashes), hashes)
+        o.test_case for o in find_overlaps(rows, read_seen(tmp_path / "ids.txt", hashes), hashes)
     ] == ["IXI002"]
     (tmp_path / "seen.csv").write_text("subject_id,T1\nsomebody,a.nii\n")
     found = find_overlaps(rows, read_seen(tmp_path / "seen.csv", hashes), hashes)
-    assert [(o.tested, o.shown_by) for o in found] == [("IXI002", "bytes"), ("other", "bytes")]
+    assert [(o.test_case, o.evidence) for o in found] == [("IXI002", "bytes"), ("other", "bytes")]
     (tmp_path / "none.txt").write_text("# nobody\n")
     with pytest.raises(ValueError, match="names no subject"):
         read_seen(tmp_path / "none.txt", hashes)
@@ -140,7 +140,7 @@ def test_a_list_of_subjects_and_a_table_are_manifests_too(tmp_path: Path) -> Non
         "subject_id,T1\nx1,gone.nii\nx1,a.nii\n"
     )  # no task's table, but a list
     found = find_overlaps(rows, read_seen(tmp_path / "visits.csv", hashes), hashes)
-    assert [(o.tested, o.seen, o.shown_by) for o in found] == [
+    assert [(o.test_case, o.match, o.evidence) for o in found] == [
         ("IXI002", "x1", "bytes"),
         ("other", "x1", "bytes"),
     ]
@@ -159,7 +159,7 @@ def test_training_and_tested_rows_of_one_table_are_compared(tmp_path: Path) -> N
         "UPENN-GBM-00002_21,2.nii,test",
     ]
     found = overlaps_within(read_table(table(tmp_path, lines)), hashes)
-    assert [(o.tested, o.seen, o.shown_by) for o in found] == [
+    assert [(o.test_case, o.match, o.evidence) for o in found] == [
         ("b", "a", "bytes"),
         ("UPENN-GBM-00002_21", "UPENN-GBM-00002_11", "subject"),
     ]
@@ -172,9 +172,9 @@ def test_training_and_tested_rows_of_one_table_are_compared(tmp_path: Path) -> N
     with pytest.raises(
         ValueError, match=r"2 tested cases were seen before: b is a \(bytes\).*--allow-leakage"
     ):
-        refuse(found, allowed=False)
-    assert refuse(found, allowed=True).startswith("2 tested cases were seen before")
-    assert not refuse([], allowed=False)
+        raise_or_describe(found, allowed=False)
+    assert raise_or_describe(found, allowed=True).startswith("2 tested cases were seen before")
+    assert not raise_or_describe([], allowed=False)
 
 
 def test_near_duplicates_in_feature_space_are_listed() -> None:
@@ -183,10 +183,10 @@ def test_near_duplicates_in_feature_space_are_listed() -> None:
     )  # pooled features share a mean
     x[3] = x[15] + 0.01
     found = near_duplicates([f"s{n}" for n in range(20)], x, [n < 10 for n in range(20)])
-    assert [(o.tested, o.seen) for o in found] == [("s3", "s15")]
-    assert found[0].shown_by.startswith("features, cosine 1.000")
+    assert [(o.test_case, o.match) for o in found] == [("s3", "s15")]
+    assert found[0].evidence.startswith("features, cosine 1.000")
     folds = near_duplicates([f"s{n}" for n in range(20)], x, [True] * 20)
-    assert [(o.tested, o.seen) for o in folds] == [("s3", "s15")]
+    assert [(o.test_case, o.match) for o in folds] == [("s3", "s15")]
 
 
 def test_a_table_is_looked_over(tmp_path: Path) -> None:
@@ -194,21 +194,21 @@ def test_a_table_is_looked_over(tmp_path: Path) -> None:
         volume(tmp_path / f"{n}.nii", n)
     (tmp_path / "bad.nii").write_bytes((tmp_path / "0.nii").read_bytes()[:5000])
     lines = ["a,0.nii,1.nii,train", "b,2.nii,,test", "c,gone.nii,bad.nii,test", "d,0.nii,,test"]
-    found = check_table(
+    report = check_table(
         read_table(table(tmp_path, lines, "subject_id,T1,FLAIR,split")),
         InputHashes(tmp_path / "m"),
         True,
     )
-    assert found.about == [
+    assert report.summary == [
         "4 rows, 4 subjects",
         "splits: test 3, train 1",
         "volumes: T1 4, FLAIR 2",
         "rows with all 2 modalities: 2",
     ]
-    assert [p.split(":")[0] for p in found.problems] == [
+    assert [p.split(":")[0] for p in report.problems] == [
         "1 volumes are missing",
         "1 volumes cannot be used",
-        "1 subjects come under two names",
+        "1 subjects have two names",
     ]
     fine = check_table(
         read_table(table(tmp_path, ["a,0.nii,train"])), InputHashes(tmp_path / "m"), True
@@ -260,5 +260,5 @@ def test_voxels_are_read_once_and_remembered(
     assert len(read) == 3
     volume(tmp_path / "2.nii", 0, kind=np.float32)
     assert [
-        o.shown_by for o in overlaps_within(rows, InputHashes(tmp_path / "memo"), voxels=True)
+        o.evidence for o in overlaps_within(rows, InputHashes(tmp_path / "memo"), voxels=True)
     ] == ["voxels"]
