@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import nnunet_fm_pretrain.cli as pretrain
 from nnunet_fm.cli import (
-    analyze,
+    analyse,
     convert,
     demo,
     doctor,
@@ -148,7 +148,7 @@ def _add_groups(commands: Commands) -> None:
         "representations of frozen encoders: cka, similarity",
         aliases=["analyze"],
     )
-    analyze.add_commands(group)
+    analyse.add_commands(group)
     _, group = add_group(
         commands,
         "pretrain",

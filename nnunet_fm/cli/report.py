@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from nnunet_fm.cli.evaluate import add_rules
+from nnunet_fm.cli.evaluate import add_metric_options
 from nnunet_fm.cli.parser import Commands
 
 
@@ -27,7 +27,7 @@ def add_command(commands: Commands) -> None:
     report.add_argument("--title", help="of the page")
     report.add_argument("--case", action="append", default=[], help="show this case too")
     report.add_argument("-np", type=int, default=2, help="processes")
-    add_rules(report)
+    add_metric_options(report)
     report.set_defaults(function=_report)
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnunet_fm.cli.evaluate import add_rules
+from nnunet_fm.cli.evaluate import add_metric_options
 from nnunet_fm.cli.parser import Commands
 from nnunet_fm.internal.errors import InputError
 
@@ -36,7 +36,7 @@ def add_command(commands: Commands) -> None:
     )
     command.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda")
     command.add_argument("-np", type=int, default=2, help="processes of the evaluation")
-    add_rules(command)
+    add_metric_options(command)
     command.set_defaults(function=_robustness)
 
 

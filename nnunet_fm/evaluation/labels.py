@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_fm.internal.errors import MissingFileError
+
 
 @dataclass(frozen=True)
 class Region:
@@ -47,3 +49,29 @@ class LabelScheme:
         )
         ignore = labels["ignore"][0] if "ignore" in labels else None
         return cls(regions, ignore, str(content.get("file_ending", ".nii.gz")))
+
+
+def scheme_of_predictions(
+    predictions: Path, regions: str = "dataset", dataset_json: Path | None = None
+) -> LabelScheme:
+    """Choose the label scheme for a folder of predictions, as `nnunet-fm evaluate` does.
+
+    Args:
+        predictions: folder of predictions.
+        regions: `dataset`: the regions in `dataset_json`; `brats`: WT, TC and ET.
+        dataset_json: description of the dataset (default: `dataset.json` in the folder). With
+            `brats` only its file ending is used, and it may be missing.
+
+    Raises:
+        FileNotFoundError: the description is needed but does not exist.
+    """
+    description = dataset_json or predictions / "dataset.json"
+    if regions == "dataset":
+        if not description.is_file():
+            raise MissingFileError(
+                f"{description} does not exist; give --dataset-json FILE, or --regions brats"
+            )
+        return LabelScheme.read(description)
+    if description.is_file():
+        return LabelScheme(BRATS_REGIONS, ending=LabelScheme.read(description).ending)
+    return LabelScheme(BRATS_REGIONS)

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnunet_fm.evaluation.segmentation import CaseScore
+from nnunet_fm.internal.files import write_csv
 from nnunet_fm.internal.markdown import markdown_table
 
 MEANS = ("dice", "hd95_mm", "surface_dice", "lesion_dice", "lesion_f1")
@@ -35,6 +37,12 @@ def scores_table(scores: Sequence[CaseScore]) -> str:
     if len(regions) > 1:
         rows.append(_row("mean", mean_of_regions(scores)))
     return "\n".join([markdown_table(COLUMNS, rows), "", *NOTES])
+
+
+def write_scores(scores: Sequence[CaseScore], folder: Path) -> None:
+    """Write `scores.csv` with one line per case and region, and `scores.md` with the means."""
+    write_csv(scores, folder / "scores.csv")
+    (folder / "scores.md").write_text(scores_table(scores) + "\n")
 
 
 def mean_of_regions(scores: Sequence[CaseScore], name: str = "mean") -> list[CaseScore]:

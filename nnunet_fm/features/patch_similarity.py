@@ -1,6 +1,7 @@
 """Similarity of every patch of a slice to reference points, for encoders side by side (BrainDINO, equation 12)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,7 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from nnunet_fm.data.preprocessing import preprocess_volume
+from nnunet_fm.data.skull_stripping import find_stripper
+from nnunet_fm.data.volumes import read_volume
 from nnunet_fm.encoders import Encoder
+from nnunet_fm.features.extraction import open_encoder
 from nnunet_fm.internal.errors import InputError
 
 Point = tuple[int, int]  # row and column, pixels of the slice
@@ -67,3 +72,42 @@ def slice_similarities(
     encoder.eval()
     tokens = encoder.features(x.expand(1, encoder.in_channels, -1, -1))[-1][0]
     return similarity_maps(tokens, points, (height, width)).numpy()
+
+
+def volume_similarities(
+    volume: Path,
+    encoders: Sequence[str],
+    index: int,
+    points: Sequence[Point],
+    shape: tuple[int, int, int],
+    strip: str = "none",
+    seed: int | None = None,
+) -> tuple[Slice, dict[str, Float[np.ndarray, "p rows columns"]]]:
+    """Preprocess a volume and compute the similarity maps of several encoders on one slice.
+
+    Args:
+        volume: NIfTI file or DICOM folder.
+        encoders: weight files, cards or architectures, see `open_encoder`.
+        index: axial slice of the preprocessed volume, from 0.
+        points: reference points on that slice.
+        shape: voxels of the preprocessed volume, (z, y, x).
+        strip: skull-stripping plug-in, see `find_stripper`.
+        seed: seed of random weights, for encoders that are not files.
+
+    Returns:
+        The slice, and the maps of each encoder by its name.
+
+    Raises:
+        ValueError: no such slice; or see `slice_similarities`.
+    """
+    if not 0 <= index < shape[0]:
+        raise InputError(f"slice {index}; allowed: 0 to {shape[0] - 1} (--shape)")
+    voxels, image = read_volume(volume)
+    brain = find_stripper(strip)(voxels, image, None)
+    shown = preprocess_volume(voxels, brain, shape)[index]
+    maps = {}
+    for source in encoders:
+        encoder, recipe = open_encoder(source, seed=None if Path(source).is_file() else seed)
+        name = recipe.name if recipe.name not in maps else f"{recipe.name} ({recipe.encoder[:6]})"
+        maps[name] = slice_similarities(encoder, shown, points)
+    return shown, maps

@@ -1,0 +1,122 @@
+"""`nnunet-fm analyse`: cka, similarity."""
+
+import argparse
+from pathlib import Path
+
+from nnunet_fm.cli.features import DEFAULT_CACHE
+from nnunet_fm.cli.parser import Commands
+from nnunet_fm.internal.arguments import block_numbers
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the sub-commands of `nnunet-fm analyse`."""
+    _add_cka(commands)
+    _add_similarity(commands)
+
+
+def _add_cka(commands: Commands) -> None:
+    cka = commands.add_parser(
+        "cka", help="alignment of two encoders' cached features, layer by layer"
+    )
+    cka.add_argument("table", type=Path, help="table that was given to `features extract`")
+    cka.add_argument(
+        "--first", required=True, metavar="ENCODER", help="name or hash (see `features list`)"
+    )
+    cka.add_argument("--second", required=True, metavar="ENCODER")
+    cka.add_argument(
+        "--layers",
+        type=block_numbers,
+        metavar="2,6,11",
+        help="blocks to compare (default: all in the cache)",
+    )
+    cka.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="FOLDER")
+    cka.add_argument("-o", type=Path, default=Path("cka"), metavar="FOLDER")
+    cka.set_defaults(function=_cka)
+
+
+def _add_similarity(commands: Commands) -> None:
+    similarity = commands.add_parser(
+        "similarity", help="similarity of a slice's patches to points, encoders side by side"
+    )
+    similarity.add_argument("volume", type=Path, help="NIfTI file or DICOM folder")
+    similarity.add_argument("--encoder", required=True, nargs="+", metavar="NAME|FILE")
+    similarity.add_argument(
+        "--slice", type=int, required=True, help="axial slice of the preprocessed volume, from 0"
+    )
+    similarity.add_argument(
+        "--points",
+        type=_point,
+        required=True,
+        nargs="+",
+        metavar="ROW,COLUMN",
+        help="reference points on that slice",
+    )
+    similarity.add_argument(
+        "--shape",
+        type=int,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="voxels of the preprocessed volume (default: 128 256 256)",
+    )
+    similarity.add_argument(
+        "--skull-strip",
+        "--strip",
+        default="none",
+        help="none, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)",
+    )
+    similarity.add_argument(
+        "--seed",
+        type=int,
+        help="seed of random weights, for an architecture without a file (default: 0)",
+    )
+    similarity.add_argument("-o", type=Path, default=Path("similarity.png"), metavar="PNG")
+    similarity.set_defaults(function=_similarity)
+
+
+def _point(text: str) -> tuple[int, int]:
+    try:
+        row, column = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a point; allowed: ROW,COLUMN, e.g. 120,96"
+        ) from None
+    return row, column
+
+
+def _cka(parsed: argparse.Namespace) -> None:
+    from nnunet_fm.features import FeatureCache, read_table
+    from nnunet_fm.features.cka import align
+    from nnunet_fm.features.figures import draw_alignment
+    from nnunet_fm.internal.files import write_csv
+
+    cache = FeatureCache(parsed.cache)
+    table = read_table(parsed.table)
+    alignments = align(cache, table, parsed.first, parsed.second, parsed.layers)
+    first = alignments[0]
+    print(f"{first.first} (down) and {first.second}, {first.n} subjects")
+    print(f"{'blocks':>8}{'biased':>9}{'debiased':>10}{'95 %':>18}{'standardised':>14}")
+    for a in alignments:
+        blocks = f"{a.first_layer}, {a.second_layer}"
+        limits = f"{a.low:.3f} to {a.high:.3f}"
+        print(f"{blocks:>8}{a.cka:9.3f}{a.debiased:10.3f}{limits:>18}{a.standardised:14.3f}")
+    write_csv(alignments, parsed.o / "cka.csv")
+    draw_alignment(alignments, parsed.o / "cka.png")
+    print(f"wrote {parsed.o}")
+
+
+def _similarity(parsed: argparse.Namespace) -> None:
+    from nnunet_fm.features.extraction import SHAPE
+    from nnunet_fm.features.figures import draw_similarity
+    from nnunet_fm.features.patch_similarity import volume_similarities
+
+    image, maps = volume_similarities(
+        parsed.volume,
+        parsed.encoder,
+        parsed.slice,
+        parsed.points,
+        tuple(parsed.shape or SHAPE),
+        parsed.skull_strip,
+        parsed.seed,
+    )
+    draw_similarity(image, parsed.points, maps, parsed.o)
+    print(f"wrote {parsed.o}")
