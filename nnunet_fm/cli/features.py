@@ -177,7 +177,7 @@ def _extract(parsed: argparse.Namespace) -> int:
     )
     outcomes = extract(table, encoder, recipe, cache, part, parsed.batch_size, parsed.np)
     failed = [o for o in outcomes if o.reason]
-    ready = sum(o.ready for o in outcomes)
+    ready = sum(o.cached for o in outcomes)
     made = len(outcomes) - ready - len(failed)
     print(f"{made} volumes made, {ready} were ready, {len(failed)} failed: {parsed.cache}")
     failures = parsed.cache / f"failures_{parsed.part_id:04d}_of_{parsed.num_parts:04d}.csv"

@@ -56,7 +56,7 @@ def bounding_box(inside: Mask) -> tuple[slice, ...]:
 
 
 def resize(volume: Box, shape: tuple[int, int, int]) -> tuple[Resized, ResizedMask]:
-    """Resize trilinearly, after a Gaussian along axes that shrink; also return the brain's voxels."""
+    """Resize trilinearly, after a Gaussian along axes that shrink; also return the brain mask."""
     inside = (volume != 0).astype(np.float32)
     sigma = [max(0.0, (n / to - 1) / 2) for n, to in zip(volume.shape, shape, strict=True)]
     if any(sigma):

@@ -144,7 +144,7 @@ def check_same_grid(images: Sequence[nib.Nifti1Image]) -> None:
 
 
 def to_lps(image: nib.Nifti1Image) -> nib.Nifti1Image:
-    """Flip and permute the axes of an image so that they increase towards left, posterior, superior."""
+    """Flip and permute an image's axes to increase towards left, posterior and superior."""
     change = ornt_transform(io_orientation(image.affine), axcodes2ornt(ORIENTATION))
     return image.as_reoriented(change)
 

@@ -1,4 +1,4 @@
-"""Similarity of every patch of a slice to reference points, for encoders side by side (BrainDINO, equation 12)."""
+"""Similarity of every patch of a slice to reference points (BrainDINO, equation 12)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +23,15 @@ Slice = Float[np.ndarray, "h w"]
 def similarity_maps(
     tokens: Float[Tensor, "d th tw"], points: Sequence[Point], shape: Point
 ) -> Float[Tensor, "p h w"]:
-    """Cosine similarity of each patch with the patch under each point, bilinear to the slice's pixels.
+    """Return the cosine similarity of each patch with the patch under each point.
 
     Args:
         tokens: patch tokens as a map.
-        points: on the slice.
+        points: row and column of each reference point, in pixels of the slice.
         shape: rows and columns of the slice.
+
+    Returns:
+        A map per point, -1 to 1, interpolated bilinearly to the slice's pixels.
 
     Raises:
         ValueError: a point outside the slice.
@@ -37,7 +40,8 @@ def similarity_maps(
     for row, column in points:
         if not (0 <= row < height and 0 <= column < width):
             raise InputError(
-                f"point {row},{column} on a slice of {height} x {width} pixels; allowed: inside, from 0,0"
+                f"point {row},{column} on a slice of {height} x {width} pixels; "
+                f"allowed: 0,0 to {height - 1},{width - 1}"
             )
     unit = normalize(tokens.float(), dim=0)
     rows, columns = unit.shape[1:]
@@ -50,23 +54,24 @@ def similarity_maps(
 def slice_similarities(
     encoder: Encoder, image: Slice, points: Sequence[Point]
 ) -> Float[np.ndarray, "p rows columns"]:
-    """`similarity_maps` of an encoder's last tapped block on one preprocessed slice.
+    """Return `similarity_maps` of an encoder's last tapped block on one preprocessed slice.
 
     Args:
-        encoder: 2-D, frozen.
-        image: z-scores, background 0; cut at the right and bottom to whole patches.
-        points: on the slice.
+        encoder: frozen 2-D encoder.
+        image: z-scores, background 0; cropped at the right and bottom to whole patches.
+        points: row and column of each reference point, in pixels.
 
     Raises:
         ValueError: a 3-D encoder, a slice smaller than a patch, or a point outside.
     """
     if encoder.input_spec.spatial_dims != 2:
-        raise InputError("similarity maps are of slices; this encoder takes volumes")
+        raise InputError("similarity maps need a 2-D encoder; this encoder takes volumes")
     step = encoder.input_spec.divisor
     height, width = (n // step * step for n in image.shape)
     if not height or not width:
         raise InputError(
-            f"a slice of {image.shape[0]} x {image.shape[1]} pixels is smaller than a patch of {step}"
+            f"a slice of {image.shape[0]} x {image.shape[1]} pixels is smaller than a patch "
+            f"of {step} x {step}"
         )
     x = torch.from_numpy(np.ascontiguousarray(image[:height, :width])).float()
     encoder.eval()

@@ -1,6 +1,6 @@
-"""Volumes read and preprocessed ahead of the encoder."""
+"""Read and preprocess volumes ahead of the encoder."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,51 +17,67 @@ from nnunet_fm.data.preprocessing import bounding_box, preprocess_volume
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_table import Row
 from nnunet_fm.data.volumes import BadVolumeError, read_volume
-from nnunet_fm.features.intensity import with_intensity
+from nnunet_fm.features.intensity import rescale_intensity
 from nnunet_fm.features.recipe import FeatureRecipe
+
+PreprocessedVolume = tuple[str, np.ndarray | str]  # key; volume, or reason why it cannot be used
 
 
 @dataclass(frozen=True, eq=False)
-class Wanted:
-    """One volume of a table."""
+class VolumeRef:
+    """A volume of a table: one modality of one visit."""
 
     row: Row
     modality: str
 
     @property
     def path(self) -> Path:
-        """Its file or DICOM folder."""
+        """NIfTI file or DICOM folder."""
         return self.row.volumes[self.modality]
 
 
-Prepared = tuple[str, np.ndarray | str]  # key, and the volume or the reason why there is none
+def iter_preprocessed(
+    volumes: Mapping[str, VolumeRef], recipe: FeatureRecipe, processes: int
+) -> Iterator[PreprocessedVolume]:
+    """Preprocess volumes in order, in processes that run a few volumes ahead of the caller.
 
+    Args:
+        volumes: volumes by key.
+        recipe: how they are preprocessed.
+        processes: number of processes; 0 preprocesses in this one.
 
-def prepared(todo: dict[str, Wanted], recipe: FeatureRecipe, processes: int) -> Iterator[Prepared]:
-    """Volumes in order, a few ahead of the encoder."""
-    p = recipe.preprocessing
-    shape, percentiles = tuple(p["shape"]), tuple(p["percentiles"])
-    change = Perturbation.from_dict(recipe.perturbation)
-    intensity = p.get("intensity", "")
-    make = partial(
+    Yields:
+        Key, and the float16 volume or the reason why it cannot be used.
+    """
+    settings = recipe.preprocessing
+    preprocess = partial(
         _preprocess,
-        shape=shape,
-        percentiles=percentiles,
-        strip=p["strip"],
-        intensity=intensity,
-        change=change,
+        shape=tuple(settings["shape"]),
+        percentiles=tuple(settings["percentiles"]),
+        strip=settings["strip"],
+        intensity=settings.get("intensity", ""),
+        perturbation=Perturbation.from_dict(recipe.perturbation),
     )
-    if processes <= 0:
-        yield from ((key, make(wanted)) for key, wanted in todo.items())
+    if processes > 0:
+        yield from _in_processes(volumes, preprocess, processes)
         return
+    for key, volume in volumes.items():
+        yield key, preprocess(volume)
+
+
+def _in_processes(
+    volumes: Mapping[str, VolumeRef],
+    preprocess: Callable[[VolumeRef], np.ndarray | str],
+    processes: int,
+) -> Iterator[PreprocessedVolume]:
     one_thread: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), **one_thread) as pool:
         ahead: list[tuple[str, Future[np.ndarray | str]]] = []
-        remaining = iter(todo.items())
+        remaining = iter(volumes.items())
         try:
             while True:
-                for key, wanted in islice(remaining, 2 * processes - len(ahead)):
-                    ahead.append((key, pool.submit(make, wanted)))
+                for key, volume in islice(remaining, 2 * processes - len(ahead)):
+                    ahead.append((key, pool.submit(preprocess, volume)))
                 if not ahead:
                     return
                 key, future = ahead.pop(0)
@@ -71,21 +87,22 @@ def prepared(todo: dict[str, Wanted], recipe: FeatureRecipe, processes: int) -> 
 
 
 def _preprocess(
-    wanted: Wanted,
+    reference: VolumeRef,
     shape: tuple[int, int, int],
     percentiles: tuple[float, float],
     strip: str,
     intensity: str,
-    change: Perturbation | None,
+    perturbation: Perturbation | None,
 ) -> np.ndarray | str:
+    """Return the preprocessed volume, or the reason why it cannot be used."""
     try:
-        volume, image = read_volume(wanted.path)
-        brain = find_stripper(strip)(volume, image, wanted.row.mask)
-        if change is not None:
-            brain = brain & (volume != 0)  # what is the brain is decided on the clean volume
-            bounding_box(brain)  # or it is a bad volume
-            volume = change(volume, brain)
-        prepared = preprocess_volume(volume, brain, shape, percentiles)
-        return with_intensity(prepared, intensity).astype(np.float16)
+        volume, image = read_volume(reference.path)
+        brain = find_stripper(strip)(volume, image, reference.row.mask)
+        if perturbation is not None:
+            brain = brain & (volume != 0)  # the brain is defined by the clean volume
+            bounding_box(brain)  # raises BadVolumeError for an empty mask
+            volume = perturbation(volume, brain)
+        preprocessed = preprocess_volume(volume, brain, shape, percentiles)
+        return rescale_intensity(preprocessed, intensity).astype(np.float16)
     except (BadVolumeError, OSError) as error:
         return str(error)

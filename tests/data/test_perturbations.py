@@ -1,5 +1,3 @@
-"""Perturbations of raw volumes: identity where none is asked, the clean mask, and what each does."""
-
 import numpy as np
 import pytest
 

@@ -15,7 +15,7 @@ from nnunet_fm.data.preprocessing import preprocess_volume
 from nnunet_fm.data.volumes import read_volume
 from nnunet_fm.encoders import FeatureInfo, InputSpec
 from nnunet_fm.features import FeatureCache, read_table
-from nnunet_fm.features.extraction import Outcome, extract, open_encoder
+from nnunet_fm.features.extraction import ExtractedVolume, extract, open_encoder
 
 
 def opened(**choice: Any) -> Any:
@@ -24,7 +24,7 @@ def opened(**choice: Any) -> Any:
     )
 
 
-def extracted(table_file: Path, cache: FeatureCache, **choice: Any) -> list[Outcome]:
+def extracted(table_file: Path, cache: FeatureCache, **choice: Any) -> list[ExtractedVolume]:
     how = {k: choice.pop(k) for k in ("batch", "part") if k in choice}
     return extract(read_table(table_file), *opened(**choice), cache, processes=0, **how)
 
@@ -32,7 +32,7 @@ def extracted(table_file: Path, cache: FeatureCache, **choice: Any) -> list[Outc
 def test_features_are_those_of_the_encoder_on_each_slice(table_file: Path, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "cache")
     outcomes = extracted(table_file, cache, batch=5)  # batches run across volumes of 6 slices
-    assert [(o.modality, o.ready, o.reason) for o in outcomes] == [("T1", False, "")] + [
+    assert [(o.modality, o.cached, o.reason) for o in outcomes] == [("T1", False, "")] + [
         (m, False, "") for _ in range(3) for m in ("FLAIR", "T1")
     ]
     encoder, recipe = opened()
@@ -60,9 +60,9 @@ def test_perturbed_volumes_are_other_entries_and_none_is_clean(
     cache, change = FeatureCache(tmp_path / "cache"), Perturbation("gamma", 2.0)
     extracted(table_file, cache)
     assert all(
-        o.ready for o in extracted(table_file, cache, perturbation=Perturbation("gibbs", 0.0))
+        o.cached for o in extracted(table_file, cache, perturbation=Perturbation("gibbs", 0.0))
     )
-    assert not any(o.ready or o.reason for o in extracted(table_file, cache, perturbation=change))
+    assert not any(o.cached or o.reason for o in extracted(table_file, cache, perturbation=change))
     encoder, recipe = opened(perturbation=change)
     assert cache.perturbed(cache.recipe()) == [recipe]
     row = read_table(table_file).rows[0]
@@ -98,8 +98,8 @@ def test_a_second_run_does_no_encoder_work(
     moved.mkdir()
     for name in ("t.csv", "0", "1", "2", "3", "cache"):
         shutil.move(tmp_path / name, moved / name)
-    monkeypatch.setattr("nnunet_fm.features.extraction._embedded", lambda *_: iter(()))
-    assert all(o.ready for o in extracted(moved / "t.csv", FeatureCache(moved / "cache")))
+    monkeypatch.setattr("nnunet_fm.features.extraction.embed_volumes", lambda *_: iter(()))
+    assert all(o.cached for o in extracted(moved / "t.csv", FeatureCache(moved / "cache")))
     with pytest.raises(KeyError):
         extracted(moved / "t.csv", FeatureCache(moved / "cache"), layers=(3,))
 
@@ -117,7 +117,7 @@ def test_a_bad_volume_is_told_and_the_rest_goes_on(table_file: Path, tmp_path: P
     write_volume_file(tmp_path / "1/t1.nii.gz", 70)
     write_volume_file(tmp_path / "2/t1.nii.gz", 71)
     again = extracted(table_file, cache)
-    assert [o.ready for o in again].count(False) == 2
+    assert [o.cached for o in again].count(False) == 2
     assert not any(o.reason for o in again)
 
 

@@ -11,7 +11,7 @@ from nnunet_fm.encoders import build_encoder
 from nnunet_fm.features import FeatureCache, read_table
 from nnunet_fm.features.cka import align
 from nnunet_fm.features.extraction import extract, open_encoder
-from nnunet_fm.features.intensity import with_intensity
+from nnunet_fm.features.intensity import rescale_intensity
 from nnunet_fm.heads.models import fit
 from nnunet_fm.heads.targets import Targets
 from nnunet_fm.heads.task import Task
@@ -92,11 +92,11 @@ def test_intensities_are_the_encoders() -> None:
     brain = np.zeros((4, 5, 6), np.float32)
     brain[1:3, 1:4, 1:5] = np.random.default_rng(0).normal(size=(2, 3, 4))
     inside = brain != 0
-    assert with_intensity(brain, "z-score") is brain
-    unit = with_intensity(brain, "0 to 1")
+    assert rescale_intensity(brain, "z-score") is brain
+    unit = rescale_intensity(brain, "0 to 1")
     assert (unit[inside].min(), unit[inside].max(), unit[~inside].max()) == (0, 1, 0)
     assert np.corrcoef(unit[inside], brain[inside])[0, 1] > 0.999
-    everywhere = with_intensity(brain, "z-score of all voxels")
+    everywhere = rescale_intensity(brain, "z-score of all voxels")
     np.testing.assert_allclose([everywhere.mean(), everywhere.std()], [0, 1], atol=1e-5)
     assert everywhere[~inside].max() == everywhere.min()
     recipes = [
