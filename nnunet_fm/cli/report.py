@@ -22,11 +22,13 @@ def add_command(commands: Commands) -> None:
     report.add_argument(
         "--reference",
         metavar="ENCODER",
-        help="that the others are tested against; default: the first",
+        help="encoder that the others are compared with (default: the first)",
     )
-    report.add_argument("--title", help="of the page")
-    report.add_argument("--case", action="append", default=[], help="show this case too")
-    report.add_argument("-np", type=int, default=2, help="processes")
+    report.add_argument("--title", help="title of the page")
+    report.add_argument(
+        "--case", action="append", default=[], help="show this case, too; may be repeated"
+    )
+    report.add_argument("-np", type=int, default=2, help="processes (default: 2)")
     add_metric_options(report)
     report.set_defaults(function=_report)
 
@@ -34,20 +36,23 @@ def add_command(commands: Commands) -> None:
 def _report(parsed: argparse.Namespace) -> None:
     from nnunet_fm.evaluation.segmentation import MetricOptions
     from nnunet_fm.experiments.find_runs import find_runs
-    from nnunet_fm.experiments.report.contents import Request, make_report
-    from nnunet_fm.experiments.report.write import write_report
+    from nnunet_fm.experiments.report.contents import ReportOptions, make_report
+    from nnunet_fm.experiments.report.write_report import write_report
     from nnunet_fm.experiments.status import read_status_of_folders
     from nnunet_fm.internal.folders import nnunet_folder
 
     runs = find_runs(parsed.runs)
-    statuses = read_status_of_folders(parsed.runs, runs)
-    title = parsed.title or f"nnunet-fm: {parsed.runs[0].absolute().name}"
-    rules = MetricOptions(parsed.tolerance, parsed.lesion_mm3)
-    request = Request(title, parsed.reference, rules, tuple(parsed.case), parsed.np)
+    options = ReportOptions(
+        title=parsed.title or f"nnunet-fm: {parsed.runs[0].absolute().name}",
+        reference=parsed.reference,
+        metrics=MetricOptions(parsed.tolerance, parsed.lesion_mm3),
+        cases=tuple(parsed.case),
+        workers=parsed.np,
+    )
     preprocessed = nnunet_folder("nnUNet_preprocessed")
     raw = Path(os.environ["nnUNet_raw"]) if os.environ.get("nnUNet_raw") else None
-    report = make_report(runs, statuses, preprocessed, request)
-    written = write_report(report, raw, preprocessed, parsed.o, request)
+    report = make_report(runs, read_status_of_folders(parsed.runs, runs), preprocessed, options)
+    files = write_report(report, raw, preprocessed, parsed.o, options)
     if report.unfinished:
-        print(f"UNFINISHED: {len(report.unfinished)} of {len(runs)} runs are not in it")
-    print(f"wrote {written[0]} and {len(written) - 1} files in tables/ and figures/ beside it")
+        print(f"UNFINISHED: {len(report.unfinished)} of {len(runs)} runs are not in the report")
+    print(f"wrote {files[0]}, and {len(files) - 1} files in tables/ and figures/")

@@ -1,7 +1,7 @@
-"""A trained segmentation model on perturbed validation images (BrainDINO, section 4.4): perturb, predict, keep.
+"""Predict perturbed validation images with trained segmentation models.
 
-The raw images are perturbed and go through nnU-Net's preprocessing and our prediction, exactly as
-new images do.
+The raw images are perturbed and pass through nnU-Net's preprocessing and our prediction, exactly as
+new images do. Source: BrainDINO, section 4.4.
 """
 
 import json
@@ -14,43 +14,104 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from jaxtyping import Float
+from tqdm import tqdm
 
 from nnunet_fm.data.perturbations import PAPER, VERSION, Perturbation
 from nnunet_fm.data.volumes import Mask
 from nnunet_fm.experiments.child_processes import run_logged
-from nnunet_fm.experiments.runs import Run
+from nnunet_fm.experiments.run_scores import ScoredRun
+from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import TEMPORARY
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.raw_images import raw_images
 
-FOLDER, CLEAN, MADE_OF = "perturbed", "none", "made_of.json"
+FOLDER, CLEAN, RECORD = "perturbed", "none", "made_of.json"
 
 
 def paper_perturbations() -> list[Perturbation]:
-    """Every severity of the paper that changes something."""
-    asked = [
+    """Return every perturbation of the paper that changes something."""
+    perturbations = [
         Perturbation(family, severity)
         for family, severities in PAPER.items()
         for severity in severities
     ]
-    return [p for p in asked if not p.is_identity]
+    return [perturbation for perturbation in perturbations if not perturbation.is_identity]
+
+
+def select_finished_runs(
+    runs: Sequence[Run],
+    encoders: Sequence[str] = (),
+    ratio: float | None = None,
+    seeds: Sequence[int] = (),
+) -> list[Run]:
+    """Select the finished runs of one ratio.
+
+    Args:
+        runs: any runs.
+        encoders: names of the encoders; all if empty.
+        ratio: share of the training cases; the largest of the finished runs if None.
+        seeds: seeds of the subsets; all if empty.
+
+    Raises:
+        ValueError: no finished run matches; the message lists the finished ones.
+    """
+    finished = [run for run in runs if run.state() is State.FINISHED]
+    if ratio is None:
+        ratio = max((run.ratio for run in finished), default=1.0)
+    selected = [
+        run
+        for run in finished
+        if run.ratio == ratio
+        and (not encoders or run.encoder in encoders)
+        and (not seeds or run.seed in seeds)
+    ]
+    if not selected:
+        known = sorted({f"{run.encoder} at {run.ratio:g}, seed {run.seed}" for run in finished})
+        raise InputError(f"no finished run matches; there are: {some(known, 12) or 'none'}")
+    return selected
+
+
+def predict_runs(
+    scored: Sequence[ScoredRun],
+    perturbations: Sequence[Perturbation],
+    raw: Path,
+    device: str = "cuda",
+    brain_masks: Path | None = None,
+) -> None:
+    """Predict the validation cases of runs, clean and under each perturbation.
+
+    Args:
+        scored: finished runs.
+        perturbations: perturbations of the raw images; those that change nothing are skipped.
+        raw: nnUNet_raw.
+        device: `cuda`, `cpu` or `mps`.
+        brain_masks: see `predict_perturbed`.
+
+    Raises:
+        ValueError, FileNotFoundError, RuntimeError: see `predict_perturbed`.
+    """
+    changes = [None, *(p for p in perturbations if not p.is_identity)]
+    jobs = [(one, change) for one in scored for change in changes]
+    for one, change in tqdm(jobs, desc="perturbed"):
+        predict_perturbed(one.run, change, one.cases, raw, device, brain_masks)
 
 
 def perturbed_folder(run: Run, perturbation: Perturbation | None) -> Path:
-    """Where the predictions are; those of the clean images, predicted in the same way, for None."""
-    name = CLEAN if perturbation is None else f"{perturbation.family}_{perturbation.severity:g}"
-    return run.folder / FOLDER / name
+    """Return the folder of predictions; None is for clean images, predicted in the same way."""
+    if perturbation is None:
+        return run.folder / FOLDER / CLEAN
+    return run.folder / FOLDER / f"{perturbation.family}_{perturbation.severity:g}"
 
 
 def finished_perturbations(run: Run) -> list[Perturbation]:
-    """Those that were predicted to the end."""
-    names = [
-        p.name for p in (run.folder / FOLDER).glob("*_*") if p.is_dir() and p.suffix != TEMPORARY
-    ]
-    found = [Perturbation.parse(name.replace("_", "=", 1)) for name in names]
-    return sorted(found, key=lambda p: (p.family, p.severity))
+    """List the perturbations whose predictions are complete."""
+    folders = [path for path in (run.folder / FOLDER).glob("*_*") if path.is_dir()]
+    names = [path.name for path in folders if path.suffix != TEMPORARY]
+    perturbations = [Perturbation.parse(name.replace("_", "=", 1)) for name in names]
+    return sorted(perturbations, key=lambda p: (p.family, p.severity))
 
 
 def predict_perturbed(
@@ -59,55 +120,60 @@ def predict_perturbed(
     cases: Sequence[str],
     raw: Path,
     device: str = "cuda",
-    brains: Path | None = None,
+    brain_masks: Path | None = None,
 ) -> Path:
-    """Predict a run's cases under one perturbation, unless that was done before.
+    """Predict a run's cases under one perturbation; complete predictions are kept.
 
     Args:
-        run: finished.
-        perturbation: of the raw images; None for the clean ones.
-        cases: names.
+        run: a finished run.
+        perturbation: perturbation of the raw images; None for the clean images.
+        cases: names of the cases.
         raw: nnUNet_raw.
         device: `cuda`, `cpu` or `mps`.
-        brains: folder with a brain mask `CASE<ending>` for each case; every voxel that is not 0 in
-            all channels is brain if None.
+        brain_masks: folder with a brain mask `CASE<ending>` for each case; if None, brain is every
+            voxel that is not 0 in all channels.
 
     Returns:
-        Folder of predictions; it is there as a whole or not at all.
+        Folder of predictions; it exists only once it is complete.
 
     Raises:
-        ValueError: the folder is there with predictions of other cases or brain masks.
-        FileNotFoundError: no raw images, or no mask.
-        RuntimeError: the prediction failed; the end of its log is told.
+        ValueError: the folder holds predictions of other cases or other brain masks.
+        FileNotFoundError: a raw image or a mask is missing.
+        RuntimeError: the prediction failed; the message holds the end of its log.
     """
-    done = perturbed_folder(run, perturbation)
-    masks = str(brains.absolute()) if brains and perturbation else "not 0"
-    made_of = {"cases": sorted(cases), "brain": masks, "version": VERSION}
-    if done.is_dir():
-        _check_made_of(done, made_of)
-        return done
+    target = perturbed_folder(run, perturbation)
+    masks = "not 0"
+    if brain_masks and perturbation:
+        masks = str(brain_masks.absolute())
+    record = {"cases": sorted(cases), "brain": masks, "version": VERSION}
+    if target.is_dir():
+        _check_record(target, record)
+        return target
     images = raw_images(run.dataset, cases, raw)
     ending = str(load_json(str(run.folder.parent / "dataset.json"))["file_ending"])
-    making = done.with_name(f"{done.name}{TEMPORARY}")
-    shutil.rmtree(making, ignore_errors=True)  # of a killed one
-    (making / "images").mkdir(parents=True)
+    partial = target.with_name(f"{target.name}{TEMPORARY}")
+    shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was killed
+    (partial / "images").mkdir(parents=True)
     for case in cases:
-        write_perturbed(case, images[case], perturbation, making / "images", ending, brains)
-    _predict(run, making, device)
-    shutil.rmtree(making / "images")
-    (making / MADE_OF).write_text(json.dumps(made_of))
-    making.rename(done)
-    return done
+        write_perturbed(case, images[case], perturbation, partial / "images", ending, brain_masks)
+    _predict(run, partial, device)
+    shutil.rmtree(partial / "images")
+    (partial / RECORD).write_text(json.dumps(record))
+    partial.rename(target)
+    return target
 
 
-def _check_made_of(done: Path, wanted: dict[str, Any]) -> None:
-    record = done / MADE_OF
-    former = json.loads(record.read_text()) if record.is_file() else {}
-    if different := [key for key in wanted if former.get(key) != wanted[key]]:
-        was, now = (some([str(facts.get(key)) for key in different]) for facts in (former, wanted))
+def _check_record(folder: Path, record: dict[str, Any]) -> None:
+    """Refuse a folder of predictions that was made from something else."""
+    path = folder / RECORD
+    former = json.loads(path.read_text()) if path.is_file() else {}
+    different = [key for key in record if former.get(key) != record[key]]
+    if different:
+        before = some([str(former.get(key)) for key in different])
+        now = some([str(record[key]) for key in different])
         raise InputError(
-            f"{done} was predicted with another {some(different)} ({was}; now {now}); delete that folder, or ask "
-            "for the same"
+            f"{folder} was predicted with another {some(different)} ({before}; now {now}); delete "
+            "that folder, or give the same"
         )
 
 
@@ -117,33 +183,52 @@ def write_perturbed(
     perturbation: Perturbation | None,
     out: Path,
     ending: str,
-    brains: Path | None = None,
+    brain_masks: Path | None = None,
 ) -> None:
     """Write the channels of a case as `CASE_0000<ending>`, perturbed inside the clean brain mask.
 
-    All channels get one bias field, that of the first one's voxels; without a perturbation the
+    All channels get one bias field, drawn for the voxels of the first. Without a perturbation, the
     files are linked.
+
+    Args:
+        case: name of the case.
+        images: file of each channel.
+        perturbation: the perturbation, or None.
+        out: folder to write to.
+        ending: ending of nnU-Net's files, e.g. `.nii.gz`.
+        brain_masks: see `predict_perturbed`.
+
+    Raises:
+        ValueError: an empty brain mask, or one of another shape.
+        FileNotFoundError: no mask for the case.
     """
+    targets = [out / f"{case}_{n:04d}{ending}" for n in range(len(images))]
     if perturbation is None or perturbation.is_identity:
-        for n, file in enumerate(images):
-            os.symlink(file.absolute(), out / f"{case}_{n:04d}{ending}")
+        for file, target in zip(images, targets, strict=True):
+            os.symlink(file.absolute(), target)
         return
-    read = [sitk.ReadImage(str(file)) for file in images]
-    channels = [sitk.GetArrayFromImage(image).astype(np.float32) for image in read]
-    brain = _brain(case, channels, brains, ending)
-    for n, (image, channel) in enumerate(zip(read, channels, strict=True)):
+    volumes = [sitk.ReadImage(str(file)) for file in images]
+    channels = [sitk.GetArrayFromImage(volume).astype(np.float32) for volume in volumes]
+    brain = _brain_mask(case, channels, brain_masks, ending)
+    for volume, channel, target in zip(volumes, channels, targets, strict=True):
         changed = sitk.GetImageFromArray(perturbation(channel, brain, channels[0]))
-        changed.CopyInformation(image)
-        sitk.WriteImage(changed, str(out / f"{case}_{n:04d}{ending}"))
+        changed.CopyInformation(volume)
+        sitk.WriteImage(changed, str(target))
 
 
-def _brain(case: str, channels: Sequence[np.ndarray], brains: Path | None, ending: str) -> Mask:
+def _brain_mask(
+    case: str,
+    channels: Sequence[Float[np.ndarray, "z y x"]],
+    brain_masks: Path | None,
+    ending: str,
+) -> Mask:
+    """Return the voxels that are not 0 in all channels, within the given mask if there is one."""
     inside: Mask = np.any([channel != 0 for channel in channels], axis=0)
-    if brains is not None:
-        file = brains / f"{case}{ending}"
+    if brain_masks is not None:
+        file = brain_masks / f"{case}{ending}"
         if not file.is_file():
             raise MissingFileError(
-                f"{file} does not exist; --brain needs a mask CASE{ending} for every case"
+                f"{file} does not exist; --brain-masks needs a mask CASE{ending} for every case"
             )
         mask = sitk.GetArrayFromImage(sitk.ReadImage(str(file))) != 0
         if mask.shape != inside.shape:
@@ -157,17 +242,8 @@ def _brain(case: str, channels: Sequence[np.ndarray], brains: Path | None, endin
 
 
 def _predict(run: Run, folder: Path, device: str) -> None:
-    """Our prediction in a process of its own, from `images` beside the result."""
-    words = [
-        "nnunet-fm",
-        "predict",
-        "-d",
-        str(dataset_id(run.dataset)),
-        "-c",
-        run.configuration,
-        "-f",
-        str(run.fold),
-    ]
-    words += ["-tr", run.trainer, "-p", run.plans, "-device", device, "--disable_progress_bar"]
-    words += ["-i", str(folder / "images"), "-o", str(folder), "-npp", "1", "-nps", "1"]
-    run_logged(words, run.folder / FOLDER / "prediction.log")
+    """Predict `images` in the folder in a process of its own."""
+    argv = ["nnunet-fm", "predict", "-d", str(dataset_id(run.dataset)), "-c", run.configuration]
+    argv += ["-f", str(run.fold), "-tr", run.trainer, "-p", run.plans, "-device", device]
+    argv += ["-i", str(folder / "images"), "-o", str(folder), "-npp", "1", "-nps", "1"]
+    run_logged([*argv, "--disable_progress_bar"], run.folder / FOLDER / "prediction.log")

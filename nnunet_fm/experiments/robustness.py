@@ -1,4 +1,4 @@
-"""Scores of models on perturbed images, beside those on the clean ones."""
+"""Scores of models on perturbed images, compared with the clean images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,21 +7,34 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_fm.data.perturbations import IDENTITY, Perturbation
+from nnunet_fm.evaluation.intervals import mean_limits
 from nnunet_fm.evaluation.segmentation import MetricOptions
 from nnunet_fm.experiments.perturbed_predictions import finished_perturbations, perturbed_folder
-from nnunet_fm.experiments.run_scores import ScoredRun, scores_of
-from nnunet_fm.experiments.summary import METRICS, Group, Metric, groups, limits_of_mean
+from nnunet_fm.experiments.run_scores import ScoredRun, score_folder
+from nnunet_fm.experiments.summary import METRICS, EncoderRuns, Metric, group_runs
 
 
 @dataclass(frozen=True)
-class Robustness:
-    """One encoder under one perturbation.
+class PerturbedScore:
+    """A metric of one encoder under one perturbation; a case's value is the mean of its seeds.
 
     Attributes:
-        dataset, encoder, ratio, region, metric: what.
-        family, severity: of the perturbation; the clean value stands in each family at its severity
-        "none". value, low, high: mean over the cases, each the mean of its seeds, with 95 % BCa
-        limits. change, change_low, change_high: from the clean images. cases, seeds: how many.
+        dataset: full name of the dataset.
+        encoder: name of the encoder.
+        ratio: share of the training cases.
+        region: name of the region.
+        metric: key of the metric.
+        family: kind of perturbation, e.g. `gibbs`.
+        severity: strength of the perturbation; the clean images are listed in each family, at the
+            severity that changes nothing.
+        value: mean over the cases.
+        low: lower 95 % BCa limit of the mean.
+        high: upper limit.
+        change: mean difference from the clean images.
+        change_low: lower 95 % BCa limit of the difference.
+        change_high: upper limit.
+        cases: number of cases.
+        seeds: number of seeds.
     """
 
     dataset: str
@@ -41,65 +54,75 @@ class Robustness:
     seeds: int
 
 
-def robustness(
-    scored: Sequence[ScoredRun], preprocessed: Path, rules: MetricOptions, workers: int = 2
-) -> list[Robustness]:
-    """Every perturbation that was predicted (`nnunet-fm robustness`), where a group's runs all have it.
+def score_perturbations(
+    scored: Sequence[ScoredRun], preprocessed: Path, options: MetricOptions, workers: int = 2
+) -> list[PerturbedScore]:
+    """Score the predictions of perturbed images that `predict_perturbed` has written.
+
+    A perturbation is used where all runs of an encoder and ratio have it.
 
     Args:
         scored: finished runs.
         preprocessed: nnUNet_preprocessed.
-        rules: what the metrics leave open.
-        workers: processes.
+        options: metric options.
+        workers: number of processes.
     """
-    found = []
-    for group in groups([s for s in scored if perturbed_folder(s.run, None).is_dir()]):
-        clean = _group(group, None, preprocessed, rules, workers)
-        shared = set.intersection(*(set(finished_perturbations(s.run)) for s in group.runs))
-        of = {
-            p: _group(group, p, preprocessed, rules, workers)
-            for p in sorted(shared, key=lambda p: p.severity)
-        }
-        for family in sorted({p.family for p in shared}):
-            settings = [
-                (IDENTITY[family], clean),
-                *((p.severity, g) for p, g in of.items() if p.family == family),
-            ]
-            for severity, changed in sorted(settings, key=lambda s: s[0]):
-                found += [
-                    _robustness(clean, changed, family, severity, region, metric)
-                    for region in clean.regions
-                    for metric in METRICS
-                ]
-    return found
+    rows: list[PerturbedScore] = []
+    for group in group_runs([s for s in scored if perturbed_folder(s.run, None).is_dir()]):
+        clean = _rescored(group, None, preprocessed, options, workers)
+        common = set.intersection(*(set(finished_perturbations(s.run)) for s in group.runs))
+        for family in sorted({perturbation.family for perturbation in common}):
+            by_severity = {IDENTITY[family]: clean}
+            for change in common:
+                if change.family == family:
+                    by_severity[change.severity] = _rescored(
+                        group, change, preprocessed, options, workers
+                    )
+            for severity in sorted(by_severity):
+                rows += _rows(clean, by_severity[severity], family, severity)
+    return rows
 
 
-def _group(
-    group: Group,
+def _rescored(
+    group: EncoderRuns,
     change: Perturbation | None,
     preprocessed: Path,
-    rules: MetricOptions,
+    options: MetricOptions,
     workers: int,
-) -> Group:
-    """The same runs with the scores of perturbed images."""
+) -> EncoderRuns:
+    """Return the same runs with the scores of perturbed images."""
     runs = []
-    for s in group.runs:
-        scores = scores_of(
-            s.run, perturbed_folder(s.run, change), s.cases, preprocessed, rules, workers
-        )
-        runs.append(replace(s, scores=scores))
+    for scored in group.runs:
+        folder = perturbed_folder(scored.run, change)
+        scores = score_folder(scored.run, folder, scored.cases, preprocessed, options, workers)
+        runs.append(replace(scored, scores=scores))
     return replace(group, runs=runs)
 
 
-def _robustness(
-    clean: Group, changed: Group, family: str, severity: float, region: str, metric: Metric
-) -> Robustness:
-    before, after = (
-        np.array(list(g.by_case(region, metric.key).values())) for g in (clean, changed)
-    )
-    low, high = limits_of_mean(after)
-    change_low, change_high = limits_of_mean(after - before)
-    return Robustness(
+def _rows(
+    clean: EncoderRuns, perturbed: EncoderRuns, family: str, severity: float
+) -> list[PerturbedScore]:
+    """Compare clean and perturbed images in every region and metric."""
+    return [
+        _row(clean, perturbed, family, severity, region, metric)
+        for region in clean.regions
+        for metric in METRICS
+    ]
+
+
+def _row(
+    clean: EncoderRuns,
+    perturbed: EncoderRuns,
+    family: str,
+    severity: float,
+    region: str,
+    metric: Metric,
+) -> PerturbedScore:
+    before = np.array(list(clean.by_case(region, metric.key).values()))
+    after = np.array(list(perturbed.by_case(region, metric.key).values()))
+    low, high = mean_limits(after)
+    change_low, change_high = mean_limits(after - before)
+    return PerturbedScore(
         dataset=clean.dataset,
         encoder=clean.encoder,
         ratio=clean.ratio,

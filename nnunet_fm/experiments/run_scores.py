@@ -22,13 +22,13 @@ MEAN = "mean"  # of the regions, where there are several
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A finished run.
+    """A finished run and the scores of its validation.
 
     Attributes:
-        run: which.
-        scores: of its validation cases, region by region, and their mean as a region if there are
-            several.
-        train_cases: how many it was trained on; 0 if that is not known.
+        run: the run.
+        scores: scores of its validation cases, region by region; where there are several regions,
+            their mean is another region.
+        train_cases: number of cases it was trained on; 0 if unknown.
     """
 
     run: Run
@@ -37,110 +37,136 @@ class ScoredRun:
 
     @property
     def cases(self) -> list[str]:
-        """Names, each once."""
+        """Names of the validation cases, without repetition."""
         return list(dict.fromkeys(score.case for score in self.scores))
 
 
 def score_runs(
-    runs: Sequence[Run], preprocessed: Path, rules: MetricOptions | None = None, workers: int = 2
+    runs: Sequence[Run],
+    preprocessed: Path,
+    options: MetricOptions | None = None,
+    workers: int = 2,
 ) -> list[ScoredRun]:
-    """Score the validation of every finished run; what was scored before is read.
+    """Score the validation of every finished run; earlier scores are read from the score cache.
 
     Args:
-        runs: any; unfinished ones are left out.
-        preprocessed: nnUNet_preprocessed, where the ground truth is.
-        rules: what the metrics leave open.
-        workers: processes.
+        runs: any runs; unfinished ones are skipped.
+        preprocessed: nnUNet_preprocessed, which holds the ground truth.
+        options: metric options.
+        workers: number of processes.
 
     Raises:
         FileNotFoundError: a prediction is missing.
         ValueError: runs of one dataset and fold validated different cases.
     """
+    options = options or MetricOptions()
     finished = [run for run in runs if run.state() is State.FINISHED]
     cases = {run: validation_cases(run, preprocessed) for run in finished}
-    _check_same(cases)
+    _check_same_regions(finished)
+    _check_same_cases(cases)
     return [
-        score_run(run, cases[run], preprocessed, rules or MetricOptions(), workers)
+        _score_run(run, cases[run], preprocessed, options, workers)
         for run in tqdm(finished, desc="runs")
     ]
 
 
 def validation_cases(run: Run, preprocessed: Path) -> list[str]:
-    """Names of the cases that a run's fold validates, checked against its predictions.
+    """List the cases that a run's fold validates, after checking its predictions.
 
     Raises:
         FileNotFoundError: a prediction is missing.
         ValueError: the run was trained on another split.
     """
-    ending, folder = (
-        LabelScheme.read(run.folder.parent / "dataset.json").ending,
-        run.folder / "validation",
-    )
+    folder = run.folder / "validation"
+    ending = _label_scheme(run).ending
+    predicted = {path.name.removesuffix(ending) for path in folder.glob(f"*{ending}")}
     split = _split(run, preprocessed)
-    there = {p.name.removesuffix(ending) for p in folder.glob(f"*{ending}")}
-    wanted = sorted(split["val"]) if split else sorted(there)
-    if strange := sorted(there - set(wanted)):
+    expected = sorted(split["val"]) if split else sorted(predicted)
+    extra = sorted(predicted - set(expected))
+    if extra:
         raise InputError(
-            f"{folder} holds the prediction of {some(strange)}, which fold {run.fold} of "
-            f"{preprocessed / run.dataset / SPLITS} does not validate: {run.name} was trained on another split. "
-            "Restore that file, or leave this run out"
+            f"{folder} holds the prediction of {some(extra)}, which fold {run.fold} of "
+            f"{preprocessed / run.dataset / SPLITS} does not validate: {run.name} was trained on "
+            "another split. Restore that file, or remove this run from the command"
         )
-    if missing := [case for case in wanted if case not in there]:
+    missing = [case for case in expected if case not in predicted]
+    if missing:
         raise MissingFileError(
-            f"{folder} lacks the prediction of {some(missing)}; type: {' '.join(run.train_command())} --val"
+            f"{folder} lacks the prediction of {some(missing)}; type: "
+            f"{' '.join(run.train_command())} --val"
         )
-    return wanted
+    return expected
+
+
+def _label_scheme(run: Run) -> LabelScheme:
+    return LabelScheme.read(run.folder.parent / "dataset.json")
 
 
 def _split(run: Run, preprocessed: Path) -> dict[str, list[str]] | None:
+    """Return the training and validation cases of a run's fold; None if there is no such file."""
     splits = preprocessed / run.dataset / SPLITS
     folds = load_json(str(splits)) if splits.is_file() else []
     return folds[run.fold] if run.fold < len(folds) else None
 
 
-def _check_same(cases: dict[Run, list[str]]) -> None:
-    """Runs of a dataset have the same regions, and those of one fold the same cases."""
-    known: dict[str, tuple[Run, tuple[str, ...]]] = {}
-    for run in cases:
-        regions = tuple(
-            r.name for r in LabelScheme.read(run.folder.parent / "dataset.json").regions
-        )
-        before, others = known.setdefault(run.dataset, (run, regions))
+def _check_same_regions(runs: Sequence[Run]) -> None:
+    """Check that all runs of a dataset were trained for the same regions."""
+    first: dict[str, Run] = {}
+    for run in runs:
+        other = first.setdefault(run.dataset, run)
+        regions = [region.name for region in _label_scheme(run).regions]
+        others = [region.name for region in _label_scheme(other).regions]
         if regions != others:
             raise InputError(
-                f"{run.name} was trained for {', '.join(regions)} and {before.name} for {', '.join(others)}; only runs "
-                "for the same labels can be compared"
+                f"{run.name} was trained for {', '.join(regions)} and {other.name} for "
+                f"{', '.join(others)}; only runs for the same labels can be compared"
             )
+
+
+def _check_same_cases(cases: dict[Run, list[str]]) -> None:
+    """Check that all runs of a dataset and fold validated the same cases."""
     first: dict[tuple[str, int], Run] = {}
     for run, names in cases.items():
         other = first.setdefault((run.dataset, run.fold), run)
-        if different := sorted(set(names) ^ set(cases[other])):
+        different = sorted(set(names) ^ set(cases[other]))
+        if different:
             raise InputError(
-                f"{run.name} and {other.name} validated different cases: {some(different)}; only runs of the same "
-                "split can be compared"
+                f"{run.name} and {other.name} validated different cases: {some(different)}; only "
+                "runs of the same split can be compared"
             )
 
 
-def score_run(
-    run: Run, cases: Sequence[str], preprocessed: Path, rules: MetricOptions, workers: int
+def _score_run(
+    run: Run, cases: Sequence[str], preprocessed: Path, options: MetricOptions, workers: int
 ) -> ScoredRun:
-    """Score one run's validation."""
+    scores = score_folder(run, run.folder / "validation", cases, preprocessed, options, workers)
     split = _split(run, preprocessed)
-    subset = TrainSubset.from_plans(load_json(str(run.folder.parent / "plans.json")))
-    scores = scores_of(run, run.folder / "validation", cases, preprocessed, rules, workers)
-    return ScoredRun(run, scores, len(subset.select(split["train"])) if split else 0)
+    train_cases = 0
+    if split:
+        subset = TrainSubset.from_plans(load_json(str(run.folder.parent / "plans.json")))
+        train_cases = len(subset.select(split["train"]))
+    return ScoredRun(run, scores, train_cases)
 
 
-def scores_of(
+def score_folder(
     run: Run,
     predictions: Path,
     cases: Sequence[str],
     preprocessed: Path,
-    rules: MetricOptions,
+    options: MetricOptions,
     workers: int,
 ) -> list[CaseScore]:
-    """Scores of a folder of predictions of a run's cases."""
-    labelling = LabelScheme.read(run.folder.parent / "dataset.json")
+    """Score a folder of predictions of a run's cases, and the mean of the regions.
+
+    Args:
+        run: the run that made the predictions.
+        predictions: folder of predictions.
+        cases: names of the cases to score.
+        preprocessed: nnUNet_preprocessed, which holds the ground truth.
+        options: metric options.
+        workers: number of processes.
+    """
+    scheme = _label_scheme(run)
     truths = preprocessed / run.dataset / "gt_segmentations"
-    scores = cached_scores(predictions, truths, labelling, cases, rules, workers)
-    return scores + mean_of_regions(scores, MEAN) if len(labelling.regions) > 1 else scores
+    scores = cached_scores(predictions, truths, scheme, cases, options, workers)
+    return scores + mean_of_regions(scores, MEAN) if len(scheme.regions) > 1 else scores

@@ -1,16 +1,18 @@
-"""Means, intervals and paired tests over the cases, as tables and figures show them (BrainDINO, sections 2.2, 4.5)."""
+"""Means, intervals and paired tests over the cases, as tables and figures show them.
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+Source: BrainDINO, sections 2.2 and 4.5.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import numpy as np
 from jaxtyping import Float
 
-from nnunet_fm.evaluation.intervals import Bootstrap
+from nnunet_fm.evaluation.intervals import mean_limits
 from nnunet_fm.evaluation.paired_tests import (
+    adjust_by_family,
     cohen_dz,
-    holm,
     mean_permutation_p,
     rank_biserial,
     wilcoxon_p,
@@ -20,11 +22,19 @@ from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
 Values = Float[np.ndarray, " n"]
+SeedFold = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of the scores: how it is called, which way is better, how many digits."""
+    """A column of the scores.
+
+    Attributes:
+        key: its field in `CaseScore`.
+        name: its name in tables and figures.
+        higher_is_better: which way is better.
+        digits: decimals that are shown.
+    """
 
     key: str
     name: str
@@ -43,14 +53,22 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Summary:
-    """One encoder at one ratio.
+    """A metric of one encoder at one ratio, over the cases; a case's value is the mean of its seeds.
 
     Attributes:
-        dataset, encoder, ratio, region, metric: what.
-        mean, sd: over the cases, each the mean of its seeds (ddof 1; NaN with one case).
-        low, high: 95 % BCa limits of the mean over the cases; NaN with one case.
-        sd_seeds: of the seeds' means; NaN with one seed.
-        cases, seeds, train_cases: how many.
+        dataset: full name of the dataset.
+        encoder: name of the encoder.
+        ratio: share of the training cases.
+        region: name of the region.
+        metric: key of the metric.
+        mean: mean over the cases.
+        sd: standard deviation over the cases (ddof 1); NaN with one case.
+        low: lower 95 % BCa limit of the mean; NaN with one case.
+        high: upper limit.
+        sd_seeds: standard deviation of the seeds' means; NaN with one seed.
+        cases: number of cases.
+        seeds: number of seeds.
+        train_cases: number of training cases; 0 if unknown.
     """
 
     dataset: str
@@ -69,18 +87,27 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Another encoder against the reference, at one ratio, over the seeds and folds that both have.
+class PairedComparison:
+    """An encoder compared with the reference at one ratio, over the seeds and folds that both have.
 
     Attributes:
-        dataset, ratio, region, metric: what.
-        reference, other: encoders.
-        difference, low, high: mean over the cases of other minus reference, with 95 % BCa limits.
-        wilcoxon_p: signed-rank test on the cases.
-        permutation_p: of the mean difference, by swaps within cases.
-        wilcoxon_holm, permutation_holm: adjusted over all ratios and encoders of a dataset, region
-        and metric. rank_biserial, cohen_dz: effect sizes; above 0 where the other is larger. cases,
-        seeds: how many.
+        dataset: full name of the dataset.
+        ratio: share of the training cases.
+        region: name of the region.
+        metric: key of the metric.
+        reference: name of the reference encoder.
+        other: name of the other encoder.
+        difference: mean over the cases of other minus reference.
+        low: lower 95 % BCa limit of the difference.
+        high: upper limit.
+        wilcoxon_p: signed-rank test over the cases.
+        permutation_p: test of the mean difference, by swaps within cases.
+        wilcoxon_holm: adjusted over all ratios and encoders of a dataset, region and metric.
+        permutation_holm: adjusted in the same way.
+        rank_biserial: effect size; above 0 where the other is larger.
+        cohen_dz: effect size; above 0 where the other is larger.
+        cases: number of cases.
+        seeds: number of seeds.
     """
 
     dataset: str
@@ -103,8 +130,8 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Group:
-    """The runs of one encoder at one ratio: seeds and folds."""
+class EncoderRuns:
+    """The scored runs of one encoder at one ratio: its seeds and folds."""
 
     dataset: str
     encoder: str
@@ -113,73 +140,83 @@ class Group:
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds for which there are runs."""
-        return sorted({r.run.seed for r in self.runs})
+        """The seeds, sorted."""
+        return sorted({scored.run.seed for scored in self.runs})
 
     @property
-    def trainings(self) -> set[tuple[int, int]]:
+    def seed_fold_pairs(self) -> set[SeedFold]:
         """Seed and fold of each run."""
-        return {(r.run.seed, r.run.fold) for r in self.runs}
+        return {(scored.run.seed, scored.run.fold) for scored in self.runs}
 
     @property
     def regions(self) -> list[str]:
-        """As the scores have them."""
-        return list(dict.fromkeys(s.region for s in self.runs[0].scores))
+        """Names of the regions, in the order of the scores."""
+        return list(dict.fromkeys(score.region for score in self.runs[0].scores))
 
     def by_case(
-        self, region: str, metric: str, trainings: Collection[tuple[int, int]] | None = None
+        self, region: str, metric: str, pairs: Collection[SeedFold] | None = None
     ) -> dict[str, float]:
-        """Mean over the seeds of each case, sorted by case; of these trainings (seed, fold) only, all if None."""
+        """Return the mean over the seeds of each case, sorted by case.
+
+        Args:
+            region: name of the region.
+            metric: key of the metric.
+            pairs: use only the runs of these seeds and folds; all if None.
+        """
         values: dict[str, list[float]] = {}
-        for run in self.runs:
-            if trainings is None or (run.run.seed, run.run.fold) in trainings:
-                for score in run.scores:
-                    if score.region == region:
-                        values.setdefault(score.case, []).append(getattr(score, metric))
+        for scored in self.runs:
+            if pairs is not None and (scored.run.seed, scored.run.fold) not in pairs:
+                continue
+            for score in scored.scores:
+                if score.region == region:
+                    values.setdefault(score.case, []).append(getattr(score, metric))
         return {case: float(np.mean(values[case])) for case in sorted(values)}
 
 
-def groups(scored: Sequence[ScoredRun]) -> list[Group]:
-    """By dataset, ratio and encoder; encoders in the order in which they came."""
-    found: dict[tuple[str, float, str], list[ScoredRun]] = {}
-    for s in scored:
-        found.setdefault((s.run.dataset, s.run.ratio, s.run.encoder), []).append(s)
-    place = {encoder: n for n, encoder in enumerate(dict.fromkeys(s.run.encoder for s in scored))}
-    ordered = sorted(found, key=lambda k: (k[0], k[1], place[k[2]]))
+def group_runs(scored: Sequence[ScoredRun]) -> list[EncoderRuns]:
+    """Group runs by dataset, ratio and encoder; encoders keep the order in which they come."""
+    groups: dict[tuple[str, float, str], list[ScoredRun]] = {}
+    for one in scored:
+        groups.setdefault((one.run.dataset, one.run.ratio, one.run.encoder), []).append(one)
+    encoders = list(dict.fromkeys(one.run.encoder for one in scored))
+    keys = sorted(groups, key=lambda key: (key[0], key[1], encoders.index(key[2])))
     return [
-        Group(dataset, encoder, ratio, found[dataset, ratio, encoder])
-        for dataset, ratio, encoder in ordered
+        EncoderRuns(dataset, encoder, ratio, groups[dataset, ratio, encoder])
+        for dataset, ratio, encoder in keys
     ]
 
 
-def summarise(found: Sequence[Group]) -> list[Summary]:
-    """Means and intervals of every group, region and metric."""
-    return [_summary(g, region, m) for g in found for region in g.regions for m in METRICS]
-
-
-def _summary(group: Group, region: str, metric: Metric) -> Summary:
-    values = group.by_case(region, metric.key)
-    array = np.array(list(values.values()))
-    low, high = limits_of_mean(array)
-    by_seed = ([t for t in group.trainings if t[0] == seed] for seed in group.seeds)
-    of_seeds = [
-        np.mean(list(group.by_case(region, metric.key, trainings).values()))
-        for trainings in by_seed
+def summarise(groups: Sequence[EncoderRuns]) -> list[Summary]:
+    """Compute means and intervals of every group, region and metric."""
+    return [
+        _summary(group, region, metric)
+        for group in groups
+        for region in group.regions
+        for metric in METRICS
     ]
+
+
+def _summary(group: EncoderRuns, region: str, metric: Metric) -> Summary:
+    values = np.array(list(group.by_case(region, metric.key).values()))
+    low, high = mean_limits(values)
+    seed_means = []
+    for seed in group.seeds:
+        pairs = [pair for pair in group.seed_fold_pairs if pair[0] == seed]
+        seed_means.append(np.mean(list(group.by_case(region, metric.key, pairs).values())))
     return Summary(
         dataset=group.dataset,
         encoder=group.encoder,
         ratio=group.ratio,
         region=region,
         metric=metric.key,
-        mean=float(array.mean()),
-        sd=_deviation(array),
+        mean=float(values.mean()),
+        sd=_deviation(values),
         low=low,
         high=high,
-        sd_seeds=_deviation(np.array(of_seeds)),
-        cases=len(array),
+        sd_seeds=_deviation(np.array(seed_means)),
+        cases=len(values),
         seeds=len(group.seeds),
-        train_cases=max(r.train_cases for r in group.runs),
+        train_cases=max(scored.train_cases for scored in group.runs),
     )
 
 
@@ -187,102 +224,93 @@ def _deviation(values: Values) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
-def limits_of_mean(values: Values) -> tuple[float, float]:
-    """95 % BCa limits over the cases; NaN with one case."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    interval = Bootstrap(np.arange(len(values))).interval(
-        lambda weights: weights @ values / weights.sum(1)
-    )
-    return interval.low, interval.high
-
-
-def compare(
-    found: Sequence[Group], encoders: Sequence[str], reference: str | None = None
-) -> list[Comparison]:
-    """Every encoder against the reference, at every ratio that both have.
+def compare_encoders(
+    groups: Sequence[EncoderRuns], encoders: Sequence[str], reference: str | None = None
+) -> list[PairedComparison]:
+    """Compare every encoder with the reference, at every ratio that both have.
 
     Args:
-        found: groups.
-        encoders: in their order, finished or not.
-        reference: one of them; the first that a dataset has if None.
+        groups: the scored runs.
+        encoders: names in their order, finished or not.
+        reference: one of them; if None, the first that a dataset has.
 
     Raises:
         ValueError: unknown reference.
     """
     if reference is not None and reference not in encoders:
         raise InputError(unknown("encoder", reference, encoders))
-    comparisons: list[Comparison] = []
-    for _, of_dataset in _grouped(found, lambda g: g.dataset):
+    comparisons: list[PairedComparison] = []
+    for dataset in dict.fromkeys(group.dataset for group in groups):
+        of_dataset = [group for group in groups if group.dataset == dataset]
         base = reference or min((g.encoder for g in of_dataset), key=list(encoders).index)
-        for _, of_ratio in _grouped(of_dataset, lambda g: g.ratio):
-            bases = [g for g in of_ratio if g.encoder == base]
-            comparisons += [
-                c for b in bases for g in of_ratio if g.encoder != base for c in _compare(b, g)
-            ]
-    return _adjusted(comparisons)
+        references = {group.ratio: group for group in of_dataset if group.encoder == base}
+        for group in of_dataset:
+            if group.encoder != base and group.ratio in references:
+                comparisons += _compare(references[group.ratio], group)
+    return _adjust(comparisons)
 
 
-def _grouped(
-    found: Sequence[Group], key: Callable[[Group], object]
-) -> Iterator[tuple[object, list[Group]]]:
-    return ((k, list(g)) for k, g in groupby(found, key=key))
-
-
-def _compare(base: Group, other: Group) -> Iterator[Comparison]:
-    """One after the other, region by region."""
-    shared = base.trainings & other.trainings
-    for region in base.regions if shared else ():
+def _compare(reference: EncoderRuns, other: EncoderRuns) -> Iterator[PairedComparison]:
+    """Compare region by region and metric by metric; nothing without a common seed and fold."""
+    pairs = reference.seed_fold_pairs & other.seed_fold_pairs
+    if not pairs:
+        return
+    seeds = len({seed for seed, _ in pairs})
+    for region in reference.regions:
         for metric in METRICS:
-            sides = [g.by_case(region, metric.key, shared) for g in (base, other)]
-            yield _comparison(base, other, region, metric, sides, len({seed for seed, _ in shared}))
+            first = reference.by_case(region, metric.key, pairs)
+            second = other.by_case(region, metric.key, pairs)
+            yield _comparison(
+                reference,
+                other,
+                (region, metric.key),
+                np.array(list(first.values())),
+                np.array(list(second.values())),
+                seeds,
+            )
 
 
 def _comparison(
-    base: Group,
-    other: Group,
-    region: str,
-    metric: Metric,
-    sides: Sequence[dict[str, float]],
+    reference: EncoderRuns,
+    other: EncoderRuns,
+    column: tuple[str, str],
+    first: Values,
+    second: Values,
     seeds: int,
-) -> Comparison:
-    one, two = (np.array(list(side.values())) for side in sides)
-    low, high = limits_of_mean(two - one)
-    enough = len(one) > 1
-    wilcoxon = wilcoxon_p(one, two) if enough else float("nan")
-    swaps = mean_permutation_p(one, two) if enough else float("nan")
-    return Comparison(
-        dataset=base.dataset,
-        ratio=base.ratio,
-        region=region,
-        metric=metric.key,
-        reference=base.encoder,
+) -> PairedComparison:
+    """Compare the values of one column (region, metric); a test needs two cases, else p is NaN."""
+    low, high = mean_limits(second - first)
+    wilcoxon = permutation = float("nan")
+    if len(first) > 1:
+        wilcoxon = wilcoxon_p(first, second)
+        permutation = mean_permutation_p(first, second)
+    return PairedComparison(
+        dataset=reference.dataset,
+        ratio=reference.ratio,
+        region=column[0],
+        metric=column[1],
+        reference=reference.encoder,
         other=other.encoder,
-        difference=float((two - one).mean()),
+        difference=float((second - first).mean()),
         low=low,
         high=high,
         wilcoxon_p=wilcoxon,
-        permutation_p=swaps,
+        permutation_p=permutation,
         wilcoxon_holm=wilcoxon,
-        permutation_holm=swaps,
-        rank_biserial=rank_biserial(one, two),
-        cohen_dz=cohen_dz(one, two),
-        cases=len(one),
+        permutation_holm=permutation,
+        rank_biserial=rank_biserial(first, second),
+        cohen_dz=cohen_dz(first, second),
+        cases=len(first),
         seeds=seeds,
     )
 
 
-def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
-    """Holm over the ratios and encoders of each dataset, region and metric; a test with one case is none."""
-    families: dict[tuple[str, str, str], list[int]] = {}
-    for n, c in enumerate(found):
-        if np.isfinite(c.wilcoxon_p):
-            families.setdefault((c.dataset, c.region, c.metric), []).append(n)
-    adjusted = list(found)
-    for members in families.values():
-        wilcoxon, swaps = (
-            holm([getattr(found[n], k) for n in members]) for k in ("wilcoxon_p", "permutation_p")
-        )
-        for n, w, s in zip(members, wilcoxon, swaps, strict=True):
-            adjusted[n] = replace(found[n], wilcoxon_holm=float(w), permutation_holm=float(s))
-    return adjusted
+def _adjust(comparisons: Sequence[PairedComparison]) -> list[PairedComparison]:
+    """Adjust over the ratios and encoders of each dataset, region and metric, after Holm."""
+    families = [(c.dataset, c.region, c.metric) for c in comparisons]
+    wilcoxon = adjust_by_family([c.wilcoxon_p for c in comparisons], families)
+    permutation = adjust_by_family([c.permutation_p for c in comparisons], families)
+    return [
+        replace(comparison, wilcoxon_holm=p, permutation_holm=q)
+        for comparison, p, q in zip(comparisons, wilcoxon, permutation, strict=True)
+    ]

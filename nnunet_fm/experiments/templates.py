@@ -13,7 +13,7 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: path of the template in this package, e.g. `status.html`.
-        **values: what the template shows; strings are escaped unless marked as `Markup`.
+        **values: what the template shows; strings are escaped.
     """
     environment = Environment(
         loader=FileSystemLoader(FOLDER),

@@ -105,7 +105,7 @@ def _look_at_robustness_and_report(run: Callable[..., Any], sweep: Path, model: 
     run(*asked, "--ratio", 0.5)
     assert changed.stat().st_mtime_ns == before  # predicted once
     refused = run(*asked, "--encoder", "tyni", expect=2).stdout
-    assert "no finished run fits; there are: tiny at 0.5, seed 3, tiny at 1, seed 3" in refused
+    assert "no finished run matches; there are: tiny at 0.5, seed 3, tiny at 1, seed 3" in refused
 
     run("nnunet-fm", "report", sweep, "-o", sweep / "report", "-np", 1)
     page = (sweep / "report" / "report.html").read_text()

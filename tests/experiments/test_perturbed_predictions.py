@@ -95,7 +95,7 @@ def test_all_channels_lie_in_one_bias_field(images: list[Path], tmp_path: Path) 
 def test_given_masks_bound_the_change_and_must_be_there(images: list[Path], tmp_path: Path) -> None:
     brains = tmp_path / "brains"
     brains.mkdir()
-    with pytest.raises(FileNotFoundError, match=r"--brain needs a mask CASE\.nii\.gz"):
+    with pytest.raises(FileNotFoundError, match=r"--brain-masks needs a mask CASE\.nii\.gz"):
         perturbed(images, tmp_path / "a", Perturbation("gamma", 2), brains)
     mask = np.zeros((6, 12, 14), np.uint8)
     mask[2:4, 4:8, 4:8] = 1
@@ -131,6 +131,6 @@ def test_predictions_of_other_masks_are_not_taken_for_these(
     with pytest.raises(
         ValueError, match=r"predicted with another brain \(not 0; now .*masks\); delete that folder"
     ):
-        predict_perturbed(run, change, ["case"], tmp_path, brains=tmp_path / "masks")
+        predict_perturbed(run, change, ["case"], tmp_path, brain_masks=tmp_path / "masks")
     with pytest.raises(ValueError, match="predicted with another cases"):
         predict_perturbed(run, change, ["case", "more"], tmp_path)

@@ -1,4 +1,4 @@
-"""Worst and median cases: which they are, their slices as a picture, their volumes for the viewer."""
+"""Worst and median cases: their choice, a picture of a slice, and volumes for the viewer."""
 
 import base64
 import gzip
@@ -10,41 +10,44 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 from scipy import ndimage
 
 from nnunet_fm.evaluation.labels import LabelScheme
-from nnunet_fm.experiments.report.figures import Lines
+from nnunet_fm.experiments.report.figures import EncoderIndex
 from nnunet_fm.experiments.run_scores import ScoredRun
-from nnunet_fm.experiments.summary import Group
+from nnunet_fm.experiments.summary import EncoderRuns
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.plotting import colour
 from nnunet_fm.nnunet.raw_images import raw_images
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PREDICTIONS = 5  # shown at once
+MAX_PREDICTIONS = 5  # shown at once
 PERCENTILES = (0.5, 99.5)  # of a channel's voxels, black and white
-STYLES = ("solid", "dashed", "dotted", "dashdot", (0, (5, 1)), (0, (1, 1)))
-TRUTH = "#FFFFFF"
-GREYS = 64  # of the viewer; more cost megabytes and are not seen
+LINE_STYLES = ("solid", "dashed", "dotted", "dashdot", (0, (5, 1)), (0, (1, 1)))
+TRUTH_COLOUR = "#FFFFFF"
+GREY_LEVELS = 64  # of the viewer; more would add megabytes and no visible difference
 Labels = Integer[np.ndarray, "z y x"]
+Volume = Float[np.ndarray, "z y x"]
 
 
 @dataclass(frozen=True)
-class Case:
+class ReportCase:
     """A case to look at.
 
     Attributes:
-        dataset, name: which.
+        dataset: full name of the dataset.
+        name: name of the case.
         role: `worst`, `median`, `asked`, or several of them.
-        dice: of each prediction that is shown.
+        dice: Dice of each prediction, by encoder.
         spacing: mm along z, y, x.
         channels: raw intensities by name.
-        truth: labels.
-        predictions: labels by encoder.
-        labelling: what the labels mean.
+        truth: true labels.
+        predictions: predicted labels by encoder.
+        scheme: what the labels mean.
     """
 
     dataset: str
@@ -52,201 +55,252 @@ class Case:
     role: str
     dice: dict[str, float]
     spacing: tuple[float, ...]
-    channels: dict[str, Float[np.ndarray, "z y x"]]
+    channels: dict[str, Volume]
     truth: Labels
     predictions: dict[str, Labels]
-    labelling: LabelScheme
+    scheme: LabelScheme
 
     @property
-    def middle(self) -> int:
-        """Number of the slice with most foreground: of the truth, or of the predictions where it is empty."""
+    def main_slice(self) -> int:
+        """Number of the slice with most foreground.
+
+        That of the truth, of the first prediction that has any if the truth is empty, or else the
+        middle slice.
+        """
+        foreground = [label for region in self.scheme.regions for label in region.labels]
         for labels in (self.truth, *self.predictions.values()):
-            counts = np.isin(labels, [n for r in self.labelling.regions for n in r.labels]).sum(
-                (1, 2)
-            )
+            counts = np.isin(labels, foreground).sum((1, 2))
             if counts.any():
                 return int(counts.argmax())
         return len(self.truth) // 2
 
 
-def choose(
-    found: Sequence[Group], reference: str, region: str, asked: Sequence[str] = ()
+def choose_cases(
+    groups: Sequence[EncoderRuns], reference: str, region: str, asked: Sequence[str] = ()
 ) -> dict[str, str]:
-    """Cases by name with their role: by the Dice of the reference at the largest ratio that it has.
+    """Choose cases by the Dice of the reference, at the largest ratio that it has.
 
     Args:
-        found: groups of one dataset.
-        reference: encoder.
-        region: whose Dice.
+        groups: groups of one dataset.
+        reference: name of an encoder.
+        region: the region whose Dice is used.
         asked: names of further cases.
+
+    Returns:
+        Role of each case, by its name.
     """
-    group = max((g for g in found if g.encoder == reference), key=lambda g: g.ratio)
-    values = group.by_case(region, "dice")
-    ordered = sorted(values, key=lambda c: values[c])
-    roles = [
-        (ordered[0], "worst"),
-        (ordered[len(ordered) // 2], "median"),
-        *((c, "asked") for c in asked),
-    ]
-    chosen: dict[str, str] = {}
-    for case, role in roles:
-        if case in values:
-            chosen[case] = f"{chosen[case]}, {role}" if case in chosen else role
-    return chosen
+    group = max((g for g in groups if g.encoder == reference), key=lambda g: g.ratio)
+    dice = group.by_case(region, "dice")
+    ordered = sorted(dice, key=lambda case: dice[case])
+    choices = [(ordered[0], "worst"), (ordered[len(ordered) // 2], "median")]
+    choices += [(case, "asked") for case in asked]
+    roles: dict[str, str] = {}
+    for case, role in choices:
+        if case in roles:
+            roles[case] = f"{roles[case]}, {role}"
+        elif case in dice:
+            roles[case] = role
+    return roles
 
 
 def read_cases(
-    found: Sequence[Group],
+    groups: Sequence[EncoderRuns],
     reference: str,
     region: str,
     raw: Path,
     preprocessed: Path,
     asked: Sequence[str] = (),
-) -> list[Case]:
-    """The chosen cases with images, truth and predictions of the largest ratio's first seed.
+) -> list[ReportCase]:
+    """Read the chosen cases: images, truth, and predictions of up to five encoders.
 
-    Of up to five encoders, the reference first.
+    The predictions are those of the reference's largest ratio and the first seed; the reference
+    comes first.
 
     Args:
-        found: groups of one dataset.
+        groups: groups of one dataset.
         reference: encoder that the cases are chosen by.
-        region: whose Dice chooses.
+        region: the region whose Dice is used.
         raw: nnUNet_raw.
-        preprocessed: nnUNet_preprocessed, where the ground truth is.
+        preprocessed: nnUNet_preprocessed, which holds the ground truth.
         asked: names of further cases.
 
     Raises:
-        FileNotFoundError: the raw images are not there.
+        FileNotFoundError: the raw images are missing.
+        ValueError: an image cannot be read or drawn.
     """
-    ratio = max(g.ratio for g in found if g.encoder == reference)
-    of_ratio = sorted((g for g in found if g.ratio == ratio), key=lambda g: g.encoder != reference)
-    shown = of_ratio[:PREDICTIONS]  # the reference first
-    chosen = choose(found, reference, region, asked)
-    images = raw_images(found[0].dataset, list(chosen), raw)
+    ratio = max(group.ratio for group in groups if group.encoder == reference)
+    of_ratio = [group for group in groups if group.ratio == ratio]
+    shown = sorted(of_ratio, key=lambda group: group.encoder != reference)[:MAX_PREDICTIONS]
+    roles = choose_cases(groups, reference, region, asked)
+    images = raw_images(groups[0].dataset, list(roles), raw)
     return [
-        _read(case, role, images[case], shown, region, preprocessed)
-        for case, role in chosen.items()
+        _read_case(case, role, images[case], shown, region, preprocessed)
+        for case, role in roles.items()
     ]
 
 
-def _read(
+def _read_case(
     case: str,
     role: str,
     images: Sequence[Path],
-    shown: Sequence[Group],
+    shown: Sequence[EncoderRuns],
     region: str,
     preprocessed: Path,
-) -> Case:
-    runs = {g.encoder: run for g in shown if (run := _run_with(g, case))}
+) -> ReportCase:
+    dataset = shown[0].dataset
     description = shown[0].runs[0].run.folder.parent / "dataset.json"
     facts = load_json(str(description))
     file = f"{case}{facts['file_ending']}"
-    truth, spacing = _labels(preprocessed / shown[0].dataset / "gt_segmentations" / file)
-    names = list((facts.get("channel_names") or facts["modality"]).values())
-    return Case(
-        dataset=shown[0].dataset,
+    truth, spacing = _read_labels(preprocessed / dataset / "gt_segmentations" / file)
+    names = (facts.get("channel_names") or facts["modality"]).values()
+    channels = {}
+    for name, image in zip(names, images, strict=True):
+        channels[name] = _read_upright(image)[0].astype(np.float32)
+    dice = {}
+    predictions = {}
+    for group in shown:
+        scored = _run_with(group, case)
+        if scored is None:
+            continue
+        predictions[group.encoder] = _read_labels(scored.run.folder / "validation" / file)[0]
+        scores = {(score.case, score.region): score.dice for score in scored.scores}
+        dice[group.encoder] = scores[case, region]
+    return ReportCase(
+        dataset=dataset,
         name=case,
         role=role,
-        dice={
-            e: next(s.dice for s in r.scores if (s.case, s.region) == (case, region))
-            for e, r in runs.items()
-        },
+        dice=dice,
         spacing=spacing,
-        channels={
-            name: _upright(image)[0].astype(np.float32)
-            for name, image in zip(names, images, strict=True)
-        },
+        channels=channels,
         truth=truth,
-        predictions={e: _labels(r.run.folder / "validation" / file)[0] for e, r in runs.items()},
-        labelling=LabelScheme.read(description),
+        predictions=predictions,
+        scheme=LabelScheme.read(description),
     )
 
 
-def _run_with(group: Group, case: str) -> ScoredRun | None:
-    """The run of the first seed that validated a case; None while that fold is not finished."""
-    runs = (r for r in group.runs if any(s.case == case for s in r.scores))
-    return min(runs, key=lambda r: r.run.seed, default=None)
+def _run_with(group: EncoderRuns, case: str) -> ScoredRun | None:
+    """Return the first seed's run that validated a case; None while its fold is unfinished."""
+    runs = [run for run in group.runs if case in run.cases]
+    return min(runs, key=lambda run: run.run.seed, default=None)
 
 
-def _labels(file: Path) -> tuple[Labels, tuple[float, ...]]:
-    array, spacing = _upright(file)
+def _read_labels(file: Path) -> tuple[Labels, tuple[float, ...]]:
+    array, spacing = _read_upright(file)
     return array.astype(np.uint8), spacing
 
 
-def _upright(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Voxels so that z runs up, y to the back and x to the patient's left; the picture's left is the right side."""
-    image = sitk.ReadImage(str(file))
-    if image.GetDimension() == 3:
-        image = sitk.DICOMOrient(image, "LPS")
+def _read_upright(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Read an image in the radiological view: the picture's left is the patient's right.
+
+    Returns:
+        Voxels (z, y, x), z from feet to head, y from front to back, x to the patient's left; and
+        the spacing in the same order, mm. A 2-D image becomes one slice.
+    """
+    try:
+        image = sitk.ReadImage(str(file))
+    except RuntimeError as error:
+        raise InputError(f"{file} cannot be read: {error}") from None
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise InputError(
             f"{file} has several colours a pixel; pictures are drawn of one channel a file"
         )
+    if image.GetDimension() == 3:
+        image = sitk.DICOMOrient(image, "LPS")
     array = sitk.GetArrayFromImage(image)
-    spacing = tuple(float(s) for s in reversed(image.GetSpacing()))
-    return (array, spacing) if array.ndim == 3 else (array[None], (1.0, *spacing))
+    spacing = tuple(float(length) for length in reversed(image.GetSpacing()))
+    if array.ndim == 3:
+        return array, spacing
+    return array[None], (1.0, *spacing)
 
 
-def draw_case(case: Case, lines: Lines) -> "Figure":
-    """The slice with most foreground: image, truth, and each prediction as a contour over it."""
+def draw_case(case: ReportCase, encoder_index: EncoderIndex) -> "Figure":
+    """Draw the slice with most foreground: the image, then truth and predictions as contours.
+
+    Args:
+        case: the case.
+        encoder_index: number of each encoder, for its colour.
+    """
     from matplotlib.figure import Figure
 
-    z = case.middle
-    channel = next(iter(case.channels.values()))[z]
-    low, high = np.percentile(channel, PERCENTILES)
     columns = 2 + len(case.predictions)
     figure = Figure(figsize=(2.3 * columns, 2.8), layout="constrained", facecolor="white")
     panels = figure.subplots(1, columns, squeeze=False)[0]
-    masks: list[tuple[str, Labels | None, str]] = [
-        ("image", None, TRUTH),
-        ("truth", case.truth, TRUTH),
-    ]
-    masks += [(name, labels, colour(lines[name])) for name, labels in case.predictions.items()]
-    for axes, (name, labels, line) in zip(panels, masks, strict=True):
-        axes.imshow(
-            channel, cmap="gray", vmin=low, vmax=high, aspect=case.spacing[1] / case.spacing[2]
-        )
-        axes.set_axis_off()
-        for n, region in enumerate(case.labelling.regions if labels is not None else ()):
-            mask = np.isin(labels[z], region.labels) if labels is not None else np.zeros(0)
-            if mask.any():
-                axes.contour(
-                    mask, [0.5], colors=line, linewidths=1.3, linestyles=[STYLES[n % len(STYLES)]]
-                )
-        dice = f"\nDice {case.dice[name]:.3f}" if name in case.dice else ""
-        axes.set_title(f"{name}{dice}", fontsize=9)
+    _draw_slice(panels[0], case, "image")
+    _draw_slice(panels[1], case, "truth")
+    _draw_contours(panels[1], case, case.truth, TRUTH_COLOUR)
+    for axes, (encoder, labels) in zip(panels[2:], case.predictions.items(), strict=True):
+        _draw_slice(axes, case, f"{encoder}\nDice {case.dice[encoder]:.3f}")
+        _draw_contours(axes, case, labels, colour(encoder_index[encoder]))
     return figure
 
 
-def viewer_data(case: Case, lines: Lines) -> dict[str, Any]:
-    """A case as the viewer takes it: 8 bit volumes cut to what is not empty, gzip, base64."""
-    labelled = np.any([v > 0 for v in (case.truth, *case.predictions.values())], axis=0)
-    inside = np.any([c > c.min() for c in case.channels.values()], axis=0) | labelled
-    box = ndimage.find_objects(inside.astype(np.uint8))[0]
-    labels = {"truth": case.truth, **case.predictions}
-    colours = {"truth": TRUTH} | {name: colour(lines[name]) for name in case.predictions}
+def _draw_slice(axes: "Axes", case: ReportCase, title: str) -> None:
+    """Draw the first channel in grey, pixels as high and wide as they are in mm."""
+    pixels = next(iter(case.channels.values()))[case.main_slice]
+    low, high = np.percentile(pixels, PERCENTILES)
+    aspect = case.spacing[1] / case.spacing[2]
+    axes.imshow(pixels, cmap="gray", vmin=low, vmax=high, aspect=aspect)
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=9)
+
+
+def _draw_contours(axes: "Axes", case: ReportCase, labels: Labels, line_colour: str) -> None:
+    """Draw the outline of every region, each with its own line style."""
+    for number, region in enumerate(case.scheme.regions):
+        mask = np.isin(labels[case.main_slice], region.labels)
+        if mask.any():
+            style = LINE_STYLES[number % len(LINE_STYLES)]
+            axes.contour(mask, [0.5], colors=line_colour, linewidths=1.3, linestyles=[style])
+
+
+def viewer_data(case: ReportCase, encoder_index: EncoderIndex) -> dict[str, Any]:
+    """Return a case for the viewer: 8-bit volumes cropped to what is not empty, gzip, base64.
+
+    Args:
+        case: the case.
+        encoder_index: number of each encoder, for its colour.
+    """
+    box = ndimage.find_objects(_non_empty(case).astype(np.uint8))[0]
+    labels = [_viewer_labels("truth", TRUTH_COLOUR, case.truth[box])]
+    for encoder, prediction in case.predictions.items():
+        line_colour = colour(encoder_index[encoder])
+        labels.append(_viewer_labels(encoder, line_colour, prediction[box]))
+    channels = [
+        {"name": name, "voxels": _pack(_to_eight_bits(channel)[box])}
+        for name, channel in case.channels.items()
+    ]
     return {
         "name": f"{case.name} ({case.role})",
-        "shape": [s.stop - s.start for s in box],
+        "shape": [side.stop - side.start for side in box],
         "spacing": list(case.spacing),
-        "channels": [
-            {"name": n, "voxels": _packed(_eight_bits(c)[box])} for n, c in case.channels.items()
-        ],
-        "labels": [
-            {"name": n, "colour": colours[n], "voxels": _packed(v[box])} for n, v in labels.items()
-        ],
-        "regions": [{"name": r.name, "labels": list(r.labels)} for r in case.labelling.regions],
-        "start": case.middle - box[0].start,
+        "channels": channels,
+        "labels": labels,
+        "regions": [{"name": r.name, "labels": list(r.labels)} for r in case.scheme.regions],
+        "start": case.main_slice - box[0].start,
     }
 
 
-def _eight_bits(channel: Float[np.ndarray, "z y x"]) -> Integer[np.ndarray, "z y x"]:
-    inside = channel[channel > channel.min()]
-    low, high = np.percentile(inside, PERCENTILES) if len(inside) else (0.0, 1.0)
-    greys = np.clip((channel - low) / max(high - low, 1e-6) * (GREYS - 1), 0, GREYS - 1).round()
-    return (greys * (255 / (GREYS - 1))).astype(np.uint8)
+def _non_empty(case: ReportCase) -> Bool[np.ndarray, "z y x"]:
+    """Return the voxels above the background of any channel, or labelled by anyone."""
+    masks = [channel > channel.min() for channel in case.channels.values()]
+    masks += [labels > 0 for labels in (case.truth, *case.predictions.values())]
+    inside: np.ndarray = np.any(masks, axis=0)
+    return inside
 
 
-def _packed(voxels: Integer[np.ndarray, "z y x"]) -> str:
+def _viewer_labels(name: str, line_colour: str, voxels: Labels) -> dict[str, str]:
+    return {"name": name, "colour": line_colour, "voxels": _pack(voxels)}
+
+
+def _to_eight_bits(channel: Volume) -> Integer[np.ndarray, "z y x"]:
+    """Scale intensities between two percentiles of the foreground to grey levels of 0 to 255."""
+    foreground = channel[channel > channel.min()]
+    low, high = np.percentile(foreground, PERCENTILES) if len(foreground) else (0.0, 1.0)
+    levels = (channel - low) / max(high - low, 1e-6) * (GREY_LEVELS - 1)
+    levels = np.clip(levels, 0, GREY_LEVELS - 1).round()
+    return (levels * (255 / (GREY_LEVELS - 1))).astype(np.uint8)
+
+
+def _pack(voxels: Integer[np.ndarray, "z y x"]) -> str:
     packed = gzip.compress(np.ascontiguousarray(voxels, np.uint8).tobytes(), 9, mtime=0)
     return base64.b64encode(packed).decode()

@@ -5,89 +5,113 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_fm.evaluation.segmentation import MetricOptions
-from nnunet_fm.experiments.robustness import Robustness, robustness
+from nnunet_fm.experiments.robustness import PerturbedScore, score_perturbations
 from nnunet_fm.experiments.run_cost import Cost, Provenance, cost_of, provenance_of
 from nnunet_fm.experiments.run_scores import MEAN, ScoredRun, score_runs
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.experiments.status import RunStatus
-from nnunet_fm.experiments.summary import Comparison, Group, Summary, compare, groups, summarise
+from nnunet_fm.experiments.summary import (
+    EncoderRuns,
+    PairedComparison,
+    Summary,
+    compare_encoders,
+    group_runs,
+    summarise,
+)
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a report is asked to show.
+class ReportOptions:
+    """Options of a report.
 
     Attributes:
-        title: of the page.
-        reference: encoder that others are tested against; the first if None.
-        rules: what the metrics leave open.
-        cases: names of cases for the viewer, beside the worst and the median.
-        workers: processes.
+        title: title of the page.
+        reference: encoder that the others are compared with; the first if None.
+        metrics: metric options.
+        cases: names of cases to show in addition to the worst and the median.
+        workers: number of processes.
     """
 
     title: str = "nnunet-fm"
     reference: str | None = None
-    rules: MetricOptions = field(default_factory=MetricOptions)
+    metrics: MetricOptions = field(default_factory=MetricOptions)
     cases: tuple[str, ...] = ()
     workers: int = 2
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a report shows, as data; `encoders` in their order, finished or not."""
+    """The contents of a report.
+
+    Attributes:
+        encoders: names of all encoders in their order, finished or not.
+        scored: finished runs and their scores.
+        groups: the same, by dataset, ratio and encoder.
+        summaries: means and intervals.
+        comparisons: tests of each encoder against the reference.
+        robustness: scores on perturbed images.
+        costs: cost of each finished run.
+        provenance: how each run was made, finished or not.
+        unfinished: state of the runs that are not in the report.
+    """
 
     encoders: list[str]
     scored: list[ScoredRun]
-    groups: list[Group]
+    groups: list[EncoderRuns]
     summaries: list[Summary]
-    tests: list[Comparison]
-    robustness: list[Robustness]
+    comparisons: list[PairedComparison]
+    robustness: list[PerturbedScore]
     costs: list[Cost]
     provenance: list[Provenance]
     unfinished: list[RunStatus]
 
     @property
-    def lines(self) -> dict[str, int]:
-        """Number of each encoder that has a finished run, the same in all charts and when others are finished."""
-        finished = {s.run.encoder for s in self.scored}
+    def encoder_index(self) -> dict[str, int]:
+        """Number of each encoder with a finished run: its colour and mark in all charts.
+
+        The number does not change when other encoders are finished.
+        """
+        finished = {scored.run.encoder for scored in self.scored}
         return {encoder: n for n, encoder in enumerate(self.encoders) if encoder in finished}
 
     @property
     def datasets(self) -> list[str]:
-        """Names."""
-        return list(dict.fromkeys(g.dataset for g in self.groups))
+        """Full names of the datasets."""
+        return list(dict.fromkeys(group.dataset for group in self.groups))
+
+    def groups_of(self, dataset: str) -> list[EncoderRuns]:
+        """Return the groups of one dataset."""
+        return [group for group in self.groups if group.dataset == dataset]
 
     def reference(self, dataset: str) -> str:
-        """Encoder that the others of a dataset are tested against."""
-        tested = [t.reference for t in self.tests if t.dataset == dataset]
-        return (
-            tested[0]
-            if tested
-            else next(e for e in self.lines if any(g.encoder == e for g in self.of(dataset)))
-        )
-
-    def of(self, dataset: str) -> list[Group]:
-        """A dataset's groups."""
-        return [g for g in self.groups if g.dataset == dataset]
+        """Return the encoder that the others are compared with on a dataset."""
+        for comparison in self.comparisons:
+            if comparison.dataset == dataset:
+                return comparison.reference
+        present = {group.encoder for group in self.groups_of(dataset)}
+        return next(encoder for encoder in self.encoder_index if encoder in present)
 
     def main_region(self, dataset: str) -> str:
-        """The mean of the regions, or the only one."""
-        regions = self.of(dataset)[0].regions
+        """Return the mean of the regions, or the only region."""
+        regions = self.groups_of(dataset)[0].regions
         return MEAN if MEAN in regions else regions[0]
 
 
 def make_report(
-    runs: Sequence[Run], lines: Sequence[RunStatus], preprocessed: Path, request: Request
+    runs: Sequence[Run],
+    statuses: Sequence[RunStatus],
+    preprocessed: Path,
+    options: ReportOptions,
 ) -> Report:
-    """Score, summarise and test.
+    """Score, summarise and compare runs.
 
     Args:
-        runs: finished or not.
-        lines: the state of each run.
+        runs: runs, finished or not.
+        statuses: the state of each run.
         preprocessed: nnUNet_preprocessed.
-        request: what is asked.
+        options: options of the report.
 
     Raises:
         ValueError: no run is finished; an unknown reference or case; runs that cannot be compared.
@@ -96,21 +120,24 @@ def make_report(
     finished = [run for run in runs if run.state() is State.FINISHED]
     if not finished:
         raise InputError(f"none of the {len(runs)} runs is finished; see nnunet-fm sweep status")
-    scored = score_runs(runs, preprocessed, request.rules, request.workers)
-    found, encoders = groups(scored), list(dict.fromkeys(run.encoder for run in runs))
-    known = {case for s in scored for case in s.cases}
-    if strange := sorted(set(request.cases) - known):
+    scored = score_runs(runs, preprocessed, options.metrics, options.workers)
+    known = {case for one in scored for case in one.cases}
+    unknown = sorted(set(options.cases) - known)
+    if unknown:
         raise InputError(
-            f"no run validated the case {some(strange)}; allowed after --case: {some(sorted(known))}"
+            f"no run validated the case {some(unknown)}; allowed after --case: "
+            f"{some(sorted(known))}"
         )
+    groups = group_runs(scored)
+    encoders = list(dict.fromkeys(run.encoder for run in runs))
     return Report(
         encoders=encoders,
         scored=scored,
-        groups=found,
-        summaries=summarise(found),
-        tests=compare(found, encoders, request.reference),
-        robustness=robustness(scored, preprocessed, request.rules, request.workers),
+        groups=groups,
+        summaries=summarise(groups),
+        comparisons=compare_encoders(groups, encoders, options.reference),
+        robustness=score_perturbations(scored, preprocessed, options.metrics, options.workers),
         costs=[cost_of(run) for run in finished],
         provenance=[provenance_of(run) for run in runs],
-        unfinished=[line for line in lines if line.state is not State.FINISHED],
+        unfinished=[status for status in statuses if status.state is not State.FINISHED],
     )

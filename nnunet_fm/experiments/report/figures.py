@@ -1,12 +1,12 @@
-"""The report's charts: ratio curves, cases, robustness."""
+"""The charts of a report: curves over the ratios, distributions over the cases, robustness."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunet_fm.experiments.robustness import Robustness
-from nnunet_fm.experiments.summary import Group, Metric, Summary
+from nnunet_fm.experiments.robustness import PerturbedScore
+from nnunet_fm.experiments.summary import EncoderRuns, Metric, Summary
 from nnunet_fm.internal.plotting import MARKS, colour, draw_band, new_figure
 
 if TYPE_CHECKING:
@@ -14,41 +14,46 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANEL = (3.8, 3.3)  # inches
-Lines = dict[str, int]  # number of each encoder's line, the same in all charts
+EncoderIndex = dict[str, int]  # number of each encoder: its colour and mark in all charts
 
 
-def ratio_curves(summaries: Sequence[Summary], metric: Metric, lines: Lines) -> "Figure":
-    """A metric over the ratios, a panel for each region, with the 95 % limits of the mean as bands.
+def ratio_curves(
+    summaries: Sequence[Summary], metric: Metric, encoder_index: EncoderIndex
+) -> "Figure":
+    """Draw a metric over the ratios, a panel per region, the 95 % limits of the mean as bands.
 
     Args:
-        summaries: of one dataset.
-        metric: which.
-        lines: numbers of the encoders.
+        summaries: summaries of one dataset.
+        metric: the metric.
+        encoder_index: number of each encoder.
     """
-    chosen = [s for s in summaries if s.metric == metric.key]
-    regions = list(dict.fromkeys(s.region for s in chosen))
+    summaries = [s for s in summaries if s.metric == metric.key]
+    regions = list(dict.fromkeys(s.region for s in summaries))
+    ratios = sorted({s.ratio for s in summaries})
     figure, panels = new_figure(len(regions), size=PANEL)
-    ratios = sorted({s.ratio for s in chosen})
     for axes, region in zip(panels, regions, strict=True):
-        for encoder, line in lines.items():
-            points = sorted(
-                (s for s in chosen if (s.region, s.encoder) == (region, encoder)),
-                key=lambda s: s.ratio,
-            )
+        for encoder, number in encoder_index.items():
+            points = [s for s in summaries if (s.region, s.encoder) == (region, encoder)]
+            points.sort(key=lambda s: s.ratio)
             if points:
-                middle, low, high = (
-                    [getattr(p, k) for p in points] for k in ("mean", "low", "high")
+                draw_band(
+                    axes,
+                    [p.ratio for p in points],
+                    [p.mean for p in points],
+                    [p.low for p in points],
+                    [p.high for p in points],
+                    encoder,
+                    number,
                 )
-                draw_band(axes, [p.ratio for p in points], middle, low, high, encoder, line)
         axes.set(title=region, xlabel="share of the training cases")
-        axes.set_xticks(ratios, [f"{r:g}" for r in ratios])
+        axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
     panels[0].set_ylabel(metric.name)
-    _legend(figure, panels[0])
+    _add_legend(figure, panels[0])
     return figure
 
 
-def _legend(figure: "Figure", axes: "Axes") -> None:
-    """Below the panels, where it hides nothing."""
+def _add_legend(figure: "Figure", axes: "Axes") -> None:
+    """Add a legend below the panels, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles,
@@ -61,33 +66,37 @@ def _legend(figure: "Figure", axes: "Axes") -> None:
 
 
 def case_distributions(
-    found: Sequence[Group], region: str, metric: Metric, lines: Lines
+    groups: Sequence[EncoderRuns], region: str, metric: Metric, encoder_index: EncoderIndex
 ) -> "Figure":
-    """Every case as a point and the quartiles as a box, for each encoder, a panel for each ratio.
+    """Draw every case as a point and quartiles as a box, by encoder, a panel per ratio.
 
     Args:
-        found: groups of one dataset.
-        region: which.
-        metric: which.
-        lines: numbers of the encoders.
+        groups: groups of one dataset.
+        region: the region.
+        metric: the metric.
+        encoder_index: number of each encoder.
     """
-    ratios = sorted({g.ratio for g in found})
-    figure, panels = new_figure(len(ratios), size=(max(2.2, 0.7 * len(lines) + 0.8), PANEL[1]))
+    ratios = sorted({group.ratio for group in groups})
+    width = max(2.2, 0.7 * len(encoder_index) + 0.8)
+    figure, panels = new_figure(len(ratios), size=(width, PANEL[1]))
     for axes, ratio in zip(panels, ratios, strict=True):
-        for encoder, line in lines.items():
-            for g in (g for g in found if (g.ratio, g.encoder) == (ratio, encoder)):
-                _draw_cases(axes, np.array(list(g.by_case(region, metric.key).values())), line)
+        for group in groups:
+            if group.ratio == ratio and group.encoder in encoder_index:
+                values = np.array(list(group.by_case(region, metric.key).values()))
+                _draw_cases(axes, values, encoder_index[group.encoder])
         axes.set_title(f"ratio {ratio:g}")
-        axes.set_xticks(list(lines.values()), list(lines), rotation=35, ha="right", fontsize=8)
+        axes.set_xticks(
+            list(encoder_index.values()), list(encoder_index), rotation=35, ha="right", fontsize=8
+        )
     panels[0].set_ylabel(f"{metric.name}, {region}")
     return figure
 
 
-def _draw_cases(axes: "Axes", values: np.ndarray, line: int) -> None:
-    style = {"color": colour(line), "linewidth": 1.4}
+def _draw_cases(axes: "Axes", values: np.ndarray, number: int) -> None:
+    style = {"color": colour(number), "linewidth": 1.4}
     axes.boxplot(
         values,
-        positions=[line],
+        positions=[number],
         widths=0.6,
         showfliers=False,
         boxprops=style,
@@ -95,73 +104,92 @@ def _draw_cases(axes: "Axes", values: np.ndarray, line: int) -> None:
         capprops=style,
         medianprops=style,
     )
-    places = line + np.linspace(
-        -0.16, 0.16, len(values)
-    )  # beside each other, always at the same place
-    axes.plot(
-        places, values, MARKS[line % len(MARKS)], color=colour(line), markersize=3.5, alpha=0.7
-    )
+    places = number + np.linspace(-0.16, 0.16, len(values))  # side by side, in the order of names
+    mark = MARKS[number % len(MARKS)]
+    axes.plot(places, values, mark, color=colour(number), markersize=3.5, alpha=0.7)
 
 
 def robustness_bars(
-    found: Sequence[Robustness], region: str, metric: Metric, lines: Lines
+    scores: Sequence[PerturbedScore], region: str, metric: Metric, encoder_index: EncoderIndex
 ) -> "Figure":
-    """A metric at each severity, bars for the encoders, with 95 % limits; a panel for each family.
+    """Draw a metric at each severity, a bar per encoder with 95 % limits, a panel per family.
 
     Args:
-        found: of one dataset and ratio.
-        region: which.
-        metric: which.
-        lines: numbers of the encoders.
+        scores: scores of one dataset and ratio.
+        region: the region.
+        metric: the metric.
+        encoder_index: number of each encoder.
     """
-    chosen = [r for r in found if (r.region, r.metric) == (region, metric.key)]
-    families, encoders = (
-        sorted({r.family for r in chosen}),
-        [e for e in lines if e in {r.encoder for r in chosen}],
-    )
+    scores = [s for s in scores if (s.region, s.metric) == (region, metric.key)]
+    families = sorted({s.family for s in scores})
+    encoders = [encoder for encoder in encoder_index if encoder in {s.encoder for s in scores}]
     figure, panels = new_figure(len(families), size=PANEL)
     width = 0.8 / len(encoders)
     for axes, family in zip(panels, families, strict=True):
-        severities = sorted({r.severity for r in chosen if r.family == family})
+        severities = sorted({s.severity for s in scores if s.family == family})
         for n, encoder in enumerate(encoders):
-            bars = {r.severity: r for r in chosen if (r.family, r.encoder) == (family, encoder)}
-            places = [severities.index(s) + (n - (len(encoders) - 1) / 2) * width for s in bars]
-            values = np.array([r.value for r in bars.values()])
-            limits = np.array([[r.low for r in bars.values()], [r.high for r in bars.values()]])
-            errors = np.clip(np.nan_to_num([values - limits[0], limits[1] - values]), 0, None)
-            axes.bar(
-                places,
-                values,
-                width * 0.92,
-                yerr=errors,
-                color=colour(lines[encoder]),
-                label=encoder,
-                capsize=2,
-            )
+            own = {s.severity: s for s in scores if (s.family, s.encoder) == (family, encoder)}
+            offset = (n - (len(encoders) - 1) / 2) * width
+            places = [severities.index(severity) + offset for severity in own]
+            _draw_bars(axes, places, list(own.values()), width * 0.92, encoder_index[encoder])
         axes.set(title=family, xlabel="severity")
-        axes.set_xticks(range(len(severities)), [f"{s:g}" for s in severities])
+        axes.set_xticks(range(len(severities)), [f"{severity:g}" for severity in severities])
     panels[0].set_ylabel(f"{metric.name}, {region}")
-    _legend(figure, panels[0])
+    _add_legend(figure, panels[0])
     return figure
 
 
+def _draw_bars(
+    axes: "Axes",
+    places: Sequence[float],
+    scores: Sequence[PerturbedScore],
+    width: float,
+    number: int,
+) -> None:
+    """Draw the bars of one encoder; limits that are NaN (one case) are not drawn."""
+    values = np.array([score.value for score in scores])
+    below = values - np.array([score.low for score in scores])
+    above = np.array([score.high for score in scores]) - values
+    axes.bar(
+        places,
+        values,
+        width,
+        yerr=np.clip(np.nan_to_num([below, above]), 0, None),
+        color=colour(number),
+        label=scores[0].encoder,
+        capsize=2,
+    )
+
+
 def robustness_curves(
-    found: Sequence[Robustness], region: str, metric: Metric, lines: Lines
+    scores: Sequence[PerturbedScore], region: str, metric: Metric, encoder_index: EncoderIndex
 ) -> "Figure":
-    """The change from the clean images over the severities, with 95 % limits as bands; arguments as the bars'."""
-    chosen = [r for r in found if (r.region, r.metric) == (region, metric.key)]
-    families = sorted({r.family for r in chosen})
+    """Draw the change from the clean images over the severities, 95 % limits as bands.
+
+    Args:
+        scores: scores of one dataset and ratio.
+        region: the region.
+        metric: the metric.
+        encoder_index: number of each encoder.
+    """
+    scores = [s for s in scores if (s.region, s.metric) == (region, metric.key)]
+    families = sorted({s.family for s in scores})
     figure, panels = new_figure(len(families), size=PANEL)
     for axes, family in zip(panels, families, strict=True):
-        for encoder, line in lines.items():
-            points = [r for r in chosen if (r.family, r.encoder) == (family, encoder)]
+        for encoder, number in encoder_index.items():
+            points = [s for s in scores if (s.family, s.encoder) == (family, encoder)]
             if points:
-                middle, low, high = (
-                    [getattr(p, k) for p in points] for k in ("change", "change_low", "change_high")
+                draw_band(
+                    axes,
+                    [p.severity for p in points],
+                    [p.change for p in points],
+                    [p.change_low for p in points],
+                    [p.change_high for p in points],
+                    encoder,
+                    number,
                 )
-                draw_band(axes, [p.severity for p in points], middle, low, high, encoder, line)
         axes.axhline(0, color="#888888", linewidth=0.8)
         axes.set(title=family, xlabel="severity")
     panels[0].set_ylabel(f"change of {metric.name}, {region}")
-    _legend(figure, panels[0])
+    _add_legend(figure, panels[0])
     return figure

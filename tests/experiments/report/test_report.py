@@ -16,11 +16,13 @@ from nnunet_fm.cli.main import main
 from nnunet_fm.evaluation.labels import LabelScheme, Region
 from nnunet_fm.evaluation.metrics import dice
 from nnunet_fm.experiments.perturbed_predictions import FOLDER
-from nnunet_fm.experiments.report.cases import Case, read_cases, viewer_data
-from nnunet_fm.experiments.report.tables import Cell, Grid, as_html, latex, markdown, summary_grid
+from nnunet_fm.experiments.report.cases import ReportCase, read_cases, viewer_data
+from nnunet_fm.experiments.report.page import Section, render_page
+from nnunet_fm.experiments.report.table_formats import to_latex, to_markdown
+from nnunet_fm.experiments.report.tables import Cell, Table, summary_table
 from nnunet_fm.experiments.run_scores import score_runs
 from nnunet_fm.experiments.runs import write_runs
-from nnunet_fm.experiments.summary import METRICS, compare, groups, summarise
+from nnunet_fm.experiments.summary import METRICS, compare_encoders, group_runs, summarise
 
 LABELS = LabelScheme((Region("x", (1,)),))
 
@@ -100,7 +102,7 @@ def test_an_unfinished_sweep_is_drawn_and_says_so(
     (made.runs[1].folder / "checkpoint_final.pth").unlink()
     shutil.rmtree(made.runs[5].folder)
     page = report(made, tmp_path / "out")
-    assert "UNFINISHED: 2 of 12 runs are not in it" in capsys.readouterr().out
+    assert "UNFINISHED: 2 of 12 runs are not in the report" in capsys.readouterr().out
     assert "Unfinished: 2 runs are not in this report" in page
     assert f"{made.runs[1].name}: new, epoch 1/1" in page
     for run in made.runs:
@@ -163,18 +165,28 @@ def test_marks_need_enough_cases() -> None:
         (list(cases)[:4], 0, "cannot be significant"),
     ):
         runs = [scored(e, 1, 0, {c: v[c] for c in names}) for e, v in (("a", cases), ("b", better))]
-        found = groups(runs)
-        grid = summary_grid(DATASET, METRICS[0], summarise(found), compare(found, ["a", "b"]))
+        found = group_runs(runs)
+        grid = summary_table(
+            DATASET, METRICS[0], summarise(found), compare_encoders(found, ["a", "b"])
+        )
         assert sum(cell.marked for row in grid.rows for cell in row) == marks
         assert words in grid.caption
 
 
 def test_cells_are_escaped_where_they_are_shown() -> None:
-    grid = Grid("a_b", ("h&h",), [(Cell("1_0 % <b>", best=True, marked=True),)])
-    assert r"\textbf{1\_0 \% <b>}$^{*}$" in latex(grid)
-    assert r"\caption{a\_b}" in latex(grid)
-    assert r"| **1_0 % <b>** \* |" in markdown(grid)
-    assert "<b>1_0 % &lt;b&gt;</b><sup" in as_html(grid)
+    grid = Table("a_b", ("h&h",), [(Cell("1_0 % <b>", best=True, marked=True),)])
+    assert r"\textbf{1\_0 \% <b>}$^{*}$" in to_latex(grid)
+    assert r"\caption{a\_b}" in to_latex(grid)
+    assert r"| **1_0 % <b>** \* |" in to_markdown(grid)
+    page = render_page(
+        "<title>", "<about>", [], [Section("<s>", tables=[grid])], [{"<c>": "</script>"}]
+    )
+    assert "<b>1_0 % &lt;b&gt;</b><sup" in page
+    assert '<th scope="col">h&amp;h</th>' in page
+    for text in ("<title>&lt;title&gt;", "&lt;about&gt;", "&lt;s&gt;"):
+        assert text in page
+    assert page.count("</script>") == 2
+    assert "<c>" not in page
 
 
 def test_the_viewers_volumes_are_cut_to_what_is_there() -> None:
@@ -182,7 +194,7 @@ def test_the_viewers_volumes_are_cut_to_what_is_there() -> None:
     channel[1:4, 2:7, 3:9] = np.arange(3 * 5 * 6).reshape(3, 5, 6) + 1
     truth = np.zeros(channel.shape, np.uint8)
     truth[2, 3, 4] = 1
-    case = Case(
+    case = ReportCase(
         "D", "c", "worst", {}, (3.0, 1.0, 1.0), {"T1": channel}, truth, {"e": truth}, LABELS
     )
     data = viewer_data(case, {"e": 0})
@@ -194,11 +206,11 @@ def test_the_viewers_volumes_are_cut_to_what_is_there() -> None:
     assert (
         viewer_data(replace(case, truth=nothing), {"e": 0})["start"] == 1
     )  # where the prediction is
-    assert replace(case, truth=nothing, predictions={}).middle == 3
+    assert replace(case, truth=nothing, predictions={}).main_slice == 3
 
 
 def test_the_reference_is_among_the_five_that_are_shown(made: Made) -> None:
-    found = groups(score_runs(made.runs, made.preprocessed, workers=1))
+    found = group_runs(score_runs(made.runs, made.preprocessed, workers=1))
     several = [replace(g, encoder=f"{g.encoder}{n}") for n in range(3) for g in found]
     cases = read_cases(several, "poor2", "mean", made.raw, made.preprocessed, ["a"])
     assert all(next(iter(c.predictions)) == "poor2" and len(c.predictions) == 5 for c in cases)

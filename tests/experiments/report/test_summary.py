@@ -14,10 +14,10 @@ from nnunet_fm.evaluation import score_cache as remembered
 from nnunet_fm.evaluation.metrics import dice
 from nnunet_fm.evaluation.paired_tests import holm
 from nnunet_fm.experiments.find_runs import find_runs
-from nnunet_fm.experiments.report.tables import summary_grid
+from nnunet_fm.experiments.report.tables import summary_table
 from nnunet_fm.experiments.run_cost import cost_of, provenance_of
 from nnunet_fm.experiments.run_scores import score_runs
-from nnunet_fm.experiments.summary import METRICS, compare, groups, summarise
+from nnunet_fm.experiments.summary import METRICS, compare_encoders, group_runs, summarise
 
 
 def expected(shift: int, seed: int, region: tuple[int, ...]) -> list[float]:
@@ -26,7 +26,7 @@ def expected(shift: int, seed: int, region: tuple[int, ...]) -> list[float]:
 
 
 def test_means_are_over_cases_of_the_mean_over_seeds(made: Made) -> None:
-    found = summarise(groups(score_runs(made.runs, made.preprocessed, workers=1)))
+    found = summarise(group_runs(score_runs(made.runs, made.preprocessed, workers=1)))
     (poor,) = (
         s
         for s in found
@@ -49,7 +49,9 @@ def test_means_are_over_cases_of_the_mean_over_seeds(made: Made) -> None:
 
 
 def test_tests_are_paired_over_cases_and_adjusted_over_ratios_and_encoders(made: Made) -> None:
-    tests = compare(groups(score_runs(made.runs, made.preprocessed, workers=1)), list(ENCODERS))
+    tests = compare_encoders(
+        group_runs(score_runs(made.runs, made.preprocessed, workers=1)), list(ENCODERS)
+    )
     family = [t for t in tests if (t.region, t.metric) == ("whole", "dice")]
     assert [(t.ratio, t.reference, t.other) for t in family] == [
         (0.2, "good", "stock"),
@@ -66,21 +68,23 @@ def test_tests_are_paired_over_cases_and_adjusted_over_ratios_and_encoders(made:
     assert last.wilcoxon_p == pytest.approx(stats.wilcoxon(values[1] - values[0]).pvalue)
     assert last.rank_biserial == -1.0
     assert last.low <= last.difference <= last.high < 0
-    others = compare(
-        groups(score_runs(made.runs, made.preprocessed, workers=1)), list(ENCODERS), "poor"
+    others = compare_encoders(
+        group_runs(score_runs(made.runs, made.preprocessed, workers=1)), list(ENCODERS), "poor"
     )
     assert {t.reference for t in others} == {"poor"}
     with pytest.raises(ValueError, match="Did you mean good"):
-        compare(groups(score_runs(made.runs, made.preprocessed, workers=1)), list(ENCODERS), "god")
+        compare_encoders(
+            group_runs(score_runs(made.runs, made.preprocessed, workers=1)), list(ENCODERS), "god"
+        )
 
 
 def test_unfinished_runs_are_left_out_and_only_shared_seeds_compared(made: Made) -> None:
     (gone,) = (r for r in made.runs if (r.encoder, r.ratio, r.seed) == ("poor", 1.0, 2))
     (gone.folder / "checkpoint_final.pth").unlink()
-    found = groups(score_runs(made.runs, made.preprocessed, workers=1))
+    found = group_runs(score_runs(made.runs, made.preprocessed, workers=1))
     (test,) = (
         t
-        for t in compare(found, list(ENCODERS))
+        for t in compare_encoders(found, list(ENCODERS))
         if (t.other, t.ratio, t.region, t.metric) == ("poor", 1.0, "whole", "dice")
     )
     assert test.seeds == 1
@@ -114,8 +118,8 @@ def test_one_case_has_a_mean_and_no_interval(made: Made) -> None:
     for run in made.runs:
         for case in CASES[1:]:
             (run.folder / "validation" / f"{case}.nii.gz").unlink()
-    found = groups(score_runs(made.runs, made.preprocessed, workers=1))
-    summaries, tests = summarise(found), compare(found, list(ENCODERS))
+    found = group_runs(score_runs(made.runs, made.preprocessed, workers=1))
+    summaries, tests = summarise(found), compare_encoders(found, list(ENCODERS))
     assert {s.cases for s in summaries} == {1}
     assert all(np.isnan([s.low, s.high, s.sd]).all() and np.isfinite(s.mean) for s in summaries)
     assert all(
@@ -162,7 +166,7 @@ def test_one_run_in_two_places_is_told_apart_by_its_trainer_or_refused(
     with pytest.raises(ValueError, match="are both"):
         find_runs([model, copy])
     copy.parent.rename(tmp_path / "copy" / "elsewhere")
-    with pytest.raises(ValueError, match="is no DatasetNNN_NAME"):
+    with pytest.raises(ValueError, match="is not DatasetNNN_NAME"):
         find_runs([tmp_path / "copy" / "elsewhere"])
 
 
@@ -173,11 +177,13 @@ def test_only_trainings_of_the_same_seed_and_fold_are_paired() -> None:
     of_seed = {1: folds, 2: better}
     one = [("a", 1, 0), ("a", 2, 1)]
     other = [("b", 2, 0), ("b", 1, 1), ("b", 2, 1)]
-    found = groups([scored(e, seed, fold, of_seed[seed][fold]) for e, seed, fold in (*one, *other)])
-    test = next(t for t in compare(found, ["a", "b"]) if t.metric == "dice")
+    found = group_runs(
+        [scored(e, seed, fold, of_seed[seed][fold]) for e, seed, fold in (*one, *other)]
+    )
+    test = next(t for t in compare_encoders(found, ["a", "b"]) if t.metric == "dice")
     assert (test.difference, test.cases, test.seeds) == (0.0, 6, 1)
-    alone = groups([scored("a", 1, 0, folds[0]), scored("b", 2, 0, better[0])])
-    assert compare(alone, ["a", "b"]) == []
+    alone = group_runs([scored("a", 1, 0, folds[0]), scored("b", 2, 0, better[0])])
+    assert compare_encoders(alone, ["a", "b"]) == []
 
 
 def test_the_reference_is_the_first_encoder_whatever_is_finished() -> None:
@@ -186,7 +192,7 @@ def test_the_reference_is_the_first_encoder_whatever_is_finished() -> None:
     low = [
         replace(r, run=replace(r.run, ratio=0.1)) for r in runs[1:]
     ]  # the first is not finished at this ratio
-    tests = compare(groups([*low, *runs]), ["first", "second", "third"])
+    tests = compare_encoders(group_runs([*low, *runs]), ["first", "second", "third"])
     assert {t.reference for t in tests} == {"first"}
     assert {t.ratio for t in tests} == {1.0}
 
@@ -194,8 +200,8 @@ def test_the_reference_is_the_first_encoder_whatever_is_finished() -> None:
 def test_there_is_no_best_while_folds_are_unfinished() -> None:
     full, part = {"c1": 0.5, "c2": 0.6}, {"c2": 0.7}
     for values, bold in ((part, [False, False]), ({"c1": 0.7, "c2": 0.7}, [False, True])):
-        summaries = summarise(groups([scored("a", 1, 0, full), scored("b", 1, 0, values)]))
-        grid = summary_grid(DATASET, METRICS[0], summaries, [])
+        summaries = summarise(group_runs([scored("a", 1, 0, full), scored("b", 1, 0, values)]))
+        grid = summary_table(DATASET, METRICS[0], summaries, [])
         assert [row[3].best for row in grid.rows] == bold
 
 
