@@ -1,16 +1,14 @@
 """The registry of encoders: architectures, key formats and weight cards.
 
-Families fill it when they are imported: those of `nnunet_fm.encoders.families`, and the modules that
-installed packages name under the entry point group `nnunet_fm.encoders`.
+Families fill it when they are imported: those of `nnunet_fm.encoders.families`, and the modules
+that installed packages name under the entry point group `nnunet_fm.encoders`.
 """
 
 import importlib
-import logging
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import entry_points
 from pydoc import locate
 from typing import Any, cast
 
@@ -22,8 +20,7 @@ from nnunet_fm.encoders.key_format import Converted, KeyFormat
 from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
-
-logger = logging.getLogger(__name__)
+from nnunet_fm.internal.plugins import load_plugins
 
 ENTRY_POINTS = "nnunet_fm.encoders"
 REQUIRED = ("kind", "input_spec", "in_channels", "feature_info")
@@ -103,19 +100,12 @@ def register_key_format(key_format: KeyFormat) -> None:
 
 
 def discover() -> None:
-    """Import the families of this package, then those of installed packages.
-
-    A family of another package that cannot be imported is skipped with a warning.
-    """
+    """Import the families of this package, then those of installed packages."""
     from nnunet_fm.encoders import families
 
     for module in pkgutil.iter_modules(families.__path__):
         importlib.import_module(f"{families.__name__}.{module.name}")
-    for entry_point in entry_points(group=ENTRY_POINTS):
-        try:
-            entry_point.load()
-        except Exception as error:
-            logger.warning("skipped the encoders of %s: %s", entry_point.value, error)
+    load_plugins(ENTRY_POINTS)
 
 
 def find_architecture(name: str) -> Architecture | None:

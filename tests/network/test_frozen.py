@@ -11,9 +11,9 @@ from dynamic_network_architectures.building_blocks.patch_encode_decode import La
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
+from helpers.braindino_release import from_reference, to_reference
 from helpers.networks import small
 from nnunet_fm.encoders import EncoderSource, FeatureInfo, tensors_sha256
-from nnunet_fm.network.braindino_release import from_reference, to_reference
 from nnunet_fm.network.decoders import DECODERS
 from nnunet_fm.network.frozen import NETWORK, FrozenEncoderNetwork
 

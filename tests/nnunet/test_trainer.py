@@ -143,7 +143,7 @@ def test_the_best_checkpoint_predicts_with_its_encoder_file(
     encoder_file.rename(encoder_file.with_suffix(".moved"))
     try:
         said = run("nnUNetv2_predict", *best, expect=1).stdout
-        assert "has gone" in said
+        assert "is missing" in said
         final = predict_words(images, tmp_path / "final", *stock_words())
         run("nnUNetv2_predict", *final)  # the final checkpoint needs no encoder file
     finally:
@@ -230,7 +230,7 @@ def test_a_finished_run_is_validated_without_its_encoder_file(
     encoder_file.rename(encoder_file.with_suffix(".moved"))
     try:
         assert "Mean Validation Dice" in run(*train_words(TRAINER), "--val").stdout
-        assert "has gone" in run(*train_words(TRAINER, fold=3), expect=1).stdout
+        assert "is missing" in run(*train_words(TRAINER, fold=3), expect=1).stdout
     finally:
         encoder_file.with_suffix(".moved").rename(encoder_file)
 

@@ -112,8 +112,13 @@ class TimmViT(Encoder):
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return embeddings and tokens, each block, and the final norm, by timm's group matcher."""
-        matcher = dict(self.vit.group_matcher())
-        matcher["stem"] = rf"(?:{matcher['stem']})|^reg_token"  # timm's leaves the registers out
+        matcher = self.vit.group_matcher()
+        stem = rf"(?:{matcher['stem']})|^reg_token"  # timm leaves the registers out
+        # timm joins the final norm to the last block; here it is a group of its own
+        blocks = [
+            (name, None if after is None else (self.depth,)) for name, after in matcher["blocks"]
+        ]
+        matcher = {"stem": stem, "blocks": blocks}
         names = group_parameters(self.vit, matcher, reverse=False)
         parameters = dict(self.vit.named_parameters())
         groups = [[parameters[name] for name in names[layer]] for layer in sorted(names)]

@@ -1,17 +1,10 @@
-"""Decoders from tapped features (and the image, for those that look at it) to class logits."""
+"""Decoders from tapped features (and the image, for those that use it) to class logits."""
 
 from nnunet_fm.network.decoders.base import Decoder
 from nnunet_fm.network.decoders.primus import LightPrimusDecoder, PrimusDecoder
 from nnunet_fm.network.decoders.pyramid import PyramidDecoder
+from nnunet_fm.network.decoders.registry import DECODERS, discover, register_decoder
 from nnunet_fm.network.decoders.volumes import UnetrDecoder, VolumePrimusDecoder
-
-DECODERS: dict[str, type[Decoder]] = {
-    "primus": PrimusDecoder,
-    "light": LightPrimusDecoder,
-    "unetr": UnetrDecoder,
-    "primus3d": VolumePrimusDecoder,
-    "pyramid": PyramidDecoder,
-}
 
 __all__ = [
     "DECODERS",
@@ -21,4 +14,12 @@ __all__ = [
     "PyramidDecoder",
     "UnetrDecoder",
     "VolumePrimusDecoder",
+    "register_decoder",
 ]
+
+register_decoder("primus", PrimusDecoder)
+register_decoder("light", LightPrimusDecoder)
+register_decoder("unetr", UnetrDecoder)
+register_decoder("primus3d", VolumePrimusDecoder)
+register_decoder("pyramid", PyramidDecoder)
+discover()

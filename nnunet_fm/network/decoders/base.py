@@ -1,4 +1,4 @@
-"""What every decoder says of itself."""
+"""The base class of decoders."""
 
 from typing import ClassVar
 
@@ -6,14 +6,15 @@ from torch import nn
 
 
 class Decoder(nn.Module):
-    """From tapped features, and the image for those that look at it, to class logits.
+    """A decoder from tapped features, and the image if it uses it, to class logits.
 
     Built as `decoder(feature_info, num_classes, stages, input_channels)`, called as
     `decoder(features, image)`.
 
     Attributes:
-        spatial_dims, kind: of the features that it takes, as in `Encoder`.
-        deep_supervision: always False: one output. nnU-Net sets it on every decoder.
+        spatial_dims: of the features that it takes, 2 or 3.
+        kind: of the features that it takes, `tokens` or `pyramid`, as in `Encoder`.
+        deep_supervision: always False: there is one output. nnU-Net sets it on every decoder.
     """
 
     spatial_dims: ClassVar[int]

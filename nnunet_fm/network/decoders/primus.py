@@ -13,7 +13,7 @@ from nnunet_fm.network.decoders.tokens import UpStage, to_image, to_tokens
 
 
 class PrimusDecoder(Decoder):
-    """Concatenated features, doublings that halve the channels, and a 1x1 head.
+    """Concatenate the features, double the grid while halving the channels, and a 1x1 head.
 
     With four taps of 768 channels and stride 16: 3072-1536-768-384-192, then the classes,
     25,076,739 parameters for 3 outputs (paper section 4.3.1; release
@@ -23,10 +23,11 @@ class PrimusDecoder(Decoder):
         feature_info: the tapped feature maps; all of one stride.
         num_classes: output channels.
         stages: number of doublings; the output is `2 ** stages` times the feature grid.
-        input_channels: of the image; has no part.
+        input_channels: of the image; unused (common decoder signature).
     """
 
-    spatial_dims, kind = 2, "tokens"
+    spatial_dims = 2
+    kind = "tokens"
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class PrimusDecoder(Decoder):
         return [UpStage(width >> i, width >> (i + 1)) for i in range(stages)]
 
     def project(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n k"]:
-        """What comes before the doublings: nothing here."""
+        """Return the tokens that enter the first doubling: unchanged here."""
         return tokens
 
     def forward(
@@ -53,7 +54,7 @@ class PrimusDecoder(Decoder):
         features: list[Float[Tensor, "b d th tw"]],
         image: Float[Tensor, "b c h w"] | None = None,
     ) -> Float[Tensor, "b k h w"]:
-        """Class logits at `2 ** stages` times the grid of the features."""
+        """Return class logits at `2 ** stages` times the grid of the features."""
         grid = (features[0].shape[-2], features[0].shape[-1])
         tokens = self.project(to_tokens(features))
         for stage in self.stages:
@@ -62,9 +63,10 @@ class PrimusDecoder(Decoder):
 
 
 class LightPrimusDecoder(PrimusDecoder):
-    """A 1x1 projection to the width of one feature map first: about a sixth of the parameters and operations.
+    """A Primus decoder after a 1x1 projection to the width of one feature map.
 
-    The idea is FlexiCT's `Primus_v2`. With ViT-B/16 and 3 outputs: 3.9 M parameters.
+    It takes about a sixth of the parameters and operations. The idea is FlexiCT's `Primus_v2`. With
+    ViT-B/16 and 3 outputs: 3.9 M parameters.
     """
 
     def __init__(

@@ -26,20 +26,21 @@ BLOCK: dict[str, Any] = {
 
 
 class PyramidDecoder(Decoder):
-    """One convolution block for each resolution, with skips; as nnU-Net's residual encoder U-Nets have it.
+    """One convolution block per resolution, with skips, as in nnU-Net's residual encoder U-Nets.
 
-    Where the finest features are coarser than the image, a trainable stem on the image gives the
-    full resolution.
+    If the finest features are coarser than the image, a trainable stem on the image gives the full
+    resolution.
 
     Args:
-        feature_info: maps of growing strides.
+        feature_info: maps of increasing strides.
         num_classes: output channels.
-        stages: has no part.
+        stages: unused (common decoder signature).
         input_channels: of the image.
         width: channels of the stem.
     """
 
-    spatial_dims, kind = 3, "pyramid"
+    spatial_dims = 3
+    kind = "pyramid"
 
     def __init__(
         self,
@@ -50,7 +51,8 @@ class PyramidDecoder(Decoder):
         width: int = 32,
     ) -> None:
         super().__init__()
-        channels, strides = [f.channels for f in feature_info], [f.stride for f in feature_info]
+        channels = [f.channels for f in feature_info]
+        strides = [f.stride for f in feature_info]
         self.stem: nn.Module | None = None
         if strides[0] > 1:
             self.stem = StackedConvBlocks(
@@ -61,7 +63,8 @@ class PyramidDecoder(Decoder):
                 initial_stride=1,
                 **BLOCK,
             )
-            channels, strides = [width, *channels], [1, *strides]
+            channels = [width, *channels]
+            strides = [1, *strides]
         steps = [1, *(below // above for above, below in pairwise(strides))]
         pyramid = SimpleNamespace(
             output_channels=channels,
@@ -70,15 +73,14 @@ class PyramidDecoder(Decoder):
             **BLOCK,
         )
         self.decode = UNetDecoder(pyramid, num_classes, 1, deep_supervision=False)
-        heads = (
-            self.decode.seg_layers
-        )  # only the finest is used, and DDP wants a gradient of every parameter
+        # Only the finest head is used, and DDP expects a gradient for every parameter.
+        heads = self.decode.seg_layers
         self.decode.seg_layers = nn.ModuleList([*(nn.Identity() for _ in heads[:-1]), heads[-1]])
 
     def forward(
         self, features: list[Tensor], image: Float[Tensor, "b c z y x"]
     ) -> Float[Tensor, "b k z y x"]:
-        """Class logits at the size of the image."""
+        """Return class logits at the size of the image."""
         full = [] if self.stem is None else [self.stem(image)]
         logits: Tensor = self.decode([*full, *features])
         return logits

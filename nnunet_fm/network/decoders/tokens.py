@@ -1,9 +1,9 @@
 """Transposed convolutions computed on tokens.
 
 A transposed convolution whose kernel equals its stride of 2 is a linear layer per token with four
-outputs, one for each child pixel. The children need not be put into the image's order between the
-stages: they stay behind their parent, and one rearrangement of the few class logits at the end
-makes the image. Nothing is copied in between.
+outputs, one for each child pixel. The children need not be in image order between the stages: they
+stay behind their parent, and one rearrangement of the class logits at the end gives the image.
+Nothing is copied in between.
 """
 
 import torch
@@ -30,29 +30,28 @@ class UpStage(nn.Module):
         InitWeights_He(1e-2)(convolution)
         self.weight = nn.Parameter(weight_from_convolution(convolution.weight.detach()))
         self.bias = nn.Parameter(torch.zeros(width_out))
-        self.norm = nn.LayerNorm(
-            width_out, eps=1e-6
-        )  # the epsilon of dynamic-network-architectures' LayerNormNd
+        # The epsilon is that of dynamic-network-architectures' LayerNormNd.
+        self.norm = nn.LayerNorm(width_out, eps=1e-6)
 
     def forward(self, tokens: Float[Tensor, "b n i"]) -> Float[Tensor, "b m o"]:
-        """Children of every token, four times as many, grouped by parent."""
+        """Return the four children of every token, grouped by parent."""
         children = functional.linear(tokens, self.weight, self.bias.repeat(4))
         children = children.unflatten(2, (4, -1)).flatten(1, 2)
         return functional.gelu(self.norm(children).to(children.dtype))
 
 
 def weight_from_convolution(weight: Float[Tensor, "i o 2 2"]) -> Float[Tensor, "m i"]:
-    """Weight of a transposed convolution in the layout of `UpStage` (and of `Linear` per token)."""
+    """Convert the weight of a transposed convolution to the layout of `UpStage`."""
     return weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()
 
 
 def weight_to_convolution(weight: Float[Tensor, "m i"]) -> Float[Tensor, "i o 2 2"]:
-    """The inverse of `weight_from_convolution`."""
+    """Invert `weight_from_convolution`."""
     return weight.unflatten(0, (2, 2, -1)).permute(3, 2, 0, 1).contiguous()
 
 
 def to_tokens(features: list[Float[Tensor, "b d th tw"]]) -> Float[Tensor, "b n k"]:
-    """Feature maps of one grid, concatenated along the channels, as tokens."""
+    """Concatenate feature maps of one grid along the channels, as tokens."""
     return torch.cat([f.flatten(2).transpose(1, 2) for f in features], dim=2)
 
 

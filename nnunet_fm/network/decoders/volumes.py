@@ -14,7 +14,7 @@ from nnunet_fm.network.decoders.base import Decoder
 
 
 class UnetrDecoder(Decoder):
-    """The decoder of UNETR (Hatamizadeh et al., 2022), from MONAI's blocks; it sees the image too.
+    """The decoder of UNETR (Hatamizadeh et al., 2022) from MONAI's blocks; it uses the image.
 
     Args:
         feature_info: four tapped maps of stride 16; the last is the deepest.
@@ -27,7 +27,8 @@ class UnetrDecoder(Decoder):
         ValueError: other than four maps, or another stride.
     """
 
-    spatial_dims, kind = 3, "tokens"
+    spatial_dims = 3
+    kind = "tokens"
 
     def __init__(
         self,
@@ -43,8 +44,8 @@ class UnetrDecoder(Decoder):
         super().__init__()
         if len(feature_info) != 4 or stages != 4:
             raise InputError(
-                f"decoder unetr with {len(feature_info)} taps of stride {2**stages}; allowed: four of stride 16, e.g. "
-                "--taps 3,6,9,11, or --decoder primus3d"
+                f"decoder unetr with {len(feature_info)} taps of stride {2**stages}; allowed: four "
+                "of stride 16, e.g. --taps 3,6,9,11, or --decoder primus3d"
             )
         hidden = feature_info[-1].channels
         block: dict[str, Any] = {"norm_name": "instance", "res_block": True}
@@ -64,11 +65,10 @@ class UnetrDecoder(Decoder):
     def forward(
         self, features: list[Float[Tensor, "b d tz ty tx"]], image: Float[Tensor, "b c z y x"]
     ) -> Float[Tensor, "b k z y x"]:
-        """Class logits at the size of the image."""
-        skips = [
-            self.image(image),
-            *(skip(f) for skip, f in zip(self.skips, features, strict=False)),
-        ]
+        """Return class logits at the size of the image."""
+        skips = [self.image(image)]
+        for skip, feature in zip(self.skips, features, strict=False):
+            skips.append(skip(feature))
         x = features[-1]
         for up, skip in zip(reversed(self.ups), reversed(skips), strict=True):
             x = up(x, skip)
@@ -77,16 +77,17 @@ class UnetrDecoder(Decoder):
 
 
 class VolumePrimusDecoder(Decoder):
-    """The taps mixed by a 1x1x1 convolution, then the patch decoder of Primus: light, and blind to the image.
+    """A 1x1x1 convolution over the taps, then Primus' patch decoder; light, without the image.
 
     Args:
         feature_info: the tapped maps; all of one stride.
         num_classes: output channels.
         stages: number of doublings.
-        input_channels: of the image; has no part.
+        input_channels: of the image; unused (common decoder signature).
     """
 
-    spatial_dims, kind = 3, "tokens"
+    spatial_dims = 3
+    kind = "tokens"
 
     def __init__(
         self,
@@ -103,6 +104,6 @@ class VolumePrimusDecoder(Decoder):
     def forward(
         self, features: list[Float[Tensor, "b d tz ty tx"]], image: Float[Tensor, "b c z y x"]
     ) -> Float[Tensor, "b k z y x"]:
-        """Class logits at `2 ** stages` times the grid of the features."""
+        """Return class logits at `2 ** stages` times the grid of the features."""
         logits: Tensor = self.decode(self.mix(torch.cat(features, 1)))
         return logits

@@ -1,0 +1,70 @@
+"""What every encoder declares: defaults of the base class, and layer groups."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers.own_encoders import OwnEncoder
+from nnunet_fm.encoders import ARCHITECTURES, Encoder, build_encoder
+
+TRANSFORMERS = {
+    "dinov3_test16": 4,
+    "dinov2_test14": 4,
+    "timm/vit_tiny_patch16_224": 12,
+    "volume_test16": 8,
+    "volume_testbmmae": 8,
+    "volume_testprimus": 4,
+}
+TEST_ARCHITECTURES = sorted(name for name in ARCHITECTURES if "test" in name)
+
+
+@pytest.mark.parametrize("name", TEST_ARCHITECTURES)
+def test_every_architecture_answers_every_question(name: str) -> None:
+    encoder = build_encoder(name).eval()
+    assert isinstance(encoder, Encoder)
+    sides = [2 * encoder.input_spec.divisor] * encoder.input_spec.spatial_dims
+    if encoder.kind == "pyramid":
+        sides = [max(32, side) for side in sides]
+    x = torch.randn(1, encoder.in_channels, *sides)
+    with torch.no_grad():
+        vectors = encoder.embed_taps(x)
+        last = encoder.embed(x)
+    assert len(vectors) == len(encoder.embedded_layers)
+    assert vectors[-1].shape == last.shape
+    own = {id(p) for p in encoder.parameters()}
+    assert {id(p) for p in encoder.active_parameters()} <= own
+    encoder.set_gradient_checkpointing(True)
+    encoder.set_fused_attention(False)
+    assert encoder.gradient_checkpointing
+
+
+@pytest.mark.parametrize("name", [*TEST_ARCHITECTURES, "timm/vit_tiny_patch16_224"])
+def test_layer_groups_hold_every_parameter_once_from_input_to_output(name: str) -> None:
+    encoder = build_encoder(name)
+    groups = encoder.layer_groups()
+    flat = [id(p) for group in groups for p in group]
+    assert sorted(flat) == sorted(id(p) for p in encoder.parameters())
+    depth = TRANSFORMERS.get(name)
+    assert len(groups) == (1 if depth is None else depth + 2)
+    if depth is None:
+        return
+    assert encoder.depth == depth
+    layer = {id(p): n for n, group in enumerate(groups) for p in group}
+    for parameter_name, parameter in encoder.named_parameters():
+        if ".blocks." in parameter_name:
+            block = int(parameter_name.split(".blocks.")[1].split(".")[0])
+            assert layer[id(parameter)] == block + 1, parameter_name
+        elif ".norm." in parameter_name:
+            assert layer[id(parameter)] == depth + 1, parameter_name
+        else:
+            assert layer[id(parameter)] == 0, parameter_name
+
+
+def test_a_plain_module_gets_the_defaults() -> None:
+    encoder = build_encoder("helpers.own_encoders.OwnEncoder")
+    assert isinstance(encoder, OwnEncoder)
+    assert isinstance(encoder, Encoder)
+    assert set(encoder.state_dict()) == {"convolution.weight", "convolution.bias"}
+    vectors: list[Tensor] = encoder.embed_taps(torch.ones(1, 1, 16, 16))
+    assert encoder.embedded_layers == (0,)
+    assert torch.equal(vectors[0], encoder.embed(torch.ones(1, 1, 16, 16)))
