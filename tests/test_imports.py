@@ -32,10 +32,6 @@ PRETRAINING_ROOMS = {
 }
 FROM_THE_LIBRARY = {"encoders", "data", "evaluation", "internal"}  # what pretraining may import
 PENDING = {
-    "nnunet_fm/experiments/cost_estimate.py imports nnunet_fm.network.frozen.NETWORKS",
-    "nnunet_fm/experiments/cost_estimate.py imports nnunetv2.utilities.get_network_from_plans.get_network_from_plans",
-    "nnunet_fm/experiments/cost_estimate.py imports nnunetv2.utilities.plans_handling.plans_handler.PlansManager",
-    "nnunet_fm/experiments/datasets.py imports nnunetv2.utilities.crossval_split.generate_crossval_split",
     "pretrain/nnunet_fm_pretrain/engine/export.py imports nnunet_fm_pretrain.methods.registry.make_objective",
     "pretrain/nnunet_fm_pretrain/engine/loop.py imports nnunet_fm_pretrain.methods.braindino.batches.loader",
     "pretrain/nnunet_fm_pretrain/engine/loop.py imports nnunet_fm_pretrain.methods.registry.make_objective",

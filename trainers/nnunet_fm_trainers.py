@@ -5,7 +5,7 @@ Your own variant is a class like these in a folder of your own, added to `nnUNet
 
 from dataclasses import replace
 
-from nnunet_fm.nnunet import trainer
+from nnunet_fm.nnunet import subset_trainer, trainer
 from nnunet_fm.nnunet.recipe import Recipe
 
 
@@ -93,17 +93,17 @@ class FineTunedVolumeTrainer(trainer.FrozenEncoderTrainer):
     recipe = FineTunedDinoTrainer.recipe
 
 
-class SubsetTrainer(trainer.SubsetTrainer):
+class SubsetTrainer(subset_trainer.SubsetTrainer):
     """Stock nnU-Net on the plans' subset of the training cases."""
 
 
-class SubsetTrainerDemo(trainer.SubsetTrainer):
+class SubsetTrainerDemo(subset_trainer.SubsetTrainer):
     """Stock nnU-Net at the demo's length."""
 
     schedule = (12, 40, 8)
 
 
-class SubsetTrainerTest(trainer.SubsetTrainer):
+class SubsetTrainerTest(subset_trainer.SubsetTrainer):
     """Stock nnU-Net in two epochs of two iterations, for tests."""
 
     schedule = (2, 2, 1)

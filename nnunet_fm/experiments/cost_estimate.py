@@ -5,15 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.experiments.runs import Run, State
-from nnunet_fm.network.frozen import NETWORKS
+from nnunet_fm.nnunet.checkpoint_size import checkpoint_bytes
 from nnunet_fm.nnunet.training_log import Progress, read_progress
 
-FROZEN_COPIES, STOCK_COPIES = 3, 2  # of what learns: itself, and two moments of AdamW or one of SGD
 CHECKPOINTS = 2  # the best one and the last
 Kind = tuple[str, str, str]  # dataset, encoder, configuration: runs of one kind cost the same
 
@@ -50,7 +46,9 @@ def estimate(runs: Sequence[Run], preprocessed: Path) -> Estimate:
         started = [p for other, p in progress.items() if p.epoch and _kind(other) == kind]
         seconds += _seconds_left(progress[run], started)
         if kind not in sizes:
-            sizes[kind] = CHECKPOINTS * _checkpoint_bytes(run, preprocessed)
+            sizes[kind] = CHECKPOINTS * checkpoint_bytes(
+                preprocessed / run.dataset, run.plans, run.configuration
+            )
         size += max(0, sizes[kind] - _saved_bytes(run))
     return Estimate(seconds / 3600, size / 1e9)
 
@@ -70,26 +68,6 @@ def _saved_bytes(run: Run) -> int:
 
 def _kind(run: Run) -> Kind:
     return run.dataset, run.encoder, run.configuration
-
-
-def _checkpoint_bytes(run: Run, preprocessed: Path) -> int:
-    """Bytes of a checkpoint: of the parameters that learn and of their optimiser's state."""
-    manager = PlansManager(load_json(str(preprocessed / run.dataset / f"{run.plans}.json")))
-    configuration = manager.get_configuration(run.configuration)
-    description = load_json(str(preprocessed / run.dataset / "dataset.json"))
-    labels = manager.get_label_manager(description)
-    network = get_network_from_plans(
-        configuration.network_arch_class_name,
-        configuration.network_arch_init_kwargs,
-        configuration.network_arch_init_kwargs_req_import,
-        len(description.get("channel_names", description.get("modality", {}))),
-        labels.num_segmentation_heads,
-        allow_init=False,
-    )
-    copies = FROZEN_COPIES if configuration.network_arch_class_name in NETWORKS else STOCK_COPIES
-    return copies * sum(
-        p.numel() * p.element_size() for p in network.parameters() if p.requires_grad
-    )
 
 
 def describe_estimate(cost: Estimate, max_parallel: int) -> str:

@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.utilities.crossval_split import generate_crossval_split
 from pydantic import Field, model_validator
 
 from nnunet_fm.internal.config import Part
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import write_text
 from nnunet_fm.nnunet.datasets import dataset_id
-
-SPLITS = "splits_final.json"
+from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH, SPLITS_JSON
+from nnunet_fm.nnunet.splits import NNUNET_SEED, draw_folds
 
 
 class Expected(Part):
@@ -37,7 +36,7 @@ class Splits(Part):
         file: a `splits_final.json` in the place of a draw.
     """
 
-    seed: int = 12345
+    seed: int = NNUNET_SEED
     folds: Annotated[int, Field(ge=2)] = 5
     file: Path | None = None
 
@@ -54,7 +53,7 @@ def check_expected(dataset: Path, expected: Expected) -> None:
     Raises:
         ValueError: another number of cases, or a label that is not there.
     """
-    description = load_json(str(dataset / "dataset.json"))
+    description = load_json(str(dataset / DATASET_JSON))
     number = dataset_id(dataset.name)
     go_on = f"convert it anew, or type expected.{number}=null to run with what there is"
     if description["numTraining"] != expected.cases:
@@ -81,7 +80,7 @@ def write_splits(dataset: Path, splits: Splits) -> None:
         FileNotFoundError: no such file.
         ValueError: the dataset has other folds, or the file is not about its cases.
     """
-    wanted, target = _wanted(dataset, splits), dataset / SPLITS
+    wanted, target = _wanted(dataset, splits), dataset / SPLITS_JSON
     if not target.is_file():
         write_text(target, json.dumps(wanted, indent=4))
     elif _sorted(load_json(str(target))) != _sorted(wanted):
@@ -94,10 +93,8 @@ def write_splits(dataset: Path, splits: Splits) -> None:
 
 def _cases(dataset: Path) -> list[str]:
     """Names of the cases; nnU-Net copies their labels when all of them are preprocessed."""
-    ending = load_json(str(dataset / "dataset.json"))["file_ending"]
-    return sorted(
-        p.name.removesuffix(ending) for p in (dataset / "gt_segmentations").glob(f"*{ending}")
-    )
+    ending = load_json(str(dataset / DATASET_JSON))["file_ending"]
+    return sorted(p.name.removesuffix(ending) for p in (dataset / GROUND_TRUTH).glob(f"*{ending}"))
 
 
 def _wanted(dataset: Path, splits: Splits) -> list[dict[str, list[str]]]:
@@ -108,11 +105,7 @@ def _wanted(dataset: Path, splits: Splits) -> list[dict[str, list[str]]]:
             f"nnUNetv2_plan_and_preprocess -d {dataset_id(dataset.name)} if that is not all of them, or splits.folds=N"
         )
     if splits.file is None:
-        drawn = generate_crossval_split(cases, seed=splits.seed, n_splits=splits.folds)
-        return [
-            {side: [str(case) for case in fold[side]] for side in ("train", "val")}
-            for fold in drawn
-        ]
+        return draw_folds(cases, splits.seed, splits.folds)
     if not splits.file.is_file():
         raise MissingFileError(f"splits.file {splits.file} does not exist")
     given: list[dict[str, list[str]]] = load_json(str(splits.file))

@@ -11,6 +11,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunet_fm.experiments.runs import RUNS, Run, read_runs
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
+from nnunet_fm.nnunet.file_names import PLANS_JSON
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
 MODEL = re.compile(r"(?P<trainer>[^_]\w*?)__(?P<plans>.+)__(?P<configuration>.+)")
@@ -84,7 +85,7 @@ def _runs_in(folder: Path) -> list[Run]:
         _read_run(model, fold)
         for model in models
         for fold in sorted(model.glob("fold_*"))
-        if fold.name.removeprefix("fold_").isdecimal() and (model / "plans.json").is_file()
+        if fold.name.removeprefix("fold_").isdecimal() and (model / PLANS_JSON).is_file()
     ]
     if not runs:
         raise MissingFileError(
@@ -101,7 +102,7 @@ def _read_run(model: Path, fold: Path) -> Run:
         raise InputError(
             f"{model} is not DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION, as in nnUNet_results"
         )
-    plans = load_json(str(model / "plans.json"))
+    plans = load_json(str(model / PLANS_JSON))
     subset = TrainSubset.from_plans(plans)
     encoder = f"nnU-Net {names['configuration']}"
     if encoder_source(plans, names["configuration"]):

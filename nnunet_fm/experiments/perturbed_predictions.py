@@ -26,6 +26,7 @@ from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import TEMPORARY
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.datasets import dataset_id
+from nnunet_fm.nnunet.file_names import DATASET_JSON
 from nnunet_fm.nnunet.raw_images import raw_images
 
 FOLDER, CLEAN, RECORD = "perturbed", "none", "made_of.json"
@@ -150,7 +151,7 @@ def predict_perturbed(
         _check_record(target, record)
         return target
     images = raw_images(run.dataset, cases, raw)
-    ending = str(load_json(str(run.folder.parent / "dataset.json"))["file_ending"])
+    ending = str(load_json(str(run.folder.parent / DATASET_JSON))["file_ending"])
     partial = target.with_name(f"{target.name}{TEMPORARY}")
     shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was killed
     (partial / "images").mkdir(parents=True)

@@ -7,12 +7,13 @@ from pathlib import Path
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_fm.experiments.config import EncoderEntry, Sweep
-from nnunet_fm.experiments.datasets import SPLITS, check_expected, write_splits
+from nnunet_fm.experiments.datasets import check_expected, write_splits
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some, unknown
 from nnunet_fm.nnunet.commands import trainer_names
 from nnunet_fm.nnunet.datasets import dataset_id, dataset_name
+from nnunet_fm.nnunet.file_names import PLANS_JSON, SPLITS_JSON
 from nnunet_fm.nnunet.plan_options import PlanOptions
 from nnunet_fm.nnunet.planning import WrittenPlans, default_trainer, write_plans
 from nnunet_fm.nnunet.run_identity import differences
@@ -104,7 +105,7 @@ def _check_dataset(sweep: Sweep, dataset: Path) -> None:
         check_expected(dataset, expected)
     if sweep.splits:
         write_splits(dataset, sweep.splits)
-    splits = dataset / SPLITS
+    splits = dataset / SPLITS_JSON
     if not splits.is_file():
         return  # nnU-Net draws five folds in its first training
     folds = load_json(str(splits))
@@ -160,7 +161,7 @@ def _run(subset: _Subset, fold: int, written: WrittenPlans, results: Path) -> Ru
 
 def _check_folder(run: Run, preprocessed: Path) -> None:
     """Refuse a run's folder that was written with other plans; nnU-Net keeps a copy of them."""
-    kept = run.folder.parent / "plans.json"
+    kept = run.folder.parent / PLANS_JSON
     if run.state() is State.NEW or not kept.is_file():
         return
     current = load_json(str(preprocessed / run.dataset / f"{run.plans}.json"))

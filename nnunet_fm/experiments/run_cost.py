@@ -1,25 +1,21 @@
-"""What a run cost, and with what it was made: from its logs and files."""
+"""What a run cost, and with what it was made: from the files in its folder."""
 
 import json
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
-from nnunet_fm.experiments.runs import FINAL, Run
+from nnunet_fm.experiments.runs import Run
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
+from nnunet_fm.nnunet.file_names import DEBUG_JSON, FINAL_CHECKPOINT, PLANS_JSON
+from nnunet_fm.nnunet.run_record import RunRecord, read_record
 from nnunet_fm.nnunet.train_subset import TrainSubset
-from nnunet_fm.nnunet.training_log import read_progress
-
-PARAMETERS = re.compile(r"([\d,]+) parameters, ([\d,]+) learn")
-PEAK = re.compile(r"peak memory: (\d+) bytes \((\w+)\)")
-VERSIONS = re.compile(r"versions: (.+)")
+from nnunet_fm.nnunet.training_log import read_0_1_record, read_progress
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run took; 0 where its log does not say (trainers that are not nnunet-fm's).
+    """What a run took; 0 where it is unknown (trainers that are not nnunet-fm's).
 
     Attributes:
         run: its name.
@@ -68,27 +64,30 @@ class Provenance:
 
 def cost_of(run: Run) -> Cost:
     """Read a run's cost."""
-    log, progress, final = _log(run.folder), read_progress(run.folder), run.folder / FINAL
-    parameters, peaks = PARAMETERS.search(log), PEAK.findall(log)
-    total, learned = (
-        (int(n.replace(",", "")) for n in parameters.groups()) if parameters else (0, 0)
-    )
-    peak, kind = max(((int(b), k) for b, k in peaks), default=(0, ""))
-    size = final.stat().st_size if final.is_file() else 0
+    record = _record(run)
+    progress = read_progress(run.folder)
+    final = run.folder / FINAL_CHECKPOINT
     return Cost(
-        run.name, run.encoder, total, learned, progress.epoch, progress.seconds, peak, kind, size
+        run=run.name,
+        encoder=run.encoder,
+        parameters=record.parameters,
+        learned=record.learned_parameters,
+        epochs=record.epochs_done or progress.epoch,
+        seconds=record.total_seconds or progress.seconds,
+        peak_bytes=record.peak_memory_bytes,
+        peak_of=record.peak_memory_of,
+        checkpoint_bytes=final.stat().st_size if final.is_file() else 0,
     )
 
 
 def provenance_of(run: Run) -> Provenance:
     """Read how a run was made; little is known before it began."""
-    kept, debug = run.folder.parent / "plans.json", run.folder / "debug.json"
+    kept, debug = run.folder.parent / PLANS_JSON, run.folder / DEBUG_JSON
     plans = load_json(str(kept)) if kept.is_file() else {}
     facts = json.loads(debug.read_text()) if debug.is_file() else {}
     source = encoder_source(plans, run.configuration)
     subset = TrainSubset.from_plans(plans)
     encoder = "" if source is None else f"{source.card} from {source.origin}"
-    versions = VERSIONS.findall(_log(run.folder))
     gpu = str(facts.get("gpu_name", "None"))
     return Provenance(
         run=run.name,
@@ -99,10 +98,10 @@ def provenance_of(run: Run) -> Provenance:
         ratio=subset.ratio if plans else run.ratio,
         seed=subset.seed if plans else run.seed,
         rule=subset.rule,
-        versions=", then ".join(dict.fromkeys(versions)),
+        versions=_record(run).versions_text,
         device=str(facts.get("device", "")) if gpu == "None" else gpu,
     )
 
 
-def _log(folder: Path) -> str:
-    return "".join(p.read_text(errors="ignore") for p in sorted(folder.glob("training_log_*.txt")))
+def _record(run: Run) -> RunRecord:
+    return read_record(run.folder) or read_0_1_record(run.folder)

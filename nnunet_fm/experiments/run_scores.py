@@ -11,10 +11,16 @@ from nnunet_fm.evaluation.labels import LabelScheme
 from nnunet_fm.evaluation.score_cache import cached_scores
 from nnunet_fm.evaluation.score_tables import mean_of_regions
 from nnunet_fm.evaluation.segmentation import CaseScore, MetricOptions
-from nnunet_fm.experiments.datasets import SPLITS
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.file_names import (
+    DATASET_JSON,
+    GROUND_TRUTH,
+    PLANS_JSON,
+    SPLITS_JSON,
+    VALIDATION,
+)
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
 MEAN = "mean"  # of the regions, where there are several
@@ -77,7 +83,7 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
         FileNotFoundError: a prediction is missing.
         ValueError: the run was trained on another split.
     """
-    folder = run.folder / "validation"
+    folder = run.folder / VALIDATION
     ending = _label_scheme(run).ending
     predicted = {path.name.removesuffix(ending) for path in folder.glob(f"*{ending}")}
     split = _split(run, preprocessed)
@@ -86,7 +92,7 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
     if extra:
         raise InputError(
             f"{folder} holds the prediction of {some(extra)}, which fold {run.fold} of "
-            f"{preprocessed / run.dataset / SPLITS} does not validate: {run.name} was trained on "
+            f"{preprocessed / run.dataset / SPLITS_JSON} does not validate: {run.name} was trained on "
             "another split. Restore that file, or remove this run from the command"
         )
     missing = [case for case in expected if case not in predicted]
@@ -99,12 +105,12 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
 
 
 def _label_scheme(run: Run) -> LabelScheme:
-    return LabelScheme.read(run.folder.parent / "dataset.json")
+    return LabelScheme.read(run.folder.parent / DATASET_JSON)
 
 
 def _split(run: Run, preprocessed: Path) -> dict[str, list[str]] | None:
     """Return the training and validation cases of a run's fold; None if there is no such file."""
-    splits = preprocessed / run.dataset / SPLITS
+    splits = preprocessed / run.dataset / SPLITS_JSON
     folds = load_json(str(splits)) if splits.is_file() else []
     return folds[run.fold] if run.fold < len(folds) else None
 
@@ -139,11 +145,11 @@ def _check_same_cases(cases: dict[Run, list[str]]) -> None:
 def _score_run(
     run: Run, cases: Sequence[str], preprocessed: Path, options: MetricOptions, workers: int
 ) -> ScoredRun:
-    scores = score_folder(run, run.folder / "validation", cases, preprocessed, options, workers)
+    scores = score_folder(run, run.folder / VALIDATION, cases, preprocessed, options, workers)
     split = _split(run, preprocessed)
     train_cases = 0
     if split:
-        subset = TrainSubset.from_plans(load_json(str(run.folder.parent / "plans.json")))
+        subset = TrainSubset.from_plans(load_json(str(run.folder.parent / PLANS_JSON)))
         train_cases = len(subset.select(split["train"]))
     return ScoredRun(run, scores, train_cases)
 
@@ -167,6 +173,6 @@ def score_folder(
         workers: number of processes.
     """
     scheme = _label_scheme(run)
-    truths = preprocessed / run.dataset / "gt_segmentations"
+    truths = preprocessed / run.dataset / GROUND_TRUTH
     scores = cached_scores(predictions, truths, scheme, cases, options, workers)
     return scores + mean_of_regions(scores, MEAN) if len(scheme.regions) > 1 else scores

@@ -9,9 +9,9 @@ from pathlib import Path
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import write_text
 from nnunet_fm.nnunet.datasets import dataset_id
+from nnunet_fm.nnunet.file_names import FINAL_CHECKPOINT, LATEST_CHECKPOINT, SUMMARY_JSON
 
 RUNS = "runs.json"  # file of a sweep
-FINAL, LATEST, SUMMARY = "checkpoint_final.pth", "checkpoint_latest.pth", "validation/summary.json"
 
 
 class State(str, Enum):
@@ -63,10 +63,10 @@ class Run:
 
     def state(self) -> State:
         """Look at the files that nnU-Net writes: new, interrupted or finished."""
-        has_final = (self.folder / FINAL).is_file()
-        if has_final and (self.folder / SUMMARY).is_file():
+        has_final = (self.folder / FINAL_CHECKPOINT).is_file()
+        if has_final and (self.folder / SUMMARY_JSON).is_file():
             return State.FINISHED
-        if has_final or (self.folder / LATEST).is_file():
+        if has_final or (self.folder / LATEST_CHECKPOINT).is_file():
             return State.INTERRUPTED
         return State.NEW
 

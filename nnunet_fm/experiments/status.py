@@ -10,8 +10,9 @@ import numpy as np
 
 from nnunet_fm.experiments.execute import OUTCOMES
 from nnunet_fm.experiments.run_locks import running_runs
-from nnunet_fm.experiments.runs import RUNS, SUMMARY, Run, State, read_runs
+from nnunet_fm.experiments.runs import RUNS, Run, State, read_runs
 from nnunet_fm.experiments.templates import render
+from nnunet_fm.nnunet.file_names import SUMMARY_JSON
 from nnunet_fm.nnunet.training_log import read_progress
 
 REFRESH_SECONDS = 10
@@ -110,7 +111,7 @@ def _run_status(run: Run, folder: Path, is_running: bool) -> RunStatus:
 
 
 def _validation_dice(run: Run) -> float:
-    summary = json.loads((run.folder / SUMMARY).read_text())
+    summary = json.loads((run.folder / SUMMARY_JSON).read_text())
     return float(summary["foreground_mean"]["Dice"])
 
 

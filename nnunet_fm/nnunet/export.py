@@ -11,12 +11,12 @@ from batchgenerators.utilities.file_and_folder_operations import load_json, save
 from nnunet_fm.encoders import EncoderSource
 from nnunet_fm.internal.errors import ExistingFileError, MissingFileError
 from nnunet_fm.network.frozen import ENCODER, NETWORKS
-from nnunet_fm.nnunet.trainer import FINAL
+from nnunet_fm.nnunet.file_names import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT_JSON, PLANS_JSON
 
-COPIED = ("dataset.json", "dataset_fingerprint.json")
+COPIED = (DATASET_JSON, FINGERPRINT_JSON)
 
 
-def export_model(model: Path, out: Path, checkpoint: str = FINAL) -> list[str]:
+def export_model(model: Path, out: Path, checkpoint: str = FINAL_CHECKPOINT) -> list[str]:
     """Copy `model` to `out`, with nnU-Net's own trainer as the one that prediction asks for.
 
     The trainer that was used stays on record under `trained_with`. The optimiser's state is left
@@ -36,7 +36,7 @@ def export_model(model: Path, out: Path, checkpoint: str = FINAL) -> list[str]:
         FileExistsError: `out` is not empty.
         CheckpointError: the checkpoint is slim and its encoder file has changed.
     """
-    plans_file = model / "plans.json"
+    plans_file = model / PLANS_JSON
     if not plans_file.is_file():
         raise MissingFileError(f"{model} is no trained model folder: it has no plans.json")
     folds = sorted(p.parent.name for p in model.glob(f"fold_*/{checkpoint}"))
@@ -53,11 +53,11 @@ def export_model(model: Path, out: Path, checkpoint: str = FINAL) -> list[str]:
     for fold in folds:
         (partial / fold).mkdir(parents=True)
         content = torch.load(model / fold / checkpoint, map_location="cpu", weights_only=False)
-        torch.save(_for_prediction(content), partial / fold / FINAL)
+        torch.save(_for_prediction(content), partial / fold / FINAL_CHECKPOINT)
     for name in COPIED:
         if (model / name).is_file():
             shutil.copyfile(model / name, partial / name)
-    save_json(plans, str(partial / "plans.json"), sort_keys=False)
+    save_json(plans, str(partial / PLANS_JSON), sort_keys=False)
     if out.exists():
         out.rmdir()
     partial.rename(out)

@@ -15,6 +15,7 @@ from nnunet_fm.internal.files import replaced_atomically
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
+from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH
 from nnunet_fm.nnunet.frozen_configuration import frozen_configuration
 from nnunet_fm.nnunet.merge_plans import keep_earlier
 from nnunet_fm.nnunet.patch import place, side_label
@@ -127,7 +128,7 @@ def _stock_plans(
 def _frozen_plans(
     plans: dict[str, Any], stock: dict[str, Any], options: PlanOptions, preprocessed: Path
 ) -> tuple[str, list[str]]:
-    description = preprocessed / "dataset.json"
+    description = preprocessed / DATASET_JSON
     dataset = load_json(str(description)) if description.is_file() else {}
     name, configuration, words = frozen_configuration(stock, options, dataset)
     plans["plans_name"] = options.output or _identifier(_short(options), options.subset)
@@ -143,7 +144,7 @@ def _pretraining_data(card: str, preprocessed: Path, dataset: dict[str, Any]) ->
     if not pretrained_on:
         return []
     words = [f"pretrained on {', '.join(pretrained_on)}: keep these apart from your test cases"]
-    cases = next((p.name for p in sorted((preprocessed / "gt_segmentations").glob("*"))), "")
+    cases = next((p.name for p in sorted((preprocessed / GROUND_TRUTH).glob("*"))), "")
     if seen := seen_in_pretraining(
         pretrained_on, preprocessed.name, cases, str(dataset.get("name", ""))
     ):
@@ -177,7 +178,7 @@ def _short(options: PlanOptions) -> str:
 
 def _is_preprocessed(data: Path) -> bool:
     """Whether nnU-Net has preprocessed every case of the dataset into this folder."""
-    description = data.parent / "dataset.json"
+    description = data.parent / DATASET_JSON
     if not description.is_file():
         return data.is_dir()
     return len(list(data.glob("*.pkl"))) >= load_json(str(description))["numTraining"]

@@ -7,6 +7,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_fm.internal.errors import MissingFileError
 from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.file_names import DATASET_JSON
 
 
 def raw_images(dataset: str, cases: Sequence[str], raw: Path) -> dict[str, list[Path]]:
@@ -21,9 +22,9 @@ def raw_images(dataset: str, cases: Sequence[str], raw: Path) -> dict[str, list[
         FileNotFoundError: no such dataset, or a case without images.
     """
     folder = raw / dataset
-    if not (folder / "dataset.json").is_file():
+    if not (folder / DATASET_JSON).is_file():
         raise MissingFileError(
-            f"{folder} holds no dataset.json; the raw images are needed, see nnUNet_raw"
+            f"{folder} holds no {DATASET_JSON}; the raw images are needed, see nnUNet_raw"
         )
     known = get_filenames_of_train_images_and_targets(str(folder))
     if missing := [case for case in cases if case not in known]:

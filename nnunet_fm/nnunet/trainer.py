@@ -1,9 +1,7 @@
-"""The trainers' behaviour: the only module that overrides nnU-Net's trainer."""
+"""The trainer around a frozen encoder: the only module that overrides nnU-Net's training."""
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from importlib.metadata import version
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -16,237 +14,138 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from nnunet_fm.encoders import tensors_sha256
 from nnunet_fm.internal import device as devices
-from nnunet_fm.internal.errors import FailedRunError, InputError, MissingFileError, OutOfMemoryError
-from nnunet_fm.internal.files import replaced_atomically
-from nnunet_fm.internal.messages import some
-from nnunet_fm.network.activation_memory import does_not_fit, kept_bytes
+from nnunet_fm.internal.errors import FailedRunError, InputError, OutOfMemoryError
 from nnunet_fm.network.device_setup import set_up_for_device
 from nnunet_fm.network.frozen import NETWORK, NETWORK_25D, NETWORKS, FrozenEncoderNetwork
+from nnunet_fm.nnunet.checkpoint_mixins import AtomicCheckpointMixin, StrictResumeMixin
+from nnunet_fm.nnunet.file_names import FINAL_CHECKPOINT
+from nnunet_fm.nnunet.memory_check import MemoryCheck
 from nnunet_fm.nnunet.predictor import BatchedPredictor, bare_network
 from nnunet_fm.nnunet.recipe import LinearDecay, Recipe, parameter_groups
-from nnunet_fm.nnunet.run_identity import differences
-from nnunet_fm.nnunet.train_subset import TrainSubset
-
-FINAL = "checkpoint_final.pth"
-THEN = "continue with --c"
-UNKNOWN_MEMORY = 8 << 30  # bytes, where the system does not say
-DISTRIBUTIONS = ("nnunet-fm", "nnunetv2", "torch", "timm")
+from nnunet_fm.nnunet.record_mixin import RecordRunMixin
+from nnunet_fm.nnunet.replace_predictor import replaced_predictor
+from nnunet_fm.nnunet.subset_mixin import SubsetMixin
 
 
-class SubsetMixin:
-    """Trains on the part of the training split that the plans name; the validation split stays whole."""
+class FrozenEncoderTrainer(
+    SubsetMixin, StrictResumeMixin, AtomicCheckpointMixin, RecordRunMixin, nnUNetTrainer
+):
+    """nnU-Net's trainer around a frozen encoder. Variants set `recipe` only.
 
-    def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's split, its training side cut to `train_subset` of the plans."""
-        trainer = cast(nnUNetTrainer, self)
-        train, validation = super().do_split()  # type: ignore[misc]
-        subset = TrainSubset.from_plans(trainer.plans_manager.plans)
-        chosen = subset.select(train)
-        if len(chosen) < len(train):
-            trainer.print_to_log_file(
-                f"train_subset {subset.to_json()}: {len(chosen)} of {len(train)} training cases"
-            )
-        return chosen, validation
-
-
-class MeasuredMixin:
-    """Says in the log with what a network was trained, and how much memory that took."""
-
-    def on_train_start(self) -> None:
-        """Versions, for whoever compares runs later."""
-        trainer = cast(nnUNetTrainer, self)
-        if not trainer.was_initialized:
-            trainer.initialize()
-        learns = sum(p.numel() for p in trainer.network.parameters() if p.requires_grad)
-        total = sum(p.numel() for p in trainer.network.parameters())
-        trainer.print_to_log_file(
-            f"{total:,} parameters, {learns:,} learn ({100 * learns / total:.2f} %)"
-        )
-        trainer.print_to_log_file(
-            "versions: " + ", ".join(f"{name} {version(name)}" for name in DISTRIBUTIONS)
-        )
-        super().on_train_start()  # type: ignore[misc]
-
-    def on_train_end(self) -> None:
-        """Peak memory of the training, without the validation that follows."""
-        trainer = cast(nnUNetTrainer, self)
-        super().on_train_end()  # type: ignore[misc]
-        peak, what = (
-            devices.peak_memory(trainer.device),
-            "GPU" if trainer.device.type == "cuda" else "process",
-        )
-        trainer.print_to_log_file(f"peak memory: {peak} bytes ({what})")
-
-
-class SafeContinueMixin:
-    """`--c` continues the run that the plans describe, or is an error.
-
-    Stock nnU-Net starts anew, and overwrites, where there is no checkpoint, and does not look at
-    what began a run.
+    Attributes:
+        recipe: the numbers of the training.
+        networks: class names of the networks that it trains, as plans hold them.
+        missing_encoder: the error of an encoder file that does not exist; raised when training
+            starts, because a complete checkpoint can be validated without the file.
+        oom_message: why a step does not fit into memory; raised when training starts, because
+            prediction takes a tile at a time.
     """
-
-    continued = False
-
-    def on_train_start(self) -> None:
-        """Check before any data is touched."""
-        trainer = cast(nnUNetTrainer, self)
-        if trainer.logger.resume and not self.continued:
-            raise MissingFileError(
-                f"--c was given, but {trainer.output_folder} holds no checkpoint to continue from. "
-                "Leave --c out to start this training, or check -tr, -p, configuration and fold"
-            )
-        super().on_train_start()  # type: ignore[misc]
-
-    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """Refuse a checkpoint that other plans began: another encoder, other taps, another subset."""
-        trainer = cast(nnUNetTrainer, self)
-        checkpoint = filename_or_checkpoint
-        if isinstance(checkpoint, str):
-            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
-        began, now = checkpoint["init_args"]["plans"], trainer.plans_manager.plans
-        if different := differences(began, now, trainer.configuration_name):
-            raise InputError(
-                f"the checkpoint in {trainer.output_folder} was trained with other plans than "
-                f"{trainer.plans_manager.plans_name} is now; different: {some(different)}. Restore the former plans, "
-                "or train anew under another plans name (nnunet-fm plan ... -o FM_other)"
-            )
-        del checkpoint
-        super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
-        self.continued = True
-
-
-class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNetTrainer):
-    """nnU-Net's trainer around a frozen encoder. Variants set `recipe` only."""
 
     recipe: ClassVar[Recipe] = Recipe()
     networks: ClassVar[tuple[str, ...]] = NETWORKS
     network: Any
-    encoder_gone: FileNotFoundError | None = None
-    too_large: str = ""  # only for training: prediction takes a tile at a time
+    missing_encoder: FileNotFoundError | None = None
+    oom_message: str = ""
+
+    @property
+    def bare_network(self) -> FrozenEncoderNetwork:
+        """The network without the wrappers of DDP and torch.compile."""
+        return cast(FrozenEncoderNetwork, bare_network(self.network))
+
+    # ---- set up ----
 
     def initialize(self) -> None:
-        """Apply the recipe, build the network as the plans say, then load the encoder and check who it is."""
+        """Apply the recipe and build the network that the plans name."""
         recipe = self.recipe
-        self.num_epochs, self.num_iterations_per_epoch = recipe.epochs, recipe.iterations
+        self.num_epochs = recipe.epochs
+        self.num_iterations_per_epoch = recipe.iterations
         self.num_val_iterations_per_epoch = recipe.validation_iterations
-        self.initial_lr, self.weight_decay = recipe.learning_rate, recipe.weight_decay
+        self.initial_lr = recipe.learning_rate
+        self.weight_decay = recipe.weight_decay
         self.enable_deep_supervision = False  # one output
-        self.save_every = (
-            1  # slim checkpoints are cheap, and a killed run then loses one epoch at most
-        )
+        self.save_every = 1  # slim checkpoints are small; a killed run loses one epoch at most
         self._check_plans()
         super().initialize()
-
-    def configure_optimizers(self) -> tuple[Optimizer, LRScheduler]:
-        """AdamW over what learns. nnU-Net calls this on the built network, before DDP: weights are loaded here."""
-        network = self.bare_network
-        try:
-            network.load_encoder()
-        except (
-            FileNotFoundError
-        ) as error:  # a complete checkpoint can be validated without the file
-            self.encoder_gone = error
-        if self.recipe.encoder_learning_rate is not None:
-            network.unfreeze()
-        self._prepare_device(network)
-        optimizer = AdamW(
-            parameter_groups(network, self.recipe),
-            betas=self.recipe.betas,
-            **self._optimizer_kernel(),
-        )
-        schedule = LinearDecay(optimizer, self.num_epochs)
-        self._report(network)
-        return optimizer, schedule
-
-    def _optimizer_kernel(self) -> dict[str, bool]:
-        return {"fused": True} if self.device.type in ("cuda", "cpu") else {}
-
-    def _prepare_device(self, network: FrozenEncoderNetwork) -> None:
-        precision, reason = devices.best_precision(self.device)
-        set_up_for_device(network, self.device, precision)
-        if precision == "bfloat16":
-            self.grad_scaler = None  # bfloat16 has float32's range
-        self._choose_checkpointing(network)
-        self.print_to_log_file(f"precision {precision} ({reason})")
-
-    def _choose_checkpointing(self, network: FrozenEncoderNetwork) -> None:
-        """Recompute the encoder's activations where keeping them takes much of the memory; note what cannot fit."""
-        free, wanted = devices.free_memory(self.device), self.recipe.gradient_checkpointing
-        crosses = self.recipe.encoder_learning_rate is not None or network.schedule.learns(0)
-        patch = tuple(self.configuration_manager.patch_size)
-        network.use_kernels(gradient_checkpointing=bool(wanted and crosses))
-        try:
-            kept = whole = self._kept_bytes(patch)
-        except RuntimeError as error:  # of an encoder of the user's whose shapes depend on its data
-            self.print_to_log_file(f"what the forward pass keeps cannot be told ({error})")
-            return
-        if wanted is None and crosses and whole > (free or UNKNOWN_MEMORY) // 3:
-            network.use_kernels(gradient_checkpointing=True)
-            kept = self._kept_bytes(patch)
-        if free is not None and kept > free:
-            self.too_large = self._out_of_memory(free)
-        self.print_to_log_file(
-            f"the forward pass keeps {kept >> 20} MiB of {'unknown' if free is None else free >> 20} free"
-            + (f"; gradient checkpointing on, without it {whole >> 20}" if kept < whole else "")
-        )
-
-    def _kept_bytes(self, patch: tuple[int, ...]) -> int:
-        return kept_bytes(self.bare_network, self.num_input_channels, patch, self.batch_size)
-
-    def _out_of_memory(self, free: int) -> str:
-        patch, step = tuple(self.configuration_manager.patch_size), 2**self.bare_network.stages
-        try:
-            return does_not_fit(self._kept_bytes, patch, step, self.batch_size, free)
-        except RuntimeError:  # as above
-            return f"patch {patch} in batches of {self.batch_size} needs more memory than there is"
-
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """A step that runs out of memory says which patch would have fitted."""
-        try:
-            return cast(dict[str, Any], super().train_step(batch))
-        except RuntimeError as error:  # torch.OutOfMemoryError on GPUs
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(
-                error
-            ):
-                raise
-        self.optimizer.zero_grad(
-            set_to_none=True
-        )  # outside the handler, which holds on to the failed step's memory
-        empty_cache(self.device)
-        raise OutOfMemoryError(
-            self._out_of_memory(devices.free_memory(self.device) or UNKNOWN_MEMORY)
-        )
-
-    def _report(self, network: FrozenEncoderNetwork) -> None:
-        source = network.source
-        if source is not None:
-            self.print_to_log_file(
-                f"encoder {source.card} from {source.origin}, tensor hash {source.sha256[:12]}"
-            )
 
     def _check_plans(self) -> None:
         name = self.configuration_manager.network_arch_class_name
         if name not in self.networks:
             mixing = " --mix-slices 3" if NETWORK not in self.networks else ""
             raise InputError(
-                f"{type(self).__name__} needs a configuration written by `nnunet-fm plan{mixing}`; "
-                f"{self.configuration_name} of {self.plans_manager.plans_name} names the network {name}. Type "
-                f"`nnunet-fm plan -d ID -c 2d --encoder NAME|FILE{mixing}`, then train its configuration with -p FM_..."
+                f"{type(self).__name__} needs a configuration written by "
+                f"`nnunet-fm plan{mixing}`; {self.configuration_name} of "
+                f"{self.plans_manager.plans_name} names the network {name}. Type "
+                f"`nnunet-fm plan -d ID -c 2d --encoder NAME|FILE{mixing}`, then train its "
+                "configuration with -p FM_..."
             )
 
-    @property
-    def bare_network(self) -> FrozenEncoderNetwork:
-        """The network without DDP's and torch.compile's wrappers."""
-        return cast(FrozenEncoderNetwork, bare_network(self.network))
+    def configure_optimizers(self) -> tuple[Optimizer, LRScheduler]:
+        """Load the encoder and make AdamW over what learns.
+
+        nnU-Net calls this on the built network, before it is wrapped in DDP.
+        """
+        network = self.bare_network
+        try:
+            network.load_encoder()
+        except FileNotFoundError as error:
+            self.missing_encoder = error
+        if self.recipe.encoder_learning_rate is not None:
+            network.unfreeze()
+        self._prepare_device(network)
+        optimizer = AdamW(
+            parameter_groups(network, self.recipe),
+            betas=self.recipe.betas,
+            fused=self.device.type in ("cuda", "cpu"),
+        )
+        encoder, sha256 = self.encoder_record()
+        self.print_to_log_file(f"encoder {encoder}, tensor hash {sha256[:12]}")
+        return optimizer, LinearDecay(optimizer, self.num_epochs)
+
+    def _prepare_device(self, network: FrozenEncoderNetwork) -> None:
+        precision, reason = devices.best_precision(self.device)
+        self.precision = precision
+        set_up_for_device(network, self.device, precision)
+        if precision == "bfloat16":
+            self.grad_scaler = None  # bfloat16 has float32's range
+        fine_tuned = self.recipe.encoder_learning_rate is not None
+        decision = self._memory_check().decide(
+            self.recipe.gradient_checkpointing,
+            encoder_has_gradient=fine_tuned or network.schedule.learns(0),
+        )
+        self.gradient_checkpointing = decision.gradient_checkpointing
+        self.oom_message = decision.problem
+        self.print_to_log_file(decision.message)
+        self.print_to_log_file(f"precision {precision} ({reason})")
+
+    def _memory_check(self) -> MemoryCheck:
+        return MemoryCheck(
+            self.bare_network,
+            self.device,
+            self.num_input_channels,
+            tuple(self.configuration_manager.patch_size),
+            self.batch_size,
+        )
+
+    def encoder_record(self) -> tuple[str, str]:
+        """Name the encoder's card and where its weights come from; give its tensor hash."""
+        source = self.bare_network.source
+        return (
+            ("", "") if source is None else (f"{source.card} from {source.origin}", source.sha256)
+        )
+
+    # ---- train ----
 
     def on_train_start(self) -> None:
-        """Assert that the encoder is the one that the plans name, also after --c or -pretrained_weights."""
+        """Check the memory, and that the encoder is the one that the plans name.
+
+        The encoder could be another one after --c or -pretrained_weights.
+        """
         if not self.was_initialized:
             self.initialize()
-        if self.encoder_gone:
-            raise self.encoder_gone
-        if self.too_large:
-            raise InputError(self.too_large)
+        if self.missing_encoder:
+            raise self.missing_encoder
+        if self.oom_message:
+            raise InputError(self.oom_message)
         self.assert_encoder_unchanged()
         super().on_train_start()
 
@@ -263,8 +162,24 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
             self.print_to_log_file(f"fusion {'learns' if learns else 'is fixed from here on'}")
         super().on_train_epoch_start()
 
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Train on a batch; a step that runs out of memory reports which patch would fit.
+
+        Raises:
+            MemoryError: the step does not fit.
+        """
+        try:
+            return cast(dict[str, Any], super().train_step(batch))
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        # outside the handler, which holds on to the failed step's memory
+        self.optimizer.zero_grad(set_to_none=True)
+        empty_cache(self.device)
+        raise OutOfMemoryError(self._memory_check().oom_message())
+
     def on_train_end(self) -> None:
-        """Assert that the encoder is what it was, to the bit."""
+        """Assert that the encoder is bit for bit what it was."""
         self.assert_encoder_unchanged()
         super().on_train_end()
 
@@ -277,77 +192,48 @@ class FrozenEncoderTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNet
         network = self.bare_network
         if not network.frozen or network.source is None:
             return
-        found = tensors_sha256(network.encoder.state_dict())
-        if found != network.source.sha256:
+        expected = network.source.sha256
+        actual = tensors_sha256(network.encoder.state_dict())
+        if actual != expected:
             raise FailedRunError(
-                f"the frozen encoder is not the one that the plans name: tensor hash {found[:12]}…, "
-                f"not {network.source.sha256[:12]}…; was -pretrained_weights given?"
+                f"the frozen encoder is not the one that the plans name: tensor hash "
+                f"{actual[:12]}…, not {expected[:12]}…; was -pretrained_weights given?"
             )
 
+    # ---- save and validate ----
+
     def save_checkpoint(self, filename: str) -> None:
-        """Write beside the target and move it into place, so that a full disk or a kill spares the previous one."""
-        if self.local_rank != 0 or self.disable_checkpointing:
+        """Save a checkpoint, without the frozen encoder's tensors unless it is the final one."""
+        is_final = Path(filename).name == FINAL_CHECKPOINT
+        slim = self.bare_network.frozen and (not is_final or self.recipe.slim_final)
+        with self.bare_network.slim_state_dict() if slim else nullcontext():
             super().save_checkpoint(filename)
-            return
-        final = os.path.basename(filename) == FINAL
-        slim = self.bare_network.frozen and (not final or self.recipe.slim_final)
-        encoder_left_out = self.bare_network.slim_state_dict() if slim else nullcontext()
-        with replaced_atomically(filename, THEN) as temporary, encoder_left_out:
-            super().save_checkpoint(temporary)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """nnU-Net's validation with slices and mirrors batched."""
-        with _predictor_replaced():
+        """Validate as nnU-Net does, with slices and mirrored copies batched."""
+        with replaced_predictor(stock, BatchedPredictor):
             super().perform_actual_validation(save_probabilities)
 
 
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU or the CPU's allocator ran out of memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 class FrozenEncoder25DTrainer(FrozenEncoderTrainer):
-    """Around the 2.5-D network: stacks of slices, mirrored as slices are."""
+    """Trainer around the 2.5-D network: stacks of slices, mirrored as slices are."""
 
     networks = (NETWORK_25D,)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(  # noqa: N802
         self,
     ) -> tuple[Any, bool, Any, tuple[int, ...]]:
-        """nnU-Net's, without mirroring along z, in training and in prediction: twice the time for nothing in 2-D."""
+        """Configure as nnU-Net does, but never mirror along z.
+
+        Mirrored stacks would double the time of prediction and bring nothing in 2-D.
+        """
         rotation, dummy_2d, patch, _ = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
         self.inference_allowed_mirroring_axes = (1, 2)
         return rotation, dummy_2d, patch, (1, 2)
-
-
-class SubsetTrainer(SubsetMixin, SafeContinueMixin, MeasuredMixin, nnUNetTrainer):
-    """Stock nnU-Net on the plans' part of the training split: the baseline of a data-ratio sweep."""
-
-    schedule: ClassVar[tuple[int, int, int] | None] = None
-
-    def initialize(self) -> None:
-        """Shorten the schedule where a variant asks for it: (epochs, iterations, validation iterations)."""
-        if self.schedule is not None:
-            self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = (
-                self.schedule
-            )
-        self.save_every = max(
-            1, min(50, self.num_epochs // 20)
-        )  # epochs that a killed run can lose; stock: 50
-        super().initialize()
-
-    def save_checkpoint(self, filename: str) -> None:
-        """As atomically as the frozen trainers do."""
-        if self.local_rank != 0 or self.disable_checkpointing:
-            super().save_checkpoint(filename)
-            return
-        with replaced_atomically(filename, THEN) as temporary:
-            super().save_checkpoint(temporary)
-
-
-@contextmanager
-def _predictor_replaced() -> Iterator[None]:
-    """nnU-Net's validation names its predictor at module level: put ours there for the time of the call."""
-    original: Callable[..., Any] = stock.nnUNetPredictor
-    stock.nnUNetPredictor = BatchedPredictor
-    try:
-        yield
-    finally:
-        stock.nnUNetPredictor = original

@@ -7,19 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
-EMA = 0.9  # nnU-Net's share of the former value
+from nnunet_fm.nnunet.file_names import DEBUG_JSON, LOGS
+from nnunet_fm.nnunet.run_record import RunRecord
+
+EMA = 0.9  # nnU-Net's weight of the former value in its moving average
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Of one training.
+    """How far one training is.
 
     Attributes:
-        epoch: epochs that are done.
-        epochs: of the trainer; 0 before the first training began.
+        epoch: number of finished epochs.
+        epochs: that the trainer will run; 0 before the first training began.
         ema_dice: nnU-Net's moving average of the pseudo Dice, mean of the classes; NaN before the
-            first epoch.
-        seconds: of all finished epochs together.
+            first epoch has ended.
+        seconds: duration of all finished epochs.
     """
 
     epoch: int
@@ -29,42 +32,65 @@ class Progress:
 
     @property
     def seconds_left(self) -> float:
-        """By the mean epoch so far, without the validation at the end; NaN before the first epoch."""
-        return (
-            (self.epochs - self.epoch) * self.seconds / self.epoch if self.epoch else float("nan")
-        )
-
-
-def _moment(log: Path) -> list[int]:
-    """Of the log's name; its numbers have no leading zeros."""
-    return [int(n) for n in re.findall(r"\d+", log.name)]
+        """Estimate from the mean epoch, without the final validation; NaN before the first epoch."""
+        if not self.epoch:
+            return float("nan")
+        return (self.epochs - self.epoch) * self.seconds / self.epoch
 
 
 def read_progress(fold: Path) -> Progress:
-    """Read the logs of a fold's folder; a continued training has several."""
-    debug = fold / "debug.json"
+    """Read the logs of a fold's folder; a resumed training has several."""
+    debug = fold / DEBUG_JSON
     total = int(json.loads(debug.read_text()).get("num_epochs", 0)) if debug.is_file() else 0
-    text = "".join(
-        p.read_text(errors="ignore") for p in sorted(fold.glob("training_log_*.txt"), key=_moment)
-    )
-    done: dict[int, tuple[float, float]] = {}  # by epoch: a killed one is trained again
-    for part in re.split(r"(?=: Epoch \d+ *\n)", text):
-        number, seconds = (
-            re.search(r": Epoch (\d+)", part),
-            re.search(r"Epoch time: ([\d.]+) s", part),
-        )
-        if number and seconds:
-            line = re.search(r"Pseudo dice \[(.*)\]", part)
-            dices = (
-                [float(d) for d in re.findall(r"(\d\.\d+(?:e-?\d+)?|nan)", line.group(1))]
-                if line
-                else [float("nan")]
-            )
-            done[int(number.group(1))] = (
-                float(seconds.group(1)),
-                float(np.nanmean(dices) if np.isfinite(dices).any() else np.nan),
-            )
+    seconds: dict[int, float] = {}  # by epoch: one that was interrupted is trained again
+    dice: dict[int, float] = {}
+    for part in re.split(r"(?=: Epoch \d+ *\n)", _log_text(fold)):
+        number = re.search(r": Epoch (\d+)", part)
+        duration = re.search(r"Epoch time: ([\d.]+) s", part)
+        if number and duration:
+            seconds[int(number[1])] = float(duration[1])
+            dice[int(number[1])] = _pseudo_dice(part)
     ema = float("nan")
-    for _, dice in (done[n] for n in sorted(done)):
-        ema = dice if np.isnan(ema) else EMA * ema + (1 - EMA) * dice
-    return Progress(len(done), total, ema, sum(s for s, _ in done.values()))
+    for epoch in sorted(dice):
+        ema = dice[epoch] if np.isnan(ema) else EMA * ema + (1 - EMA) * dice[epoch]
+    return Progress(len(seconds), total, ema, sum(seconds[epoch] for epoch in sorted(seconds)))
+
+
+def read_0_1_record(fold: Path) -> RunRecord:
+    """Collect a record from the log of a training by version 0.1, which wrote no `nnunet_fm.json`.
+
+    That version printed three sentences and nothing else reads them; whatever is missing from the
+    log keeps the record's default.
+    """
+    log = _log_text(fold)
+    counts = re.search(r"([\d,]+) parameters, ([\d,]+) learn", log)
+    sizes = re.findall(r"peak memory: (\d+) bytes \((\w+)\)", log)
+    peaks = [(int(size), owner) for size, owner in sizes]
+    peak_bytes, peak_owner = max(peaks, default=(0, ""))
+    lines = re.findall(r"versions: (.+)", log)
+    versions = [dict(item.split(" ", 1) for item in line.split(", ")) for line in lines]
+    return RunRecord(
+        versions=tuple(versions),
+        parameters=int(counts[1].replace(",", "")) if counts else 0,
+        learned_parameters=int(counts[2].replace(",", "")) if counts else 0,
+        peak_memory_bytes=peak_bytes,
+        peak_memory_of=peak_owner,
+    )
+
+
+def _log_text(fold: Path) -> str:
+    logs = sorted(fold.glob(LOGS), key=_start_time)
+    return "".join(log.read_text(errors="ignore") for log in logs)
+
+
+def _start_time(log: Path) -> list[int]:
+    """Year to second from a log's name, whose numbers have no leading zeros."""
+    return [int(number) for number in re.findall(r"\d+", log.name)]
+
+
+def _pseudo_dice(log_part: str) -> float:
+    """Mean of the classes in one epoch's part of the log; NaN if no class has one."""
+    line = re.search(r"Pseudo dice \[(.*)\]", log_part)
+    values = re.findall(r"(\d\.\d+(?:e-?\d+)?|nan)", line[1]) if line else []
+    dice = np.array([float(value) for value in values])
+    return float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan")

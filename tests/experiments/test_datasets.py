@@ -8,14 +8,14 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from helpers.runs import SMALL_SWEEP as SMALL
 from nnunet_fm.experiments.config import Sweep
-from nnunet_fm.experiments.datasets import SPLITS
 from nnunet_fm.experiments.planner import plan_sweep
+from nnunet_fm.nnunet.file_names import SPLITS_JSON
 
 
 def test_folds_are_drawn_as_nnunet_does_or_given_and_never_replaced(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    target = folders[0] / "Dataset007_Small" / SPLITS
+    target = folders[0] / "Dataset007_Small" / SPLITS_JSON
     before = target.read_text() if target.is_file() else None
     target.unlink(missing_ok=True)
     try:

@@ -20,6 +20,8 @@ from helpers.encoder_files import braindino, official
 from helpers.nnunet import CONFIGURATION, DATASET, PLANS, Run
 from nnunet_fm.internal.files import replaced_atomically
 from nnunet_fm.internal.folders import EXT_TRAINER
+from nnunet_fm.nnunet.run_record import read_record
+from nnunet_fm.nnunet.training_log import read_progress
 
 TRAINER = "FrozenDinoTrainerTest"
 
@@ -56,6 +58,20 @@ def test_training_validates_and_says_what_it_does(trained: Path) -> None:
         "checkpoint_best.pth",
         "checkpoint_final.pth",
     ]
+
+
+def test_what_a_training_was_made_with_is_recorded(trained: Path) -> None:
+    record = read_record(trained / "fold_0")
+    log = log_of(trained)
+    assert f"{record.parameters:,} parameters, {record.learned_parameters:,} learn" in log
+    assert f"peak memory: {record.peak_memory_bytes} bytes (process)" in log
+    assert f"versions: {record.versions_text}" in log
+    assert f"encoder {record.encoder}, tensor hash {record.encoder_sha256[:12]}" in log
+    assert f"precision {record.precision} (" in log
+    assert (record.device, record.gradient_checkpointing) == ("cpu", False)
+    assert (record.epochs, record.epochs_done) == (2, 2)
+    progress = read_progress(trained / "fold_0")
+    assert record.total_seconds == pytest.approx(progress.seconds, abs=0.02)
 
 
 def test_final_checkpoint_is_complete_and_the_best_one_slim(trained: Path) -> None:
@@ -208,7 +224,13 @@ def test_a_killed_training_continues(planned: Path, nnunet: dict[str, str], run:
     process.wait()
     assert latest.exists()
     assert not (model / "fold_1" / "checkpoint_final.pth").exists()
+    before = read_record(model / "fold_1")
+    assert before.epochs_done >= 1
     said = run(*train_words(TRAINER, fold=1), "--c").stdout
+    after = read_record(model / "fold_1")
+    assert after.epochs_done == 2
+    assert after.epoch_seconds[0] == before.epoch_seconds[0]
+    assert after.versions == before.versions
     assert "Epoch 1" in said
     assert "Epoch 0" not in said
     assert (model / "fold_1" / "checkpoint_final.pth").exists()

@@ -139,7 +139,7 @@ def test_a_patch_that_cannot_fit_is_refused_with_one_that_can(
     trainer = in_process("FrozenDinoTrainerTest")
     trainer.initialize()
     trainer.bare_network.use_kernels(gradient_checkpointing=True)
-    needed = trainer._kept_bytes((48, 48))
+    needed = trainer._memory_check().saved_bytes((48, 48))
     monkeypatch.setattr("nnunet_fm.internal.device.free_memory", lambda device: 9 * needed // 10)
     message = (
         r"patch 48x48 in batches of \d+ keeps .* GiB are free. Nearest patch that fits: 32x32\."

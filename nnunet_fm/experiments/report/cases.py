@@ -19,6 +19,7 @@ from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.experiments.summary import EncoderRuns
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.plotting import colour
+from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH
 from nnunet_fm.nnunet.raw_images import raw_images
 
 if TYPE_CHECKING:
@@ -148,10 +149,10 @@ def _read_case(
     preprocessed: Path,
 ) -> ReportCase:
     dataset = shown[0].dataset
-    description = shown[0].runs[0].run.folder.parent / "dataset.json"
+    description = shown[0].runs[0].run.folder.parent / DATASET_JSON
     facts = load_json(str(description))
     file = f"{case}{facts['file_ending']}"
-    truth, spacing = _read_labels(preprocessed / dataset / "gt_segmentations" / file)
+    truth, spacing = _read_labels(preprocessed / dataset / GROUND_TRUTH / file)
     names = (facts.get("channel_names") or facts["modality"]).values()
     channels = {}
     for name, image in zip(names, images, strict=True):

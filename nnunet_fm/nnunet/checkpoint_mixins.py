@@ -1,0 +1,73 @@
+"""Checkpoints that survive a full disk, and that only their own run resumes from."""
+
+from typing import Any, cast
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.internal.files import replaced_atomically
+from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.run_identity import differences
+
+
+class AtomicCheckpointMixin:
+    """Writes each checkpoint next to its target and moves it into place."""
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Save so that a full disk or a kill leaves the previous checkpoint intact."""
+        trainer = cast(nnUNetTrainer, self)
+        if trainer.local_rank != 0 or trainer.disable_checkpointing:
+            super().save_checkpoint(filename)  # type: ignore[misc]
+            return
+        with replaced_atomically(filename, "continue with --c") as temporary:
+            super().save_checkpoint(temporary)  # type: ignore[misc]
+
+
+class StrictResumeMixin:
+    """`--c` resumes the run that the plans describe, or is an error.
+
+    Stock nnU-Net silently restarts and overwrites when there is no checkpoint, and never checks
+    that a checkpoint matches the plans.
+    """
+
+    resumed = False
+
+    def on_train_start(self) -> None:
+        """Check before any data is touched.
+
+        Raises:
+            FileNotFoundError: `--c` without a checkpoint.
+        """
+        trainer = cast(nnUNetTrainer, self)
+        if trainer.logger.resume and not self.resumed:
+            raise MissingFileError(
+                f"--c was given, but {trainer.output_folder} holds no checkpoint to continue from. "
+                "Omit --c to start this training, or check -tr, -p, configuration and fold"
+            )
+        super().on_train_start()  # type: ignore[misc]
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """Load a checkpoint of this run.
+
+        Raises:
+            ValueError: it was trained with other plans: another encoder, other taps, another
+                subset.
+        """
+        trainer = cast(nnUNetTrainer, self)
+        checkpoint = filename_or_checkpoint
+        if isinstance(checkpoint, str):
+            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
+        former_plans = checkpoint["init_args"]["plans"]
+        plans = trainer.plans_manager.plans
+        different = differences(former_plans, plans, trainer.configuration_name)
+        if different:
+            raise InputError(
+                f"the checkpoint in {trainer.output_folder} was trained with other plans than "
+                f"{trainer.plans_manager.plans_name} is now; different: {some(different)}. Restore "
+                "the former plans, or train under another plans name "
+                "(nnunet-fm plan ... -o FM_other)"
+            )
+        del checkpoint
+        super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
+        self.resumed = True

@@ -1,0 +1,40 @@
+"""How large the checkpoints of a training will be, before it begins."""
+
+from pathlib import Path
+
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_fm.network.frozen import NETWORKS
+from nnunet_fm.nnunet.file_names import DATASET_JSON
+
+# tensors per trained parameter in a checkpoint: the parameter and the optimiser's moments
+FROZEN_TENSORS = 3  # AdamW has two
+STOCK_TENSORS = 2  # SGD has one
+
+
+def checkpoint_bytes(dataset: Path, plans: str, configuration: str) -> int:
+    """Bytes of one checkpoint: the trained parameters and their optimiser's state.
+
+    Args:
+        dataset: the preprocessed dataset's folder.
+        plans: identifier of the plans.
+        configuration: one of theirs.
+    """
+    manager = PlansManager(load_json(str(dataset / f"{plans}.json")))
+    resolved = manager.get_configuration(configuration)
+    description = load_json(str(dataset / DATASET_JSON))
+    network = get_network_from_plans(
+        resolved.network_arch_class_name,
+        resolved.network_arch_init_kwargs,
+        resolved.network_arch_init_kwargs_req_import,
+        len(description.get("channel_names", description.get("modality", {}))),
+        manager.get_label_manager(description).num_segmentation_heads,
+        allow_init=False,
+    )
+    is_frozen = resolved.network_arch_class_name in NETWORKS
+    tensors = FROZEN_TENSORS if is_frozen else STOCK_TENSORS
+    return tensors * sum(
+        p.numel() * p.element_size() for p in network.parameters() if p.requires_grad
+    )

@@ -1,0 +1,109 @@
+"""The trainer's side of `fold_N/nnunet_fm.json`."""
+
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import cast
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_fm.internal import device as devices
+from nnunet_fm.nnunet.run_record import RunRecord, read_record, write_record
+from nnunet_fm.nnunet.training_log import read_0_1_record
+
+DISTRIBUTIONS = ("nnunet-fm", "nnunetv2", "torch", "timm")
+
+
+class RecordRunMixin:
+    """Records what a fold is trained with and what that costs; see `RunRecord`.
+
+    The record is written at the start, after every epoch and at the end, and is continued by
+    `--c`. The log carries the same facts for readers.
+
+    Attributes:
+        record: the record so far.
+        precision: of the forward pass; None for nnU-Net's own.
+        gradient_checkpointing: whether the encoder's activations are recomputed.
+    """
+
+    record = RunRecord()
+    precision: str | None = None
+    gradient_checkpointing = False
+
+    def encoder_record(self) -> tuple[str, str]:
+        """Name the encoder's weights and give the hash of its tensors; empty without an encoder."""
+        return "", ""
+
+    def on_train_start(self) -> None:
+        """Begin or continue the record."""
+        trainer = cast(nnUNetTrainer, self)
+        if not trainer.was_initialized:
+            trainer.initialize()
+        self.record = self._record_at_start()
+        total, learned = self.record.parameters, self.record.learned_parameters
+        trainer.print_to_log_file(
+            f"{total:,} parameters, {learned:,} learn ({100 * learned / total:.2f} %)"
+        )
+        trainer.print_to_log_file(
+            f"versions: {replace(self.record, versions=self.record.versions[-1:]).versions_text}"
+        )
+        super().on_train_start()  # type: ignore[misc]
+        self._write_record()
+
+    def on_epoch_end(self) -> None:
+        """Add the epoch to the record."""
+        super().on_epoch_end()  # type: ignore[misc]
+        self._write_record()
+
+    def on_train_end(self) -> None:
+        """Report the peak memory of the training, without the validation that follows."""
+        trainer = cast(nnUNetTrainer, self)
+        super().on_train_end()  # type: ignore[misc]
+        self._write_record()
+        trainer.print_to_log_file(
+            f"peak memory: {self.record.peak_memory_bytes} bytes ({self.record.peak_memory_of})"
+        )
+
+    def _record_at_start(self) -> RunRecord:
+        """What is known before the first step; what an earlier start of this fold recorded is kept."""
+        trainer = cast(nnUNetTrainer, self)
+        fold = Path(trainer.output_folder)
+        former = RunRecord()
+        if trainer.current_epoch > 0:
+            former = read_record(fold) or read_0_1_record(fold)
+        versions = {name: version(name) for name in DISTRIBUTIONS}
+        on_gpu = trainer.device.type == "cuda"
+        encoder, sha256 = self.encoder_record()
+        return RunRecord(
+            versions=(*(v for v in former.versions if v != versions), versions),
+            parameters=sum(p.numel() for p in trainer.network.parameters()),
+            learned_parameters=sum(
+                p.numel() for p in trainer.network.parameters() if p.requires_grad
+            ),
+            encoder=encoder,
+            encoder_sha256=sha256,
+            precision=self.precision or ("float16" if on_gpu else "float32"),
+            device=torch.cuda.get_device_name(trainer.device) if on_gpu else trainer.device.type,
+            gradient_checkpointing=self.gradient_checkpointing,
+            peak_memory_bytes=former.peak_memory_bytes,
+            peak_memory_of="GPU" if on_gpu else "process",
+            epochs=trainer.num_epochs,
+        )
+
+    def _write_record(self) -> None:
+        trainer = cast(nnUNetTrainer, self)
+        # nnU-Net's checkpoints carry these, so they hold the epochs before a resume too
+        starts = trainer.logger.get_value("epoch_start_timestamps", step=None)
+        ends = trainer.logger.get_value("epoch_end_timestamps", step=None)
+        self.record = replace(
+            self.record,
+            epoch_seconds=tuple(
+                round(float(end - start), 2) for start, end in zip(starts, ends, strict=False)
+            ),
+            peak_memory_bytes=max(
+                self.record.peak_memory_bytes, devices.peak_memory(trainer.device)
+            ),
+        )
+        if trainer.local_rank == 0:
+            write_record(self.record, Path(trainer.output_folder))

@@ -1,0 +1,93 @@
+"""What a training was made with and what it cost: `fold_N/nnunet_fm.json`, written by the trainer."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.files import write_text
+
+RECORD = "nnunet_fm.json"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Facts about one fold's training, up to date after every epoch.
+
+    Attributes:
+        versions: of nnunet-fm, nnU-Net, torch and timm; one entry for each set of versions that
+            trained this fold.
+        parameters: of the whole network.
+        learned_parameters: those that are trained.
+        encoder: the card of the encoder's weights and where they come from; empty for stock
+            nnU-Net.
+        encoder_sha256: hash of the encoder's tensors; empty for stock nnU-Net.
+        precision: of the forward pass: `float32`, `bfloat16` or `float16`.
+        device: `cpu`, `mps`, or the GPU's name.
+        gradient_checkpointing: whether the encoder's activations are recomputed.
+        peak_memory_bytes: most memory in use while training; 0 where the system does not report it.
+        peak_memory_of: whose memory that is: `GPU` or `process`.
+        epochs: that the trainer will run.
+        epoch_seconds: duration of each finished epoch, without the validation at the end.
+    """
+
+    versions: tuple[dict[str, str], ...] = ()
+    parameters: int = 0
+    learned_parameters: int = 0
+    encoder: str = ""
+    encoder_sha256: str = ""
+    precision: str = ""
+    device: str = ""
+    gradient_checkpointing: bool = False
+    peak_memory_bytes: int = 0
+    peak_memory_of: str = ""
+    epochs: int = 0
+    epoch_seconds: tuple[float, ...] = ()
+
+    @property
+    def epochs_done(self) -> int:
+        """Number of finished epochs."""
+        return len(self.epoch_seconds)
+
+    @property
+    def total_seconds(self) -> float:
+        """Duration of all finished epochs."""
+        return sum(self.epoch_seconds)
+
+    @property
+    def versions_text(self) -> str:
+        """`nnunet-fm 0.1.0, torch 2.9.1`; several sets are joined by `then`."""
+        sets = [", ".join(f"{name} {v}" for name, v in one.items()) for one in self.versions]
+        return ", then ".join(dict.fromkeys(sets))
+
+
+def write_record(record: RunRecord, fold: Path) -> None:
+    """Write a record into a fold's folder; a kill in between leaves the former one.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    derived = {"epochs_done": record.epochs_done, "total_seconds": record.total_seconds}
+    write_text(fold / RECORD, json.dumps(asdict(record) | derived, indent=1))
+
+
+def read_record(fold: Path) -> RunRecord | None:
+    """Read the record of a fold's folder; None if its trainer wrote none (nnU-Net's own, or 0.1).
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    file = fold / RECORD
+    if not file.is_file():
+        return None
+    try:
+        content = dict(json.loads(file.read_text()))
+        for name in ("versions", "epoch_seconds"):
+            content[name] = tuple(content.get(name, ()))
+        return RunRecord(
+            **{f.name: content[f.name] for f in fields(RunRecord) if f.name in content}
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{file} is not a run record ({error}); remove it, or restore it from a copy"
+        ) from None
