@@ -23,15 +23,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
 from measure import paired_ratio
-from nnunet_fm_pretrain.data.slice_store import (
-    SliceStore,
-    VolumeRecord,
-    write_manifest,
-    write_volume,
-)
-from nnunet_fm_pretrain.engine.recipe import Recipe
-from nnunet_fm_pretrain.engine.recipe_files import read_recipe
-from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatches, loader
+from nnunet_fm_pretrain.data.array_files import write_volume
+from nnunet_fm_pretrain.data.records import SliceRecord, write_manifest
+from nnunet_fm_pretrain.data.slice_store import SliceStore
+from nnunet_fm_pretrain.engine.loader import make_loader
+from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatches
+from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
+from nnunet_fm_pretrain.methods.recipes import read_recipe
 
 SIDE, SLICES, VOLUMES, BATCH, PER_ROUND = 256, 64, 6, 32, 4
 WITHOUT_MASKS = ("objective.masks.probability=0",)  # torchvision has none
@@ -42,12 +40,12 @@ def make_store(folder: Path) -> None:
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     inside = (y / 0.95) ** 2 + (x / 0.8) ** 2 < 1
-    records: list[VolumeRecord] = []
+    records: list[SliceRecord] = []
     for number in range(VOLUMES):
         slices = ndimage.gaussian_filter(
             rng.standard_normal((SLICES, SIDE, SIDE)).astype("f4"), (0, 1.5, 1.5)
         )
-        about = {
+        about: dict[str, Any] = {
             "dataset": "d",
             "subject": f"s{number}",
             "session": "",
@@ -61,14 +59,16 @@ def make_store(folder: Path) -> None:
             "volume": f"d/s{number}",
         }
         values = slices / slices.std() * inside
-        records.append(write_volume(folder, values, False, slices=tuple(range(SLICES)), **about))
+        about |= {"slices": tuple(range(SLICES)), "size": SIDE}
+        chunk = (1, SIDE, SIDE)
+        records.append(write_volume(folder, values, SliceRecord, chunk, False, **about))
     write_manifest(folder / "manifest.jsonl", records)
 
 
 class WithTorchvision(Dataset[tuple[Tensor, Tensor]]):
     """The same crops with torchvision's transforms, as DINOv3's loader composes them."""
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, recipe: BrainDinoRecipe) -> None:
         self.store, views = SliceStore(folder), recipe.views
         self.local_crops = views.local_crops
 
@@ -100,8 +100,8 @@ def batches(kind: str, folder: Path) -> Iterator[Any]:
     """Batches out of a loader with one worker."""
     recipe = read_recipe("braindino_stage1", [f"optimiser.batch_size={BATCH}", *WITHOUT_MASKS])
     if kind == "ours":
-        made = MultiCropBatches(SliceStore(folder), recipe, recipe.objective.masks, patch=16)
-        return iter(loader(made, 0, 10_000, workers=1, pin=False))
+        made = MultiCropBatches(SliceStore(folder), recipe, patch=16)
+        return iter(make_loader(made, 0, 10_000, workers=1, pin=False))
     data = WithTorchvision(folder, recipe)
     order = torch.arange(10_000 * BATCH).remainder(len(data)).tolist()
     return iter(

@@ -26,17 +26,17 @@ from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE
 from nnunet_fm.internal.device import keep_freed_memory
 from nnunet_fm.network.activation_memory import kept_for_backward, total_bytes
 from nnunet_fm_pretrain.engine.optimiser import clip_gradients, make_optimiser
-from nnunet_fm_pretrain.engine.recipe import Recipe
-from nnunet_fm_pretrain.engine.recipe_files import read_recipe
 from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatch
 from nnunet_fm_pretrain.methods.braindino.masked_forward import forward_tokens
 from nnunet_fm_pretrain.methods.braindino.objective import BrainDino
+from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
+from nnunet_fm_pretrain.methods.recipes import read_recipe
 
 BATCH, GLOBAL, LOCAL, LOCALS = 8, 128, 64, 8
 ARCHITECTURE = "dinov3_vitt16"
 
 
-def recipe() -> Recipe:
+def recipe() -> BrainDinoRecipe:
     """The paper's recipe on a ViT-Ti/16 and crops of half the side."""
     return read_recipe(
         "braindino_stage1",
@@ -65,7 +65,7 @@ def batch() -> MultiCropBatch:
 class Plain(nn.Module):
     """The step as one would write it from lightly's classes."""
 
-    def __init__(self, given: Recipe) -> None:
+    def __init__(self, given: BrainDinoRecipe) -> None:
         super().__init__()
         self.student, self.teacher = self._networks(given), self._networks(given)
         self.teacher.load_state_dict(self.student.state_dict())
@@ -78,7 +78,7 @@ class Plain(nn.Module):
         self.koleo = KoLeoLoss()
 
     @staticmethod
-    def _networks(given: Recipe) -> nn.ModuleDict:
+    def _networks(given: BrainDinoRecipe) -> nn.ModuleDict:
         encoder: Any = build_encoder(ARCHITECTURE, **TRAINING_CODE)
         head = given.objective.dino_head
         sizes = (encoder.width, head.hidden, head.bottleneck, head.prototypes)
@@ -120,8 +120,8 @@ def build(kind: str) -> tuple[nn.Module, Any, torch.optim.Optimizer, Any]:
         return (
             made,
             lambda: made(crops, 0, "main").total,
-            make_optimiser(made.owned("main"), given.optimiser),
-            lambda: (clip_gradients(made.owned("main"), 3.0), made.after_step(0)),
+            make_optimiser(made.trainable_modules("main"), given.optimiser),
+            lambda: (clip_gradients(made.trainable_modules("main"), 3.0), made.after_step(0)),
         )
     plain = Plain(given).train()
     optimiser = torch.optim.AdamW(plain.student.parameters(), lr=1e-4)

@@ -32,16 +32,38 @@ def read_settings(
     """Read settings and change single keys.
 
     Args:
-        model: what they are.
-        given: name of shipped ones or path of a YAML file.
-        folder: of the shipped ones.
+        model: class of the settings; its name in lower case appears in messages.
+        given: name of a shipped file, or path of a YAML file.
+        folder: of the shipped files.
         overrides: `part.key=value`, values as in YAML.
 
     Raises:
         FileNotFoundError, ValueError: unknown name or key (close matches are named), or a value
         that is not allowed.
     """
-    what, shipped = model.__name__.lower(), shipped_settings(folder)
+    what = model.__name__.lower()
+    content, name = read_content(what, given, folder, overrides)
+    return parse_settings(model, content, name, what)
+
+
+def read_content(
+    what: str, given: str | Path, folder: Path, overrides: Sequence[str]
+) -> tuple[dict[str, Any], str]:
+    """Read settings as plain data, for callers that choose the class by the content.
+
+    Args:
+        what: what the settings are called in messages.
+        given: see `read_settings`.
+        folder: see `read_settings`.
+        overrides: see `read_settings`.
+
+    Returns:
+        The data with the overrides, and the name of the file.
+
+    Raises:
+        FileNotFoundError, ValueError: unknown name, or a file that is not a YAML mapping.
+    """
+    shipped = shipped_settings(folder)
     path = shipped.get(str(given), Path(given))
     if not path.is_file():
         raise MissingFileError(
@@ -50,26 +72,35 @@ def read_settings(
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {error}") from None
+        raise InputError(f"{path} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise InputError(
             f"{path} holds a {type(content).__name__}; allowed: a {what}, see {folder}"
         )
     for override in overrides:
         _override(content, override)
-    return parse_settings(model, content, path.name)
+    return content, path.name
 
 
-def parse_settings(model: type[Model], content: dict[str, Any], name: str) -> Model:
-    """Settings from plain data; `name` is where they came from, for the message.
+def parse_settings(
+    model: type[Model], content: dict[str, Any], name: str, what: str | None = None
+) -> Model:
+    """Check plain data and return it as settings.
+
+    Args:
+        model: class of the settings.
+        content: plain data.
+        name: where the data came from, for messages.
+        what: what the settings are called in messages; the name of the class if None.
 
     Raises:
-        ValueError: everything that is wrong, a line each.
+        ValueError: everything that is wrong, one problem per line.
     """
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise InputError("\n  ".join([f"{name} is not valid:", *_problems(model, error)])) from None
+        title = f"{name} is not valid:"
+        raise InputError("\n  ".join([title, *_problems(model, error, what or model.__name__.lower())])) from None
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -89,7 +120,8 @@ def _known(content: dict[Any, Any], typed: str) -> Any:
     return next((key for key in content if str(key) == typed), typed)
 
 
-def _problems(model: type[Part], error: ValidationError) -> list[str]:
+def _problems(model: type[Part], error: ValidationError, what: str) -> list[str]:
+    """Say what is wrong, one problem per line."""
     lines = []
     for problem in error.errors():
         where = ".".join(str(p) for p in problem["loc"])
@@ -103,10 +135,8 @@ def _problems(model: type[Part], error: ValidationError) -> list[str]:
             allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
             lines.append(unknown(where, problem["input"], allowed))
         else:
-            said = problem["msg"].removeprefix("Value error, ")
-            lines.append(
-                f"{where or model.__name__.lower()}: {said}, given: {problem['input']!r}"[:400]
-            )
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{where or what}: {message}, given: {problem['input']!r}"[:400])
     return lines
 
 

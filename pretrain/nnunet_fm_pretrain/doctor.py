@@ -1,4 +1,4 @@
-"""`nnunet-fm pretrain doctor`: is everything in place for a run, and if not, what to type."""
+"""`nnunet-fm pretrain doctor`: check that a run has everything it needs; say what to type if not."""
 
 import shutil
 import time
@@ -20,8 +20,8 @@ PACKAGES = (
 MALICIOUS = ("2.6.2", "2.6.3")  # GHSA-w37p-236h-pfx3
 
 
-def examine(store: Path | None, recipe: str | None) -> Iterator[Finding]:
-    """Look at packages and devices; at the volumes of `store`; at how `recipe` fits them."""
+def run_checks(store: Path | None, recipe: str | None) -> Iterator[Finding]:
+    """Check packages and devices, the volumes of a store, and how a recipe fits them."""
     yield from _packages()
     yield _device()
     if store:
@@ -33,16 +33,15 @@ def examine(store: Path | None, recipe: str | None) -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     for name in PACKAGES:
         try:
-            found = version(name)
+            installed = version(name)
         except PackageNotFoundError:
             yield Finding("fail", f"{name} is not installed", "pip install 'nnunet-fm[pretrain]'")
             continue
-        if name == "pytorch-lightning" and found in MALICIOUS:
-            yield Finding(
-                "fail", f"{name} {found} carries malware", "pip install 'pytorch-lightning>=2.6.4'"
-            )
+        if name == "pytorch-lightning" and installed in MALICIOUS:
+            what = f"{name} {installed} carries malware"
+            yield Finding("fail", what, "pip install 'pytorch-lightning>=2.6.4'")
         else:
-            yield Finding("ok", f"{name} {found}")
+            yield Finding("ok", f"{name} {installed}")
 
 
 def _device() -> Finding:
@@ -51,57 +50,53 @@ def _device() -> Finding:
     if torch.cuda.is_available():
         return Finding("ok", f"{torch.cuda.device_count()} GPUs ({torch.cuda.get_device_name()})")
     return Finding(
-        "warn", "no GPU: enough for braindino_tiny_cpu", "run the larger recipes where there is one"
+        "warn",
+        "no GPU: enough for braindino_tiny_cpu and mae2d_tiny_cpu",
+        "run the larger recipes on a machine with a GPU",
     )
 
 
 def _store(folder: Path) -> Iterator[Finding]:
-    from nnunet_fm_pretrain.data.slice_store import SliceStore
+    from nnunet_fm_pretrain.data.open_store import open_store
 
     try:
-        store = SliceStore(folder)
+        store = open_store(folder)
     except (ValueError, OSError) as error:
         yield Finding("fail", f"store: {error}")
         return
     size = sum(p.stat().st_size for p in folder.rglob("*.b2nd")) / 2**20
     free = shutil.disk_usage(folder).free >> 30
-    what = f"{len(store.records)} volumes of {len(store.subjects())} subjects, {len(store)} slices of {store.size} px"
+    volumes, subjects = len(store.records), len(store.subjects())
+    what = f"{volumes} volumes of {subjects} subjects, {store.describe()}"
     yield Finding("ok", f"store {folder}: {what}, {size:.0f} MiB, {free} GB free")
-    damaged = list(store.damaged())
+    damaged = store.check()
     if damaged:
-        fix = "type the `nnunet-fm pretrain prepare` again; it makes them anew"
+        fix = "rerun `nnunet-fm pretrain prepare`; it makes them again"
         yield Finding("fail", f"{len(damaged)} volumes are damaged: {some(damaged)}", fix)
     else:
         yield Finding("ok", "every volume has the manifest's checksum")
 
 
 def _recipe(name: str, folder: Path | None) -> Iterator[Finding]:
-    from nnunet_fm_pretrain.data.slice_store import SliceStore
-    from nnunet_fm_pretrain.engine.recipe_files import read_recipe
-    from nnunet_fm_pretrain.methods.registry import make_objective
+    from nnunet_fm_pretrain.methods.recipes import read_recipe
+    from nnunet_fm_pretrain.methods.registry import get_method
 
     try:
         recipe = read_recipe(name)
-        objective = make_objective(recipe)
+        method = get_method(recipe.objective.method)
+        objective = method.build(recipe)
         parameters = sum(p.numel() for p in objective.parameters() if p.requires_grad)
-        yield Finding(
-            "ok",
-            f"recipe {name}: stage {recipe.stage}, {parameters / 1e6:.1f} M trainable parameters",
-        )
+        size = f"{parameters / 1e6:.1f} M trainable parameters"
+        yield Finding("ok", f"recipe {name}: method {method.name}, {size}")
         if folder is None:
             return
-        store = SliceStore(folder)
+        store = method.open_store(folder)
+        yield from method.check(recipe, store)
         batches = objective.batches(store, 0, 1)
     except (ValueError, OSError) as error:
         yield Finding("fail", f"recipe {name}: {error}")
         return
-    wanted = max(p.global_size for p in recipe.views.pairs)
-    if (recipe.views.slice_size or store.size) < wanted:
-        fix = f"prepare with --size {wanted} or more, or set views.slice_size={wanted}"
-        yield Finding(
-            "warn", f"global crops of {wanted} px are stretched from slices of {store.size} px", fix
-        )
     started = time.perf_counter()
     batches[0]
     speed = recipe.optimiser.batch_size / (time.perf_counter() - started)
-    yield Finding("ok", f"one process makes {speed:.0f} slices/s")
+    yield Finding("ok", f"one process makes {speed:.0f} samples/s")

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from helpers.pretraining import SMALL, small_recipe, write_volume_file
-from nnunet_fm_pretrain.data.prepare import Job, prepare
+from nnunet_fm_pretrain.data.prepare import prepare
+from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
 from nnunet_fm_pretrain.data.slice_store import SliceStore
-from nnunet_fm_pretrain.engine.recipe import Recipe
-from nnunet_fm_pretrain.engine.recipe_files import parse_recipe
+from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
+from nnunet_fm_pretrain.methods.recipes import parse_recipe
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +28,10 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> SliceStore:
     """Twelve volumes of eight slices of 32 pixels."""
     folder = tmp_path_factory.mktemp("store")
-    prepare(volumes, Job(folder, SMALL), processes=1)
+    prepare(volumes, PrepareOptions(folder, SMALL), processes=1)
     return SliceStore(folder)
 
 
 @pytest.fixture
-def recipe() -> Recipe:
+def recipe() -> BrainDinoRecipe:
     return parse_recipe(small_recipe(), "test")

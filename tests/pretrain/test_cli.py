@@ -76,7 +76,7 @@ def test_failures_are_told_and_the_code_is_not_zero(
     ("words", "message"),
     [
         (["run", "braindino_tiny", "--store", "s", "-o", "r"], "Did you mean braindino_tiny_cpu"),
-        (["run", "braindino_tiny_cpu", "--store", "s", "-o", "r"], "is no slice store"),
+        (["run", "braindino_tiny_cpu", "--store", "s", "-o", "r"], "is not a slice store"),
         (
             ["run", "braindino_tiny_cpu", "--store", "s", "-o", "r", "optimiser.stps=1"],
             "optimiser.steps",

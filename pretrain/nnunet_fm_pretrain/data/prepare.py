@@ -1,33 +1,29 @@
-"""`nnunet-fm pretrain prepare`: from files to a slice store; parallel, resumable, in parts."""
+"""`nnunet-fm pretrain prepare`: from files to a store; parallel, resumable, in parts."""
 
 import csv
-import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
 
 from nnunet_fm.data.skull_stripping import find_stripper
-from nnunet_fm.data.volumes import BadVolumeError, check_same_grid, read_volume, voxels_sha256
 from nnunet_fm.internal.arguments import check_part
 from nnunet_fm.internal.errors import FailedRunError, InputError
-from nnunet_fm.internal.files import files_of, files_sha256, replaced_atomically
+from nnunet_fm.internal.files import replaced_atomically
 from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.exclusion import read_subjects, without_subjects
-from nnunet_fm_pretrain.data.preprocessing import Preprocessing, preprocess_registered
-from nnunet_fm_pretrain.data.slice_store import (
-    VolumeRecord,
-    copies,
-    intact_record,
+from nnunet_fm_pretrain.data.prepare_group import Outcome, PrepareOptions, make_group
+from nnunet_fm_pretrain.data.records import (
+    find_duplicates,
+    from_json,
     manifest_name,
     read_manifests,
     write_manifest,
-    write_volume,
 )
 from nnunet_fm_pretrain.data.sources import Source, find_sources
 from nnunet_fm_pretrain.data.workers import one_thread
@@ -35,52 +31,9 @@ from nnunet_fm_pretrain.data.workers import one_thread
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Job:
-    """How every volume is made.
-
-    Attributes:
-        store: folder to write to.
-        preprocessing: see `Preprocessing`.
-        strip: name of the skull stripping plug-in.
-        compact: 255 grey levels instead of float16.
-        registered: the sequences of one subject and session lie on one grid: crop them together,
-            keep the same slices.
-    """
-
-    store: Path
-    preprocessing: Preprocessing = Preprocessing()
-    strip: str = "none"
-    compact: bool = False
-    registered: bool = False
-
-    def key(self) -> str:
-        """Identity of what is done to the input's bytes."""
-        return f"{self.preprocessing.key()}-{self.strip}-{'uint8' if self.compact else 'float16'}"
-
-    def groups(self, sources: Sequence[Source]) -> list[list[Source]]:
-        """Sources that are made together."""
-        if not self.registered:
-            return [[source] for source in sources]
-        together: dict[tuple[str, ...], list[Source]] = {}
-        for source in sources:
-            together.setdefault((source.dataset, source.subject, source.session), []).append(source)
-        return list(together.values())
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one source: its record, or the reason why there is none; and whether it was there already."""
-
-    source: Source
-    record: VolumeRecord | None = None
-    reason: str = ""
-    ready: bool = False
-
-
 def prepare(
-    given: Path,
-    job: Job,
+    source: Path,
+    options: PrepareOptions,
     processes: int = 2,
     part: tuple[int, int] = (0, 1),
     exclude: Path | None = None,
@@ -90,143 +43,68 @@ def prepare(
     """Make the volumes that are not in the store yet, and the manifest of all that are.
 
     Args:
-        given: CSV, BIDS tree or folder, see `find_sources`.
-        job: what is done.
+        source: CSV, BIDS tree or folder, see `find_sources`.
+        options: store and preprocessing.
         processes: volumes at a time.
-        part: (number of this part from 0, number of parts); each part writes a manifest of its own.
-        exclude: file of subject ids that are left out.
-        dataset: name of the collection, where the input does not say it.
+        part: (number of this part from 0, number of parts); each part writes its own manifest.
+        exclude: file of subject ids to exclude.
+        dataset: name of the collection, where the input does not hold it.
         licence: note for volumes that have none of their own.
 
     Returns:
-        One outcome per volume; those without a record are listed in `failures.csv` as well.
+        One outcome per volume; those without a record are also listed in `failures.csv`.
 
     Raises:
-        FileNotFoundError, ValueError: nothing to do, or names that clash; before any work.
-        OSError, RuntimeError: the disk is full, or a process died; finished volumes stay.
+        FileNotFoundError, ValueError: nothing to do, or conflicting names; before any work.
+        OSError, RuntimeError: the disk is full, or a process died; finished volumes are kept.
     """
     check_part(part)
     number, parts = part
-    find_stripper(job.strip)
-    sources = find_sources(given, dataset, licence)
+    find_stripper(options.skull_strip)
+    sources = find_sources(source, dataset, licence)
     if exclude is not None:
         sources = _not_excluded(sources, exclude)
-    _check_former(job.store, sources, parts)
-    job.store.mkdir(parents=True, exist_ok=True)
-    outcomes = _without_copies(_all_outcomes(job.groups(sources)[number::parts], job, processes))
+    _check_former(options, sources, parts)
+    options.store.mkdir(parents=True, exist_ok=True)
+    groups = options.groups(sources)[number::parts]
+    outcomes = _without_duplicates(_all_outcomes(groups, options, processes))
     name = manifest_name(number, parts)
-    write_manifest(job.store / name, [o.record for o in outcomes if o.record])
+    write_manifest(options.store / name, [o.record for o in outcomes if o.record])
     failures = name.replace("manifest", "failures").replace(".jsonl", ".csv")
-    _write_failures(job.store / failures, [o for o in outcomes if not o.record])
+    _write_failures(options.store / failures, [o for o in outcomes if not o.record])
     return outcomes
 
 
-def make_group(sources: Sequence[Source], job: Job) -> list[Outcome]:
-    """Make the volumes of one grid, or take them from the store if they were made from the same bytes the same way."""
-    digests: dict[str, str] = {}
-    reasons: dict[str, str] = {}
-    for source in sources:
-        try:
-            digests[source.name] = source_sha256(source)
-        except BadVolumeError as error:
-            reasons[source.name] = str(error)
-    group = (
-        hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:16]
-        if len(digests) > 1
-        else ""
-    )
-    records = {name: intact_record(job.store, name) for name in digests}
-    wanted = {name: (digest, job.key(), group) for name, digest in digests.items()}
-    ready = all(
-        r and (r.source_sha256, r.preprocessing, r.registered) == wanted[n]
-        for n, r in records.items()
-    )
-    if not ready:
-        good = [s for s in sources if s.name in digests]
-        records, failed = _made(good, digests, group, job)
-        reasons |= failed
-    return [Outcome(s, records.get(s.name), reasons.get(s.name, ""), ready) for s in sources]
-
-
-def _made(
-    sources: Sequence[Source], digests: dict[str, str], group: str, job: Job
-) -> tuple[dict[str, VolumeRecord | None], dict[str, str]]:
-    """Write the volumes of one grid: records, and reasons where there is none, by name."""
-    strip = find_stripper(job.strip)
-    read, images, reasons = [], [], {}
-    for source in sources:
-        try:
-            volume, image = read_volume(source.path)
-            read.append((source, volume, strip(volume, image, source.mask)))
-            images.append(image)
-        except BadVolumeError as error:
-            reasons[source.name] = str(error)
-    try:
-        check_same_grid(images)
-        cut, numbers = preprocess_registered(
-            [v for _, v, _ in read], [b for *_, b in read], job.preprocessing
-        )
-    except BadVolumeError as error:
-        return {}, reasons | {s.name: str(error) for s, *_ in read}
-    records: dict[str, VolumeRecord | None] = {}
-    for (source, volume, _), slices in zip(read, cut, strict=True):
-        records[source.name] = write_volume(
-            job.store,
-            slices,
-            job.compact,
-            volume=source.name,
-            dataset=source.dataset,
-            subject=source.subject,
-            session=source.session,
-            sequence=source.sequence,
-            licence=source.licence,
-            slices=tuple(int(n) for n in numbers),
-            source_sha256=digests[source.name],
-            preprocessing=job.key(),
-            registered=group,
-            voxels_sha256=voxels_sha256(volume),
-        )
-    return records, reasons
-
-
-def source_sha256(source: Source) -> str:
-    """SHA-256 of the bytes of the source's files, its mask included.
+def _check_former(options: PrepareOptions, sources: Sequence[Source], parts: int) -> None:
+    """Refuse to mix inputs in a store: subjects excluded now would still be in it.
 
     Raises:
-        BadVolumeError: no such file.
+        ValueError: it holds volumes that this input does not name, was made in other parts, or is
+            a store of another kind.
     """
-    files = [*files_of(source.path), *([source.mask] if source.mask else [])]
-    for file in files:
-        if not file.is_file():
-            raise BadVolumeError(f"{file} does not exist")
-    try:
-        return files_sha256(files)
-    except OSError as error:
-        raise BadVolumeError(f"{error.filename} cannot be read: {error.strerror}") from None
-
-
-def _check_former(store: Path, sources: Sequence[Source], parts: int) -> None:
-    """A store is made from one input in one number of parts: mixed, left-out subjects would come back unseen.
-
-    Raises:
-        ValueError: it holds volumes that this input does not name, or was made in other parts.
-    """
-    former, former_parts = read_manifests(store)
-    if former and former_parts != parts:
+    store = options.store
+    contents, former_parts = read_manifests(store)
+    if contents and former_parts != parts:
         raise InputError(
-            f"{store} was made with --num-parts {former_parts}, now {parts}; use the same, or delete its manifests"
+            f"{store} was made with --num-parts {former_parts}, now {parts}; "
+            "use the same, or delete its manifests"
         )
+    try:
+        former = [from_json(options.preprocessing.record_type, c) for c in contents]
+    except InputError as error:
+        raise InputError(f"{store} is {error}; give another -o") from None
     others = sorted({r.volume for r in former} - {s.name for s in sources})
     if others:
         raise InputError(
-            f"{store} holds {len(others)} volumes that this input does not name (excluded now?): {some(others)}. "
-            "One store is made from one input: give another -o, or a CSV that names them all"
+            f"{store} holds {len(others)} volumes that this input does not name (excluded now?): "
+            f"{some(others)}. One store is made from one input: give another -o, "
+            "or a CSV that names them all"
         )
 
 
 def _not_excluded(sources: list[Source], exclude: Path) -> list[Source]:
     kept, unmatched = without_subjects(sources, read_subjects(exclude))
-    logger.warning("left out %d volumes of the subjects in %s", len(sources) - len(kept), exclude)
+    logger.warning("excluded %d volumes of the subjects in %s", len(sources) - len(kept), exclude)
     if len(kept) == len(sources):
         raise InputError(
             f"none of the ids in {exclude} ({some(unmatched)}) is a subject here; "
@@ -241,35 +119,41 @@ def _not_excluded(sources: list[Source], exclude: Path) -> list[Source]:
     return kept
 
 
-def _all_outcomes(groups: Sequence[Sequence[Source]], job: Job, processes: int) -> list[Outcome]:
-    """Outcomes in the order of the sources."""
+def _all_outcomes(
+    groups: Sequence[Sequence[Source]], options: PrepareOptions, processes: int
+) -> list[Outcome]:
+    """Make all groups; the outcomes are in the order of the sources."""
+    outcomes: list[Outcome] = []
     if processes <= 1:
-        return [
-            o for g in tqdm(groups, desc="preparing", unit="volume") for o in make_group(g, job)
-        ]
+        for group in tqdm(groups, desc="preparing", unit="volume"):
+            outcomes += make_group(group, options)
+        return outcomes
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=one_thread) as pool:
-        futures = [pool.submit(make_group, g, job) for g in groups]
+        futures = [pool.submit(make_group, group, options) for group in groups]
         try:
-            return [o for f in tqdm(futures, desc="preparing", unit="volume") for o in f.result()]
+            for future in tqdm(futures, desc="preparing", unit="volume"):
+                outcomes += future.result()
         except BrokenProcessPool:
             raise FailedRunError(
-                "a process was killed, perhaps for want of memory; finished volumes are kept. "
-                "Type the command again, with fewer processes: -np 1"
+                "a process was killed, perhaps for lack of memory; finished volumes are kept. "
+                "Rerun the command with fewer processes: -np 1"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
+    return outcomes
 
 
-def _without_copies(outcomes: list[Outcome]) -> list[Outcome]:
-    """Copies of an earlier volume become failures."""
-    earlier = copies([o.record for o in outcomes if o.record])
-    return [
-        replace(o, record=None, reason=f"its bytes are those of {earlier[o.source.name]}")
-        if o.source.name in earlier
-        else o
-        for o in outcomes
-    ]
+def _without_duplicates(outcomes: list[Outcome]) -> list[Outcome]:
+    """Turn duplicates of an earlier volume into failures."""
+    earlier = find_duplicates([o.record for o in outcomes if o.record])
+    result = []
+    for outcome in outcomes:
+        other = earlier.get(outcome.source.name)
+        if other is not None:
+            outcome = replace(outcome, record=None, reason=f"its bytes are those of {other}")
+        result.append(outcome)
+    return result
 
 
 def _write_failures(path: Path, failures: Sequence[Outcome]) -> None:

@@ -1,8 +1,10 @@
-"""From a volume to the slices that pretraining sees (BrainDINO, section 4.1.2)."""
+"""From volumes to what pretraining sees: drawn slices (BrainDINO, section 4.1.2) or whole volumes."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,24 +12,69 @@ from jaxtyping import Float, Int
 from nnunet_fm.data.preprocessing import PERCENTILES, bounding_box, resize, zscore
 from nnunet_fm.data.volumes import BadVolumeError, Mask, Volume
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm_pretrain.data.records import Record, SliceRecord, VolumeRecord
 
 Slices = Float[np.ndarray, "n h w"]
 Cube = Float[np.ndarray, "s s s"]
+Triple = tuple[float, float, float]
+SMALLEST_SIZE, LARGEST_SIZE = 16, 1024  # voxels
+
+
+class Prepared(NamedTuple):
+    """The values of a volume, and the fields of its record that follow from the preprocessing."""
+
+    values: Float[np.ndarray, "z y x"]
+    fields: dict[str, Any]
+
+
+class StorePreprocessing(ABC):
+    """How volumes are made for one kind of store.
+
+    Attributes:
+        record_type: kind of record, and so of store.
+    """
+
+    record_type: ClassVar[type[Record]]
+
+    @abstractmethod
+    def key(self) -> str:
+        """Return a short identity of the numbers; with the input bytes it decides every value."""
+
+    @abstractmethod
+    def chunk(self) -> tuple[int, int, int]:
+        """Return how many values are stored together (z, y, x)."""
+
+    @abstractmethod
+    def apply(
+        self, volumes: Sequence[Volume], brains: Sequence[Mask], spacing: Triple
+    ) -> list[Prepared]:
+        """Make volumes that lie on one grid.
+
+        Args:
+            volumes: (z, y, x) as `read_volume` gives them.
+            brains: their brain masks.
+            spacing: size of a voxel in mm (z, y, x).
+
+        Raises:
+            BadVolumeError: hardly anything inside the masks, or one value only.
+        """
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """The numbers of the preprocessing; together with the input bytes they decide every value of the store.
+class Preprocessing(StorePreprocessing):
+    """Drawn axial slices of a cube.
 
     Attributes:
-        size: side of the cube that the brain's bounding box is resized to.
-        slices: axial slices that are kept.
+        size: side in voxels of the cube that the brain's bounding box is resized to.
+        slices: axial slices that are kept; `size` keeps all.
         centre: mean of the normal distribution that slices are drawn from, as a share of `size`
             (paper: 128 of 256).
         spread: its standard deviation, likewise (paper: 50 of 256).
         percentiles: of the non-zero voxels; values beyond are clipped.
         seed: of the draw, mixed with the volume's content.
     """
+
+    record_type = SliceRecord
 
     size: int = 256
     slices: int = 128
@@ -41,12 +88,89 @@ class Preprocessing:
             raise InputError(
                 f"{self.slices} slices of a cube of side {self.size}; allowed: 1 to {self.size}"
             )
-        if not 16 <= self.size <= 1024:
-            raise InputError(f"size {self.size}; allowed: 16 to 1024")
+        if not SMALLEST_SIZE <= self.size <= LARGEST_SIZE:
+            raise InputError(f"size {self.size}; allowed: {SMALLEST_SIZE} to {LARGEST_SIZE}")
 
     def key(self) -> str:
-        """Short identity of these numbers."""
+        """Return a short identity of these numbers."""
         return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:12]
+
+    def chunk(self) -> tuple[int, int, int]:
+        """Return the shape of a slice."""
+        return 1, self.size, self.size
+
+    def apply(
+        self, volumes: Sequence[Volume], brains: Sequence[Mask], spacing: Triple
+    ) -> list[Prepared]:
+        """Make the slices of volumes that lie on one grid."""
+        cut, numbers = preprocess_registered(volumes, brains, self)
+        fields = {"slices": tuple(int(n) for n in numbers), "size": self.size}
+        return [Prepared(slices, fields) for slices in cut]
+
+
+@dataclass(frozen=True)
+class VolumePreprocessing(StorePreprocessing):
+    """Whole volumes, cropped to the brain.
+
+    Attributes:
+        spacing: size of a voxel in mm (z, y, x) that volumes are resampled to; None: not resampled
+            by spacing.
+        shape: voxels (z, y, x). With `spacing` volumes are centred, and cropped or padded with 0 to
+            this shape; without it the brain's bounding box is resized to it. None: as it comes.
+        percentiles: of the non-zero voxels; values beyond are clipped.
+        chunks: voxels (z, y, x) that are stored together.
+    """
+
+    record_type = VolumeRecord
+
+    spacing: Triple | None = (1.0, 1.0, 1.0)
+    shape: tuple[int, int, int] | None = None
+    percentiles: tuple[float, float] = PERCENTILES
+    chunks: tuple[int, int, int] = (16, 64, 64)
+
+    def __post_init__(self) -> None:
+        if self.spacing is not None and not all(0.1 <= s <= 20 for s in self.spacing):
+            raise InputError(f"spacing {self.spacing}; allowed: 0.1 to 20 mm")
+        if self.shape is not None and not all(
+            SMALLEST_SIZE <= n <= LARGEST_SIZE for n in self.shape
+        ):
+            raise InputError(
+                f"shape {self.shape}; allowed: {SMALLEST_SIZE} to {LARGEST_SIZE} voxels"
+            )
+        if min(self.chunks) < 1:
+            raise InputError(f"chunks {self.chunks}; allowed: 1 voxel or more")
+
+    def key(self) -> str:
+        """Return a short identity of these numbers."""
+        text = f"volumes {sorted(asdict(self).items())!r}"
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def chunk(self) -> tuple[int, int, int]:
+        """Return the voxels that are stored together."""
+        return self.chunks
+
+    def apply(
+        self, volumes: Sequence[Volume], brains: Sequence[Mask], spacing: Triple
+    ) -> list[Prepared]:
+        """Make volumes that lie on one grid."""
+        boxes = crop_to_brains(volumes, brains)
+        before = boxes[0].shape
+        target = self._target_shape(before, spacing)
+        prepared = []
+        for box in boxes:
+            values = zscore(*resize(box, target), self.percentiles)
+            if self.spacing and self.shape:
+                values = centre_fit(values, self.shape)
+            size = tuple(s * n / t for s, n, t in zip(spacing, before, target, strict=True))
+            prepared.append(Prepared(values, {"shape": values.shape, "spacing": size}))
+        return prepared
+
+    def _target_shape(self, before: tuple[int, ...], spacing: Triple) -> tuple[int, int, int]:
+        if self.spacing:
+            sizes = zip(before, spacing, self.spacing, strict=True)
+            z, y, x = (max(1, round(n * old / new)) for n, old, new in sizes)
+            return z, y, x
+        return self.shape or (before[0], before[1], before[2])
 
 
 def preprocess(
@@ -66,30 +190,57 @@ def preprocess(
     Raises:
         BadVolumeError: hardly anything inside the mask, or one value only.
     """
-    (slices,), chosen = preprocess_registered([volume], [brain], options)
-    return slices, chosen
+    (slices,), numbers = preprocess_registered([volume], [brain], options)
+    return slices, numbers
 
 
 def preprocess_registered(
     volumes: Sequence[Volume], brains: Sequence[Mask], options: Preprocessing
 ) -> tuple[list[Slices], Int[np.ndarray, " n"]]:
-    """The same for volumes on one grid: one box around all of their brains, the same slices of each.
+    """Do the same for volumes on one grid: one box around all brains, the same slices of each.
 
     Raises:
         BadVolumeError: as `preprocess`.
+    """
+    shape = (options.size,) * 3
+    boxes = crop_to_brains(volumes, brains)
+    cubes = [zscore(*resize(box, shape), options.percentiles) for box in boxes]
+    numbers = draw_slices(cubes, options)
+    return [cube[numbers] for cube in cubes], numbers
+
+
+def crop_to_brains(
+    volumes: Sequence[Volume], brains: Sequence[Mask]
+) -> list[Float[np.ndarray, "d h w"]]:
+    """Set everything outside the brains to 0, and crop all volumes to one box around what remains.
+
+    Raises:
+        BadVolumeError: no volume, or hardly anything inside the masks.
     """
     if not volumes:
         raise BadVolumeError("no volume of this session can be read")
     stripped = [np.where(brain, volume, 0) for volume, brain in zip(volumes, brains, strict=True)]
     box = bounding_box(np.any([s != 0 for s in stripped], axis=0))
-    cube = (options.size,) * 3
-    cubes = [zscore(*resize(s[box], cube), options.percentiles) for s in stripped]
-    chosen = draw_slices(cubes, options)
-    return [cube[chosen] for cube in cubes], chosen
+    return [s[box] for s in stripped]
+
+
+def centre_fit(
+    values: Float[np.ndarray, "z y x"], shape: tuple[int, int, int]
+) -> Float[np.ndarray, "d h w"]:
+    """Crop or pad with 0 on both sides to `shape`."""
+    result = np.zeros(shape, values.dtype)
+    source, target = [], []
+    for have, want in zip(values.shape, shape, strict=True):
+        length = min(have, want)
+        first, start = (have - length) // 2, (want - length) // 2
+        source.append(slice(first, first + length))
+        target.append(slice(start, start + length))
+    result[tuple(target)] = values[tuple(source)]
+    return result
 
 
 def draw_slices(cubes: Sequence[Cube], options: Preprocessing) -> Int[np.ndarray, " n"]:
-    """Numbers of slices from N(centre, spread) without replacement; the cubes' content seeds the draw."""
+    """Draw slice numbers from N(centre, spread) without replacement, seeded by the content."""
     digest = hashlib.sha256()
     for cube in cubes:
         digest.update(np.ascontiguousarray(cube).tobytes())

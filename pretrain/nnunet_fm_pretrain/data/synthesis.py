@@ -1,9 +1,9 @@
-"""Brains that the program makes itself, under domain randomisation: data to pretrain on that nobody's licence covers.
+"""Synthetic brain MRI under domain randomisation: licence-free pretraining data.
 
-Anatomy by formulas (`nnunet_fm.data.synthetic`), images by drawing everything that a scanner or a
-protocol decides: the brightness of each tissue, bias field, noise, blur, and whether the skull is
-there. No real image takes part. The idea is SynthSeg's (Billot et al., Medical Image Analysis
-2023): contrast drawn at random, learned features that do not depend on it.
+The anatomy comes from formulas (`nnunet_fm.data.synthetic`). Everything that a scanner or a
+protocol decides is drawn at random: the brightness of each tissue, bias field, noise, blur, and
+whether the skull is shown. No real image is used. The idea is SynthSeg's (Billot et al., Medical
+Image Analysis 2023): with contrast drawn at random, features are learned that do not depend on it.
 """
 
 import csv
@@ -31,21 +31,21 @@ LESIONS = {1: "necrosis", 2: "oedema", 3: "enhancing"}
 DATASET, LICENCE, TABLE = "synthetic", "CC0-1.0 (made by the program)", "volumes.csv"
 
 
-def synthesize(out: Path, subjects: int, first_seed: int = 0, processes: int = 2) -> Path:
+def synthesise(out: Path, subjects: int, first_seed: int = 0, processes: int = 2) -> Path:
     """Write subjects of four registered sequences each, and the table that `prepare` takes.
 
     Args:
         out: folder to write to.
         subjects: how many.
-        first_seed: the subject's seed counts up from here; a subject is a function of its seed
-            alone.
+        first_seed: seed of the first subject; the others count up from it. A subject is a
+            function of its seed alone.
         processes: subjects at a time.
 
     Returns:
         The table.
 
     Raises:
-        ValueError: no subject is asked for.
+        ValueError: fewer than one subject.
     """
     if subjects < 1:
         raise InputError(f"{subjects} subjects; allowed: 1 or more")
@@ -68,7 +68,7 @@ def synthesize(out: Path, subjects: int, first_seed: int = 0, processes: int = 2
 def make_subject(
     seed: int, shape: Sequence[int] = SHAPE, sequences: int = SEQUENCES
 ) -> list[Image]:
-    """Registered sequences of one made-up brain, 0 outside the head.
+    """Make registered sequences of one synthetic brain, 0 outside the head.
 
     Args:
         seed: any integer.
@@ -89,18 +89,18 @@ def make_subject(
 
 
 def _lesions(rng: np.random.Generator, white: Image, brain: np.ndarray) -> list[Labels]:
-    """Up to two tumours, and in a third of the brains spots in the white matter."""
-    found = [tumour(rng, white, brain) for _ in range(rng.choice(3, p=(0.3, 0.5, 0.2)))]
+    """Draw up to two tumours, and in a third of the brains spots in the white matter."""
+    lesions = [tumour(rng, white, brain) for _ in range(rng.choice(3, p=(0.3, 0.5, 0.2)))]
     if rng.random() < 1 / 3:
         spots = (smooth_noise(rng, white.shape, rng.uniform(1.2, 2.5)) > rng.uniform(2.0, 2.8)) & (
             white > 0.5
         )
-        found.append(np.where(spots, 2, 0).astype(np.uint8))
-    return found
+        lesions.append(np.where(spots, 2, 0).astype(np.uint8))
+    return lesions
 
 
 def _shell(rng: np.random.Generator, brain: np.ndarray) -> dict[str, Image]:
-    """Bone and scalp around the brain, each a few voxels thick."""
+    """Make bone and scalp around the brain, each a few voxels thick."""
     steps = (3.0, 1.0, 1.0)  # slices are about three pixels thick
     distance = ndimage.distance_transform_edt(~brain, sampling=steps) + 0.7 * smooth_noise(
         rng, brain.shape, 4
@@ -114,7 +114,7 @@ def _shell(rng: np.random.Generator, brain: np.ndarray) -> dict[str, Image]:
 
 
 def _random_image(rng: np.random.Generator, tissues: dict[str, Image]) -> Image:
-    """One sequence: half of the time near a real contrast, else any; then what the scanner adds."""
+    """Make one sequence: half of the time near a real contrast, else any; then scanner effects."""
     near = rng.random() < 0.5
     real = dict(zip(TISSUES, CONTRASTS[str(rng.choice(list(CONTRASTS)))], strict=True))
     means = {

@@ -11,32 +11,33 @@ from nnunet_fm.internal.errors import MissingFileError
 from nnunet_fm.internal.files import replaced_atomically
 
 FOLDER = "checkpoints"
+NAME = re.compile(r"step_\d+\.pt")
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first."""
-    found = [
-        (int(m.group(1)), p)
-        for p in (run / FOLDER).glob("step_*.pt")
-        if (m := re.match(r"step_(\d+)\.pt$", p.name))
-    ]
-    return [path for _, path in sorted(found)]
+    """List the complete checkpoints of a run, oldest first."""
+    files = (run / FOLDER).glob("step_*.pt")
+    return sorted((f for f in files if NAME.fullmatch(f.name)), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step_"))
 
 
 def latest(run: Path) -> Path:
-    """The newest checkpoint of a run folder, or `run` itself if it is a checkpoint.
+    """Return the newest checkpoint of a run folder, or `run` itself if it is a checkpoint.
 
     Raises:
-        FileNotFoundError: none there.
+        FileNotFoundError: the folder holds none.
     """
     if run.is_file():
         return run
-    found = checkpoints(run)
-    if not found:
+    saved = checkpoints(run)
+    if not saved:
         raise MissingFileError(
             f"no checkpoint in {run / FOLDER}; give a run folder of `nnunet-fm pretrain run`"
         )
-    return found[-1]
+    return saved[-1]
 
 
 def save(run: Path, step: int, content: dict[str, Any], keep: int) -> Path:
@@ -51,10 +52,10 @@ def save(run: Path, step: int, content: dict[str, Any], keep: int) -> Path:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint.
+    """Read a checkpoint, of this version or of version 0.1.
 
     Raises:
-        CheckpointError: damaged, or not one of ours.
+        CheckpointError: damaged, or not written by `pretrain run`.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -63,5 +64,7 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} cannot be read ({type(error).__name__}); delete it, the one before is used"
         ) from None
     if not isinstance(content, dict) or "objective" not in content:
-        raise CheckpointError(f"{path} is no checkpoint of `nnunet-fm pretrain run`")
+        raise CheckpointError(f"{path} is not a checkpoint of `nnunet-fm pretrain run`")
+    if "bad_steps" in content:  # the name in version 0.1
+        content["skipped_steps"] = content.pop("bad_steps")
     return content

@@ -1,4 +1,4 @@
-"""`nnunet-fm pretrain export`: the encoder of a run as a weight file with its card."""
+"""The encoder of a run as a weight file with its card."""
 
 import hashlib
 import json
@@ -7,40 +7,39 @@ from typing import Any
 
 import torch
 
-from nnunet_fm.encoders.families.dinov3 import to_dinov3
 from nnunet_fm.encoders.loading.metadata import write_encoder
-from nnunet_fm_pretrain.engine import checkpoints
-from nnunet_fm_pretrain.engine.recipe_files import parse_recipe
-from nnunet_fm_pretrain.methods.registry import make_objective
-
-OWN = "as its author says"
-DERIVATIVE = "a derivative of the weights it started from, to be passed on under their terms (Meta's: DINOv3 License)"
+from nnunet_fm_pretrain.engine.method import Method
+from nnunet_fm_pretrain.engine.start import parse_earlier
 
 
-def export(run: Path, out: Path, half: bool = False) -> dict[str, Any]:
-    """Write the encoder that a run trained (BrainDINO: the teacher's).
+def export_checkpoint(
+    content: dict[str, Any], method: Method, run: Path, out: Path, half: bool = False
+) -> dict[str, Any]:
+    """Write the encoder of a checkpoint; `nnunet_fm_pretrain.runs.export` finds both.
 
     Args:
-        run: run folder, or one of its checkpoints.
-        out: `.pth` or `.safetensors`; `nnunet-fm plan --encoder FILE` takes either.
+        content: of the checkpoint.
+        method: that trained it.
+        run: folder or file that the checkpoint was read from.
+        out: `.pth` or `.safetensors`.
         half: write float16 tensors, half as large.
 
     Returns:
-        The card that went into the file.
+        The card that was written into the file.
 
     Raises:
-        FileNotFoundError, ValueError: no checkpoint, or another ending.
+        ValueError: another file name extension.
     """
-    content = checkpoints.load(checkpoints.latest(run))
-    recipe = parse_recipe(content["recipe"], str(run))
-    objective = make_objective(recipe)
+    recipe = parse_earlier(content, method, run)
+    objective = method.build(recipe)
     objective.load_state_dict(content["objective"])
-    encoder, architecture, options = objective.exported()
+    exported = objective.export_encoder()
     subjects = content["subjects"]
     card = {
-        "card": f"{architecture}.trained",
-        "architecture": architecture,
-        "options": dict(options),
+        "card": exported.card,
+        "architecture": exported.architecture,
+        "options": dict(exported.options),
+        "method": method.name,
         "step": content["step"],
         "steps": recipe.optimiser.steps,
         "datasets": ", ".join(sorted({s.split("/")[0] for s in subjects})),
@@ -50,7 +49,7 @@ def export(run: Path, out: Path, half: bool = False) -> dict[str, Any]:
         "licence": content["licence"],
         "recipe": json.dumps(content["recipe"]),
     }
-    state = {k: v.half() if half else v for k, v in to_dinov3(encoder.state_dict()).items()}
+    tensors = {k: v.half() if half else v for k, v in exported.tensors.items()}
     with torch.no_grad():
-        write_encoder(out, state, card)
+        write_encoder(out, tensors, card)
     return card

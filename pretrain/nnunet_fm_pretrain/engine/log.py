@@ -1,4 +1,4 @@
-"""What a run tells: a CSV file, TensorBoard, a progress bar."""
+"""The log of a run: a CSV file, TensorBoard and a progress bar."""
 
 import csv
 import time
@@ -8,27 +8,29 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nnunet_fm.internal.files import write_text
+
 LOG = "log.csv"
 
 
-class Progress:
-    """Means over the steps since the last line, written every few steps; silent on ranks other than 0.
+class RunLog:
+    """Means over the steps since the last line, written every few steps.
 
     Args:
         run: folder of the run.
-        first_step: the run continues here; later lines of a former run are dropped.
+        first_step: where the run starts or resumes; later lines of an earlier start are removed.
         steps: of the whole run.
         every: steps between lines.
-        slices: per step, over all ranks.
-        active: whether this process writes.
+        batch_size: samples per step, over all ranks.
+        active: whether this process writes; False on all ranks but the first.
     """
 
     def __init__(
-        self, run: Path, first_step: int, steps: int, every: int, slices: int, active: bool
+        self, run: Path, first_step: int, steps: int, every: int, batch_size: int, active: bool
     ) -> None:
-        self.active, self.every, self.slices, self.steps = active, every, slices, steps
-        self.sums: dict[str, float] = defaultdict(float)
-        self.count, self.waited, self.started = 0, 0.0, time.perf_counter()
+        self.active, self.every = active, every
+        self.batch_size, self.steps = batch_size, steps
+        self._start_line()
         if active:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -42,19 +44,27 @@ class Progress:
     def step(
         self, step: int, values: Mapping[str, float], waited: float
     ) -> dict[str, float] | None:
-        """Take in one step; gives the line's means when one is due."""
+        """Add the values of a step; return the means when a line is due.
+
+        Args:
+            step: number of the step, from 0.
+            values: what is logged; names may differ from step to step.
+            waited: seconds that the step waited for its batch.
+        """
         for name, value in values.items():
             self.sums[name] += value
-        self.count, self.waited = self.count + 1, self.waited + waited
+            self.counts[name] += 1
+        self.steps_in_line += 1
+        self.waited += waited
         if self.active:
             self.bar.update()
         if (step + 1) % self.every and step + 1 != self.steps:
             return None
-        took = time.perf_counter() - self.started
-        means = {name: total / self.count for name, total in self.sums.items()}
-        means |= {"slices_per_s": self.slices * self.count / took, "data_wait": self.waited / took}
-        self.sums.clear()
-        self.count, self.waited, self.started = 0, 0.0, time.perf_counter()
+        seconds = time.perf_counter() - self.started
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        means["samples_per_s"] = self.batch_size * self.steps_in_line / seconds
+        means["data_wait"] = self.waited / seconds
+        self._start_line()
         if self.active:
             self._write(step, means)
         return means
@@ -65,32 +75,56 @@ class Progress:
             self.bar.close()
             self.board.close()
 
-    def say(self, text: str) -> None:
-        """Print a line beside the bar."""
+    def print(self, text: str) -> None:
+        """Print a line above the progress bar."""
         if self.active:
             self.bar.write(text)
 
+    def _start_line(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, int] = defaultdict(int)
+        self.steps_in_line = 0
+        self.waited = 0.0
+        self.started = time.perf_counter()
+
     def _write(self, step: int, means: Mapping[str, float]) -> None:
-        new = not self.path.is_file()
+        row = {"step": str(step), **{name: f"{value:.6g}" for name, value in means.items()}}
+        columns = self._columns(row)
         with self.path.open("a", newline="") as stream:
-            writer = csv.writer(stream)
-            if new:
-                writer.writerow(["step", *means])
-            writer.writerow([step, *(f"{v:.6g}" for v in means.values())])
+            csv.DictWriter(stream, columns, restval="").writerow(row)
         for name, value in means.items():
             self.board.add_scalar(name, value, step)
-        self.bar.set_postfix_str(f"loss {means['loss']:.3f}, {means['slices_per_s']:.0f} slices/s")
+        speed = means["samples_per_s"]
+        self.bar.set_postfix_str(f"loss {means['loss']:.3f}, {speed:.0f} samples/s")
+
+    def _columns(self, row: Mapping[str, str]) -> list[str]:
+        """Return the file's columns, after adding those of `row` that it lacks."""
+        columns: list[str] = []
+        lines: list[dict[str, str]] = []
+        if self.path.is_file():
+            with self.path.open(newline="") as stream:
+                reader = csv.DictReader(stream)
+                columns = list(reader.fieldnames or ())
+                lines = list(reader)
+        added = [name for name in row if name not in columns]
+        if added:
+            columns += added
+            with self.path.open("w", newline="") as stream:
+                writer = csv.DictWriter(stream, columns, restval="")
+                writer.writeheader()
+                writer.writerows(lines)
+        return columns
 
     def _drop_lines_from(self, step: int) -> None:
         if not self.path.is_file():
             return
         header, *lines = self.path.read_text().splitlines(keepends=True) or [""]
-        kept = [
-            line
-            for line in lines
-            if line.split(",")[0].isdigit() and int(line.split(",")[0]) < step
-        ]
+        kept = []
+        for line in lines:
+            number = line.split(",")[0]
+            if number.isdigit() and int(number) < step:
+                kept.append(line)
         if header and kept:
-            self.path.write_text(header + "".join(kept))
+            write_text(self.path, header + "".join(kept))
         else:
             self.path.unlink()

@@ -1,8 +1,6 @@
 """The training loop: any objective, any number of devices, exact to resume."""
 
 import logging
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,18 +12,17 @@ import torch
 import torch.distributed as dist
 import yaml
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
 
-from nnunet_fm.encoders import get_card, load_encoder
 from nnunet_fm.internal.device import keep_freed_memory
 from nnunet_fm.internal.errors import InputError, NonFiniteError
 from nnunet_fm.internal.files import write_text
-from nnunet_fm.internal.messages import some
-from nnunet_fm_pretrain.data.slice_store import SliceStore
-from nnunet_fm_pretrain.engine import checkpoints
-from nnunet_fm_pretrain.engine.export import DERIVATIVE, OWN
-from nnunet_fm_pretrain.engine.log import Progress
-from nnunet_fm_pretrain.engine.objective import Losses, Objective
+from nnunet_fm.internal.messages import unknown
+from nnunet_fm_pretrain.data.store import Store
+from nnunet_fm_pretrain.engine import checkpoints, start
+from nnunet_fm_pretrain.engine.loader import make_loader
+from nnunet_fm_pretrain.engine.log import RunLog
+from nnunet_fm_pretrain.engine.method import Method
+from nnunet_fm_pretrain.engine.objective import Losses
 from nnunet_fm_pretrain.engine.optimiser import (
     clip_gradients,
     learning_rate,
@@ -33,51 +30,26 @@ from nnunet_fm_pretrain.engine.optimiser import (
     set_learning_rate,
 )
 from nnunet_fm_pretrain.engine.recipe import Recipe
-from nnunet_fm_pretrain.engine.recipe_files import differences, parse_recipe
-from nnunet_fm_pretrain.methods.braindino.batches import loader
-from nnunet_fm_pretrain.methods.registry import make_objective
+from nnunet_fm_pretrain.engine.shutdown import GracefulShutdown
 
 logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.yaml"
-CALM = 1000  # steps, or a tenth of the run, in which uniform targets are no reason for alarm
+ALARM_AFTER = 1000  # steps, or a tenth of the run: uniform targets are normal before
 FIRST_PHASE = 4  # number of the first phase's random stream, as in runs of version 0.1
-RECOMPILES = 256  # torch.compile specialises on each block's stochastic depth and on each crop size; its default is 8
-
-
-def make_fabric(recipe: Recipe, accelerator: str = "auto") -> Fabric:
-    """Devices as torchrun or srun gave them; without either, one device (all GPUs if there are some)."""
-    environment = os.environ
-    ranks = int(environment.get("WORLD_SIZE", environment.get("SLURM_NTASKS", 1)))
-    local = int(
-        environment.get("LOCAL_WORLD_SIZE", environment.get("SLURM_NTASKS_PER_NODE", ranks))
-    )
-    alone = ranks == 1
-    devices: Any = (
-        ("auto" if torch.cuda.is_available() and accelerator != "cpu" else 1) if alone else local
-    )
-    strategy = (
-        "auto"
-        if alone and not torch.cuda.device_count() > 1
-        else DDPStrategy(broadcast_buffers=False)
-    )
-    return Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=max(1, ranks // local),
-        strategy=strategy,
-        precision=recipe.run.precision,
-    )
+# torch.compile specialises on each block's stochastic depth and each input size; its default is 8
+RECOMPILES = 256
 
 
 class Engine:
     """One run in one folder.
 
     Args:
-        recipe: what is trained.
-        store: the slices.
-        run: folder of the run; a run that is there already is continued.
-        start: run folder or checkpoint whose weights this run starts from (stage 2).
+        method: what is trained.
+        recipe: its settings, of the class `method.recipe`.
+        store: the data, of the kind that the method opens.
+        run: folder of the run; a run that it holds is resumed.
+        init_from: run folder or checkpoint whose weights a new run starts from.
         fabric: devices; launched.
 
     Raises:
@@ -85,113 +57,149 @@ class Engine:
     """
 
     def __init__(
-        self, recipe: Recipe, store: SliceStore, run: Path, start: Path | None, fabric: Fabric
+        self,
+        method: Method,
+        recipe: Recipe,
+        store: Store,
+        run: Path,
+        init_from: Path | None,
+        fabric: Fabric,
     ) -> None:
-        self.recipe, self.store, self.run, self.fabric = recipe, store, run, fabric
-        found = checkpoints.checkpoints(run)
-        former = checkpoints.load(found[-1]) if found else None
+        self.method, self.recipe, self.store = method, recipe, store
+        self.run, self.fabric = run, fabric
+        self.step = 0
+        self.skipped_steps = 0
+        self.warned_of_collapse = False
+        self.licence = start.OWN
+        self.subjects_seen = set(store.subjects())
+        saved = checkpoints.checkpoints(run)
+        former = checkpoints.load(saved[-1]) if saved else None
         if former:
-            self._check_same(former)
-        elif start is not None and recipe.encoder.init != "scratch":
-            raise InputError(
-                f"both --from {start} and encoder.init={recipe.encoder.init}; allowed: one of them"
-            )
-        elif recipe.stage == 2 and start is None:
-            raise InputError("a stage 2 recipe starts from a stage 1 run; add: --from RUN")
-        self.objective: Objective = make_objective(recipe)
-        self.step = self.bad_steps = 0
-        self.alarmed = False
-        self.licence, self.seen = OWN, set(store.subjects())
+            start.check_resumable(former, method, recipe, store, run)
+        else:
+            start.check_start(method, recipe, init_from)
+        self.objective = method.build(recipe)
+        self._check_phases()
         if former is None:
-            self._initialise(start)
-        self.optimisers = {
-            phase: make_optimiser(self.objective.owned(phase), recipe.optimiser)
-            for phase in self.objective.all_phases
-        }
-        if recipe.run.compile and fabric.device.type == "cuda":
-            torch._dynamo.config.recompile_limit = RECOMPILES
-            for module in self.objective.modules():
-                if type(module).__name__ == "EvaBlock":
-                    module.compile()
-        if fabric.device.type == "cpu":
-            keep_freed_memory()
-        self.model, *set_up = fabric.setup(self.objective, *self.optimisers.values())
-        self.set_up = dict(zip(self.optimisers, set_up, strict=True))
+            self._initialise(init_from)
+        self._set_up_devices()
         if former:
             self._restore(former)  # now that everything is where it will stay
         if fabric.global_rank == 0 and former is None:
             run.mkdir(parents=True, exist_ok=True)
-            write_text(
-                run / RECIPE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+            content = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+            write_text(run / RECIPE, content)
+
+    def _check_phases(self) -> None:
+        for phase in self.recipe.optimisers:
+            if phase not in self.objective.all_phases:
+                raise InputError(unknown("key", f"optimisers.{phase}", self.objective.all_phases))
+
+    def _initialise(self, init_from: Path | None) -> None:
+        if init_from is not None:
+            self.licence, seen = start.start_from_run(
+                self.objective, self.method, self.recipe, init_from
             )
+            self.subjects_seen |= seen
+        elif self.recipe.encoder.init != "scratch":
+            self.licence = start.start_from_file(self.objective, self.recipe.encoder)
+
+    def _set_up_devices(self) -> None:
+        self.optimisers = {
+            phase: make_optimiser(
+                self.objective.trainable_modules(phase), self.recipe.optimiser_of(phase)
+            )
+            for phase in self.objective.all_phases
+        }
+        if self.recipe.run.compile and self.fabric.device.type == "cuda":
+            torch._dynamo.config.recompile_limit = RECOMPILES
+            for block in self.objective.blocks_to_compile():
+                block.compile()
+        if self.fabric.device.type == "cpu":
+            keep_freed_memory()
+        self.model, *set_up = self.fabric.setup(self.objective, *self.optimisers.values())
+        self.fabric_optimisers = dict(zip(self.optimisers, set_up, strict=True))
 
     def train(self) -> bool:
-        """Run to the end, or until SIGTERM or Ctrl-C; gives whether the end was reached."""
-        o, r, fabric = self.recipe.optimiser, self.recipe.run, self.fabric
+        """Run to the end, or until SIGTERM or Ctrl-C; return whether the end was reached."""
+        steps, run, fabric = self.recipe.optimiser.steps, self.recipe.run, self.fabric
         batches = self.objective.batches(self.store, fabric.global_rank, fabric.world_size)
-        source = iter(
-            loader(batches, self.step, o.steps, r.workers, pin=fabric.device.type == "cuda")
-        )
-        progress = Progress(
-            self.run, self.step, o.steps, r.log_every, o.batch_size, fabric.global_rank == 0
-        )
+        pin = fabric.device.type == "cuda"
+        source = iter(make_loader(batches, self.step, steps, run.workers, pin))
+        batch_size = self.recipe.optimiser.batch_size
+        first_rank = fabric.global_rank == 0
+        log = RunLog(self.run, self.step, steps, run.log_every, batch_size, first_rank)
         self.model.train()
         try:
-            with _asked_to_stop() as asked:
-                while self.step < o.steps:
-                    before = time.perf_counter()
-                    batch = fabric.to_device(next(source))
-                    waited = time.perf_counter() - before
-                    values = self._one_step(batch)
-                    means = progress.step(self.step, values, waited)
-                    if means and self.step > max(o.warmup_steps, min(CALM, o.steps // 10)):
-                        self._watch(means, progress)
+            with GracefulShutdown() as shutdown:
+                while self.step < steps:
+                    self._log_step(source, log)
                     self.step += 1
-                    stop = self._any_rank(asked.signal)
-                    if stop or self.step % r.save_every == 0 or self.step == o.steps:
+                    stop = self._any_rank(shutdown.requested)
+                    if stop or self.step % run.save_every == 0 or self.step == steps:
                         self.save()
                     if stop:
-                        progress.say(
-                            f"asked to stop: saved after step {self.step}; type the command again to go on"
+                        log.print(
+                            f"Interrupted: checkpoint saved at step {self.step}. "
+                            "Rerun the command to resume."
                         )
-                        return self.step == o.steps
+                        break
         finally:
-            progress.close()
-        return True
+            log.close()
+        return self.step == steps
+
+    def _log_step(self, source: Iterator[Any], log: RunLog) -> None:
+        started = time.perf_counter()
+        batch = self.fabric.to_device(next(source))
+        waited = time.perf_counter() - started
+        means = log.step(self.step, self._one_step(batch), waited)
+        optimiser = self.recipe.optimiser
+        calm = max(optimiser.warmup_steps, min(ALARM_AFTER, optimiser.steps // 10))
+        if means and self.step > calm:
+            self._watch(means, log)
 
     def _one_step(self, batch: Any) -> dict[str, float]:
-        o = self.recipe.optimiser
-        rate = learning_rate(self.step, o)
-        values: dict[str, float] = {"lr": rate}
-        good = True
-        for phase in self.objective.phases(self.step):
-            self._seed(phase)
+        """Train every phase of a step on a batch; return what is logged."""
+        phases = self.objective.phases(self.step)
+        values: dict[str, float] = {"loss": 0.0}
+        all_finite = True
+        for phase in phases:
             with self._only(phase):
-                optimiser = self.set_up[phase]
-                losses = Losses(*self.model(batch, self.step, phase))
-                self.fabric.backward(losses.total)
-                self.objective.before_step(self.step)
-                norms = clip_gradients(self.objective.owned(phase), o.clip)
-                finite = all(np.isfinite(n) for n in norms.values())
-                good &= finite
-                if finite:
-                    set_learning_rate(optimiser.optimizer, rate)
-                    optimiser.step()
-                else:
-                    self._skip()
-            parts = {**losses.parts, **losses.monitors}
-            values |= {"loss": float(losses.total.detach())}
-            values |= {k: float(v) for k, v in parts.items()} | {
-                f"norm_{k}": v for k, v in norms.items()
-            }
-        if good:
+                logged, finite = self._one_phase(batch, phase)
+            all_finite &= finite
+            values["loss"] += logged.pop("loss")
+            prefix = f"{phase}_" if len(self.objective.all_phases) > 1 else ""
+            values |= {f"{prefix}{name}": value for name, value in logged.items()}
+        if all_finite:
             self.objective.after_step(self.step)
-        return values | {"bad_steps": float(self.bad_steps)}
+        return values | {"skipped_steps": float(self.skipped_steps)}
+
+    def _one_phase(self, batch: Any, phase: str) -> tuple[dict[str, float], bool]:
+        """Train one phase; return what is logged, and whether its gradients were finite."""
+        settings = self.recipe.optimiser_of(phase)
+        rate = learning_rate(self.step, settings)
+        optimiser = self.fabric_optimisers[phase]
+        self._seed(phase)
+        losses = Losses(*self.model(batch, self.step, phase))
+        self.fabric.backward(losses.total)
+        self.objective.before_step(self.step, phase)
+        norms = clip_gradients(self.objective.trainable_modules(phase), settings.clip)
+        finite = all(np.isfinite(norm) for norm in norms.values())
+        if finite:
+            set_learning_rate(optimiser.optimizer, rate)
+            optimiser.step()
+        else:
+            self._skip()
+        logged = {"lr": rate, "loss": float(losses.total.detach())}
+        logged |= {k: float(v) for k, v in {**losses.parts, **losses.monitors}.items()}
+        logged |= {f"norm_{name}": norm for name, norm in norms.items()}
+        return logged, finite
 
     @contextmanager
     def _only(self, phase: str) -> Iterator[None]:
-        """Train what a phase owns and nothing else: no gradients at its start, none left at its end."""
-        owned = {p for module in self.objective.owned(phase).values() for p in module.parameters()}
+        """Train what a phase owns and nothing else: no gradients before it, none left after it."""
+        modules = self.objective.trainable_modules(phase).values()
+        owned = {parameter for module in modules for parameter in module.parameters()}
         frozen = [p for p in self.objective.parameters() if p.requires_grad and p not in owned]
         self.objective.zero_grad(set_to_none=True)
         for parameter in frozen:
@@ -204,51 +212,54 @@ class Engine:
             self.objective.zero_grad(set_to_none=True)
 
     def _skip(self) -> None:
-        self.bad_steps += 1
+        self.skipped_steps += 1
         logger.warning(
-            "step %d has no finite gradient and is skipped (%d so far)", self.step, self.bad_steps
+            "step %d has no finite gradient and is skipped (%d so far)",
+            self.step,
+            self.skipped_steps,
         )
-        if self.bad_steps > self.recipe.run.most_bad_steps:
+        if self.skipped_steps > self.recipe.run.max_skipped_steps:
             raise NonFiniteError(
-                f"{self.bad_steps} steps without a finite gradient; the last checkpoint is from before. "
-                "Lower optimiser.peak_lr, or set run.precision=32-true"
+                f"{self.skipped_steps} steps without a finite gradient; the last checkpoint is "
+                "from before. Lower optimiser.peak_lr, or set run.precision=32-true"
             )
 
     def _seed(self, phase: str) -> None:
-        """Random numbers inside the networks (stochastic depth, stretched positions) derive from step and rank."""
+        """Seed the random numbers inside the networks, e.g. stochastic depth, by step and rank."""
         stream = FIRST_PHASE + self.objective.all_phases.index(phase)
-        mixed = np.random.SeedSequence(
+        sequence = np.random.SeedSequence(
             [self.recipe.seed, self.step, self.fabric.global_rank, stream]
         )
-        torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]) >> 1)
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]) >> 1)
 
-    def _watch(self, means: dict[str, float], progress: Progress) -> None:
-        """Say that training has collapsed, or no longer has; once, not at every line of the log."""
-        sentence = self.objective.alarm(means)
-        if sentence and not self.alarmed:
-            progress.say(
-                f"COLLAPSE at step {self.step}: {sentence}. If it stays so, the encoder will be of no use"
+    def _watch(self, means: dict[str, float], log: RunLog) -> None:
+        """Report a collapse and a recovery from it, once each."""
+        warning = self.objective.collapse_warning(means)
+        if warning and not self.warned_of_collapse:
+            log.print(
+                f"COLLAPSE at step {self.step}: {warning}. "
+                "If it stays so, the encoder will be of no use"
             )
-        if self.alarmed and not sentence:
-            progress.say(f"recovered at step {self.step}")
-        self.alarmed = bool(sentence)
+        if self.warned_of_collapse and not warning:
+            log.print(f"recovered at step {self.step}")
+        self.warned_of_collapse = bool(warning)
 
-    def _any_rank(self, asked: bool) -> bool:
+    def _any_rank(self, requested: bool) -> bool:
         if self.fabric.world_size == 1:
-            return asked
-        flag = torch.tensor(float(asked), device=self.fabric.device)
+            return requested
+        flag = torch.tensor(float(requested), device=self.fabric.device)
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag)
 
     def save(self) -> None:
-        """Write the state of the run; ranks hold the same, so the first writes it."""
+        """Write the state of the run. All ranks hold the same, so the first one writes."""
         if self.fabric.global_rank == 0:
             content = {
                 "step": self.step,
-                "bad_steps": self.bad_steps,
+                "skipped_steps": self.skipped_steps,
                 "recipe": self.recipe.model_dump(mode="json"),
                 "store": self.store.identity(),
-                "subjects": sorted(self.seen),
+                "subjects": sorted(self.subjects_seen),
                 "licence": self.licence,
                 "objective": self.objective.state_dict(),
                 "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
@@ -260,80 +271,7 @@ class Engine:
         self.objective.load_state_dict(former["objective"])
         for name, state in former["optimisers"].items():
             self.optimisers[name].load_state_dict(state)
-        self.step, self.bad_steps = former["step"], former["bad_steps"]
-        self.licence, self.seen = former["licence"], set(former["subjects"])
-
-    def _initialise(self, start: Path | None) -> None:
-        given = self.recipe.encoder
-        if start is not None:
-            content = checkpoints.load(checkpoints.latest(start))
-            earlier = parse_recipe(content["recipe"], str(start))
-            if earlier.encoder.architecture != given.architecture:
-                raise InputError(
-                    f"{start} trained {earlier.encoder.architecture}, this recipe {given.architecture}; "
-                    "allowed: the same"
-                )
-            self._fill(content["objective"], start)
-            self.licence, self.seen = content["licence"], self.seen | set(content["subjects"])
-        elif given.init != "scratch":
-            encoder, report = load_encoder(given.init, given.card)
-            if report.architecture != given.architecture:
-                raise InputError(
-                    f"encoder.init holds {report.architecture}, the recipe asks for {given.architecture}; "
-                    f"type encoder.architecture={report.architecture}"
-                )
-            self.objective.load_encoder(encoder)
-            self.licence = DERIVATIVE
-            logger.warning(
-                "starts from %s (%s): %s", report.card, get_card(report.card).licence, DERIVATIVE
-            )
-
-    def _fill(self, state: dict[str, Any], start: Path) -> None:
-        try:
-            self.objective.load_state_dict(state)
-        except RuntimeError as error:
-            raise InputError(
-                f"the networks of {start} and of this recipe differ ({str(error).splitlines()[1].strip()}); "
-                "allowed: the same heads and prototypes, see objective.*_head"
-            ) from None
-
-    def _check_same(self, former: dict[str, Any]) -> None:
-        earlier = parse_recipe(former["recipe"], str(self.run))
-        if earlier.stage != self.recipe.stage:
-            raise InputError(
-                f"{self.run} holds a stage {earlier.stage} run, this recipe is of stage {self.recipe.stage}; "
-                f"give a new folder, and start from that run: -o NEW --from {self.run}"
-            )
-        changed = differences(earlier, self.recipe)
-        if changed:
-            raise InputError(
-                f"{self.run} holds a run of another recipe. Different: {some(changed)}. "
-                "Give a new folder, or the former recipe"
-            )
-        if former["store"] != self.store.identity():
-            raise InputError(
-                f"the store {self.store.folder} is not the one that {self.run} was begun with (its volumes or their "
-                "checksums differ), so the run cannot go on exactly. Put the former store back, or give a new folder"
-            )
-
-
-class _Asked:
-    signal = False
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[_Asked]:
-    """Notes SIGTERM and Ctrl-C instead of dying; a second Ctrl-C stops at once."""
-    asked = _Asked()
-
-    def note(number: int, _: Any) -> None:
-        if asked.signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.signal = True
-
-    former = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        self.step = former["step"]
+        self.skipped_steps = former["skipped_steps"]
+        self.licence = former["licence"]
+        self.subjects_seen = set(former["subjects"])

@@ -1,7 +1,6 @@
-"""AdamW with layer-wise learning rates, its schedule, and clipping of each module by itself."""
+"""AdamW with layer-wise learning rates, its schedule, and gradient clipping per module."""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,25 +8,26 @@ import torch
 from lightly.utils.scheduler import cosine_warmup_schedule
 from torch import nn
 
-from nnunet_fm.encoders.families.timm_vit import TimmViT
+from nnunet_fm.encoders import Encoder
 from nnunet_fm_pretrain.engine.recipe import OptimiserRecipe
 
 SCALE = "lr_scale"
+TOKENS = ("cls_token", "reg_token", "mask_token")
 
 
 def make_optimiser(modules: Mapping[str, nn.Module], recipe: OptimiserRecipe) -> torch.optim.AdamW:
-    """AdamW over modules: one group for each pair of learning rate factor and weight decay."""
+    """Make AdamW over modules, with one group for each pair of rate factor and weight decay."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module in modules.values():
-        depth = module.depth if isinstance(module, TimmViT) else 0
+        scales = layer_scales(module, recipe)
         for name, parameter in module.named_parameters():
-            scale = layer_scale(name, depth, recipe) if depth else 1.0
-            decay = 0.0 if undecayed(name, parameter) else recipe.weight_decay
+            decay = 0.0 if without_decay(name, parameter) else recipe.weight_decay
+            scale = scales.get(name, 1.0)
             groups.setdefault((scale, decay), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": p, SCALE: scale, "weight_decay": decay}
-            for (scale, decay), p in groups.items()
+            {"params": parameters, SCALE: scale, "weight_decay": decay}
+            for (scale, decay), parameters in groups.items()
         ],
         lr=recipe.peak_lr,
         betas=recipe.betas,
@@ -35,27 +35,31 @@ def make_optimiser(modules: Mapping[str, nn.Module], recipe: OptimiserRecipe) ->
     )
 
 
-def layer_scale(name: str, depth: int, recipe: OptimiserRecipe) -> float:
-    """Learning rate factor of an encoder's parameter, as in DINOv3: 0.9 for the last block, 0.9^(depth + 1) below all.
+def layer_scales(module: nn.Module, recipe: OptimiserRecipe) -> dict[str, float]:
+    """Return the learning rate factors of an encoder's parameters by name, as in DINOv3.
 
-    The final norm has 1; the patch embedding has its own factor besides.
+    The final norm has factor 1, each block below it has `layer_decay` times the factor of the block
+    above, and so have the embeddings below all blocks; the patch embedding has a further factor.
+    Modules that are not encoders, or have no layers to tell apart, give an empty dict.
     """
-    block = re.match(r"vit\.blocks\.(\d+)\.", name)
-    if block:
-        return recipe.layer_decay ** (depth - int(block.group(1)))
-    if name.startswith("vit.norm."):
-        return 1.0
-    below = recipe.layer_decay ** (depth + 1)
-    return below * recipe.patch_embed_lr if "patch_embed" in name else below
+    groups = module.layer_groups() if isinstance(module, Encoder) else []
+    if len(groups) < 2:
+        return {}
+    exponents = {id(p): len(groups) - 1 - i for i, group in enumerate(groups) for p in group}
+    scales = {}
+    for name, parameter in module.named_parameters():
+        scale = recipe.layer_decay ** exponents[id(parameter)]
+        scales[name] = scale * recipe.patch_embed_lr if "patch_embed" in name else scale
+    return scales
 
 
-def undecayed(name: str, parameter: nn.Parameter) -> bool:
-    """Biases, norms and LayerScale have no weight decay; nor have the tokens that stand before the patches."""
-    return parameter.ndim < 2 or name.endswith(("cls_token", "reg_token", "mask_token"))
+def without_decay(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter has no weight decay: biases, norms, LayerScale and the extra tokens."""
+    return parameter.ndim < 2 or name.endswith(TOKENS)
 
 
 def learning_rate(step: int, recipe: OptimiserRecipe) -> float:
-    """Linear warm-up from 0, then half a cosine (lightly's)."""
+    """Return the learning rate of a step: linear warm-up from 0, then half a cosine (lightly's)."""
     factor = 4 * math.sqrt(recipe.batch_size / 1024) if recipe.lr_scaling == "sqrt_1024" else 1.0
     return factor * cosine_warmup_schedule(
         step,
@@ -68,19 +72,24 @@ def learning_rate(step: int, recipe: OptimiserRecipe) -> float:
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
-    """Set every group to `value` times its factor."""
+    """Set the learning rate of every group to `value` times its factor."""
     for group in optimiser.param_groups:
         group["lr"] = value * group[SCALE]
 
 
-def clip_gradients(modules: Mapping[str, nn.Module], most: float | None) -> dict[str, float]:
-    """Clip each module's gradient norm by itself; gives the norms before.
+def clip_gradients(modules: Mapping[str, nn.Module], largest: float | None) -> dict[str, float]:
+    """Clip the gradient norm of each module separately; return the norms before clipping.
 
     At the first step KoLeo's gradient is ten thousand times the others': clipped together, they
     would vanish.
+
+    Args:
+        modules: by name.
+        largest: gradient norm that is kept; None: no clipping.
     """
+    limit = math.inf if largest is None else largest
     norms: dict[str, Any] = {
-        name: nn.utils.clip_grad_norm_(module.parameters(), math.inf if most is None else most)
+        name: nn.utils.clip_grad_norm_(module.parameters(), limit)
         for name, module in modules.items()
     }
     return {name: float(norm) for name, norm in norms.items()}

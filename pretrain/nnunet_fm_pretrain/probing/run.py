@@ -42,7 +42,7 @@ EMPTY = ("", "n/a", "na", "nan")
 CONTEXT = 3  # the wider window of pixels is this many patches a side
 
 
-def encoders_beside_random(files: Sequence[Path], seeds: int) -> dict[str, Encoder]:
+def encoders_and_random(files: Sequence[Path], seeds: int) -> dict[str, Encoder]:
     """The encoders of some files, and the same network with random weights, as its training began, once per seed.
 
     Raises:

@@ -14,9 +14,12 @@ import SimpleITK as sitk
 
 from helpers.pretraining import SMALL, write_volume_file
 from nnunet_fm.data.volumes import BadVolumeError, preserve_locale, read_volume
-from nnunet_fm_pretrain.data.prepare import Job, prepare
+from nnunet_fm_pretrain.data.array_files import read_record, volume_path
+from nnunet_fm_pretrain.data.prepare import prepare
+from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing, draw_slices, preprocess
-from nnunet_fm_pretrain.data.slice_store import SliceStore, read_record, volume_path
+from nnunet_fm_pretrain.data.records import SliceRecord
+from nnunet_fm_pretrain.data.slice_store import SliceStore
 
 
 def contents(store: Path) -> dict[str, bytes]:
@@ -36,7 +39,7 @@ def test_slices_are_scored_and_the_background_is_zero(store: SliceStore) -> None
         assert (slices[:, 0, 0] == 0).all()
         assert list(record.slices) == sorted(set(record.slices))
     index = 8 * 3 + 5
-    record, place = store.where(index)
+    record, place = store.locate(index)
     assert np.array_equal(store.read(index), store.read_volume(record)[place])
 
 
@@ -134,7 +137,7 @@ def test_bad_volumes_are_listed_and_the_others_made(tmp_path: Path) -> None:
     (tmp_path / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "copy.nii.gz").write_bytes((tmp_path / "good.nii.gz").read_bytes())
     out = tmp_path / "store"
-    outcomes = prepare(tmp_path, Job(out, SMALL), processes=1, dataset="d")
+    outcomes = prepare(tmp_path, PrepareOptions(out, SMALL), processes=1, dataset="d")
     reasons = {o.source.subject: o.reason for o in outcomes if not o.record}
     for subject, reason in {
         "4d": "4-D",
@@ -165,13 +168,15 @@ def test_huge_volumes_are_refused_by_their_header(tmp_path: Path) -> None:
 
 
 def test_a_second_run_makes_nothing(volumes: Path, tmp_path: Path) -> None:
-    job = Job(tmp_path, SMALL)
+    job = PrepareOptions(tmp_path, SMALL)
     prepare(volumes, job, processes=1)
     before = contents(tmp_path)
     outcomes = prepare(volumes, job, processes=1)
     assert all(o.ready for o in outcomes)
     assert contents(tmp_path) == before
-    changed = prepare(volumes, Job(tmp_path, Preprocessing(size=32, slices=6)), processes=1)
+    changed = prepare(
+        volumes, PrepareOptions(tmp_path, Preprocessing(size=32, slices=6)), processes=1
+    )
     assert not any(o.ready for o in changed)
 
 
@@ -179,14 +184,14 @@ def test_parts_together_are_the_whole(volumes: Path, store: SliceStore, tmp_path
     for part in range(3):
         prepare(
             volumes,
-            Job(tmp_path, SMALL),
+            PrepareOptions(tmp_path, SMALL),
             processes=1,
             part=(part, 3),
             dataset=store.records[0].dataset,
         )
     assert SliceStore(tmp_path).identity() == store.identity()
     with pytest.raises(ValueError, match="part 3 of 3; allowed: --part-id from 0 to 2"):
-        prepare(volumes, Job(tmp_path, SMALL), part=(3, 3))
+        prepare(volumes, PrepareOptions(tmp_path, SMALL), part=(3, 3))
 
 
 def test_a_killed_run_is_completed_to_the_same_bytes(volumes: Path, tmp_path: Path) -> None:
@@ -215,7 +220,10 @@ def test_compact_stores_are_near_and_keep_the_background(
     volumes: Path, store: SliceStore, tmp_path: Path
 ) -> None:
     prepare(
-        volumes, Job(tmp_path, SMALL, compact=True), processes=1, dataset=store.records[0].dataset
+        volumes,
+        PrepareOptions(tmp_path, SMALL, uint8=True),
+        processes=1,
+        dataset=store.records[0].dataset,
     )
     compact = SliceStore(tmp_path)
     for exact, near in zip(store.records, compact.records, strict=True):
@@ -234,21 +242,25 @@ def test_masks_and_commands_strip(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(
         "subject_id,dataset,sequence,path,mask\na,d,T1,v.nii.gz,m.nii.gz\n"
     )
-    given = prepare(tmp_path / "t.csv", Job(tmp_path / "1", SMALL, strip="mask"), processes=1)
+    given = prepare(
+        tmp_path / "t.csv", PrepareOptions(tmp_path / "1", SMALL, skull_strip="mask"), processes=1
+    )
     program = tmp_path / "strip.sh"
     program.write_text(f"#!/bin/sh\ncp {tmp_path}/m.nii.gz $2\n")
     program.chmod(0o755)
     made = prepare(
         tmp_path / "t.csv",
-        Job(tmp_path / "2", SMALL, strip=f"command:{program} {{in}} {{out}}"),
+        PrepareOptions(tmp_path / "2", SMALL, skull_strip=f"command:{program} {{in}} {{out}}"),
         processes=1,
     )
-    none = prepare(tmp_path / "t.csv", Job(tmp_path / "3", SMALL), processes=1)
+    none = prepare(tmp_path / "t.csv", PrepareOptions(tmp_path / "3", SMALL), processes=1)
     checksums = [o[0].record.sha256 for o in (given, made, none) if o[0].record]
     assert checksums[0] == checksums[1] != checksums[2]
     program.write_text("#!/bin/sh\necho no brain >&2; exit 3\n")
     (failed,) = prepare(
-        tmp_path / "t.csv", Job(tmp_path / "4", SMALL, strip=f"command:{program} {{in}} {{out}}"), 1
+        tmp_path / "t.csv",
+        PrepareOptions(tmp_path / "4", SMALL, skull_strip=f"command:{program} {{in}} {{out}}"),
+        1,
     )
     assert failed.reason == f"{program} failed with code 3; the last line of its output: no brain"
 
@@ -265,7 +277,7 @@ def test_stripping_is_checked_before_any_work(
     volumes: Path, tmp_path: Path, strip: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        prepare(volumes, Job(tmp_path / "s", strip=strip))
+        prepare(volumes, PrepareOptions(tmp_path / "s", skull_strip=strip))
     assert not (tmp_path / "s").exists()
 
 
@@ -279,30 +291,30 @@ def test_a_full_disk_stops_with_what_to_do(
     with pytest.raises(
         OSError, match=r"No space left.*Free disk space, then type the command again"
     ):
-        prepare(volumes, Job(tmp_path, SMALL), processes=1)
+        prepare(volumes, PrepareOptions(tmp_path, SMALL), processes=1)
 
 
 def test_damage_is_found(volumes: Path, tmp_path: Path) -> None:
-    prepare(volumes, Job(tmp_path, SMALL), processes=1, dataset="d")
+    prepare(volumes, PrepareOptions(tmp_path, SMALL), processes=1, dataset="d")
     found = SliceStore(tmp_path)
-    assert not list(found.damaged())
+    assert not found.check()
     path = volume_path(tmp_path, "d/S03_T1")
     path.write_bytes(path.read_bytes()[:200])
-    assert list(found.damaged()) == ["d/S03_T1"]
-    assert read_record(path) is None
-    outcomes = prepare(volumes, Job(tmp_path, SMALL), processes=1, dataset="d")
+    assert found.check() == ["d/S03_T1"]
+    assert read_record(path, SliceRecord) is None
+    outcomes = prepare(volumes, PrepareOptions(tmp_path, SMALL), processes=1, dataset="d")
     assert [o.source.name for o in outcomes if not o.ready] == ["d/S03_T1"]
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="1 volumes of .* have gone: d/S03_T1"):
+    with pytest.raises(FileNotFoundError, match="1 volumes of .* are missing: d/S03_T1"):
         SliceStore(tmp_path)
 
 
 def test_stores_are_checked(volumes: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        FileNotFoundError, match="is no slice store; type: nnunet-fm pretrain prepare"
+        FileNotFoundError, match="is not a slice store; type: nnunet-fm pretrain prepare"
     ):
         SliceStore(tmp_path)
-    prepare(volumes, Job(tmp_path, SMALL), processes=1, dataset="d")
+    prepare(volumes, PrepareOptions(tmp_path, SMALL), processes=1, dataset="d")
     lines = (tmp_path / "manifest.jsonl").read_text().splitlines()
     other = json.loads(lines[0]) | {"size": 64}
     (tmp_path / "manifest.jsonl").write_text("\n".join([*lines[1:], json.dumps(other)]))
@@ -324,7 +336,10 @@ def test_registered_sequences_share_box_and_slices(tmp_path: Path) -> None:
     write_volume_file(tmp_path / "mri/c/t1.nii.gz", seed=4)
     write_volume_file(tmp_path / "mri/c/t2.nii.gz", seed=5, shape=(24, 24, 24))
     outcomes = prepare(
-        tmp_path / "mri", Job(tmp_path / "store", SMALL, registered=True), processes=1, dataset="d"
+        tmp_path / "mri",
+        PrepareOptions(tmp_path / "store", SMALL, registered=True),
+        processes=1,
+        dataset="d",
     )
     store = SliceStore(tmp_path / "store")
     flair, t1, alone = store.records
@@ -340,7 +355,10 @@ def test_registered_sequences_share_box_and_slices(tmp_path: Path) -> None:
     assert len(reasons) == 2
     assert "registered ones lie on the same grid" in reasons[0]
     again = prepare(
-        tmp_path / "mri", Job(tmp_path / "store", SMALL, registered=True), processes=1, dataset="d"
+        tmp_path / "mri",
+        PrepareOptions(tmp_path / "store", SMALL, registered=True),
+        processes=1,
+        dataset="d",
     )
     assert [o.ready for o in again] == [True, True, True, False, False]
 
@@ -348,7 +366,7 @@ def test_registered_sequences_share_box_and_slices(tmp_path: Path) -> None:
 def test_a_store_is_made_from_one_input_in_one_number_of_parts(
     volumes: Path, tmp_path: Path
 ) -> None:
-    job = Job(tmp_path / "store", SMALL)
+    job = PrepareOptions(tmp_path / "store", SMALL)
     prepare(volumes, job, processes=1, part=(0, 2), dataset="d")
     with pytest.raises(ValueError, match=r"lacks part 1 of 2; prepare --part-id"):
         SliceStore(job.store)
@@ -367,7 +385,10 @@ def test_a_store_is_made_from_one_input_in_one_number_of_parts(
         match=r"none of the ids .* \(99\) is a subject here; the subjects are called S00",
     ):
         prepare(
-            volumes, Job(tmp_path / "other", SMALL), processes=1, exclude=tmp_path / "exclude.txt"
+            volumes,
+            PrepareOptions(tmp_path / "other", SMALL),
+            processes=1,
+            exclude=tmp_path / "exclude.txt",
         )
 
 
@@ -377,7 +398,7 @@ def test_one_person_under_two_names_in_two_parts_is_refused(tmp_path: Path) -> N
     for part in range(2):
         prepare(
             tmp_path / "mri",
-            Job(tmp_path / "store", SMALL),
+            PrepareOptions(tmp_path / "store", SMALL),
             processes=1,
             part=(part, 2),
             dataset="d",
@@ -405,18 +426,22 @@ def test_masks_lie_where_the_volume_lies(tmp_path: Path) -> None:
     }
     rows = [f"{name},d,T1,v.nii.gz,{name}.nii.gz" for name in reasons]
     (tmp_path / "t.csv").write_text("\n".join(["subject_id,dataset,sequence,path,mask", *rows]))
-    outcomes = prepare(tmp_path / "t.csv", Job(tmp_path / "s", SMALL, strip="mask"), processes=1)
+    outcomes = prepare(
+        tmp_path / "t.csv", PrepareOptions(tmp_path / "s", SMALL, skull_strip="mask"), processes=1
+    )
     assert all(reasons[o.source.subject] in o.reason for o in outcomes)
 
 
 def test_a_flipped_byte_is_found_and_mended(volumes: Path, tmp_path: Path) -> None:
-    prepare(volumes, Job(tmp_path, SMALL), processes=1, dataset="d")
+    prepare(volumes, PrepareOptions(tmp_path, SMALL), processes=1, dataset="d")
     path = volume_path(tmp_path, "d/S03_T1")
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 0xFF
     path.write_bytes(bytes(content))
-    assert list(SliceStore(tmp_path).damaged()) == ["d/S03_T1"]
+    assert SliceStore(tmp_path).check() == ["d/S03_T1"]
     assert [
-        o.source.name for o in prepare(volumes, Job(tmp_path, SMALL), 1, dataset="d") if not o.ready
+        o.source.name
+        for o in prepare(volumes, PrepareOptions(tmp_path, SMALL), 1, dataset="d")
+        if not o.ready
     ] == ["d/S03_T1"]
-    assert not list(SliceStore(tmp_path).damaged())
+    assert not SliceStore(tmp_path).check()

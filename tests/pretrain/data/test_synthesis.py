@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from nnunet_fm.encoders import load_encoder
-from nnunet_fm_pretrain.data.prepare import Job, prepare
+from nnunet_fm_pretrain.data.prepare import prepare
+from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
 from nnunet_fm_pretrain.data.slice_store import SliceStore
-from nnunet_fm_pretrain.data.synthesis import make_subject, synthesize
-from nnunet_fm_pretrain.engine.recipe_files import parse_recipe, read_recipe
+from nnunet_fm_pretrain.data.synthesis import make_subject, synthesise
+from nnunet_fm_pretrain.methods.recipes import parse_recipe, read_recipe
 
 SHAPE = (10, 48, 44)
 
@@ -35,9 +36,11 @@ def test_sequences_are_registered_and_of_unlike_contrast() -> None:
 
 
 def test_made_brains_go_into_a_store(tmp_path: Path) -> None:
-    table = synthesize(tmp_path / "brains", 2, first_seed=5, processes=1)
+    table = synthesise(tmp_path / "brains", 2, first_seed=5, processes=1)
     outcomes = prepare(
-        table, Job(tmp_path / "store", Preprocessing(32, 8), registered=True), processes=1
+        table,
+        PrepareOptions(tmp_path / "store", Preprocessing(32, 8), registered=True),
+        processes=1,
     )
     assert all(o.record for o in outcomes)
     store = SliceStore(tmp_path / "store")
@@ -45,7 +48,7 @@ def test_made_brains_go_into_a_store(tmp_path: Path) -> None:
     assert len(store.registered(store.records[0])) == 4
     assert store.records[0].licence.startswith("CC0")
     with pytest.raises(ValueError, match="0 subjects; allowed: 1 or more"):
-        synthesize(tmp_path, 0)
+        synthesise(tmp_path, 0)
 
 
 def test_the_recipe_of_the_weights_that_come_along_is_the_shipped_one() -> None:

@@ -21,10 +21,13 @@ from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE, to_dinov3
 from nnunet_fm.encoders.loading.metadata import write_encoder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine import checkpoints
-from nnunet_fm_pretrain.engine.export import export
-from nnunet_fm_pretrain.engine.loop import Engine, make_fabric
+from nnunet_fm_pretrain.engine.devices import make_fabric
+from nnunet_fm_pretrain.engine.loop import Engine
 from nnunet_fm_pretrain.engine.recipe import Recipe
-from nnunet_fm_pretrain.engine.recipe_files import parse_recipe
+from nnunet_fm_pretrain.methods.braindino import METHOD
+from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
+from nnunet_fm_pretrain.methods.recipes import parse_recipe
+from nnunet_fm_pretrain.runs import export
 
 CALM = {"encoder": {"drop_path": 0.0, "rope_rescale": None}}
 
@@ -34,7 +37,7 @@ def fabric() -> Fabric:
 
 
 def engine(recipe: Recipe, store: SliceStore, run: Path, start: Path | None = None) -> Engine:
-    return Engine(recipe, store, run, start, fabric())
+    return Engine(METHOD, recipe, store, run, start, fabric())
 
 
 def short(steps: int = 4, **parts: Any) -> Recipe:
@@ -185,7 +188,7 @@ def test_sigterm_saves_and_exits_cleanly(store: SliceStore, tmp_path: Path) -> N
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGTERM)
     said = finish(process)
-    assert "type the command again to go on" in said
+    assert "Rerun the command to resume" in said
     assert 0 < state(tmp_path / "run")["step"] < 100_000
 
 
@@ -201,7 +204,9 @@ def test_another_run_is_not_mixed_in(store: SliceStore, volumes: Path, tmp_path:
     engine(short(2), store, tmp_path).train()
     with pytest.raises(ValueError, match=r"another recipe. Different: seed: 0 and 5"):
         engine(short(2, seed=5), store, tmp_path)
-    with pytest.raises(ValueError, match=r"holds a stage 1 run, this recipe is of stage 2.*--from"):
+    with pytest.raises(
+        ValueError, match=r"holds a stage 1 run, this recipe is of stage 2.*--init-from"
+    ):
         engine(short(2, stage=2), store, tmp_path)
     smaller = SliceStore(store.folder)
     smaller.records = smaller.records[:-1]
@@ -224,7 +229,7 @@ def test_stage_two_starts_from_stage_one(store: SliceStore, tmp_path: Path) -> N
     second = short(
         1, stage=2, views={"slice_size": 64, "pairs": [{"global_size": 48, "local_size": 24}]}
     )
-    with pytest.raises(ValueError, match="starts from a stage 1 run; add: --from RUN"):
+    with pytest.raises(ValueError, match="starts from a stage 1 run; add: --init-from RUN"):
         engine(second, store, tmp_path / "two")
     begun = engine(second, store, tmp_path / "two", start=tmp_path / "one")
     assert same(dict(begun.objective.state_dict()), state(tmp_path / "one")["objective"])
@@ -233,11 +238,11 @@ def test_stage_two_starts_from_stage_one(store: SliceStore, tmp_path: Path) -> N
     assert export(tmp_path / "two", tmp_path / "e.pth")["subjects"] == 6
     wider = short(1, stage=2, objective={"dino_head": {"prototypes": 48}})
     with pytest.raises(
-        ValueError, match=r"the networks of .* differ .*dino_.* allowed: the same heads"
+        ValueError, match=r"the networks of .* differ .*dino_.* allowed: the same networks"
     ):
         engine(wider, store, tmp_path / "four", start=tmp_path / "one")
     other = short(1, stage=2, encoder={"architecture": "dinov3_nano8"})
-    with pytest.raises(ValueError, match="trained dinov3_test16, this recipe dinov3_nano8"):
+    with pytest.raises(ValueError, match="trained dinov3_test16, this recipe trains dinov3_nano8"):
         engine(other, store, tmp_path / "three", start=tmp_path / "one")
 
 
@@ -251,12 +256,12 @@ def test_steps_without_a_finite_gradient_are_skipped_and_counted(
     before = {k: v.clone() for k, v in made.objective.state_dict().items()}
     monkeypatch.setattr("nnunet_fm_pretrain.methods.braindino.objective.BrainDino._koleo", broken)
     made.train()
-    assert made.bad_steps == state(tmp_path / "a")["bad_steps"] == 3
+    assert made.skipped_steps == state(tmp_path / "a")["skipped_steps"] == 3
     assert same(before, dict(made.objective.state_dict()))
     with pytest.raises(
         FloatingPointError, match=r"3 steps without a finite gradient.*Lower optimiser.peak_lr"
     ):
-        engine(short(9, run={"most_bad_steps": 2}), store, tmp_path / "b").train()
+        engine(short(9, run={"max_skipped_steps": 2}), store, tmp_path / "b").train()
 
 
 def test_fewer_slices_than_a_batch(store: SliceStore, tmp_path: Path) -> None:
@@ -275,11 +280,11 @@ def test_an_export_is_loaded_without_further_words(
     assert report.card == card["card"] == "dinov3_test16.trained"
     assert report.about["subjects"] == 6
     assert (report.options, report.missing) == ({"norm_eps": 1e-6, "rope": "bfloat16"}, [])
-    teacher = made.objective.exported().encoder.eval()
+    teacher: Any = made.objective.teacher.encoder.eval()
     encoder.set_fused_attention(False)  # as the teacher on a CPU
     x = torch.randn(1, 3, 32, 32)
     assert torch.equal(encoder.embed(x), teacher.embed(x))
-    assert Recipe.model_validate_json(report.about["recipe"]) == made.recipe
+    assert BrainDinoRecipe.model_validate_json(report.about["recipe"]) == made.recipe
 
 
 def test_a_warm_start_says_what_follows_for_the_licence(
@@ -291,7 +296,7 @@ def test_a_warm_start_says_what_follows_for_the_licence(
     begun = engine(warm, store, tmp_path / "two")
     assert "starts from dinov3_test16.trained (as its author says): a derivative" in caplog.text
     assert same(
-        dict(begun.objective.exported().encoder.state_dict()),
+        dict(begun.objective.teacher.encoder.state_dict()),
         dict(load_encoder(tmp_path / "encoder.pth")[0].state_dict()),
     )
     begun.train()
@@ -316,7 +321,7 @@ def test_devices_are_those_of_the_launcher(recipe: Recipe, monkeypatch: pytest.M
         "JOB_NAME": "x",
     }.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
-    made = make_fabric(recipe, "cpu")
+    made = make_fabric(recipe.run, "cpu")
     assert (made.world_size, made.global_rank, made.local_rank) == (8, 5, 1)
 
 

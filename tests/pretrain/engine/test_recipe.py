@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from helpers.pretraining import small_recipe
-from nnunet_fm_pretrain.engine.recipe_files import (
-    differences,
+from nnunet_fm_pretrain.engine.recipe import recipe_differences
+from nnunet_fm_pretrain.methods.recipes import (
     parse_recipe,
     read_recipe,
     shipped_recipes,
@@ -101,7 +101,7 @@ def test_files_are_checked(tmp_path: Path) -> None:
         read_recipe("braindino_stage")
     broken = tmp_path / "r.yaml"
     broken.write_text("stage: [1")
-    with pytest.raises(ValueError, match="is no YAML"):
+    with pytest.raises(ValueError, match="is not YAML"):
         read_recipe(broken)
     broken.write_text("- 1")
     with pytest.raises(ValueError, match="holds a list; allowed: a recipe"):
@@ -112,7 +112,7 @@ def test_files_are_checked(tmp_path: Path) -> None:
 
 def test_differences_leave_out_what_changes_no_result() -> None:
     one = parse_recipe(small_recipe(), "test")
-    assert differences(one, parse_recipe(small_recipe(run={"workers": 3}), "test")) == []
-    assert differences(one, parse_recipe(small_recipe(optimiser={"peak_lr": 0.5}), "test")) == [
-        "optimiser.peak_lr: 0.001 and 0.5"
-    ]
+    assert recipe_differences(one, parse_recipe(small_recipe(run={"workers": 3}), "test")) == []
+    assert recipe_differences(
+        one, parse_recipe(small_recipe(optimiser={"peak_lr": 0.5}), "test")
+    ) == ["optimiser.peak_lr: 0.001 and 0.5"]

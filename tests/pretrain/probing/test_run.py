@@ -20,7 +20,7 @@ from nnunet_fm_pretrain.probing.linear_probes import (
     regression_probe,
     trivial_regression,
 )
-from nnunet_fm_pretrain.probing.run import encoders_beside_random, probe_patches, probe_table
+from nnunet_fm_pretrain.probing.run import encoders_and_random, probe_patches, probe_table
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +107,7 @@ def test_a_table_is_probed_beside_random_weights_pixels_and_the_mean(
             write_volume_file(tmp_path / f"{subject}.nii.gz", seed=subject)
             writer.writerow([f"s{subject}", f"{subject}.nii.gz", 20 + subject, "FM"[subject % 2]])
     (tmp_path / "held_out.txt").write_text("s1\ns2\ns3\ns4\n")
-    encoders = encoders_beside_random([encoder_file], 2)
+    encoders = encoders_and_random([encoder_file], 2)
     assert list(encoders) == [str(encoder_file), "random, seed 0", "random, seed 1"]
     results = list(
         probe_table(encoders, tmp_path / "t.csv", ["age", "sex"], SMALL, tmp_path / "held_out.txt")
@@ -153,7 +153,7 @@ def test_a_volume_is_stripped_by_the_mask_of_the_table(tmp_path: Path, encoder_f
     for subject in range(8):
         clean = clean.replace(f"s{subject},{subject}.nii.gz", f"s{subject},{subject}_clean.nii.gz")
     (tmp_path / "clean.csv").write_text(clean)
-    encoders = encoders_beside_random([encoder_file], 0)
+    encoders = encoders_and_random([encoder_file], 0)
     stripped, asis, wanted = (
         [r.value for r in probe_table(encoders, tmp_path / name, ["age"], SMALL, None, strip)]
         for name, strip in (("t.csv", "mask"), ("t.csv", "none"), ("clean.csv", "none"))
@@ -169,7 +169,7 @@ def test_files_of_different_networks_are_not_compared(tmp_path: Path, encoder_fi
     with pytest.raises(
         ValueError, match=r"different networks .*dinov3_test16.*dinov3_nano8.*one by one"
     ):
-        encoders_beside_random([encoder_file, other], 1)
+        encoders_and_random([encoder_file, other], 1)
 
 
 def test_an_nnunet_dataset_is_probed_by_patches(tmp_path: Path, encoder_file: Path) -> None:
@@ -185,7 +185,7 @@ def test_an_nnunet_dataset_is_probed_by_patches(tmp_path: Path, encoder_file: Pa
             nib.Nifti1Image(bright, np.eye(4)), tmp_path / "raw" / "labelsTr" / f"c{case}.nii.gz"
         )
     (tmp_path / "split.json").write_text(json.dumps([{"train": ["c0", "c1"], "val": ["c2", "c3"]}]))
-    encoders = encoders_beside_random([encoder_file], 1)
+    encoders = encoders_and_random([encoder_file], 1)
     results = list(probe_patches(encoders, tmp_path / "raw", tmp_path / "split.json", 0, 64))
     assert [r.features for r in results] == [
         "pixels 16x16",

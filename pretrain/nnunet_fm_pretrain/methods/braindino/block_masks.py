@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool
 from lightly.models.utils import random_block_mask_image
 
-from nnunet_fm_pretrain.engine.recipe import MaskRecipe
+from nnunet_fm_pretrain.methods.braindino.recipe import MaskRecipe
 
 SMALLEST_BLOCK = 4  # patches
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from nnunet_fm_pretrain.engine.recipe import CropPair, FusionRecipe, ViewsRecipe
+from nnunet_fm_pretrain.methods.braindino.recipe import CropPair, FusionRecipe, ViewsRecipe
 
 Image = Float[np.ndarray, "c h w"]
 Crop = Float[np.ndarray, "c side side"]

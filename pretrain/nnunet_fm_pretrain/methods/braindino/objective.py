@@ -1,7 +1,10 @@
-"""BrainDINO's objective: DINO on CLS, iBOT on masked patches, KoLeo, an exponential moving average as teacher."""
+"""The objective of BrainDINO: DINO on CLS, iBOT on masked patches, and KoLeo.
+
+The teacher is an exponential moving average of the student.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -15,11 +18,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from nnunet_fm.encoders import Encoder, build_encoder
-from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE, Dinov3
+from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE, Dinov3, to_dinov3
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine.objective import Exported, Losses, Objective
-from nnunet_fm_pretrain.engine.recipe import EncoderRecipe, Recipe
 from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatch, MultiCropBatches
 from nnunet_fm_pretrain.methods.braindino.masked_forward import (
     Tokens,
@@ -28,6 +30,7 @@ from nnunet_fm_pretrain.methods.braindino.masked_forward import (
 )
 from nnunet_fm_pretrain.methods.braindino.projection_head import PrototypeHead
 from nnunet_fm_pretrain.methods.braindino.prototype_loss import cross_entropy, logits, sinkhorn_bias
+from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe, StudentRecipe
 
 CHANNELS = 3  # slices are repeated to three channels
 CERTAIN, UNIFORM = 0.02, 0.98  # of ln K: a teacher entropy beyond means collapse
@@ -41,11 +44,12 @@ class BrainDino(Objective):
         recipe: of the run; the networks are initialised from its seed.
 
     Raises:
-        ValueError: an architecture that is no DINOv3 transformer.
+        ValueError: the architecture is not a DINOv3 transformer.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe)
+    def __init__(self, recipe: BrainDinoRecipe) -> None:
+        super().__init__()
+        self.recipe = recipe
         self.settings = recipe.objective
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
@@ -65,26 +69,25 @@ class BrainDino(Objective):
             )
 
     def train(self, mode: bool = True) -> "BrainDino":
-        """The teacher stays in evaluation mode."""
+        """Switch to training mode; the teacher stays in evaluation mode."""
         super().train(mode)
         self.teacher.eval()
         return self
 
     def batches(self, store: SliceStore, rank: int, ranks: int) -> Dataset[MultiCropBatch]:
-        """Multi-crop views with block masks."""
+        """Return multi-crop views with block masks."""
         patch = self.student.encoder.input_spec.divisor
-        return MultiCropBatches(store, self.recipe, self.settings.masks, patch, rank, ranks)
+        return MultiCropBatches(store, self.recipe, patch, rank, ranks)
 
-    def owned(self, phase: str) -> Mapping[str, nn.Module]:
-        """Encoder and the two heads of the student."""
+    def trainable_modules(self, phase: str) -> Mapping[str, nn.Module]:
+        """Return the encoder and the two heads of the student."""
         return dict(self.student.named_children())
 
     def forward(self, batch: MultiCropBatch, step: int, phase: str) -> Losses:
-        """DINO, iBOT and KoLeo losses of a batch."""
+        """Compute the DINO, iBOT and KoLeo losses of a batch."""
         exact = _exact(self.student.encoder.mask_token)
-        global_crops, local_crops = (
-            _three_channels(c.to(exact)) for c in (batch.global_crops, batch.local_crops)
-        )
+        global_crops = _three_channels(batch.global_crops.to(exact))
+        local_crops = _three_channels(batch.local_crops.to(exact))
         masks = batch.masks.flatten(0, 1)
         with torch.no_grad():
             taught = forward_tokens(self.teacher.encoder, global_crops)
@@ -113,7 +116,7 @@ class BrainDino(Objective):
     def _dino(
         self, student_cls: Float[Tensor, "v b d"], teacher_cls: Float[Tensor, "2 b d"], step: int
     ) -> tuple[Tensor, Tensor]:
-        """Mean over all pairs of a student's view and another view of the teacher's."""
+        """Average over all pairs of a student's view and another view of the teacher's."""
         views, slices = student_cls.shape[:2]
         pairs = 1 - torch.eye(views, 2, device=student_cls.device, dtype=_exact(student_cls))
         weights = pairs.new_full((slices,), 1 / slices)
@@ -122,7 +125,10 @@ class BrainDino(Objective):
     def _ibot(
         self, seen: Tokens, taught: Tokens, masks: Tensor, step: int
     ) -> tuple[Tensor, Tensor]:
-        """Mean over crops of the mean over the crop's masked patches; crops without a mask count as 0 (DINOv2)."""
+        """Average over crops of the average over their masked patches.
+
+        Crops without a mask count as 0, as in DINOv2.
+        """
         hidden = masks.flatten(1)
         per_crop = hidden.sum(1, keepdim=True).clamp(min=1)
         weights = (1 / (per_crop * len(hidden)).to(_exact(seen.patches))).expand_as(hidden)[hidden]
@@ -159,7 +165,7 @@ class BrainDino(Objective):
         return -centre / temperature
 
     def _koleo(self, cls: Float[Tensor, "2 b d"]) -> Tensor:
-        """Nearest neighbours among the slices of all ranks, in float32, summed over the two crops (DINOv2)."""
+        """Sum KoLeo over the two crops, with neighbours among all ranks, in float32 (DINOv2)."""
         with torch.autocast(cls.device.type, enabled=False):
             crops = list(cls.to(_exact(cls)))
             if world_size() > 1:
@@ -167,63 +173,76 @@ class BrainDino(Objective):
             return torch.stack([self.koleo(c) for c in crops]).sum()
 
     def teacher_temperature(self, step: int) -> float:
-        """Linear from the first to the second value."""
+        """Return the teacher's temperature: linear from the first to the second value."""
         first, last = self.settings.teacher_temperature
         steps = self.settings.teacher_temperature_steps
         return first + (last - first) * (min(1.0, step / steps) if steps else 1.0)
 
     def momentum(self, step: int) -> float:
-        """Of the teacher; half a cosine between the two values."""
+        """Return the teacher's momentum: half a cosine between the two values."""
         return cosine_schedule(step, self.recipe.optimiser.steps, *self.settings.momentum)
 
-    def before_step(self, step: int) -> None:
-        """The prototypes stay for the first steps."""
+    def before_step(self, step: int, phase: str) -> None:
+        """Keep the prototypes as they are in the first steps."""
         if step < self.settings.freeze_last_layer_steps:
             self.student.dino_head.last_layer.grad = self.student.ibot_head.last_layer.grad = None
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Teacher and centre move."""
+        """Move the teacher and the centre."""
         update_momentum(self.student, self.teacher, self.momentum(step))
         if self.settings.centring == "mean":
             for name in ("dino", "ibot"):
                 getattr(self, f"{name}_centre").copy_(getattr(self, f"{name}_next_centre"))
 
-    def alarm(self, monitors: Mapping[str, float]) -> str | None:
-        """Uniform targets, one target for all, or one direction of all CLS tokens."""
+    def collapse_warning(self, monitors: Mapping[str, float]) -> str | None:
+        """Warn of uniform targets, one target for all slices, or one direction of all CLS tokens."""
         for name, head in (("dino", self.settings.dino_head), ("ibot", self.settings.ibot_head)):
             if name == "ibot" and not self.settings.masks.probability:
                 continue
             share = monitors[f"{name}_entropy"] / math.log(head.prototypes)
             if share > UNIFORM:
-                return f"the teacher's {name} targets are uniform (entropy {share:.1%} of ln K): nothing is taught"
+                return (
+                    f"the teacher's {name} targets are uniform "
+                    f"(entropy {share:.1%} of ln K): nothing is taught"
+                )
             if share < CERTAIN:
-                return f"the teacher's {name} targets are single prototypes (entropy {share:.1%} of ln K)"
-        if monitors["cls_cosine"] > SAME_DIRECTION:
-            return f"the CLS tokens of different slices are the same (mean cosine {monitors['cls_cosine']:.4f})"
+                return (
+                    f"the teacher's {name} targets are single prototypes "
+                    f"(entropy {share:.1%} of ln K)"
+                )
+        cosine = monitors["cls_cosine"]
+        if cosine > SAME_DIRECTION:
+            return f"the CLS tokens of different slices are the same (mean cosine {cosine:.4f})"
         return None
 
+    def blocks_to_compile(self) -> Iterable[nn.Module]:
+        """Return the transformer blocks of student and teacher."""
+        return [*self.student.encoder.vit.blocks, *self.teacher.encoder.vit.blocks]
+
     def load_encoder(self, encoder: Encoder) -> None:
-        """Student and teacher start from `encoder`; the heads stay fresh."""
+        """Start student and teacher from `encoder`; the heads keep their random weights."""
         for networks in (self.student, self.teacher):
             networks.encoder.load_state_dict(encoder.state_dict())  # type: ignore[attr-defined]
 
-    def exported(self) -> Exported:
-        """The teacher's encoder."""
-        return Exported(self.teacher.encoder, self.recipe.encoder.architecture, TRAINING_CODE)
+    def export_encoder(self) -> Exported:
+        """Return the teacher's encoder in the names of the DINOv3 training code."""
+        architecture = self.recipe.encoder.architecture
+        tensors = to_dinov3(self.teacher.encoder.state_dict())
+        return Exported(tensors, architecture, f"{architecture}.trained", TRAINING_CODE)
 
 
 class _Networks(nn.Module):
     """Encoder and heads."""
 
-    def __init__(self, recipe: Recipe, drop_path: float) -> None:
+    def __init__(self, recipe: BrainDinoRecipe, drop_path: float) -> None:
         super().__init__()
         self.encoder = _encoder(recipe.encoder, drop_path)
         self.dino_head = PrototypeHead(self.encoder.width, recipe.objective.dino_head)
         self.ibot_head = PrototypeHead(self.encoder.width, recipe.objective.ibot_head)
 
 
-def _encoder(recipe: EncoderRecipe, drop_path: float) -> Dinov3:
+def _encoder(recipe: StudentRecipe, drop_path: float) -> Dinov3:
     options: dict[str, Any] = {
         **TRAINING_CODE,
         "init_values": recipe.layer_scale,
@@ -231,7 +250,8 @@ def _encoder(recipe: EncoderRecipe, drop_path: float) -> Dinov3:
     }
     if not recipe.architecture.startswith("dinov3_"):
         raise InputError(
-            f"encoder.architecture {recipe.architecture}; allowed: a dinov3_* name of `encoders list`"
+            f"encoder.architecture {recipe.architecture}; "
+            "allowed: a dinov3_* name of `encoders list`"
         )
     encoder = cast(Dinov3, build_encoder(recipe.architecture, **options))
     nn.init.trunc_normal_(encoder.mask_token, std=0.02)
@@ -240,17 +260,21 @@ def _encoder(recipe: EncoderRecipe, drop_path: float) -> Dinov3:
 
 
 def _exact(x: Tensor) -> torch.dtype:
-    """Losses are computed in float32 at least, whatever the autocast precision of the tokens."""
+    """Return the precision of the losses: float32 at least, whatever autocast makes of tokens."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def _three_channels(crops: Float[Tensor, "v b c h w"]) -> Float[Tensor, "vb 3 h w"]:
-    """Crops of all views as one batch; one channel is repeated to three on the device, without a copy."""
+    """Join the crops of all views to one batch of three channels, without a copy."""
     return crops.flatten(0, 1).expand(-1, CHANNELS, -1, -1)
 
 
 def _spread(cls: Float[Tensor, "b d"]) -> dict[str, Tensor]:
-    """How far CLS tokens of different slices lie apart: mean cosine, mean distance to the nearest neighbour."""
+    """Measure how far CLS tokens of different slices lie apart.
+
+    Returns:
+        Mean cosine, and mean distance to the nearest neighbour.
+    """
     directions = nn.functional.normalize(cls, dim=-1)
     cosines = directions @ directions.T
     b = len(cls)

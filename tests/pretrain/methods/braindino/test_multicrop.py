@@ -6,14 +6,22 @@ import pytest
 import torch
 
 from helpers.pretraining import SMALL, small_recipe, write_volume_file
-from nnunet_fm_pretrain.data.prepare import Job, prepare
+from nnunet_fm_pretrain.data.prepare import prepare
+from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
 from nnunet_fm_pretrain.data.sampling import SampleOrder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
-from nnunet_fm_pretrain.engine.recipe import CropPair, FusionRecipe, MaskRecipe, Recipe, ViewsRecipe
-from nnunet_fm_pretrain.engine.recipe_files import parse_recipe, read_recipe
-from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatches, loader
+from nnunet_fm_pretrain.engine.loader import make_loader
+from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatches
 from nnunet_fm_pretrain.methods.braindino.block_masks import block_mask
 from nnunet_fm_pretrain.methods.braindino.multicrop import ViewMaker, fuse, turned_crop
+from nnunet_fm_pretrain.methods.braindino.recipe import (
+    BrainDinoRecipe,
+    CropPair,
+    FusionRecipe,
+    MaskRecipe,
+    ViewsRecipe,
+)
+from nnunet_fm_pretrain.methods.recipes import parse_recipe, read_recipe
 
 PAIR = CropPair(global_size=64, local_size=32)
 CALM = {"flip": 0.0, "blur": {"global_1": 0, "global_2": 0, "local": 0}}
@@ -26,10 +34,10 @@ def slice_of(side: int) -> np.ndarray:
 
 def test_every_slice_comes_once_an_epoch_in_an_order_of_the_seed() -> None:
     order, other = SampleOrder(10, 4, seed=1), SampleOrder(10, 4, seed=2)
-    epochs = [[order.slice_of(n) for n in range(first, first + 10)] for first in (0, 10)]
+    epochs = [[order.index_of(n) for n in range(first, first + 10)] for first in (0, 10)]
     assert [sorted(e) for e in epochs] == [list(range(10))] * 2
     assert epochs[0] != epochs[1]
-    assert epochs[0] != [other.slice_of(n) for n in range(10)]
+    assert epochs[0] != [other.index_of(n) for n in range(10)]
 
 
 def test_ranks_share_the_samples_of_a_step() -> None:
@@ -158,16 +166,18 @@ def test_masks_hide_the_asked_share_of_half_the_crops() -> None:
     assert not block_mask(recipe, (1, 1), np.random.default_rng(0)).any()
 
 
-def batches(store: SliceStore, recipe: Recipe, rank: int = 0, ranks: int = 1) -> MultiCropBatches:
-    return MultiCropBatches(store, recipe, recipe.objective.masks, 16, rank, ranks)
+def batches(
+    store: SliceStore, recipe: BrainDinoRecipe, rank: int = 0, ranks: int = 1
+) -> MultiCropBatches:
+    return MultiCropBatches(store, recipe, 16, rank, ranks)
 
 
 def test_a_step_is_the_same_for_any_number_of_workers_ranks_and_starts(
-    store: SliceStore, recipe: Recipe
+    store: SliceStore, recipe: BrainDinoRecipe
 ) -> None:
     whole = [batches(store, recipe)[step] for step in range(12)]
     for workers in (1, 2):
-        made = list(loader(batches(store, recipe), 5, 12, workers, pin=False))
+        made = list(make_loader(batches(store, recipe), 5, 12, workers, pin=False))
         assert all(
             torch.equal(a, b)
             for one, two in zip(made, whole[5:], strict=True)
@@ -181,7 +191,7 @@ def test_a_step_is_the_same_for_any_number_of_workers_ranks_and_starts(
     other = parse_recipe(small_recipe(seed=1), "test")
     assert not torch.equal(batches(store, other)[0].local_crops, whole[0].local_crops)
     without = parse_recipe(small_recipe(views={"local_crops": 0}), "test")
-    first = next(iter(loader(batches(store, without), 0, 1, workers=1, pin=False)))
+    first = next(iter(make_loader(batches(store, without), 0, 1, workers=1, pin=False)))
     assert first.local_crops.shape == (0, 4, 1, 16, 16)
 
 
@@ -200,7 +210,9 @@ def test_fusion_mixes_registered_sequences_into_three_channels() -> None:
 def test_a_batch_has_three_channels_once_fusion_is_on(tmp_path: Path) -> None:
     for number, sequence in enumerate(("t1", "flair", "t2")):
         write_volume_file(tmp_path / "mri" / "a" / f"{sequence}.nii.gz", number)
-    prepare(tmp_path / "mri", Job(tmp_path / "store", SMALL, registered=True), processes=1)
+    prepare(
+        tmp_path / "mri", PrepareOptions(tmp_path / "store", SMALL, registered=True), processes=1
+    )
     for probability, fused in ((0.0, False), (1.0, True)):
         recipe = parse_recipe(small_recipe(views={"fusion": {"probability": probability}}), "test")
         made = batches(SliceStore(tmp_path / "store"), recipe)[0].global_crops

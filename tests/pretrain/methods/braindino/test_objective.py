@@ -7,14 +7,14 @@ from nnunet_fm.encoders import build_encoder, random_state
 from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE
 from nnunet_fm_pretrain.engine.optimiser import (
     clip_gradients,
-    layer_scale,
+    layer_scales,
     learning_rate,
     make_optimiser,
 )
-from nnunet_fm_pretrain.engine.recipe_files import parse_recipe, read_recipe
 from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatch
 from nnunet_fm_pretrain.methods.braindino.masked_forward import forward_tokens, rescale_positions
 from nnunet_fm_pretrain.methods.braindino.objective import BrainDino
+from nnunet_fm_pretrain.methods.recipes import parse_recipe, read_recipe
 
 CALM = {"encoder": {"drop_path": 0.0, "rope_rescale": None}}
 
@@ -152,11 +152,11 @@ def test_gradients_reach_everything_that_is_owned_and_nothing_else() -> None:
     made = objective()
     made.train()
     made(batch(), 0, "main").total.backward()
-    owned = {id(p) for m in made.owned("main").values() for p in m.parameters()}
+    owned = {id(p) for m in made.trainable_modules("main").values() for p in m.parameters()}
     for name, parameter in made.named_parameters():
         has = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
         assert has == (id(parameter) in owned), name
-    made.before_step(0)
+    made.before_step(0, "main")
     assert made.student.dino_head.last_layer.grad is None
     assert not made.teacher.training
 
@@ -202,20 +202,24 @@ def test_schedules_and_layers_are_those_of_dinov3() -> None:
     assert learning_rate(
         10_000, recipe.model_copy(update={"lr_scaling": "sqrt_1024"})
     ) == pytest.approx(4e-4)
-    four = {
-        name: layer_scale(name, 4, recipe)
-        for name in ("vit.blocks.3.attn.qkv.weight", "vit.blocks.0.norm1.weight")
-    }
-    assert list(four.values()) == pytest.approx([0.9, 0.9**4])
-    assert layer_scale("vit.cls_token", 4, recipe) == pytest.approx(0.9**5)
-    assert layer_scale("vit.patch_embed.proj.weight", 4, recipe) == pytest.approx(0.9**5 * 0.2)
     made = objective()
+    four = layer_scales(made.student.encoder, recipe)
+    assert four.keys() == dict(made.student.encoder.named_parameters()).keys()
+    for name, factor in four.items():
+        if name.startswith("vit.blocks."):
+            expected = 0.9 ** (4 - int(name.split(".")[2]))
+        elif name.startswith("vit.norm."):
+            expected = 1.0
+        else:
+            expected = 0.9**5 * (0.2 if "patch_embed" in name else 1)
+        assert factor == expected, name
+    assert layer_scales(made.student.dino_head, recipe) == {}
     temperatures = [
         objective(objective={"teacher_temperature_steps": 10}).teacher_temperature(s)
         for s in (0, 5, 10, 99)
     ]
     assert temperatures == pytest.approx([0.04, 0.055, 0.07, 0.07])
-    groups = make_optimiser(made.owned("main"), recipe).param_groups
+    groups = make_optimiser(made.trainable_modules("main"), recipe).param_groups
     assert sum(len(g["params"]) for g in groups) == len(list(made.student.parameters()))
     decayed = {id(p) for g in groups if g["weight_decay"] for p in g["params"]}
     for name, p in made.student.named_parameters():
@@ -248,7 +252,7 @@ def test_each_module_is_clipped_by_itself() -> None:
 )
 def test_collapse_is_told_in_words(change: dict[str, float], sentence: str | None) -> None:
     healthy = {"dino_entropy": 2.0, "ibot_entropy": 2.0, "cls_cosine": 0.3, "cls_nearest": 0.5}
-    said = objective().alarm(healthy | change)
+    said = objective().collapse_warning(healthy | change)
     assert (sentence is None and said is None) or (sentence or "") in (said or "")
 
 

@@ -1,0 +1,149 @@
+"""Records: what a store knows of each volume; and manifests, which list them."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.files import write_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One line of the manifest.
+
+    Attributes:
+        volume: path below `volumes`, without ending.
+        dataset: name of the collection.
+        subject: its name within the dataset.
+        session: visit or run; may be empty.
+        sequence: e.g. `T1`, as `nnunet_fm.data.sequences` names it.
+        licence: a note; may be empty.
+        dtype: `float16`, or `uint8`.
+        scale: value = (code - 1) * scale + low for uint8 codes from 1; code 0 is the background.
+        low: see `scale`.
+        source_sha256: hash of the input's bytes.
+        preprocessing: key of the numbers and of the plug-in that made the volume.
+        registered: the same text for volumes on one grid; empty for a single one.
+        sha256: hash of the stored values.
+        voxels_sha256: hash of the input's voxels, see `nnunet_fm.data.volumes.voxels_sha256`;
+            empty in older stores.
+    """
+
+    kind: ClassVar[str]
+
+    volume: str
+    dataset: str
+    subject: str
+    session: str
+    sequence: str
+    licence: str
+    dtype: str
+    scale: float
+    low: float
+    source_sha256: str
+    preprocessing: str
+    registered: str
+    sha256: str
+    voxels_sha256: str = ""
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceRecord(Record):
+    """A volume of a slice store.
+
+    Attributes:
+        slices: numbers of the slices in the cube.
+        size: side of a slice in pixels.
+    """
+
+    kind = "slices"
+
+    slices: tuple[int, ...]
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeRecord(Record):
+    """A volume of a volume store.
+
+    Attributes:
+        shape: voxels (z, y, x).
+        spacing: size of a voxel in mm (z, y, x).
+    """
+
+    kind = "volumes"
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """Return a record as plain data."""
+    return {"kind": record.kind, **asdict(record)}
+
+
+def from_json(record_type: type[AnyRecord], content: dict[str, Any]) -> AnyRecord:
+    """Return a record from plain data, also of version 0.1, which had slice stores only.
+
+    Raises:
+        ValueError: a record of another kind.
+    """
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    kind = fields.pop("kind", SliceRecord.kind)
+    if kind != record_type.kind:
+        raise InputError(f"a store of {kind}; allowed here: a store of {record_type.kind}")
+    return record_type(**fields)
+
+
+def manifest_name(part: int, parts: int) -> str:
+    """Return the file name of the manifest of one part."""
+    return "manifest.jsonl" if parts == 1 else f"manifest_{part:04d}_of_{parts:04d}.jsonl"
+
+
+def read_manifests(store: Path) -> tuple[list[dict[str, Any]], int]:
+    """Read all manifests of a store.
+
+    Returns:
+        Records as plain data, and the number of parts in which the store was made.
+
+    Raises:
+        ValueError: manifests of several partitions.
+    """
+    files = sorted(store.glob("manifest*.jsonl"))
+    parts = {_parts(file) for file in files}
+    if len(parts) > 1:
+        raise InputError(
+            f"{store} has manifests of {sorted(parts)} parts; "
+            "allowed: one number. Delete the stale ones"
+        )
+    lines = [line for path in files for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in lines], parts.pop() if parts else 0
+
+
+def _parts(manifest: Path) -> int:
+    match = re.search(r"_of_(\d+)\.jsonl$", manifest.name)
+    return int(match.group(1)) if match else 1
+
+
+def write_manifest(path: Path, records: Sequence[Record]) -> None:
+    """Write records as JSON lines, sorted by volume, atomically."""
+    lines = [json.dumps(to_json(r)) for r in sorted(records, key=lambda r: r.volume)]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def find_duplicates(records: Sequence[Record]) -> dict[str, str]:
+    """Find volumes made from the bytes of an earlier one: they would count a person twice.
+
+    Returns:
+        Name of the earlier volume by name of the later one.
+    """
+    first: dict[str, str] = {}
+    earlier = {r.volume: first.setdefault(r.source_sha256, r.volume) for r in records}
+    return {volume: other for volume, other in earlier.items() if other != volume}

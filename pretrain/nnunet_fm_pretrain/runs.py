@@ -1,0 +1,65 @@
+"""Starting, resuming and exporting runs: where the engine meets the methods."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_fm_pretrain.engine import checkpoints
+from nnunet_fm_pretrain.engine.devices import make_fabric
+from nnunet_fm_pretrain.engine.export import export_checkpoint
+from nnunet_fm_pretrain.engine.loop import Engine
+from nnunet_fm_pretrain.engine.recipe import Recipe
+from nnunet_fm_pretrain.methods.recipes import read_recipe
+from nnunet_fm_pretrain.methods.registry import get_method, method_of
+
+
+def pretrain(
+    recipe: str | Path | Recipe,
+    store: Path,
+    run: Path,
+    init_from: Path | None = None,
+    overrides: Sequence[str] = (),
+    accelerator: str = "auto",
+) -> bool:
+    """Train an encoder, or resume a run.
+
+    Args:
+        recipe: name of a shipped recipe, a YAML file, or a recipe.
+        store: folder of `pretrain prepare`.
+        run: folder of the run; if it holds a checkpoint, the run is resumed.
+        init_from: run whose weights a new run starts from.
+        overrides: `part.key=value` changes of a named recipe.
+        accelerator: `auto`, `cpu`, `cuda` or `mps`.
+
+    Returns:
+        Whether this process is the one to report the end of the run: it was reached, and this is
+        the first rank.
+
+    Raises:
+        FileNotFoundError, ValueError: recipe, store or run do not exist or do not fit together.
+    """
+    settings = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
+    method = get_method(settings.objective.method)
+    opened = method.open_store(store)
+    fabric = make_fabric(settings.run, accelerator, method.find_unused_parameters)
+    fabric.launch()
+    finished = Engine(method, settings, opened, run, init_from, fabric).train()
+    return finished and fabric.global_rank == 0
+
+
+def export(run: Path, out: Path, half: bool = False) -> dict[str, Any]:
+    """Write the encoder that a run trained (BrainDINO: the teacher's).
+
+    Args:
+        run: run folder, or one of its checkpoints.
+        out: `.pth` or `.safetensors`; `nnunet-fm plan --encoder FILE` takes either.
+        half: write float16 tensors, half as large.
+
+    Returns:
+        The card that was written into the file.
+
+    Raises:
+        FileNotFoundError, ValueError: no checkpoint, or another file name extension.
+    """
+    content = checkpoints.load(checkpoints.latest(run))
+    return export_checkpoint(content, method_of(content["recipe"]), run, out, half)
