@@ -100,7 +100,9 @@ def parse_settings(
         return model.model_validate(content)
     except ValidationError as error:
         title = f"{name} is not valid:"
-        raise InputError("\n  ".join([title, *_problems(model, error, what or model.__name__.lower())])) from None
+        raise InputError(
+            "\n  ".join([title, *_problems(model, error, what or model.__name__.lower())])
+        ) from None
 
 
 def _override(content: dict[str, Any], override: str) -> None:
