@@ -61,9 +61,9 @@ def test_delong_is_mlstatkit_s(ties: bool) -> None:
 
     for seed in range(5):
         truth, first, second = scored(seed, ties=ties)
-        found, (z, p) = delong(truth, first, second), Delong_test(truth, first, second)[:2]
-        assert abs(found.difference / found.standard_error) == pytest.approx(abs(z), abs=1e-6)
-        assert found.p == pytest.approx(p, abs=1e-6)
+        mine, (z, p) = delong(truth, first, second), Delong_test(truth, first, second)[:2]
+        assert abs(mine.difference / mine.standard_error) == pytest.approx(abs(z), abs=1e-6)
+        assert mine.p == pytest.approx(p, abs=1e-6)
     assert delong(truth, first, first).p == 1
 
 

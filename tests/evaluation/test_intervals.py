@@ -47,12 +47,12 @@ def test_stratified_intervals_cover_and_never_lose_a_class() -> None:
         rng = RNG(seed)
         truth = (np.arange(40) < 11).astype(int)
         scores = truth + rng.standard_normal(40)
-        found = Bootstrap(np.arange(40), truth, 400, seed).interval(
+        interval = Bootstrap(np.arange(40), truth, 400, seed).interval(
             partial(weighted_auc, truth, scores)
         )
-        hits += found.low <= true <= found.high
+        hits += interval.low <= true <= interval.high
     assert hits / 150 > 0.89
-    assert found.method == "stratified BCa"
+    assert interval.method == "stratified BCa"
     rare = np.array([1] + [0] * 30)
     assert (
         Bootstrap(np.arange(31), rare, 200)

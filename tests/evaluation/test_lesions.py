@@ -17,12 +17,12 @@ def boxes(*places: tuple[int, int]) -> np.ndarray:
 def test_lesions_found_missed_false_and_small() -> None:
     truth = boxes((1, 4), (10, 4), (20, 2))
     prediction = boxes((1, 4), (30, 4), (36, 2))
-    found = lesion_score(
+    score = lesion_score(
         prediction, truth, (1, 1, 1), smallest=10
     )  # 8 mm³ do not count, on either side
-    assert (found.lesions, found.found, found.false) == (2, 1, 1)
-    assert found.dice == pytest.approx(1 / 3)
-    assert found.f1 == pytest.approx(2 / 4)
+    assert (score.lesions, score.found, score.false) == (2, 1, 1)
+    assert score.dice == pytest.approx(1 / 3)
+    assert score.f1 == pytest.approx(2 / 4)
     every = lesion_score(prediction, truth, (1, 1, 1), smallest=0)
     assert (every.lesions, every.found, every.false) == (3, 1, 2)
     assert lesion_score(prediction, truth, (2, 2, 2), smallest=64).lesions == 3  # mm³, not voxels
@@ -30,11 +30,11 @@ def test_lesions_found_missed_false_and_small() -> None:
 
 def test_a_prediction_that_joins_lesions_counts_for_each_of_them() -> None:
     truth, prediction = boxes((1, 4), (8, 4)), boxes((1, 11))
-    found = lesion_score(prediction, truth, (1, 1, 1), smallest=0)
-    assert (found.lesions, found.found, found.false) == (2, 2, 0)
-    assert found.dice == pytest.approx(2 * 64 / (64 + 11**3))
+    score = lesion_score(prediction, truth, (1, 1, 1), smallest=0)
+    assert (score.lesions, score.found, score.false) == (2, 2, 0)
+    assert score.dice == pytest.approx(2 * 64 / (64 + 11**3))
 
 
 def test_small_true_lesions_excuse_what_touches_them() -> None:
-    found = lesion_score(boxes((20, 4)), boxes((20, 2)), (1, 1, 1), smallest=10)
-    assert (found.lesions, found.found, found.false, found.dice, found.f1) == (0, 0, 0, 1.0, 1.0)
+    score = lesion_score(boxes((20, 4)), boxes((20, 2)), (1, 1, 1), smallest=10)
+    assert (score.lesions, score.found, score.false, score.dice, score.f1) == (0, 0, 0, 1.0, 1.0)

@@ -20,11 +20,11 @@ BRATS = LabelScheme(BRATS_REGIONS)
 
 def test_regions_cases_and_missing_predictions(folders: tuple[Path, Path], tmp_path: Path) -> None:
     scores = evaluate_folders(*folders, BRATS)
-    found = {(s.case, s.region): (s.dice, s.status) for s in scores}
-    assert found["perfect", "ET"] == (1.0, "ok")  # labels {0,1,2,4} and {0,1,2,3} mean the same
-    assert found["v1.2 dots", "TC"] == (1.0, "ok")
-    assert found["v1.2 dots", "ET"] == (0.0, "ok")
-    assert found["missing", "WT"] == (0.0, "missing")
+    by_case = {(s.case, s.region): (s.dice, s.status) for s in scores}
+    assert by_case["perfect", "ET"] == (1.0, "ok")  # labels {0,1,2,4} and {0,1,2,3} mean the same
+    assert by_case["v1.2 dots", "TC"] == (1.0, "ok")
+    assert by_case["v1.2 dots", "ET"] == (0.0, "ok")
+    assert by_case["missing", "WT"] == (0.0, "missing")
     write_csv(scores, tmp_path / "out" / "scores.csv")
     with (tmp_path / "out" / "scores.csv").open() as stream:
         rows = list(csv.DictReader(stream))

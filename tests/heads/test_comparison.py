@@ -12,21 +12,21 @@ from nnunet_fm.heads.saved_runs import read_run
 
 
 def test_the_better_encoder_is_found_and_p_is_adjusted(tmp_path: Path) -> None:
-    found = {(c.model, c.metric, c.ratio): c for c in compare(finished_runs(tmp_path))}
-    assert {(m, k) for m, k, _ in found} == {
+    comparisons = {(c.model, c.metric, c.ratio): c for c in compare(finished_runs(tmp_path))}
+    assert {(m, k) for m, k, _ in comparisons} == {
         ("linear", "AUC"),
         ("linear", "accuracy"),
         ("knn_5", "accuracy"),
     }
-    area = found["linear", "AUC", 1.0]
+    area = comparisons["linear", "AUC", 1.0]
     assert area.second_value - area.first_value == pytest.approx(area.difference)
     assert 0 < area.low < area.difference < area.high
     assert (area.test, area.seeds, area.n_test) == ("paired permutation", 2, 45)
     assert area.p < 0.01
     assert area.p_delong < 0.01
     assert area.p <= area.benjamini_hochberg <= area.holm <= 2 * area.p + 1e-12
-    assert found["knn_5", "accuracy", 1.0].test == "McNemar, exact"
-    assert found["knn_5", "accuracy", 1.0].p < 0.05
+    assert comparisons["knn_5", "accuracy", 1.0].test == "McNemar, exact"
+    assert comparisons["knn_5", "accuracy", 1.0].p < 0.05
 
 
 def test_an_encoder_does_not_beat_itself(tmp_path: Path) -> None:
@@ -72,10 +72,10 @@ def test_what_cannot_be_paired_says_so(tmp_path: Path) -> None:
 def test_the_command_line_compares_and_draws(tmp_path: Path, run: Any) -> None:
     words = ("target=days", "event=died", "ratios=[0.5,1.0]", "seeds=1", "models=[linear]")
     first, second = finished_runs(tmp_path, words, "survival")
-    said = run(
+    output = run(
         "nnunet-fm", "heads", "compare", first.folder, second.folder, "-o", tmp_path / "c"
     ).stdout
-    assert "| linear | C-index | 1 | bb-" in said
+    assert "| linear | C-index | 1 | bb-" in output
     with (tmp_path / "c/comparison.csv").open() as stream:
         assert [row["metric"] for row in csv.DictReader(stream)] == ["C-index"] * 2
     names = {p.name.split("-")[0] for p in (tmp_path / "c").iterdir()}

@@ -29,11 +29,11 @@ def test_the_cox_loss_is_equation_11_and_torchsurv_s() -> None:
         plain = sum(
             torch.logsumexp(risk[times >= times[i]], 0) - risk[i] for i in range(60) if events[i]
         )
-        found = cox_loss(risk, times, events)
-        assert float(found.detach()) == pytest.approx(
+        loss = cox_loss(risk, times, events)
+        assert float(loss.detach()) == pytest.approx(
             float((plain / events.sum()).detach()), abs=1e-12
         )
-        (gradient,) = torch.autograd.grad(found, risk)
+        (gradient,) = torch.autograd.grad(loss, risk)
         (expected,) = torch.autograd.grad(plain / events.sum(), risk)
         torch.testing.assert_close(gradient, expected)
         with warnings.catch_warnings():
@@ -41,12 +41,12 @@ def test_the_cox_loss_is_equation_11_and_torchsurv_s() -> None:
             theirs = neg_partial_log_likelihood(
                 risk, events, times, ties_method="breslow", reduction="sum"
             )
-        assert float(found.detach()) == pytest.approx(
+        assert float(loss.detach()) == pytest.approx(
             float((theirs / events.sum()).detach()), rel=1e-5
         )
-    nobody = cox_loss(risk, times, torch.zeros(60, dtype=torch.bool))
-    assert not nobody.detach()
-    assert not torch.autograd.grad(nobody, risk)[0].any()
+    no_events = cox_loss(risk, times, torch.zeros(60, dtype=torch.bool))
+    assert not no_events.detach()
+    assert not torch.autograd.grad(no_events, risk)[0].any()
 
 
 def test_the_stroke_loss_is_equation_9() -> None:

@@ -19,6 +19,6 @@ def test_limits_cover_where_folds_hold_few_of_a_class(positives: int) -> None:
         scores = values + RNG(seed).standard_normal(60)
         tested = TrueTargets("classification", values, values > 0, np.arange(60), np.arange(60) % 5)
         output = np.stack([-scores, scores], axis=1)
-        found = tested.bootstrap(400).interval(partial(tested.metrics()["AUC"], output))
-        hits += found.low <= true <= found.high
+        interval = tested.bootstrap(400).interval(partial(tested.metrics()["AUC"], output))
+        hits += interval.low <= true <= interval.high
     assert hits / 100 > 0.88

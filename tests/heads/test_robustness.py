@@ -35,9 +35,9 @@ def perturbed_cache(folder: Path) -> tuple[Path, FeatureCache]:
 def test_the_loss_grows_with_the_severity_and_clean_is_clean(tmp_path: Path) -> None:
     table, cache = perturbed_cache(tmp_path)
     inputs = TaskInputs("x", TASK, read_table(table), cache)
-    found = [r for r in measure_robustness(inputs, "aa") if r.metric == "AUC"]
-    by_severity = {(r.severity, r.seed): r for r in found}
-    assert {(r.model, r.family) for r in found} == {("linear", "bias")}
+    results = [r for r in measure_robustness(inputs, "aa") if r.metric == "AUC"]
+    by_severity = {(r.severity, r.seed): r for r in results}
+    assert {(r.model, r.family) for r in results} == {("linear", "bias")}
     assert {s for s, _ in by_severity} == {0.0, 0.1, 0.4}
     for seed in (0, 1):
         clean, weak, strong = (by_severity[s, seed] for s in (0.0, 0.1, 0.4))
@@ -57,11 +57,11 @@ def test_the_loss_grows_with_the_severity_and_clean_is_clean(tmp_path: Path) -> 
 
 def test_the_command_line_writes_a_table_and_a_figure(tmp_path: Path, run: Any) -> None:
     table, cache = perturbed_cache(tmp_path)
-    words = ("--table", table, "--cache", cache.folder, "--encoder", "aa", "-o", tmp_path / "o")
-    said = run(
-        "nnunet-fm", "heads", "robustness", "classification", "target=label", "seeds=1", *words
+    options = ("--table", table, "--cache", cache.folder, "--encoder", "aa", "-o", tmp_path / "o")
+    output = run(
+        "nnunet-fm", "heads", "robustness", "classification", "target=label", "seeds=1", *options
     ).stdout
-    assert "| linear | AUC | bias 0.4 |" in said
+    assert "| linear | AUC | bias 0.4 |" in output
     with (tmp_path / "o/robustness.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) > 5

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.heads import feature_table, run_quickly, run_words, task_data, values
+from helpers.heads import feature_table, run_command, run_quickly, task_data, values
 
 
 @pytest.mark.parametrize("split", [True, False])
 def test_classes_are_found_where_they_are_and_not_in_noise(split: bool, tmp_path: Path) -> None:
-    found, folder = run_quickly(
+    results, folder = run_quickly(
         task_data(tmp_path, "classification", split, target="label"), tmp_path / "out"
     )
-    assert min(values(found, "AUC")) > 0.9
-    assert np.mean(values(found, "AUC")) >= np.mean(values(found, "AUC", 0.25)) - 0.02
-    assert {r.tested for r in found} == {"column split" if split else "5 folds"}
-    assert {r.n_test for r in found} == {20 if split else 60}
-    assert all(r.low <= r.value <= r.high for r in found)
+    assert min(values(results, "AUC")) > 0.9
+    assert np.mean(values(results, "AUC")) >= np.mean(values(results, "AUC", 0.25)) - 0.02
+    assert {r.tested for r in results} == {"column split" if split else "5 folds"}
+    assert {r.n_test for r in results} == {20 if split else 60}
+    assert all(r.low <= r.value <= r.high for r in results)
     noise, _ = run_quickly(
         task_data(tmp_path, "classification", split, target="noise"), tmp_path / "out"
     )
@@ -29,23 +29,23 @@ def test_classes_are_found_where_they_are_and_not_in_noise(split: bool, tmp_path
         csv.DictReader((folder / "predictions_ratio_1_seed_0.csv").read_text().splitlines())
     )
     assert list(lines[0]) == ["case", "subject", "model", "fold", "truth", "ill", "well"]
-    assert len(lines) == 4 * found[0].n_test
-    assert values(found, "AUC", model="trivial") == [
+    assert len(lines) == 4 * results[0].n_test
+    assert values(results, "AUC", model="trivial") == [
         0.5
     ]  # also over folds, whose shares of the classes differ
-    assert values(found, "accuracy", model="knn_3")[0] > 0.7
-    assert not values(found, "AUC", model="knn_3")
-    assert set(values(found, "accuracy", model="trivial")) != set(values(found, "accuracy"))
-    assert (folder / "results.csv").read_text().count("\n") == len(found) + 1
+    assert values(results, "accuracy", model="knn_3")[0] > 0.7
+    assert not values(results, "AUC", model="knn_3")
+    assert set(values(results, "accuracy", model="trivial")) != set(values(results, "accuracy"))
+    assert (folder / "results.csv").read_text().count("\n") == len(results) + 1
     assert "| mlp | AUC | 1 |" in (folder / "results.md").read_text()
 
 
 def test_numbers_are_predicted_in_their_own_units(tmp_path: Path) -> None:
-    found, _ = run_quickly(task_data(tmp_path, "regression", target="age"), tmp_path / "out")
-    assert max(values(found, "MAE", model="linear")) < 0.5
-    assert max(values(found, "MAE", model="mlp")) < 6  # of the mean: 8
-    assert min(values(found, "R2", model="linear")) > 0.99
-    assert max(values(found, "R2", model="trivial")) <= 0
+    results, _ = run_quickly(task_data(tmp_path, "regression", target="age"), tmp_path / "out")
+    assert max(values(results, "MAE", model="linear")) < 0.5
+    assert max(values(results, "MAE", model="mlp")) < 6  # of the mean: 8
+    assert min(values(results, "R2", model="linear")) > 0.99
+    assert max(values(results, "R2", model="trivial")) <= 0
     days, _ = run_quickly(
         task_data(tmp_path, "regression", target="days", loss="stroke_days"), tmp_path / "out"
     )
@@ -53,13 +53,13 @@ def test_numbers_are_predicted_in_their_own_units(tmp_path: Path) -> None:
 
 
 def test_risks_are_ranked(tmp_path: Path) -> None:
-    found, _ = run_quickly(
+    results, _ = run_quickly(
         task_data(tmp_path, "survival", target="days", event="died"), tmp_path / "out"
     )
-    assert min(values(found, "C-index", model="linear")) > 0.7
-    assert values(found, "C-index", model="trivial") == [0.5]
-    assert np.mean(values(found, "C-index", model="mlp")) > 0.5
-    groups = {r.metric: r for r in found if (r.model, r.ratio) == ("linear", 1.0)}
+    assert min(values(results, "C-index", model="linear")) > 0.7
+    assert values(results, "C-index", model="trivial") == [0.5]
+    assert np.mean(values(results, "C-index", model="mlp")) > 0.5
+    groups = {r.metric: r for r in results if (r.model, r.ratio) == ("linear", 1.0)}
     assert groups["log-rank p"].value < 0.05
     assert groups["median survival, high risk"].value < groups["median survival, low risk"].value
     folds, _ = run_quickly(
@@ -70,13 +70,13 @@ def test_risks_are_ranked(tmp_path: Path) -> None:
 
 
 def test_the_operating_point_is_chosen_among_the_training_cases(tmp_path: Path) -> None:
-    words = {"target": "label", "youden_folds": 3, "ratios": (1.0,), "models": ("linear",)}
-    found, _ = run_quickly(task_data(tmp_path, "classification", **words), tmp_path / "out")
-    by_metric = {r.metric: r for r in found}
+    settings = {"target": "label", "youden_folds": 3, "ratios": (1.0,), "models": ("linear",)}
+    results, _ = run_quickly(task_data(tmp_path, "classification", **settings), tmp_path / "out")
+    by_metric = {r.metric: r for r in results}
     assert set(by_metric) == {"AUC", "accuracy", "sensitivity", "specificity"}
     assert min(by_metric["sensitivity"].value, by_metric["specificity"].value) > 0.6
     noise, _ = run_quickly(
-        task_data(tmp_path, "classification", **words | {"target": "noise"}), tmp_path / "out"
+        task_data(tmp_path, "classification", **settings | {"target": "noise"}), tmp_path / "out"
     )
     both = [r.value for r in noise if r.metric in ("sensitivity", "specificity")]
     assert sum(both) < 1.7  # a threshold chosen on the tested cases would flatter
@@ -84,7 +84,7 @@ def test_the_operating_point_is_chosen_among_the_training_cases(tmp_path: Path) 
 
 def test_an_interrupted_run_resumes(tmp_path: Path) -> None:
     once = task_data(tmp_path, "classification", target="label", seeds=2)
-    found, folder = run_quickly(once, tmp_path / "out")
+    results, folder = run_quickly(once, tmp_path / "out")
     markers = sorted(folder.glob("ratio*.json"))
     assert len(markers) == 4
     content = markers[1].read_text()
@@ -93,7 +93,7 @@ def test_an_interrupted_run_resumes(tmp_path: Path) -> None:
     again, _ = run_quickly(
         task_data(tmp_path, "classification", target="label", seeds=2), tmp_path / "out"
     )
-    assert again == found
+    assert again == results
     assert json.loads(markers[1].read_text()) == json.loads(content)
     assert {m: m.stat().st_mtime_ns for m in kept} == kept
     _, other = run_quickly(
@@ -105,20 +105,20 @@ def test_an_interrupted_run_resumes(tmp_path: Path) -> None:
 def test_the_command_line_runs_a_task(tmp_path: Path, run: Any) -> None:
     table, cache = feature_table(tmp_path)
     assert "brain_age" in run("nnunet-fm", "heads", "list").stdout
-    words = (
-        *run_words(table, cache, tmp_path / "o"),
+    command = (
+        *run_command(table, cache, tmp_path / "o"),
         "target=label",
         "ratios=[1.0]",
         "seeds=1",
         "head.steps=20",
     )
-    said = run(*words).stdout
-    assert "60 cases of 60 subjects; 0 without a target, 0 without a volume" in said
-    assert "| linear | AUC | 1 | 40 |" in said
-    assert "has no column 'lable'" in run(*words, "target=lable", expect=2).stdout
+    output = run(*command).stdout
+    assert "60 cases of 60 subjects; 0 without a target, 0 without a volume" in output
+    assert "| linear | AUC | 1 | 40 |" in output
+    assert "has no column 'lable'" in run(*command, "target=lable", expect=2).stdout
     (tmp_path / "7.nii").unlink()
-    said = run(*words, expect=2).stdout
-    assert "7.nii; what else is missing: nnunet-fm features check-table" in said
+    output = run(*command, expect=2).stdout
+    assert "7.nii; find all missing files with: nnunet-fm features check-table" in output
 
 
 def test_a_tested_subject_that_was_seen_stops_the_run_or_stands_in_every_output(
@@ -126,8 +126,8 @@ def test_a_tested_subject_that_was_seen_stops_the_run_or_stands_in_every_output(
 ) -> None:
     table, cache = feature_table(tmp_path)
     (tmp_path / "seen.txt").write_text("s3\n")  # tested
-    words = (
-        *run_words(table, cache, tmp_path / "o"),
+    command = (
+        *run_command(table, cache, tmp_path / "o"),
         "target=label",
         "ratios=[1.0]",
         "seeds=1",
@@ -135,10 +135,10 @@ def test_a_tested_subject_that_was_seen_stops_the_run_or_stands_in_every_output(
         "--pretrain",
         tmp_path / "seen.txt",
     )
-    said = run(*words, expect=2).stdout
-    assert "1 tested cases were seen before: s3 is s3 (subject)" in said
-    assert "--allow-leakage" in said
-    assert "Leakage allowed: 1 tested cases" in run(*words, "--allow-leakage").stdout
+    output = run(*command, expect=2).stdout
+    assert "1 tested cases were seen before: s3 is s3 (subject)" in output
+    assert "--allow-leakage" in output
+    assert "Leakage allowed: 1 tested cases" in run(*command, "--allow-leakage").stdout
     rows = list(
         csv.DictReader(next((tmp_path / "o").rglob("results.csv")).read_text().splitlines())
     )

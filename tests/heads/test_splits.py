@@ -38,9 +38,9 @@ def test_every_volume_can_be_a_case_and_a_subject_stays_on_one_side(tmp_path: Pa
     assert made.names[:3] == ["s0:T1", "s1:T1", "s1:FLAIR"]
     for split in make_splits(made)[0]:
         assert not {made.subjects[n] for n in split.train} & {made.subjects[n] for n in split.test}
-    found, _ = run_quickly(made, tmp_path / "out")
-    assert values(found, "AUC", model="linear")[0] > 0.95
-    assert {r.model for r in found} == {
+    results, _ = run_quickly(made, tmp_path / "out")
+    assert values(results, "AUC", model="linear")[0] > 0.95
+    assert {r.model for r in results} == {
         "linear",
         "knn_1",
         "trivial",

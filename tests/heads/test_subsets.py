@@ -9,16 +9,16 @@ from nnunet_fm.heads.subsets import quantile_strata, stratified_subset, survival
 def test_subsets_are_nested_stratified_and_indifferent_to_order() -> None:
     subjects = [f"s{n}" for n in range(164)]
     classes = ["cn"] * 56 + ["mci"] * 74 + ["ad"] * 34
-    former: set[str] = set()
+    smaller: set[str] = set()
     for ratio in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0):
-        chosen = stratified_subset(subjects, classes, ratio, seed=3)
+        selected = stratified_subset(subjects, classes, ratio, seed=3)
         of_class = [
-            sum(classes[subjects.index(s)] == c for s in chosen) for c in ("cn", "mci", "ad")
+            sum(classes[subjects.index(s)] == c for s in selected) for c in ("cn", "mci", "ad")
         ]
         assert of_class == [int(ratio * n + 0.5) for n in (56, 74, 34)]
-        assert former <= set(chosen)
-        former = set(chosen)
-        assert set(stratified_subset(subjects[::-1], classes[::-1], ratio, seed=3)) == former
+        assert smaller <= set(selected)
+        smaller = set(selected)
+        assert set(stratified_subset(subjects[::-1], classes[::-1], ratio, seed=3)) == smaller
     assert set(stratified_subset(subjects, classes, 0.2, 4)) != set(
         stratified_subset(subjects, classes, 0.2, 3)
     )

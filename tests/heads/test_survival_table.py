@@ -41,11 +41,11 @@ def test_intervals_of_the_concordance_cover_its_true_value(shared_data: Path) ->
     place = np.argsort(np.argsort(targets.values, kind="stable"), kind="stable") / patients
 
     def drawn(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        who = rng.integers(patients, size=count)
+        drawn_patients = rng.integers(patients, size=count)
         return (
-            targets.values[who],
-            targets.events[who],
-            -3 * place[who] + NOISE * rng.standard_normal(count),
+            targets.values[drawn_patients],
+            targets.events[drawn_patients],
+            -3 * place[drawn_patients] + NOISE * rng.standard_normal(count),
         )
 
     truth = float(np.mean([concordance(*drawn(2000)) for _ in range(10)]))  # of the population
@@ -53,9 +53,9 @@ def test_intervals_of_the_concordance_cover_its_true_value(shared_data: Path) ->
     for repeat in range(REPEATS):
         times, events, risk = drawn(TESTED)
         bootstrap = Bootstrap(np.arange(TESTED), events.astype(int), 400, repeat)
-        found = bootstrap.interval(lambda w: weighted_concordance(times, events, risk, w))  # noqa: B023
-        hits += found.low <= truth <= found.high
-        widths.append(found.high - found.low)
+        interval = bootstrap.interval(lambda w: weighted_concordance(times, events, risk, w))  # noqa: B023
+        hits += interval.low <= truth <= interval.high
+        widths.append(interval.high - interval.low)
     assert 0.6 < truth < 0.9
     assert 0.90 <= hits / REPEATS <= 0.985
     assert np.mean(widths) < 0.2

@@ -18,11 +18,13 @@ def test_a_time_is_cut_in_two_and_who_is_censored_before_is_in_neither_class(
     table, _ = feature_table(tmp_path)
     task = read_task("upenn_binary", ["target=days", "modalities=[T1]", "threshold=100"])
     rows = read_table(table).rows
-    found = read_targets(task, rows)
+    targets = read_targets(task, rows)
     unknown = sum(r.values["died"] == "0" and float(r.values["days"]) <= 100 for r in rows)
-    assert 0 < unknown == found.left_out
-    assert found.classes == ("<=100", ">100")
-    assert [float(rows[n].values["days"]) > 100 for n in found.kept] == (found.values == 1).tolist()
+    assert 0 < unknown == targets.left_out
+    assert targets.classes == ("<=100", ">100")
+    assert [float(rows[n].values["days"]) > 100 for n in targets.kept] == (
+        targets.values == 1
+    ).tolist()
     cox = read_task("upenn_cox", ["target=days", "modalities=[T1]", "exclude_censored_before=100"])
     assert read_targets(cox, rows).left_out == unknown
     for row in rows:

@@ -19,10 +19,10 @@ def test_the_paper_s_protocol_trains_epochs_and_is_written_down(tmp_path: Path) 
     }
     assert read_task("adni", ["protocol=paper"]).head.epochs == 8  # says nothing of its own
     assert read_task("adni").head.epochs is None
-    found, folder = run_quickly(
+    results, folder = run_quickly(
         task_data(tmp_path, "regression", target="age", protocol="paper"), tmp_path / "out"
     )
-    assert {r.protocol for r in found} == {"paper"}
+    assert {r.protocol for r in results} == {"paper"}
     assert json.loads((folder / "run.json").read_text())["protocol"] == "paper"
 
 
@@ -32,7 +32,7 @@ def test_every_shipped_task_is_read(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "overrides", "message"),
+    ("source", "overrides", "message"),
     [
         ("brain_aeg", (), "unknown task 'brain_aeg'. Did you mean brain_age"),
         ("brain_age", ("tagret=x",), "unknown key 'tagret'. Did you mean target"),
@@ -51,9 +51,9 @@ def test_every_shipped_task_is_read(name: str) -> None:
         ),
     ],
 )
-def test_tasks_are_strict(given: str, overrides: tuple[str, ...], message: str) -> None:
+def test_tasks_are_strict(source: str, overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        read_task(given, overrides)
+        read_task(source, overrides)
 
 
 def test_an_override_of_the_target_names_the_results() -> None:

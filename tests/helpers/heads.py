@@ -85,8 +85,8 @@ def values(
     ]
 
 
-def run_words(table: Path, cache: FeatureCache, out: Path) -> tuple[object, ...]:
-    """Return the words of a `heads run` command."""
+def run_command(table: Path, cache: FeatureCache, out: Path) -> tuple[object, ...]:
+    """Return the arguments of a `heads run` command."""
     inputs = ("--table", table, "--cache", cache.folder, "-o", out)
     return ("nnunet-fm", "heads", "run", "classification", *inputs)
 
