@@ -1,12 +1,13 @@
-"""Read a finished extraction again: 2,000 subjects, four blocks of 128 x 768 each, as one matrix.
+"""Read the features of 2,000 subjects from the cache as one matrix.
 
-Ours reads the pooled vectors (12 kB per entry) and compares each with its checksum. The reference
-is a cache without pooled vectors: it reads all CLS tokens (0.79 MB per entry) and averages them.
-Lower bound: 25 MB of pooled vectors against 1.6 GB. The hashes of the input files come from
-`hashes.sqlite`; without it, the bytes of every volume would be read again.
+An entry has four blocks of 128 x 768. `FeatureCache.matrix` reads the pooled vectors (12 kB per
+entry) and compares each with its checksum. The reference is a cache without pooled vectors: it reads
+all CLS tokens (0.79 MB per entry) and averages them. Lower bound: 25 MB of pooled vectors against
+1.6 GB. The hashes of the input files come from `hashes.sqlite`; without it, the bytes of every
+volume would be read again.
 
-The last line printed is JSON with CPU seconds of this process. `imports_cpu_s` is the time to
-import numpy and safetensors (torch is not needed).
+The last line printed is JSON with CPU seconds of this process. `imports_cpu_s` is the time to import
+numpy and safetensors (torch is not needed).
 """
 
 import argparse
@@ -28,7 +29,7 @@ RECIPE = FeatureRecipe(
 
 
 def make(folder: Path, subjects: int) -> Path:
-    """A table, a small file per subject, and a cache that holds features of all."""
+    """Write a table, a small file per subject, and a cache with the features of all."""
     cache, rng = FeatureCache(folder / "cache"), np.random.default_rng(0)
     with (folder / "t.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
@@ -47,12 +48,14 @@ def make(folder: Path, subjects: int) -> Path:
 
 
 def pooled(folder: Path) -> np.ndarray:
-    """Our way."""
-    return FeatureCache(folder / "cache").matrix(read_table(folder / "t.csv"), layer=11)[1]
+    """Read the pooled vectors."""
+    table = read_table(folder / "t.csv")
+    _, matrix = FeatureCache(folder / "cache").matrix(table, layer=11)
+    return matrix
 
 
 def averaged(folder: Path) -> np.ndarray:
-    """All tokens of the layer are read, checked and averaged."""
+    """Read, check and average all tokens."""
     cache, table = FeatureCache(folder / "cache"), read_table(folder / "t.csv")
     entries = (
         cache.read(RECIPE, cache.key_of(RECIPE, row, "T1"), [f"cls/{n}" for n in LAYERS])

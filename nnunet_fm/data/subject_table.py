@@ -203,7 +203,7 @@ def read_subject_list(file: Path) -> Rows:
     return Rows(file, rows.columns, [cells for _, cells in named], [line for line, _ in named])
 
 
-def read_table(file: Path, modalities: Sequence[str] | None = None) -> Table:
+def read_table(file: Path | str, modalities: Sequence[str] | None = None) -> Table:
     """Read visits from a CSV or TSV, or from the `participants.tsv` of a BIDS dataset.
 
     Args:
@@ -218,6 +218,7 @@ def read_table(file: Path, modalities: Sequence[str] | None = None) -> Table:
         ValueError: no id column, no volume, a subject in two splits, a duplicate visit, an unknown
             modality or split.
     """
+    file = Path(file)
     rows = read_rows(file)
     id_column = rows.id_column
     if not rows.cells:

@@ -54,7 +54,7 @@ class FeatureCache:
 
     Example:
         >>> cache = FeatureCache("feature_cache")
-        >>> table = read_table(Path("subjects.csv"))
+        >>> table = read_table("subjects.csv")
         >>> names, x = cache.matrix(table, layer=11, encoder="braindino")
     """
 

@@ -14,7 +14,6 @@ from nnunet_fm.internal.device import keep_freed_memory
 EmbeddedVolume = tuple[str, list[np.ndarray] | str]  # key; vectors of each layer, or a reason
 
 
-@torch.inference_mode()
 def embed_volumes(
     encoder: Encoder,
     volumes: Iterable[PreprocessedVolume],
@@ -53,6 +52,7 @@ def embed_volumes(
     yield from queue.pop_finished()
 
 
+@torch.inference_mode()
 def _embed(encoder: Encoder, rows: Tensor, precision: str, device: torch.device) -> list[Tensor]:
     """Return the vectors of a batch of rows, (rows, d) for each layer, on the CPU in float32."""
     x = rows.to(device).float()

@@ -21,7 +21,7 @@ def test_path_columns_are_found_by_what_is_in_them(table_file: Path) -> None:
     assert list(table.rows[0].volumes) == ["T1"]
     assert table.rows[1].volumes["FLAIR"] == table_file.parent / "1/flair.nii.gz"
     assert table.rows[2].values["age"] == "22"
-    assert read_table(table_file, ["FLAIR"]).modalities == ("FLAIR",)
+    assert read_table(str(table_file), ["FLAIR"]).modalities == ("FLAIR",)
 
 
 def test_a_bids_table_finds_its_images(tmp_path: Path) -> None:

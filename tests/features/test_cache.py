@@ -12,7 +12,6 @@ from safetensors.numpy import save_file
 
 from nnunet_fm.features import FeatureCache, FeatureRecipe
 from nnunet_fm.features.cache import STALE_SECONDS
-from nnunet_fm.features.content_hashes import InputHashes
 
 RECIPE = FeatureRecipe(
     "enc", "ab" * 32, "dinov3_test16", {"norm_eps": 1e-6}, (1, 3), "bfloat16", {"strip": "none"}
@@ -38,22 +37,6 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert FeatureCache(tmp_path / "c").recipes() == [RECIPE]
     shutil.move(tmp_path / "c", tmp_path / "moved")
     assert FeatureCache(tmp_path / "moved").read(RECIPE, key) is not None
-
-
-def test_every_part_of_the_recipe_and_the_input_is_in_the_key_but_the_name() -> None:
-    others = [
-        replace(RECIPE, encoder="cd" * 32),
-        replace(RECIPE, architecture="other"),
-        replace(RECIPE, options={"norm_eps": 1e-5}),
-        replace(RECIPE, layers=(3,)),
-        replace(RECIPE, precision="float32"),
-        replace(RECIPE, preprocessing={"strip": "mask"}),
-        replace(RECIPE, perturbation={"gamma": 2}),
-    ]
-    keys = {r.key("input") for r in [RECIPE, *others]} | {RECIPE.key("other input")}
-    assert len(keys) == len(others) + 2
-    assert replace(RECIPE, name="renamed").key("input") == RECIPE.key("input")
-    assert FeatureRecipe.from_json(RECIPE.to_json()) == RECIPE
 
 
 def test_an_encoder_file_of_another_name_goes_on_with_the_same_entries(tmp_path: Path) -> None:
@@ -192,21 +175,3 @@ def test_a_recipe_is_found_by_name_or_hash_or_alone(tmp_path: Path) -> None:
         cache.recipe("enc")
     assert cache.recipe(other.identity()[:12]) == other
     assert {r.layers for r in cache.recipes()} == {(1, 3), (3,)}
-
-
-def test_input_hashes_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
-    path, memo = tmp_path / "a", tmp_path / "memo"
-    path.write_text("one")
-    hashes = InputHashes(memo)
-    first = hashes.sha256(path)
-    hashes.save()
-    again = InputHashes(memo)
-    assert again.sha256(path) == first
-    assert not again.fresh
-    path.write_text("two")
-    assert again.sha256(path) != first
-    assert again.sha256(path, path) != again.sha256(path)
-    memo.write_text("no database")
-    assert InputHashes(memo).sha256(path) == again.sha256(path)
-    with pytest.raises(FileNotFoundError):
-        again.sha256(tmp_path / "gone")

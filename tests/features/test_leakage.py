@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 
-from nnunet_fm.data.subject_ids import may_match, subject_name
+from helpers.tables import write_lines, write_noise_volume
 from nnunet_fm.data.volumes import read_volume, voxels_sha256
 from nnunet_fm.features import read_table
 from nnunet_fm.features.content_hashes import InputHashes
@@ -19,57 +18,13 @@ from nnunet_fm.features.leakage import (
     raise_or_describe,
     read_seen,
 )
-from nnunet_fm.features.table_check import check_table
-
-
-def volume(
-    path: Path, seed: int, affine: np.ndarray | None = None, kind: type = np.int16, pad: int = 0
-) -> None:
-    voxels = np.random.default_rng(seed).integers(1, 900, (18, 20, 22))
-    if affine is not None and affine[0, 0] < 0:
-        voxels = voxels[::-1]
-    nib.Nifti1Image(
-        np.pad(voxels, pad).astype(kind), np.eye(4) if affine is None else affine
-    ).to_filename(path)
-
-
-def table(folder: Path, lines: list[str], header: str = "subject_id,T1,split") -> Path:
-    (folder / "t.csv").write_text("\n".join([header, *lines]))
-    return folder / "t.csv"
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("BraTS2021_00097", "BraTS-GLI-00097-000"),
-        ("UCSF-PDGM-004", "UCSF-PDGM-0004_nifti"),
-        ("UCSF-PDGM-0391_FU003d", "ucsf-pdgm-391"),
-        ("UPENN-GBM-00002_11", "UPENN-GBM-00002_21"),
-        ("OAS1_0001_MR1", "OAS1_0001"),
-        ("IXI002-Guys-0828-T1", "sub-IXI002"),
-        ("TCGA_CS_4941_19960909", "TCGA-CS-4941"),
-        ("002_S_0295", "sub-002_s_0295"),
-    ],
-)
-def test_one_subject_has_one_name(first: str, second: str) -> None:
-    assert subject_name(first) == subject_name(second)
-    assert subject_name(first).startswith("@")
-    assert may_match(subject_name(first, "here"), subject_name(second, "there"))
-
-
-def test_namesakes_of_two_datasets_are_two_people() -> None:
-    assert not may_match(subject_name("7", "A"), subject_name("7", "B"))
-    assert may_match(subject_name("7", "A"), subject_name("7"))  # on the safe side
-    assert not may_match(subject_name("7", "A"), subject_name("8"))
-    assert not may_match(subject_name("7"), subject_name("IXI007"))
-    assert not may_match(subject_name("BraTS-MEN-00007-000"), subject_name("BraTS-GLI-00007-000"))
 
 
 def test_a_pretraining_store_is_recognised_by_name_crosswalk_bytes_and_voxels(
     tmp_path: Path,
 ) -> None:
     for n in range(4):
-        volume(tmp_path / f"{n}.nii.gz", n)
+        write_noise_volume(tmp_path / f"{n}.nii.gz", n)
     hashes = InputHashes(tmp_path / "memo")
     record = {"dataset": "BraTS2021", "session": "", "sequence": "T1"}
     manifest = tmp_path / "manifest.jsonl"
@@ -84,7 +39,7 @@ def test_a_pretraining_store_is_recognised_by_name_crosswalk_bytes_and_voxels(
         {"subject": "p2", "source_sha256": "z", "voxels_sha256": voxels},
     ]
     manifest.write_text("\n".join(json.dumps(record | r) for r in records))
-    volume(
+    write_noise_volume(
         tmp_path / "copy.nii", 2, np.diag([-1.0, 1, 1, 1]), np.float32, pad=3
     )  # mirrored, padded, another type
     lines = [
@@ -93,7 +48,7 @@ def test_a_pretraining_store_is_recognised_by_name_crosswalk_bytes_and_voxels(
         "c,copy.nii,test,",
         "d,3.nii.gz,test,",
     ]
-    rows = read_table(table(tmp_path, lines, "subject_id,T1,split,BraTS21 ID")).rows
+    rows = read_table(write_lines(tmp_path, lines, "subject_id,T1,split,BraTS21 ID")).rows
     for where in (manifest, tmp_path):
         seen = read_seen(where, hashes)
         assert [(o.test_case, o.evidence) for o in find_overlaps(rows, seen, hashes)] == [
@@ -107,20 +62,10 @@ def test_a_pretraining_store_is_recognised_by_name_crosswalk_bytes_and_voxels(
     ]
 
 
-@pytest.mark.parametrize("highest", [1000, 1600, 2000, 3968, 4095])
-def test_voxels_are_the_same_at_another_scale(highest: int) -> None:
-    whole = np.random.default_rng(0).integers(1, highest + 1, (16, 17, 18)).astype(np.float32)
-    whole[0, 0, 0], whole[-1, -1, -1] = 0, highest
-    hashes = {voxels_sha256(whole * np.float32(scale)) for scale in (1, 0.1, 0.37, 1 / 3)}
-    assert len(hashes) == 1
-    whole[8, 8, 8] += highest // 2
-    assert voxels_sha256(whole) not in hashes
-
-
 def test_a_list_of_subjects_and_a_table_are_manifests_too(tmp_path: Path) -> None:
-    volume(tmp_path / "a.nii", 0)
+    write_noise_volume(tmp_path / "a.nii", 0)
     hashes = InputHashes(tmp_path / "memo")
-    rows = read_table(table(tmp_path, ["IXI002,a.nii,test", "other,a.nii,test"])).rows
+    rows = read_table(write_lines(tmp_path, ["IXI002,a.nii,test", "other,a.nii,test"])).rows
     (tmp_path / "ids.txt").write_text("# seen\nIXI/IXI002-Guys-0828\n")
     assert [
         o.test_case for o in find_overlaps(rows, read_seen(tmp_path / "ids.txt", hashes), hashes)
@@ -150,7 +95,7 @@ def test_a_list_of_subjects_and_a_table_are_manifests_too(tmp_path: Path) -> Non
 
 def test_training_and_tested_rows_of_one_table_are_compared(tmp_path: Path) -> None:
     for n in range(3):
-        volume(tmp_path / f"{n}.nii", n)
+        write_noise_volume(tmp_path / f"{n}.nii", n)
     hashes = InputHashes(tmp_path / "memo")
     lines = [
         "a,0.nii,train",
@@ -158,16 +103,16 @@ def test_training_and_tested_rows_of_one_table_are_compared(tmp_path: Path) -> N
         "UPENN-GBM-00002_11,1.nii,train",
         "UPENN-GBM-00002_21,2.nii,test",
     ]
-    found = overlaps_within(read_table(table(tmp_path, lines)), hashes)
+    found = overlaps_within(read_table(write_lines(tmp_path, lines)), hashes)
     assert [(o.test_case, o.match, o.evidence) for o in found] == [
         ("b", "a", "bytes"),
         ("UPENN-GBM-00002_21", "UPENN-GBM-00002_11", "subject"),
     ]
     folds = [line.rsplit(",", 1)[0] + "," for line in lines]
-    assert len(overlaps_within(read_table(table(tmp_path, folds)), hashes)) == 2
+    assert len(overlaps_within(read_table(write_lines(tmp_path, folds)), hashes)) == 2
     visits = ["a,1,0.nii", "a,2,0.nii"]  # two visits of one subject never lie on two sides
     assert not overlaps_within(
-        read_table(table(tmp_path, visits, "subject_id,session_id,T1")), hashes
+        read_table(write_lines(tmp_path, visits, "subject_id,session_id,T1")), hashes
     )
     with pytest.raises(
         ValueError, match=r"2 tested cases were seen before: b is a \(bytes\).*--allow-leakage"
@@ -189,37 +134,10 @@ def test_near_duplicates_in_feature_space_are_listed() -> None:
     assert [(o.test_case, o.match) for o in folds] == [("s3", "s15")]
 
 
-def test_a_table_is_looked_over(tmp_path: Path) -> None:
-    for n in range(3):
-        volume(tmp_path / f"{n}.nii", n)
-    (tmp_path / "bad.nii").write_bytes((tmp_path / "0.nii").read_bytes()[:5000])
-    lines = ["a,0.nii,1.nii,train", "b,2.nii,,test", "c,gone.nii,bad.nii,test", "d,0.nii,,test"]
-    report = check_table(
-        read_table(table(tmp_path, lines, "subject_id,T1,FLAIR,split")),
-        InputHashes(tmp_path / "m"),
-        True,
-    )
-    assert report.summary == [
-        "4 rows, 4 subjects",
-        "splits: test 3, train 1",
-        "volumes: T1 4, FLAIR 2",
-        "rows with all 2 modalities: 2",
-    ]
-    assert [p.split(":")[0] for p in report.problems] == [
-        "1 volumes are missing",
-        "1 volumes cannot be used",
-        "1 subjects have two names",
-    ]
-    fine = check_table(
-        read_table(table(tmp_path, ["a,0.nii,train"])), InputHashes(tmp_path / "m"), True
-    )
-    assert not fine.problems
-
-
 def test_the_command_line_checks_and_exits_with_3(tmp_path: Path, run: Any) -> None:
     for n in range(2):
-        volume(tmp_path / f"{n}.nii", n)
-    path = table(tmp_path, ["IXI002,0.nii,train", "IXI012,1.nii,test"])
+        write_noise_volume(tmp_path / f"{n}.nii", n)
+    path = write_lines(tmp_path, ["IXI002,0.nii,train", "IXI012,1.nii,test"])
     assert (
         "2 rows, 2 subjects"
         in run(
@@ -240,25 +158,3 @@ def test_the_command_line_checks_and_exits_with_3(tmp_path: Path, run: Any) -> N
     said = run("nnunet-fm", "features", "check-leakage", path, *words, expect=3).stdout
     assert "IXI012 is IXI012-HH-1211 (subject)" in said
     assert (tmp_path / "leak.csv").read_text().splitlines()[1] == "IXI012,IXI012-HH-1211,subject"
-
-
-def test_voxels_are_read_once_and_remembered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for n in range(3):
-        volume(tmp_path / f"{n}.nii", n)
-    read: list[Path] = []
-    monkeypatch.setattr(
-        "nnunet_fm.data.volumes.read_volume", lambda p: read.append(p) or read_volume(p)
-    )
-    rows = read_table(table(tmp_path, ["a,0.nii,", "b,1.nii,", "c,2.nii,"]))
-    hashes = InputHashes(tmp_path / "memo")
-    assert not overlaps_within(rows, hashes, voxels=True)
-    assert len(read) == len(set(read)) == 3
-    hashes.save()
-    overlaps_within(rows, InputHashes(tmp_path / "memo"), voxels=True)
-    assert len(read) == 3
-    volume(tmp_path / "2.nii", 0, kind=np.float32)
-    assert [
-        o.evidence for o in overlaps_within(rows, InputHashes(tmp_path / "memo"), voxels=True)
-    ] == ["voxels"]

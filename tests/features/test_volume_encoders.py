@@ -11,7 +11,6 @@ from nnunet_fm.encoders import build_encoder
 from nnunet_fm.features import FeatureCache, read_table
 from nnunet_fm.features.cka import align
 from nnunet_fm.features.extraction import extract, open_encoder
-from nnunet_fm.features.intensity import rescale_intensity
 from nnunet_fm.heads.models import fit
 from nnunet_fm.heads.targets import Targets
 from nnunet_fm.heads.task import Task
@@ -86,24 +85,6 @@ def test_volumes_are_not_given_as_another_sequence_than_they_are(
         ValueError, match="opened for FLAIR, and the table has T1; allowed: --modalities"
     ):
         extract(read_table(subjects), encoder, recipe, cache, processes=0)
-
-
-def test_intensities_are_the_encoders() -> None:
-    brain = np.zeros((4, 5, 6), np.float32)
-    brain[1:3, 1:4, 1:5] = np.random.default_rng(0).normal(size=(2, 3, 4))
-    inside = brain != 0
-    assert rescale_intensity(brain, "z-score") is brain
-    unit = rescale_intensity(brain, "0 to 1")
-    assert (unit[inside].min(), unit[inside].max(), unit[~inside].max()) == (0, 1, 0)
-    assert np.corrcoef(unit[inside], brain[inside])[0, 1] > 0.999
-    everywhere = rescale_intensity(brain, "z-score of all voxels")
-    np.testing.assert_allclose([everywhere.mean(), everywhere.std()], [0, 1], atol=1e-5)
-    assert everywhere[~inside].max() == everywhere.min()
-    recipes = [
-        open_encoder(name)[1].preprocessing for name in ("volume_test16", "volume_testuniformer")
-    ]
-    assert "intensity" not in recipes[0]
-    assert recipes[1]["intensity"] == "0 to 1"
 
 
 def test_an_encoder_that_knows_its_channels_must_be_told_which_it_is_given() -> None:

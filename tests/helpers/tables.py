@@ -47,3 +47,21 @@ def write_subject_table(folder: Path) -> Path:
             write_volume_file(folder / str(row["FLAIR"]), 2 * subject + 1)
         rows.append(row)
     return write_table(folder / "t.csv", rows)
+
+
+def write_noise_volume(
+    path: Path, seed: int, affine: np.ndarray | None = None, kind: type = np.int16, pad: int = 0
+) -> None:
+    """Write noise of 18x20x22 voxels; an affine with a negative first axis mirrors the voxels."""
+    voxels = np.random.default_rng(seed).integers(1, 900, (18, 20, 22))
+    if affine is not None and affine[0, 0] < 0:
+        voxels = voxels[::-1]
+    nib.Nifti1Image(
+        np.pad(voxels, pad).astype(kind), np.eye(4) if affine is None else affine
+    ).to_filename(path)
+
+
+def write_lines(folder: Path, lines: list[str], header: str = "subject_id,T1,split") -> Path:
+    """Write a table from the text of its lines."""
+    (folder / "t.csv").write_text("\n".join([header, *lines]))
+    return folder / "t.csv"
