@@ -1,6 +1,7 @@
-"""The catalogue of `-tr` names: nnU-Net scans this folder. Attributes only; behaviour lives in nnunet_fm/trainer.py.
+"""The catalogue of `-tr` names in the folder that nnU-Net scans; behaviour is in nnunet_fm/nnunet/.
 
-Your own variant is a class like these in a folder of your own, added to `nnUNet_extTrainer`.
+To add a variant, write a class like these in a folder of your own and add the folder to
+`nnUNet_extTrainer`.
 """
 
 from dataclasses import replace
@@ -10,7 +11,7 @@ from nnunet_fm.nnunet.recipe import Recipe
 
 
 class FrozenDinoTrainer(trainer.FrozenEncoderTrainer):
-    """The paper's: 100 epochs of 250 iterations, AdamW 3e-4, linear decay, encoder frozen."""
+    """The paper's schedule: 100 epochs of 250 iterations, AdamW 3e-4, linear decay, encoder frozen."""
 
     recipe = Recipe()
 
@@ -22,13 +23,13 @@ class FrozenDinoTrainer_20epochs(trainer.FrozenEncoderTrainer):  # noqa: N801 (n
 
 
 class FrozenDinoTrainer_1epoch(trainer.FrozenEncoderTrainer):  # noqa: N801
-    """One epoch: to see whether everything fits."""
+    """One epoch, to check that everything fits."""
 
     recipe = Recipe(epochs=1)
 
 
 class FrozenDinoTrainerDemo(trainer.FrozenEncoderTrainer):
-    """Minutes on two CPU cores with a small encoder: 12 epochs of 40 iterations."""
+    """12 epochs of 40 iterations: minutes on two CPU cores with a small encoder."""
 
     recipe = Recipe(epochs=12, iterations=40, validation_iterations=8, learning_rate=1e-3)
 
@@ -40,13 +41,13 @@ class FrozenDinoTrainerTest(trainer.FrozenEncoderTrainer):
 
 
 class FineTunedDinoTrainer(trainer.FrozenEncoderTrainer):
-    """Ablation: the encoder learns too, at a tenth of the decoder's rate (the rates of the released code)."""
+    """Ablation: trains the encoder at a tenth of the decoder's rate, as the released code does."""
 
     recipe = Recipe(encoder_learning_rate=3e-5)
 
 
 class FineTunedDinoTrainer_layerwise(trainer.FrozenEncoderTrainer):  # noqa: N801
-    """Ablation: the encoder's rate falls by a quarter from each block to the one below it, as in BEiT's fine-tuning."""
+    """Ablation: the encoder's rate falls by a quarter per block towards the input, as in BEiT."""
 
     recipe = Recipe(encoder_learning_rate=3e-4, layer_decay=0.75)
 
@@ -58,13 +59,13 @@ class FineTunedDinoTrainerTest(trainer.FrozenEncoderTrainer):
 
 
 class FrozenDinoTrainer25D(trainer.FrozenEncoder25DTrainer):
-    """The paper's schedule around the 2.5-D network: slices that know their neighbours."""
+    """The paper's schedule around the 2.5-D network: mixes adjacent slices."""
 
     recipe = Recipe()
 
 
 class FrozenDinoTrainer25DDemo(trainer.FrozenEncoder25DTrainer):
-    """The demo's length."""
+    """The 2.5-D network at the demo's length."""
 
     recipe = FrozenDinoTrainerDemo.recipe
 
@@ -76,7 +77,7 @@ class FrozenDinoTrainer25DTest(trainer.FrozenEncoder25DTrainer):
 
 
 class FrozenVolumeTrainer(trainer.FrozenEncoderTrainer):
-    """The paper's schedule around a frozen 3-D encoder."""
+    """`FrozenDinoTrainer` under the name for 3-D encoders."""
 
     recipe = Recipe()
 
@@ -88,7 +89,7 @@ class FrozenVolumeTrainerTest(trainer.FrozenEncoderTrainer):
 
 
 class FineTunedVolumeTrainer(trainer.FrozenEncoderTrainer):
-    """Ablation: the 3-D encoder learns too, at a tenth of the decoder's rate."""
+    """Ablation: trains the 3-D encoder at a tenth of the decoder's rate."""
 
     recipe = FineTunedDinoTrainer.recipe
 

@@ -53,6 +53,6 @@ def get_card(name: str) -> WeightCard:
 
 
 def intensity_of(encoder: Encoder, card: str) -> str:
-    """Return the intensity convention of an encoder's pretraining: its card's or its architecture's."""
+    """Return the intensity convention of the pretraining: the card's or the architecture's."""
     known = CARDS.get(card)
     return (known.intensity if known else None) or encoder.input_spec.intensity

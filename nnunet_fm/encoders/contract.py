@@ -1,4 +1,4 @@
-"""The contract of encoders: what each one declares, and the base class that has working defaults."""
+"""The contract of encoders: what each one declares, and a base class with working defaults."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace

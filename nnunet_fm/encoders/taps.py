@@ -6,7 +6,7 @@ from nnunet_fm.internal.errors import InputError
 
 
 def default_taps(depth: int) -> tuple[int, ...]:
-    """Return the last block of each quarter: 2, 5, 8, 11 for depth 12 (BrainDINO, section 4.3.1)."""
+    """Return the last block of each quarter; 2, 5, 8, 11 of 12 (BrainDINO, section 4.3.1)."""
     return tuple(max(0, round(depth * quarter / 4) - 1) for quarter in (1, 2, 3, 4))
 
 

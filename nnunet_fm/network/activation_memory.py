@@ -1,4 +1,4 @@
-"""How much memory a training step will take, told before it is taken."""
+"""Estimate a training step's activation memory without running it."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-FITS = 0.6  # share of the free memory for what is kept; gradients, other buffers and the data take the rest
+# Share of the free memory for saved activations; gradients, buffers and data take the rest.
+FITS = 0.6
 
 
 @contextmanager
 def kept_for_backward(network: nn.Module) -> Iterator[dict[int, torch.UntypedStorage]]:
-    """Within it, note what autograd keeps for the backward pass, by storage: several operations may keep the same.
+    """Record the storages that autograd saves for the backward pass while the context is open.
 
-    Parameters are left out, whatever view of them is kept, and so are a frozen encoder's copies in
-    bfloat16.
+    A storage counts once, however many operations save it. Parameters are excluded, also as views,
+    and so are a frozen encoder's copies in bfloat16.
     """
     parameters = {
         p.untyped_storage()._cdata for part in _with_copies(network) for p in part.parameters()
@@ -34,21 +35,21 @@ def kept_for_backward(network: nn.Module) -> Iterator[dict[int, torch.UntypedSto
 
 
 def total_bytes(kept: dict[int, torch.UntypedStorage]) -> int:
-    """Of everything that was noted."""
+    """Return the size of all recorded storages in bytes."""
     return sum(storage.nbytes() for storage in kept.values())
 
 
 def kept_bytes(network: nn.Module, channels: int, patch: Sequence[int], batch: int) -> int:
-    """Bytes that a forward pass keeps for the backward pass: exact, in about a second, without taking them.
+    """Return the bytes that a forward pass saves for the backward pass, without allocating them.
 
-    A copy of the network runs on tensors that have a shape and no content; what it remembers goes
-    with it. Parameters are not counted.
+    The number is exact and takes about a second: a copy of the network runs on tensors that have a
+    shape and no content. Parameters are not counted.
 
     Args:
         network: on its device and in its precision.
         channels: of the input.
         patch: sides of the input, in pixels or voxels.
-        batch: inputs at a time.
+        batch: inputs per step.
 
     Raises:
         ValueError: the input does not fit the network, e.g. leaves a map of one voxel to normalise.
@@ -69,12 +70,12 @@ def _with_copies(network: nn.Module) -> list[nn.Module]:
 def fitting_patch(
     kept: Callable[[tuple[int, ...]], int], patch: Sequence[int], step: int, free: int
 ) -> str:
-    """The nearest smaller patch that fits, in words: the largest sides shrink first.
+    """Describe the nearest smaller patch that fits; the largest sides shrink first.
 
     Args:
-        kept: bytes for a patch.
+        kept: gives the bytes that a patch keeps.
         patch: one that does not fit.
-        step: that sides go down by.
+        step: by which sides shrink, in pixels or voxels.
         free: bytes.
     """
     sides = list(patch)
@@ -93,12 +94,13 @@ def fitting_patch(
 def does_not_fit(
     kept: Callable[[tuple[int, ...]], int], patch: Sequence[int], step: int, batch: int, free: int
 ) -> str:
-    """What to say of a patch that takes more memory than there is; arguments as `fitting_patch`."""
+    """Return the message for a patch that does not fit; arguments as for `fitting_patch`."""
     sides = tuple(patch)
     return (
-        f"patch {'x'.join(map(str, sides))} in batches of {batch} keeps {_gib(kept(sides))} for the backward pass, and "
-        f"takes more; {_gib(free)} are free. {fitting_patch(kept, sides, step, free).capitalize()}. "
-        "Type `nnunet-fm plan` again with another --patch, a smaller --batch-size, or --fusion fixed where it learns"
+        f"patch {'x'.join(map(str, sides))} in batches of {batch} keeps {_gib(kept(sides))} for "
+        f"the backward pass, and takes more; {_gib(free)} are free. "
+        f"{fitting_patch(kept, sides, step, free).capitalize()}. Rerun `nnunet-fm plan` with "
+        "another --patch, a smaller --batch-size, or --fusion fixed if the fusion learns"
     )
 
 

@@ -1,4 +1,4 @@
-"""Fusion, frozen encoder, decoder: the network that plans name."""
+"""The network that plans name: fusion, frozen encoder, decoder."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -42,8 +42,8 @@ class FrozenEncoderNetwork(nn.Module):
             caller fills them.
         taps: tapped blocks; the last of each quarter if None.
         fusion: `learnable`, `fixed` or `learnable_then_fixed(EPOCHS)`.
-        channels: for each channel of an encoder that knows them by name, the number of the MRI
-            channel that it gets.
+        channels: for each channel of an encoder with named channels, the number of the MRI channel
+            that feeds it.
         decoder: `primus` or `light` for slices, `unetr` or `primus3d` for tokens of
             volumes, `pyramid` for maps of several resolutions.
         deep_supervision: must be False; nnU-Net passes it.
@@ -65,7 +65,8 @@ class FrozenEncoderNetwork(nn.Module):
         super().__init__()
         if deep_supervision:
             raise InputError(
-                "deep_supervision=True: this decoder has one output; use a trainer of nnunet-fm (-tr)"
+                "deep_supervision=True: this decoder has one output; "
+                "use a trainer of nnunet-fm (-tr)"
             )
         if decoder not in DECODERS:
             raise InputError(unknown("decoder", decoder, DECODERS))
@@ -88,7 +89,7 @@ class FrozenEncoderNetwork(nn.Module):
         self.frozen = True
         self.encoder_loaded = False
         self.precision: Precision | None = None
-        self._compute: list[Encoder] = []  # in a list, so that it is no sub-module
+        self._compute: list[Encoder] = []  # in a list, so that it is not a sub-module
         self._slim = False
         self.encoder.requires_grad_(False).eval()
         self.set_fusion_learns(self.schedule.learns(0))
@@ -110,10 +111,10 @@ class FrozenEncoderNetwork(nn.Module):
             return self.decode(features, x).float()
 
     def _autocast(self, device_type: str) -> AbstractContextManager[Any]:
-        """The precision chosen, whatever autocast the caller is in.
+        """Return the autocast context of the chosen precision, whatever the caller's is.
 
-        With none chosen (stock prediction) the caller's, but bfloat16 for float16 where the GPU has
-        it: DINOv3's activations may leave float16's range.
+        If none was chosen (stock prediction), the caller's autocast applies, with bfloat16 instead
+        of float16 on GPUs that have it: DINOv3's activations may exceed float16's range.
         """
         precision = self.precision
         if precision is None:
@@ -127,20 +128,20 @@ class FrozenEncoderNetwork(nn.Module):
         return torch.autocast(device_type, getattr(torch, precision))
 
     def encode(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "b d *tokens"]]:
-        """Fused channels through the encoder: one feature map per tap."""
+        """Fuse the channels and run the encoder: one feature map per tap."""
         return self._compute_encoder.features(self._to_encoder_size(self.fusion(x)))
 
     def decode(self, features: list[Tensor], x: Float[Tensor, "b c *grid"]) -> Tensor:
-        """Class logits from the features, and the image for decoders that look at it."""
+        """Decode the features, and the image for decoders that use it, to class logits."""
         logits: Tensor = self.decoder(features, x)
         return logits
 
     def _gradient_stops_before_decoder(self) -> bool:
-        """Only then may the encoder run without a graph: a learnable fusion in front of it needs one."""
+        """Whether the encoder may run without a graph: a learnable fusion in front needs one."""
         return self.frozen and not self.fusion.weight.requires_grad
 
     def _to_encoder_size(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b c *size"]:
-        """Resize so that the token grid times `2 ** stages` is the input: only where the patch is no power of two."""
+        """Resize, if the patch is not a power of two, so that the decoder restores the input size."""
         patch, step = self.encoder.input_spec.divisor, 2**self.stages
         if any(side % step for side in x.shape[2:]):
             raise InputError(f"input {tuple(x.shape[2:])}: all sides must be multiples of {step}")
@@ -156,13 +157,13 @@ class FrozenEncoderNetwork(nn.Module):
         return self._compute[0] if self._compute else self.encoder
 
     def _refresh_compute(self) -> None:
-        """Make the bfloat16 copy anew: whenever weights, device, precision or kernels change."""
+        """Rebuild the bfloat16 copy after weights, device, precision or kernels change."""
         self._compute = (
             [_bfloat16_copy(self.encoder)] if self.frozen and self.precision == "bfloat16" else []
         )
 
     def _apply(self, fn: Any, recurse: bool = True) -> "FrozenEncoderNetwork":
-        """Moving the network moves the copy too."""
+        """Move or convert the network, and rebuild the copy."""
         super()._apply(fn, recurse)
         self._refresh_compute()
         return self
@@ -170,7 +171,10 @@ class FrozenEncoderNetwork(nn.Module):
     # ---- frozen by construction ----
 
     def train(self, mode: bool = True) -> "FrozenEncoderNetwork":
-        """Training mode for all but a frozen encoder, and the BatchNorm of one that learns: batches are too small."""
+        """Set training mode, except for a frozen encoder and any BatchNorm of the encoder.
+
+        BatchNorm keeps its statistics even if the encoder learns: batches are too small.
+        """
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
@@ -180,21 +184,22 @@ class FrozenEncoderNetwork(nn.Module):
         return self
 
     def unfreeze(self) -> None:
-        """Let the encoder learn, as far as it reaches the features (DDP wants no others): for the ablation only."""
+        """Train the encoder's active parameters too, for the ablation; DDP allows no unused ones."""
         self.frozen = False
         for parameter in self.encoder.active_parameters():
             parameter.requires_grad_(True)
         self._refresh_compute()
 
     def set_fusion_learns(self, learns: bool) -> None:
-        """Let the fusion learn, or fix it; fixed, the encoder runs without a graph."""
+        """Train the fusion or fix it; with a fixed fusion the encoder runs without a graph."""
         self.fusion.weight.requires_grad_(learns)
 
     def use_precision(self, precision: Precision | None) -> None:
-        """Compute in `float32`, in `float16` autocast, or in bfloat16 with the encoder's matrices held in bfloat16.
+        """Choose the precision: `float32`, `float16` autocast, or `bfloat16`.
 
-        None leaves it to the caller's autocast. The stored weights, and with them the encoder's
-        hash, stay float32.
+        With bfloat16, a copy of the frozen encoder's matrices is held in bfloat16. None leaves the
+        precision to the caller's autocast. The stored weights, and so the encoder's hash, stay
+        float32.
         """
         self.precision = precision
         self._refresh_compute()
@@ -202,7 +207,7 @@ class FrozenEncoderNetwork(nn.Module):
     def use_kernels(
         self, *, fused_attention: bool | None = None, gradient_checkpointing: bool | None = None
     ) -> None:
-        """Switch the encoder's attention kernel or its checkpointing, where it has them; None leaves them."""
+        """Switch the encoder's attention kernel or checkpointing; None leaves them as they are."""
         if fused_attention is not None:
             self.encoder.set_fused_attention(fused_attention)
         if gradient_checkpointing is not None:
@@ -220,7 +225,8 @@ class FrozenEncoderNetwork(nn.Module):
         """
         if self.source is None:
             raise InputError(
-                "these plans name no encoder weights; write them with `nnunet-fm plan --encoder ...`"
+                "these plans name no encoder weights; "
+                "write them with `nnunet-fm plan --encoder ...`"
             )
         self.encoder.load_state_dict(self.source.load().state_dict())
         self.encoder_loaded = True
@@ -228,7 +234,10 @@ class FrozenEncoderNetwork(nn.Module):
 
     @contextmanager
     def slim_state_dict(self) -> Iterator[None]:
-        """Within it, `state_dict` leaves the encoder out; `load_state_dict` always accepts such a dict."""
+        """Within this context, `state_dict` excludes the encoder.
+
+        `load_state_dict` always accepts such a state dict.
+        """
         self._slim = True
         try:
             yield
@@ -237,22 +246,23 @@ class FrozenEncoderNetwork(nn.Module):
 
 
 def check_decodable(encoder: Encoder, name: str, decoder: str) -> None:
-    """Raise ValueError where a decoder is for other features than an encoder's, or the maps are of several strides."""
+    """Raise InputError if a decoder does not fit the kind, dimension or strides of an encoder."""
     strides, dims = {f.stride for f in encoder.feature_info}, encoder.input_spec.spatial_dims
     fitting = [n for n, d in DECODERS.items() if (d.kind, d.spatial_dims) == (encoder.kind, dims)]
     if decoder not in fitting or (
         encoder.kind == "tokens" and strides != {encoder.input_spec.divisor}
     ):
         raise InputError(
-            f"encoder {name} is {encoder.kind}, {dims}-D, with strides {sorted(strides)}; decoder {decoder} does not "
-            f"fit. Allowed for it: {', '.join(fitting) or 'no decoder yet'}; for {decoder}: "
+            f"encoder {name} is {encoder.kind}, {dims}-D, with strides {sorted(strides)}; decoder "
+            f"{decoder} does not fit. Allowed for it: {', '.join(fitting) or 'no decoder yet'}; "
+            f"for {decoder}: "
             f"{DECODERS[decoder].spatial_dims}-D {DECODERS[decoder].kind}"
             + ("" if encoder.kind == "pyramid" else ONE_STRIDE)
         )
 
 
 def _bfloat16_copy(encoder: Encoder) -> Encoder:
-    """A copy whose matrices are bfloat16: bit for bit what autocast computes, without casting them at every call."""
+    """Return a copy with bfloat16 matrices: bit-equal to autocast, without casts at every call."""
     clone = copy.deepcopy(encoder)
     for module in clone.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
@@ -269,7 +279,7 @@ def _leave_out_encoder(
 
 
 def _refill_encoder(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Complete a slim state dict with the encoder already loaded, or from its source."""
+    """Complete a slim state dict with the encoder, loading it from its source if necessary."""
     network = cast(FrozenEncoderNetwork, network)
     if any(k.startswith(prefix + ENCODER) for k in state):
         network.encoder_loaded = True

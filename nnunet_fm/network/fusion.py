@@ -17,23 +17,23 @@ def make_fusion(
     encoder_channels: int,
     channels: Sequence[int] | None = None,
 ) -> nn.Conv2d | nn.Conv3d:
-    """Convolution of one pixel or voxel without bias, every weight 1/C at first: an equal-weight average of C channels.
+    """Build a 1x1 convolution without bias from C channels to those of the encoder.
 
-    Paper section 4.3.1 for C = 4; here for any C >= 1, always renormalised to a true average. In
-    front of a one-channel encoder of volumes and fixed, this is the first convolution's weights
-    repeated and divided by C, its bias kept (the same section, "repeating and rescaling"); such an
-    encoder cannot tell its channels apart. In front of an encoder that knows its channels, it hands
-    each of them the one named.
+    Every weight starts at 1/C: an equal-weight average (BrainDINO, section 4.3.1, for C = 4; here
+    for any C >= 1). Fixed, in front of a one-channel encoder of volumes, it is the same as
+    repeating the first convolution's weights and dividing them by C, with its bias kept (same
+    section, "repeating and rescaling"); such an encoder cannot tell its channels apart. An encoder
+    with named channels receives one input channel for each.
 
     Args:
         spatial_dims: 2 or 3.
         input_channels: C.
         encoder_channels: of the encoder.
-        channels: for each channel of the encoder the number of the input channel that it gets; None
-            for the average.
+        channels: for each channel of the encoder, the number of the input channel that feeds it;
+            None for the average.
 
     Raises:
-        ValueError: no input channel, or `channels` that are not there.
+        InputError: no input channel, or `channels` that do not exist.
     """
     if input_channels < 1:
         raise InputError(f"{input_channels} input channels given; allowed: 1 or more")
@@ -44,8 +44,8 @@ def make_fusion(
         return fusion
     if len(channels) != encoder_channels or not all(0 <= c < input_channels for c in channels):
         raise InputError(
-            f"channels {list(channels)}; allowed: one of 0 to {input_channels - 1} for each of the encoder's "
-            f"{encoder_channels} channels"
+            f"channels {list(channels)}; allowed: one of 0 to {input_channels - 1} for each of the "
+            f"encoder's {encoder_channels} channels"
         )
     nn.init.zeros_(fusion.weight)
     for number, channel in enumerate(channels):
@@ -55,7 +55,11 @@ def make_fusion(
 
 @dataclass(frozen=True)
 class FusionSchedule:
-    """Until which epoch the fusion learns: never (0), to the end (None), or so many epochs."""
+    """How long the fusion learns.
+
+    Attributes:
+        learnable_epochs: number of epochs; 0 for never, None for the whole training.
+    """
 
     learnable_epochs: int | None
 

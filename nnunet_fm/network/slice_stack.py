@@ -1,4 +1,4 @@
-"""The 2.5-D network: a frozen encoder of slices whose features are mixed with those of the slices above and below."""
+"""The 2.5-D network: features of a frozen 2-D encoder, mixed with those of adjacent slices."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ from nnunet_fm.internal.errors import InputError
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 
 ODD = (1, 3, 5)
-THINNEST = 4  # slices of a patch: nnU-Net's blur pads by reflecting up to three
+THINNEST = 4  # slices of a patch: nnU-Net's blur reflects up to three
 
 
 class SliceMix(nn.Module):
-    """A convolution along z for each feature channel by itself, that begins as the identity.
+    """A depthwise convolution along z that starts as the identity.
 
-    Beyond the ends of the patch the last slice is repeated.
+    Beyond the ends of the patch, the last slice is repeated.
 
     Args:
         channels: of the feature maps.
-        slices: that are mixed, the one in the middle counted: 1, 3 or 5.
+        slices: number of slices that are mixed, including the middle one: 1, 3 or 5.
 
     Raises:
         ValueError: another number of slices.
@@ -35,7 +35,7 @@ class SliceMix(nn.Module):
         nn.init.ones_(self.weight[:, :, slices // 2])
 
     def forward(self, x: Float[Tensor, "b d z ty tx"]) -> Float[Tensor, "b d z ty tx"]:
-        """As many slices as there were."""
+        """Mix each slice with its neighbours; the number of slices stays the same."""
         reach = self.weight.shape[2] // 2
         if not reach:
             return x
@@ -44,16 +44,16 @@ class SliceMix(nn.Module):
 
 
 class FrozenEncoder25DNetwork(FrozenEncoderNetwork):
-    """`FrozenEncoderNetwork` on stacks of slices, with a small trainable mix along z between encoder and decoder.
+    """`FrozenEncoderNetwork` on stacks of slices, with a trainable mix along z before the decoder.
 
-    Every slice goes through the frozen encoder once; each tapped map is mixed with those of its
-    neighbours, channel by channel, and decoded as a slice. The mix begins as the identity, so that
-    the network begins as the 2-D one. With one slice there is no mix, and a 2-D checkpoint fits
-    (BrainDINO's first limitation is that slices know nothing of each other; paper section 3).
+    Every slice passes the frozen encoder once; each tapped map is mixed with those of the adjacent
+    slices, channel by channel, and decoded as a slice. The mix starts as the identity, so the
+    network starts as the 2-D one. With one slice there is no mix, and a 2-D checkpoint fits.
+    (BrainDINO, section 3, names the independence of slices as its first limitation.)
 
     Args:
         mix_slices: 1, 3 or 5.
-        **slices: as `FrozenEncoderNetwork`, with a 2-D encoder and decoder.
+        **slices: arguments of `FrozenEncoderNetwork`, with a 2-D encoder and decoder.
 
     Raises:
         ValueError: an encoder of volumes, or another number of slices.
@@ -64,33 +64,41 @@ class FrozenEncoder25DNetwork(FrozenEncoderNetwork):
         encoder = self.encoder
         if encoder.input_spec.spatial_dims != 2:
             raise InputError(
-                f"mix_slices={mix_slices} is for encoders of slices; {self.architecture} is one of volumes"
+                f"mix_slices={mix_slices} is for encoders of slices; "
+                f"{self.architecture} is one of volumes"
             )
         mixes = [SliceMix(f.channels, mix_slices) for f in encoder.feature_info]
         self.mix = nn.ModuleList(mixes if mix_slices > 1 else [])
 
     def encode(self, x: Float[Tensor, "b c z y x"]) -> list[Float[Tensor, "b d z ty tx"]]:
-        """The 2-D features of each slice, stacked."""
+        """Return the 2-D features of each slice, stacked."""
         return [to_volume(f, len(x)) for f in super().encode(to_slices(x))]
 
     def decode(
         self, features: list[Tensor], x: Float[Tensor, "b c z y x"]
     ) -> Float[Tensor, "b k z y x"]:
-        """Each slice decoded from its features and its neighbours'."""
-        mixed = (
-            [mix(f) for mix, f in zip(self.mix, features, strict=True)]
-            if len(self.mix)
-            else features
-        )
+        """Decode each slice from its features and those of its neighbours."""
+        mixed = features
+        if len(self.mix):
+            mixed = [mix(f) for mix, f in zip(self.mix, features, strict=True)]
         return to_volume(super().decode([to_slices(f) for f in mixed], to_slices(x)), len(x))
 
 
 def check_mix(slices: int, stack: int = THINNEST + 1, base: str = "2d") -> int:
-    """Raise ValueError unless so many slices can be mixed in a patch of `stack` slices of a configuration `base`."""
+    """Check a number of slices to mix, and return it.
+
+    Args:
+        slices: to mix.
+        stack: slices of a patch.
+        base: stock configuration of the data.
+
+    Raises:
+        InputError: another number than 1, 3 or 5, more than the patch has, or not `2d`.
+    """
     if slices not in ODD or stack < max(slices, THINNEST):
         raise InputError(
-            f"{slices} slices to mix, in a patch of {stack}; allowed: {', '.join(map(str, ODD))}, no more than the "
-            f"patch has, which has {THINNEST} or more (--patch SLICES SIDE SIDE)"
+            f"{slices} slices to mix, in a patch of {stack}; allowed: {', '.join(map(str, ODD))}, "
+            f"no more than the patch has, which has {THINNEST} or more (--patch SLICES SIDE SIDE)"
         )
     if base != "2d":
         raise InputError(

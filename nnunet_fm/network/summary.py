@@ -17,7 +17,9 @@ def network_info(
     patch: tuple[int, int] = (256, 256),
     decoder: str = "primus",
 ) -> dict[str, Any]:
-    """Count parameters and floating point operations (a multiplication and an addition are two) of one slice.
+    """Count the parameters of a network, and its floating point operations for one slice.
+
+    A multiplication and an addition are two operations.
 
     Args:
         encoder: weight card or architecture.
@@ -35,9 +37,7 @@ def network_info(
         channels, classes, card.architecture, card.options, decoder=decoder
     ).eval()
     check_patch(patch, 2**network.stages)
-    network.use_kernels(
-        fused_attention=False
-    )  # plain products are counted; fused kernels not everywhere
+    network.use_kernels(fused_attention=False)  # the counter does not see fused kernels everywhere
     with torch.no_grad():
         with FlopCounterMode(display=False) as encoder_flops:
             features = network.encode(torch.zeros(1, channels, *patch))

@@ -56,8 +56,8 @@ class VolumeViT(Encoder):
         image_size: side of the cube that the position embedding is for, in voxels.
         patch_size: side of a patch, in voxels.
         hidden_size, mlp_dim, depth, num_heads, qkv_bias: of the transformer.
-        pool: what `embed` returns: the `mean` of the tokens, or the `first` one (BrainIAC's authors: a
-            corner patch).
+        pool: what `embed` returns: the `mean` of the tokens, or the `first` one, a corner patch, as
+            BrainIAC's authors do.
 
     Raises:
         ValueError: a tap outside the blocks, or an unknown pool.

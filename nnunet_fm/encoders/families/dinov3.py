@@ -1,9 +1,9 @@
 """DINOv3 vision transformers: Meta's, BrainDINO's, MedDINOv3's and FlexiCT's.
 
-They are bit-equal to the official definition. timm's port (Apache-2.0) is the network. Two things are added: the mask token, which
-pretraining needs and which the paper counts, and the precision of the rotary embedding: the
-official training code always computes it in bfloat16 (facebookresearch/dinov3 issue 243), so that
-is how BrainDINO and MedDINOv3 were trained and used.
+They are bit-equal to the official definition. The network is timm's port (Apache-2.0) with two
+additions: the mask token, which pretraining needs and which the paper counts, and the precision of
+the rotary embedding. The official training code always computes it in bfloat16
+(facebookresearch/dinov3 issue 243), so BrainDINO and MedDINOv3 were trained and used that way.
 """
 
 import math
@@ -154,8 +154,8 @@ def _split_qkv_bias(result: Converted, key: str, bias: Tensor, mask: Tensor | No
     masked = mask is not None and not mask.chunk(3)[1].nan_to_num(0).any()
     if not masked and middle.nan_to_num(1).any():
         raise InputError(
-            f"{key} has a non-zero key bias that is not masked (mask_k_bias: false in its training); "
-            "timm's DINOv3 cannot hold it, and dropping it would change the features. "
+            f"{key} has a non-zero key bias that is not masked (mask_k_bias: false in its "
+            "training); timm's DINOv3 cannot hold it, and dropping it would change the features. "
             "Allowed: checkpoints trained with mask_k_bias: true."
         )
     stem = f"vit.{key.removesuffix('qkv.bias')}"

@@ -24,7 +24,7 @@ SAY_WHICH = "--encoder NAME to verify, --card NAME to plan"
 
 
 def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[WeightCard, str]:
-    """Choose the card of a file by its shapes, then by the words of its name, then by its container.
+    """Choose the card of a file by its shapes, then its name, then its container.
 
     Returns:
         The card and the reason for choosing it.
@@ -37,8 +37,8 @@ def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[W
     if len(different) > MAX_DIFFERENT * len(_shapes_of(nearest)):
         raise CheckpointError(
             f"{path.name}: no known architecture has these {len(converted.tensors)} tensors; the "
-            f"closest, {nearest.name}, differs in {len(different)}: {some(different)}. Say which it "
-            f"is (a name from `nnunet-fm encoders list`, or timm/NAME): {SAY_WHICH}"
+            f"closest, {nearest.name}, differs in {len(different)}: {some(different)}. Say which "
+            f"it is (a name from `nnunet-fm encoders list`, or timm/NAME): {SAY_WHICH}"
             f"{_skipped_cards(converted.tensors)}"
         )
     fitting = [card for card in _of_one_build(nearest) if not card.shipped]
@@ -183,7 +183,7 @@ def _shapes_of(card: WeightCard) -> dict[str, torch.Size]:
 
 @cache
 def _shapes(architecture: str, options: str) -> dict[str, torch.Size]:
-    """Return names and shapes of an architecture with these options (JSON), built without memory."""
+    """Return names and shapes of an architecture, built without memory; options are JSON."""
     with torch.device("meta"):
         encoder = build_encoder(architecture, **json.loads(options))
     return {name: tensor.shape for name, tensor in encoder.state_dict().items()}

@@ -45,16 +45,18 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def fingerprint(encoder: Encoder) -> list[float]:
-    """Six numbers of the features of a fixed input; they tell a changed library from a changed file."""
-    size = max(
-        encoder.input_spec.divisor * 4,
-        64 // encoder.input_spec.divisor * encoder.input_spec.divisor,
-    )
+    """Return six statistics of the features of a fixed input.
+
+    They distinguish a changed library from a changed file.
+    """
+    divisor = encoder.input_spec.divisor
+    size = max(4 * divisor, 64 // divisor * divisor)
     axes = [torch.linspace(-1, 1, size) for _ in range(encoder.input_spec.spatial_dims)]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij")).sum(0)
     x = torch.stack([torch.sin(grid * (c + 2)) for c in range(encoder.in_channels)])[None]
     with torch.no_grad():
-        last, embedded = encoder.features(x)[-1], encoder.embed(x)
+        last = encoder.features(x)[-1]
+        embedded = encoder.embed(x)
     values = [
         last.mean(),
         last.std(),
@@ -67,13 +69,14 @@ def fingerprint(encoder: Encoder) -> list[float]:
 
 
 def describe(report: LoadReport) -> str:
-    """The report in words, a line each."""
+    """Format the report for printing."""
     lines = [
         f"file          {report.file}",
         f"file SHA-256  {report.file_sha256}",
         f"encoder       {report.card} ({report.architecture}), chosen by: {report.chosen_because}",
         f"options       {json.dumps(report.options)}",
-        f"unwrapped     containers {report.containers or 'none'}, prefixes {report.prefixes or 'none'}",
+        f"unwrapped     containers {report.containers or 'none'}, "
+        f"prefixes {report.prefixes or 'none'}",
         f"format        {report.format}",
         f"matched       {report.matched} tensors, {report.parameters:,} parameters",
         f"missing       {', '.join(report.missing) or 'none'}",

@@ -1,4 +1,4 @@
-"""The card that a weight file carries inside: which weight card it belongs to, and where it comes from."""
+"""The metadata inside a weight file: its weight card and its origin."""
 
 import json
 import os
@@ -18,16 +18,16 @@ KEY = "nnunet_fm_card"
 
 
 def write_encoder(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write an encoder with its card, atomically.
+    """Write an encoder with its metadata, atomically.
 
     Args:
         path: `.safetensors`, or `.pth` in the form of the DINOv3 training code, `{"teacher":
             {"backbone.*": ...}}`.
         state: tensors in the official DINOv3 names.
-        about: JSON-able; `card` names the weight card.
+        about: metadata, JSON-serialisable; `card` names the weight card.
 
     Raises:
-        ValueError: another ending.
+        InputError: another suffix.
     """
     if path.suffix not in (".safetensors", ".pth"):
         raise InputError(f"{path}: allowed are .safetensors and .pth")
@@ -44,9 +44,8 @@ def write_encoder(path: Path, state: Mapping[str, Tensor], about: Mapping[str, A
                 temporary,
                 metadata={KEY: json.dumps(about)},
             )
-            os.chmod(
-                temporary, 0o666 & ~_umask()
-            )  # safetensors writes files that only their owner can read
+            # safetensors writes files that only their owner can read
+            os.chmod(temporary, 0o666 & ~_umask())
 
 
 def _umask() -> int:
@@ -56,11 +55,11 @@ def _umask() -> int:
 
 
 def embedded_card(path: Path, content: Any) -> dict[str, Any]:
-    """What `write_encoder` was told, or nothing.
+    """Return the metadata that `write_encoder` wrote; empty if there are none.
 
     Args:
         path: of the weight file.
-        content: as `read_tensors` gave it.
+        content: as returned by `read_tensors`.
     """
     text = content.get(KEY) if isinstance(content, Mapping) else None
     if path.suffix == ".safetensors":
