@@ -11,12 +11,12 @@ from nnunet_fm.nnunet.recipe import Recipe
 
 
 class FrozenDinoTrainer(trainer.FrozenEncoderTrainer):
-    """The paper's schedule: 100 epochs of 250 iterations, AdamW 3e-4, linear decay, encoder frozen."""
+    """The paper's schedule: 100 epochs of 250 iterations, AdamW 3e-4, frozen encoder."""
 
     recipe = Recipe()
 
 
-class FrozenDinoTrainer_20epochs(trainer.FrozenEncoderTrainer):  # noqa: N801 (nnU-Net's way of naming)
+class FrozenDinoTrainer_20epochs(trainer.FrozenEncoderTrainer):  # noqa: N801 (as nnU-Net names them)
     """A fifth of the paper's schedule."""
 
     recipe = Recipe(epochs=20)

@@ -141,7 +141,7 @@ class FrozenEncoderNetwork(nn.Module):
         return self.frozen and not self.fusion.weight.requires_grad
 
     def _to_encoder_size(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b c *size"]:
-        """Resize, if the patch is not a power of two, so that the decoder restores the input size."""
+        """Resize if the patch is not a power of two, so that the decoder restores the size."""
         patch, step = self.encoder.input_spec.divisor, 2**self.stages
         if any(side % step for side in x.shape[2:]):
             raise InputError(f"input {tuple(x.shape[2:])}: all sides must be multiples of {step}")
@@ -184,7 +184,7 @@ class FrozenEncoderNetwork(nn.Module):
         return self
 
     def unfreeze(self) -> None:
-        """Train the encoder's active parameters too, for the ablation; DDP allows no unused ones."""
+        """Train the active parameters of the encoder too; for the ablation only."""
         self.frozen = False
         for parameter in self.encoder.active_parameters():
             parameter.requires_grad_(True)
