@@ -6,45 +6,50 @@ import numpy as np
 import pytest
 
 from helpers.heads import RECIPE, WIDTH, feature_table, run_quickly, task_data, values
-from nnunet_fm.features import read_table
+from nnunet_fm.features import FeatureCache, read_table
 from nnunet_fm.heads.splits import make_splits, subset
 from nnunet_fm.heads.task import Task, read_task
 from nnunet_fm.heads.task_data import collect_task_data
 
 
-def test_every_volume_can_be_a_case_and_a_subject_stays_on_one_side(tmp_path: Path) -> None:
-    table, cache = feature_table(tmp_path, split=False)
-    rng, lines = np.random.default_rng(1), []
+def three_modalities(folder: Path) -> tuple[Path, FeatureCache]:
+    """Write a table with T1 of 30 subjects, FLAIR of 29 and T2 of 5, and their features."""
+    table, cache = feature_table(folder, split=False)
+    rng = np.random.default_rng(1)
+    lines = ["subject_id,T1,FLAIR,T2"]
     for number in range(30):
         for modality in ("T1", "FLAIR", "T2"):
-            (tmp_path / f"v{number}{modality}.nii").write_text(f"{number} {modality}")
-        flair, t2 = (
-            f"v{number}FLAIR.nii" if number else "",
-            f"v{number}T2.nii" if number > 24 else "",
-        )  # T2 is rare
+            (folder / f"v{number}{modality}.nii").write_text(f"{number} {modality}")
+        flair = f"v{number}FLAIR.nii" if number else ""
+        t2 = f"v{number}T2.nii" if number > 24 else ""
         lines.append(f"s{number},v{number}T1.nii,{flair},{t2}")
-    table.write_text("\n".join(["subject_id,T1,FLAIR,T2", *lines]))
+    table.write_text("\n".join(lines))
     for row in read_table(table).rows:
         for n, modality in enumerate(row.volumes):
             vector = (rng.standard_normal(WIDTH) + 3 * n).astype(np.float32)
-            cache.write(
-                RECIPE, cache.key_of(RECIPE, row, modality), {"pooled": np.stack([vector, vector])}
-            )
+            pooled = np.stack([vector, vector])
+            cache.write(RECIPE, cache.key_of(RECIPE, row, modality), {"pooled": pooled})
+    return table, cache
+
+
+def test_every_volume_can_be_a_case_and_a_subject_stays_on_one_side(tmp_path: Path) -> None:
+    table, cache = three_modalities(tmp_path)
     task = read_task(
         "mri_sequence",
         ["ratios=[0.1,1.0]", "seeds=1", "models=[linear,knn,trivial]", "neighbours=[1,400]"],
     )
-    made = collect_task_data("mri_sequence", task, read_table(table), cache)
-    assert made.names[:3] == ["s0:T1", "s1:T1", "s1:FLAIR"]
-    for split in make_splits(made)[0]:
-        assert not {made.subjects[n] for n in split.train} & {made.subjects[n] for n in split.test}
-    results, _ = run_quickly(made, tmp_path / "out")
+    data = collect_task_data("mri_sequence", task, read_table(table), cache)
+    assert data.names[:3] == ["s0:T1", "s1:T1", "s1:FLAIR"]
+    for split in make_splits(data)[0]:
+        assert not {data.subjects[n] for n in split.train} & {data.subjects[n] for n in split.test}
+    results, _ = run_quickly(data, tmp_path / "out")
     assert values(results, "AUC", model="linear")[0] > 0.95
-    assert {r.model for r in results} == {
-        "linear",
-        "knn_1",
-        "trivial",
-    }  # 400 neighbours are not there
+    # there are fewer than 400 neighbours
+    assert {r.model for r in results} == {"linear", "knn_1", "trivial"}
+
+
+def test_incomplete_visits_are_skipped_or_averaged(tmp_path: Path) -> None:
+    table, cache = three_modalities(tmp_path)
     visits = {
         "kind": "classification",
         "target": "subject_id",
@@ -52,10 +57,9 @@ def test_every_volume_can_be_a_case_and_a_subject_stays_on_one_side(tmp_path: Pa
         "classes": {f"s{n}": n % 2 for n in range(30)},
     }
     for complete, count in ((True, 29), (False, 30)):
-        job = collect_task_data(
-            "x", Task.model_validate(visits | {"complete": complete}), read_table(table), cache
-        )
-        assert (len(job.names), job.incomplete) == (count, 30 - count)
+        task = Task.model_validate(visits | {"complete": complete})
+        data = collect_task_data("x", task, read_table(table), cache)
+        assert (len(data.names), data.incomplete) == (count, 30 - count)
 
 
 def test_a_class_must_be_on_both_sides(tmp_path: Path) -> None:
