@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# A BraTS challenge from the downloaded folder to the report: convert, preprocess, sweep, report.
+# Run a BraTS benchmark: convert the downloaded folder, preprocess, sweep, report.
 #
 #   scripts/brats_benchmark.sh FOLDER SWEEP ENCODER [KEY=VALUE ...] [--dry-run]
 #   scripts/brats_benchmark.sh BraTS2021_Training_Data brats2021 braindino.pth encoders.dinov3=null
 #
-# SWEEP is brats2021, brats2023_men, brats2023_mets or brats2024_goat; ENCODER a weight file, frozen and fine-tuned. Give
-# encoders.dinov3.encoder=FILE, or null to leave it out. Typed again, it goes on where it was. All keys: docs/sweeps.md.
+# SWEEP is brats2021, brats2023_men, brats2023_mets or brats2024_goat. ENCODER is a weight file; it
+# is used frozen and fine-tuned. Give the weights of DINOv3 with encoders.dinov3.encoder=FILE, or
+# remove it with encoders.dinov3=null. Rerun the same command to resume. All keys: docs/sweeps.md.
 set -euo pipefail
 if [ $# -lt 3 ]; then
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 source=$1 sweep=$2 encoder=$3
@@ -19,7 +20,8 @@ case $sweep in
     brats2023_mets) id=232 name=METS23 ;;
     brats2024_goat) id=241 name=GoAT24 ;;
     *)
-        echo "unknown sweep $sweep; allowed: brats2021, brats2023_men, brats2023_mets, brats2024_goat" >&2
+        echo "unknown sweep $sweep;" \
+            "allowed: brats2021, brats2023_men, brats2023_mets, brats2024_goat" >&2
         exit 2
         ;;
 esac
@@ -31,10 +33,11 @@ cases=$(count "$nnUNet_raw/$dataset/labelsTr" '*.nii.gz')
 for configuration in 2d 3d_fullres; do
     [ "$(count "$plans/nnUNetPlans_$configuration" '*.pkl')" -ge "$cases" ] || unfinished=1
 done
-[ "$(count "$plans/gt_segmentations" '*.nii.gz')" -ge "$cases" ] || unfinished=1 # nnU-Net copies them at the end
+# nnU-Net copies the ground truth at the end
+[ "$(count "$plans/gt_segmentations" '*.nii.gz')" -ge "$cases" ] || unfinished=1
 [ -z "${unfinished:-}" ] || nnUNetv2_plan_and_preprocess -d $id -c 2d 3d_fullres
-given=("encoders.braindino.encoder=$encoder" "encoders.finetuned.encoder=$encoder")
-nnunet-fm sweep "$sweep" -o "sweeps/$sweep" "${given[@]}" "$@" || failed=$?
+weights=("encoders.braindino.encoder=$encoder" "encoders.finetuned.encoder=$encoder")
+nnunet-fm sweep "$sweep" -o "sweeps/$sweep" "${weights[@]}" "$@" || failed=$?
 case " $* " in *" --dry-run "* | *" --print "* | *" slurm "*) exit "${failed:-0}" ;; esac
 nnunet-fm report "sweeps/$sweep" -o "sweeps/$sweep/report"
 exit "${failed:-0}"

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# One encoder on growing shares of a dataset's training cases, beside stock nnU-Net; then the report.
+# Train one encoder and stock nnU-Net on growing shares of a dataset's training cases, then report.
 #
 #   scripts/data_ratio_sweep.sh DATASET ENCODER [RATIOS] [KEY=VALUE ...] [--dry-run]
 #   scripts/data_ratio_sweep.sh 8 braindino.pth
-#   scripts/data_ratio_sweep.sh 8 braindino.pth 0.1,0.2,1.0 seeds=[42,43] device=cpu encoders.random.encoder=dinov3_vitb16
+#   scripts/data_ratio_sweep.sh 8 braindino.pth 0.1,0.2,1.0 seeds=[42,43] device=cpu
+#   scripts/data_ratio_sweep.sh 8 braindino.pth encoders.random.encoder=dinov3_vitb16
 #
-# DATASET is an id that nnUNetv2_plan_and_preprocess has seen; ENCODER a file, a card or an architecture. Typed again, it
-# goes on where it was. All keys: docs/sweeps.md.
+# DATASET is an id that nnUNetv2_plan_and_preprocess was run for; ENCODER is a weight file, a card
+# or an architecture. Rerun the same command to resume. All keys: docs/sweeps.md.
 set -euo pipefail
 if [ $# -lt 2 ]; then
-    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 dataset=$1 encoder=$2 ratios=0.1,0.2,0.4,0.6,0.8,1.0

@@ -159,6 +159,18 @@ class FeatureCache:
         mask = row.mask if recipe.preprocessing["strip"] == "mask" else None
         return recipe.key(self.hashes.sha256(row.volumes[modality], mask))
 
+    def keys_of(self, tables: Sequence[Table]) -> dict[str, set[str]]:
+        """Return the keys of all volumes of some tables, by the identity of their recipe."""
+        keys: dict[str, set[str]] = {}
+        for recipe in self.recipes():
+            keys[recipe.identity()] = {
+                self.key_of(recipe, row, modality)
+                for table in tables
+                for row in table.rows
+                for modality in row.volumes
+            }
+        return keys
+
     def matrix(
         self,
         table: Table,

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from nnunet_fm.data.subject_ids import cross_references, may_match, subject_name
 from nnunet_fm.data.subject_table import DATASET_COLUMN, Row, Table, is_path, read_subject_list
+from nnunet_fm.features.cache import FeatureCache
 from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
@@ -186,6 +187,22 @@ def near_duplicates(
     return [
         Overlap(names[a], names[b], f"features, cosine {similarity[a, b]:.3f}") for a, b in pairs
     ]
+
+
+def near_duplicates_of(
+    table: Table, cache: FeatureCache, near: float = NEAR_COSINE, encoder: str | None = None
+) -> list[Overlap]:
+    """Find near duplicates among the cached features of a table, see `near_duplicates`.
+
+    Args:
+        table: subjects and their volumes.
+        cache: cache with the features of all of them.
+        near: smallest mean-centred cosine similarity to report, -1 to 1.
+        encoder: name or hash of the encoder; may be None if the cache holds one.
+    """
+    names, x = cache.matrix(table, encoder=encoder)
+    tested = {row.name for row in table.test_rows}
+    return near_duplicates(names, x, [name in tested for name in names], near)
 
 
 def raise_or_describe(overlaps: Sequence[Overlap], allowed: bool) -> str:

@@ -271,11 +271,11 @@ def test_the_command_line_extracts_lists_verifies_and_collects(
     words += ("--shape", 6, 32, 32, "--layers", "1,3")
     (tmp_path / "1/t1.nii.gz").write_bytes(b"nothing")
     said = run(*words, expect=1).stdout
-    assert "6 volumes made, 0 were ready, 1 failed" in said
+    assert "6 volumes extracted, 0 already cached, 1 failed" in said
     failures = next(cache.glob("failures*.csv"))
     assert "Sübject 1" in failures.read_text()
     write_volume_file(tmp_path / "1/t1.nii.gz", 70)
-    assert "1 volumes made, 6 were ready, 0 failed" in run(*words).stdout
+    assert "1 volumes extracted, 6 already cached, 0 failed" in run(*words).stdout
     assert not failures.exists()
     listed = run("nnunet-fm", "features", "list", "--cache", cache).stdout.splitlines()
     assert listed[1].split()[0] == "dinov3_test16_random0"
@@ -285,7 +285,7 @@ def test_the_command_line_extracts_lists_verifies_and_collects(
     content[-1] ^= 4
     entry.write_bytes(content)
     assert (
-        "7 volumes, 1 damaged; extract again"
+        "7 volumes, 1 damaged; rerun features extract"
         in run("nnunet-fm", "features", "verify", "--cache", cache, expect=1).stdout
     )
     rows = table_file.read_text().splitlines()
@@ -293,7 +293,7 @@ def test_the_command_line_extracts_lists_verifies_and_collects(
     kept = run("nnunet-fm", "features", "gc", "--cache", cache, "--keep", table_file).stdout
     assert "removed 4 files" in kept
     assert (
-        "is no feature cache"
+        "is not a feature cache"
         in run("nnunet-fm", "features", "list", "--cache", tmp_path / "no", expect=2).stdout
     )
 
