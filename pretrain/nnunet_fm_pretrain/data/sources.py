@@ -1,6 +1,5 @@
 """Where the volumes are: a CSV table, a BIDS tree, or a folder of NIfTI files and DICOM series."""
 
-import csv
 import json
 import logging
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from nnunet_fm.data import bids
 from nnunet_fm.data.sequences import canonical_sequence, sequence_in_file_name
+from nnunet_fm.data.subject_table import read_rows
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
@@ -55,7 +55,7 @@ def find_sources(given: Path, dataset: str | None = None, licence: str = "") -> 
     """Volumes below `given`, sorted by name.
 
     Args:
-        given: CSV or TSV with the columns of `COLUMNS` (and `mask`, `session`, `licence`), BIDS
+        given: CSV or TSV with the columns of `COLUMNS` (and `mask`, `session_id`, `licence`), BIDS
             tree, nnU-Net raw dataset (its training images only), or any other folder.
         dataset: name of the collection, where the input does not say it; the folder's own name if
             None.
@@ -94,32 +94,26 @@ def _from_table(path: Path) -> list[Source]:
         raise InputError(
             f"{path} is one image; give the folder that it lies in, or a CSV ({', '.join(COLUMNS)})"
         )
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
-        columns = list(reader.fieldnames or ())
-        missing = [c for c in COLUMNS if c not in columns]
-        if missing:
-            raise InputError(
-                f"{path} lacks the columns {', '.join(missing)}; it has: {some(columns, 10)}"
-            )
-        rows = list(reader)
+    rows = read_rows(path)
+    rows.require(*COLUMNS)
     sources = []
-    for number, row in enumerate(rows, 2):
-        empty = [c for c in COLUMNS if not (row[c] or "").strip()]
-        if empty:
+    for line, cells in rows.numbered():
+        empty = [column for column in COLUMNS if not cells[column]]
+        image = rows.path(cells, "path")
+        if empty or image is None:
             raise InputError(
-                f"{path}, line {number}: {', '.join(empty)} is empty; allowed: a value in each of {COLUMNS}"
+                f"{path}, line {line}: {', '.join(empty or ['path'])} is empty; "
+                f"allowed: a value in each of {COLUMNS}"
             )
-        row = {k: (v or "").strip() for k, v in row.items() if k}
         sources.append(
             Source(
-                subject=row["subject_id"],
-                dataset=row["dataset"],
-                sequence=canonical_sequence(row["sequence"]) or row["sequence"],
-                path=_beside(path, row["path"]),
-                mask=_beside(path, row["mask"]) if row.get("mask") else None,
-                session=row.get("session", ""),
-                licence=row.get("licence", ""),
+                subject=cells["subject_id"],
+                dataset=cells["dataset"],
+                sequence=canonical_sequence(cells["sequence"]) or cells["sequence"],
+                path=image,
+                mask=rows.path(cells, "mask"),
+                session=rows.session(cells),
+                licence=cells.get("licence", ""),
             )
         )
     return sources
@@ -212,7 +206,7 @@ def _refuse_duplicates(sources: Sequence[Source]) -> None:
         raise InputError(
             f"{len(twice)} names belong to several volumes: {some(twice)} (e.g. {some(files)}). "
             "Spellings of one sequence count as one. Allowed: one volume per dataset, subject, session and sequence; "
-            "give a CSV with a column `session`"
+            "give a CSV with a column `session_id`"
         )
 
 
@@ -225,11 +219,6 @@ def _is_dicom(path: Path) -> bool:
         return False
     with path.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
-
-
-def _beside(table: Path, given: str) -> Path:
-    """A path of a table: absolute, or relative to the table's folder."""
-    return Path(given) if Path(given).is_absolute() else table.parent / given
 
 
 def _safe(text: str) -> str:

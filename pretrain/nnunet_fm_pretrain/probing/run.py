@@ -5,7 +5,6 @@ same network with random weights, raw pixels and the trivial answer shows that n
 learned; so all of them are printed.
 """
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from nnunet_fm.data.skull_stripping import find_stripper
+from nnunet_fm.data.subject_table import Rows, is_missing, read_rows
 from nnunet_fm.encoders import Encoder, build_encoder, load_encoder, random_state
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
@@ -38,7 +38,6 @@ from nnunet_fm_pretrain.probing.linear_probes import (
 )
 
 PIXELS = "pixels"
-EMPTY = ("", "n/a", "na", "nan")
 CONTEXT = 3  # the wider window of pixels is this many patches a side
 
 
@@ -91,35 +90,23 @@ def probe_table(
     Raises:
         ValueError: columns are missing, or no subject of the table is held out.
     """
-    lines = table.read_text(encoding="utf-8-sig").splitlines()
-    rows = list(csv.DictReader(lines, delimiter="\t" if table.suffix == ".tsv" else ","))
-    path_column = "path" if rows and "path" in rows[0] else "t1"
-    missing = [c for c in ("subject_id", path_column, *targets) if not rows or c not in rows[0]]
-    if missing:
-        raise InputError(
-            f"{table} lacks the columns {some(missing)}; it has {some(list(rows[0]) if rows else [], 10)}"
-        )
-    empty = [r["subject_id"] for r in rows for t in targets if r[t].strip().lower() in EMPTY]
-    if empty:
-        raise InputError(f"{table} lacks targets of {some(empty)}; leave these subjects out")
-    subjects = [r["subject_id"] for r in rows]
-    if len(set(subjects)) < len(subjects):
-        raise InputError(f"{table} names a subject twice; allowed: one volume a subject")
-    excluded = set(read_subjects(held_out)) if held_out else {r["subject_id"] for r in rows}
-    tested = [i for i, row in enumerate(rows) if row["subject_id"] in excluded]
+    rows, path_column = _read_probe_table(table, targets)
+    subjects = [rows.subject(cells) for cells in rows.cells]
+    excluded = set(read_subjects(held_out)) if held_out else set(subjects)
+    tested = [i for i, subject in enumerate(subjects) if subject in excluded]
     if not tested:
         raise InputError(
             f"no subject of {table} is in {held_out}; allowed: a file that names some of them"
         )
     stripper, asked = find_stripper(strip), {PIXELS: None, **encoders}
     found = []
-    for row in tqdm(rows, desc="volume features"):
-        mask = table.parent / row["mask"] if row.get("mask") else None
-        slices = read_slices(table.parent / row[path_column], mask, stripper, options)
+    for cells in tqdm(rows.cells, desc="volume features"):
+        mask = rows.path(cells, "mask")
+        slices = read_slices(table.parent / cells[path_column], mask, stripper, options)
         found.append({name: slice_features(encoder, slices) for name, encoder in asked.items()})
     features = {name: np.stack([each[name] for each in found]) for name in asked}
     for target in targets:
-        values = [row[target] for row in rows]
+        values = [cells[target] for cells in rows.cells]
         if all(_is_number(v) for v in values):
             numbers = [float(v) for v in values]
             yield trivial_regression(target, numbers, tested)
@@ -131,6 +118,29 @@ def probe_table(
                 classification_probe(name, target, x, values, tested)
                 for name, x in features.items()
             )
+
+
+def _read_probe_table(table: Path, targets: Sequence[str]) -> tuple[Rows, str]:
+    """Read a table with one volume and all targets per subject; also return the column of paths.
+
+    Raises:
+        ValueError: columns or values are missing, or a subject has two rows.
+    """
+    rows = read_rows(table)
+    path_column = "path" if "path" in rows.columns else "t1"
+    rows.require("subject_id", path_column, *targets)
+    empty = [
+        rows.subject(cells)
+        for cells in rows.cells
+        for target in targets
+        if is_missing(cells[target])
+    ]
+    if empty:
+        raise InputError(f"{table} lacks targets of {some(empty)}; leave these subjects out")
+    subjects = {rows.subject(cells) for cells in rows.cells}
+    if len(subjects) < len(rows.cells):
+        raise InputError(f"{table} names a subject twice; allowed: one volume per subject")
+    return rows, path_column
 
 
 def probe_patches(

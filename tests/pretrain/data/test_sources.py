@@ -102,8 +102,9 @@ def test_two_spellings_of_one_sequence_clash(tmp_path: Path) -> None:
         find_sources(table(tmp_path / "t.csv", [row("a", "t1ce"), row("a", "T1gd")]))
 
 
-def test_sessions_tell_volumes_of_one_sequence_apart(tmp_path: Path) -> None:
-    rows = [row("a", "T1", session="1"), row("a", "T1", session="2")]
+@pytest.mark.parametrize("column", ["session_id", "session"])
+def test_sessions_tell_volumes_of_one_sequence_apart(tmp_path: Path, column: str) -> None:
+    rows = [row("a", "T1", **{column: session}) for session in "12"]
     assert [s.name for s in find_sources(table(tmp_path / "t.csv", rows))] == [
         "d/a_1_T1",
         "d/a_2_T1",
@@ -147,7 +148,9 @@ def test_subjects_are_read_from_bids_tables_too(tmp_path: Path) -> None:
     assert [s.subject for s in kept] == ["8"]
     assert not unmatched
     (tmp_path / "wrong.tsv").write_text("id\tage\n7\t30\n")
-    with pytest.raises(ValueError, match="has the columns id, age; allowed: one of"):
+    with pytest.raises(
+        ValueError, match="has no column subject_id or participant_id; it has: id, age"
+    ):
         read_subjects(tmp_path / "wrong.tsv")
 
 
