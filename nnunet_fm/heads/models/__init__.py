@@ -1,6 +1,7 @@
 """Models of feature vectors: MLP head, linear model, nearest neighbours and trivial baseline.
 
-A model is a file here with a subclass of `Model`, and an entry in `MODELS`.
+To add a model, write a file here with a subclass of `Model`, and add its name to `MODELS` and to
+`Task.models`.
 """
 
 from collections.abc import Callable
