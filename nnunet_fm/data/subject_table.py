@@ -1,95 +1,17 @@
-"""Read tables of subjects: CSV, TSV, BIDS `participants.tsv`, and plain lists of subject ids.
+"""Tables of subjects: visits with their images, splits and targets."""
 
-Every part of the program that reads a table of subjects reads it here:
-
-* `read_rows` gives the cells of any delimited table as text;
-* `read_table` gives visits with their image paths and splits, for features and heads;
-* `read_subject_list` gives subject ids from a table or a text file with one id per line.
-"""
-
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_fm.data import bids
-from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.data.table_rows import SESSION_COLUMNS, Rows, is_missing, is_path, read_rows
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some, unknown
 
-ID_COLUMNS = ("subject_id", "participant_id")
-SESSION_COLUMNS = ("session_id", "session")  # `session` is the older spelling
-DATASET_COLUMN, SPLIT_COLUMN, MASK_COLUMN = "dataset", "split", "mask"
+SPLIT_COLUMN = "split"
+MASK_COLUMN = "mask"
 SPLITS = ("train", "val", "test")
-MISSING = ("", "n/a", "na", "nan")
-SEPARATORS = "\t,;"
-COMMENT = "#"
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The cells of a delimited table, as text without surrounding spaces.
-
-    Attributes:
-        file: the table; relative paths in its cells start at its folder.
-        columns: names of the columns, in their order.
-        cells: one dictionary per row, from column name to text.
-        lines: line number of each row in the file, counted from 1.
-
-    Example:
-        >>> rows = read_rows(Path("scans.csv"))
-        >>> rows.require("subject_id", "path")
-        >>> [(rows.subject(cells), rows.path(cells, "path")) for cells in rows.cells]
-    """
-
-    file: Path
-    columns: tuple[str, ...]
-    cells: list[dict[str, str]]
-    lines: list[int]
-
-    @property
-    def id_column(self) -> str:
-        """The column of subject ids: `subject_id` or `participant_id`.
-
-        Raises:
-            ValueError: the table has neither.
-        """
-        for column in ID_COLUMNS:
-            if column in self.columns:
-                return column
-        raise InputError(
-            f"{self.file} has no column {' or '.join(ID_COLUMNS)}; it has: {some(self.columns, 10)}"
-        )
-
-    def numbered(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """Iterate over line numbers and cells."""
-        return zip(self.lines, self.cells, strict=True)
-
-    def require(self, *columns: str) -> None:
-        """Check that the table has these columns.
-
-        Raises:
-            ValueError: the table lacks some of them.
-        """
-        missing = [column for column in columns if column not in self.columns]
-        if missing:
-            raise InputError(
-                f"{self.file} lacks the columns {', '.join(missing)}; "
-                f"it has: {some(self.columns, 10)}"
-            )
-
-    def subject(self, cells: Mapping[str, str]) -> str:
-        """Return the subject id of a row, as the table spells it."""
-        return cells[self.id_column]
-
-    def session(self, cells: Mapping[str, str]) -> str:
-        """Return the session of a row; empty if the table has none."""
-        column = next((c for c in SESSION_COLUMNS if c in self.columns), None)
-        return "" if column is None or is_missing(cells[column]) else cells[column]
-
-    def path(self, cells: Mapping[str, str], column: str) -> Path | None:
-        """Return the path in a cell, relative paths below the table's folder; None if missing."""
-        text = cells.get(column, "")
-        return None if is_missing(text) else self.file.parent / text
 
 
 @dataclass(frozen=True)
@@ -134,7 +56,8 @@ class Table:
             ValueError: the table lacks one of them.
         """
         requested = tuple(modalities or self.modalities)
-        if lacking := sorted(set(requested) - set(self.modalities)):
+        lacking = sorted(set(requested) - set(self.modalities))
+        if lacking:
             raise InputError(
                 f"unknown modality {some(lacking)}; the table has {', '.join(self.modalities)}"
             )
@@ -144,63 +67,6 @@ class Table:
     def test_rows(self) -> list[Row]:
         """Rows of the split `test`; all rows if there is none (cross-validation)."""
         return [row for row in self.rows if row.split == "test"] or self.rows
-
-
-def is_missing(text: str) -> bool:
-    """Return whether a cell stands for a missing value: empty, `n/a`, `na` or `nan`."""
-    return text.strip().lower() in MISSING
-
-
-def is_path(text: str) -> bool:
-    """Return whether a cell names a NIfTI file or, ending in a slash, a DICOM folder."""
-    return text.lower().endswith((".nii", ".nii.gz")) or text.endswith("/")
-
-
-def read_rows(file: Path) -> Rows:
-    """Read a delimited table as text.
-
-    The separator is the first of tab, comma and semicolon that the header contains. A byte-order
-    mark, empty lines, and comment lines (`#`) before the header are skipped.
-
-    Args:
-        file: CSV or TSV in UTF-8 with a header.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is not UTF-8 text.
-    """
-    return _parse(file, _read_lines(file, "a CSV or TSV with subject_id and a column of paths"))
-
-
-def read_subject_list(file: Path) -> Rows:
-    """Read subject ids from a table, or from a text file with one id per line.
-
-    Args:
-        file: CSV or TSV with a column `subject_id` or `participant_id`; or plain text with one id
-            per line. An id may be written `DATASET/ID`; `#` starts a comment.
-
-    Returns:
-        Rows that have an id; those of plain text have the single column `subject_id`.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: a table without an id column, or no id in the file.
-    """
-    lines = _read_lines(file, "a file with one subject id per line")
-    header = next((line for line in map(_without_comment, lines) if line), "")
-    if header in ID_COLUMNS or any(separator in header for separator in SEPARATORS):
-        rows = _parse(file, lines)
-    else:
-        ids = [{ID_COLUMNS[0]: line} for line in lines]
-        rows = Rows(file, ID_COLUMNS[:1], ids, list(range(1, len(lines) + 1)))
-    named = []
-    for line, cells in rows.numbered():
-        subject = _without_comment(rows.subject(cells))
-        if subject:
-            named.append((line, {**cells, rows.id_column: subject}))
-    if not named:
-        raise InputError(f"{file} names no subject; give one subject id per line")
-    return Rows(file, rows.columns, [cells for _, cells in named], [line for line, _ in named])
 
 
 def read_table(file: Path | str, modalities: Sequence[str] | None = None) -> Table:
@@ -237,34 +103,6 @@ def read_table(file: Path | str, modalities: Sequence[str] | None = None) -> Tab
         selected = tuple(sorted({name for visit in visits for name in visit.volumes}))
     _check(file, visits)
     return Table(file, visits, selected, rows.columns)
-
-
-def _read_lines(file: Path, expected: str) -> list[str]:
-    if not file.is_file():
-        raise MissingFileError(f"{file} does not exist; give {expected}")
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            return stream.readlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text ({error}); save it as UTF-8") from error
-
-
-def _without_comment(line: str) -> str:
-    return line.split(COMMENT)[0].strip()
-
-
-def _parse(file: Path, lines: Sequence[str]) -> Rows:
-    """Split lines into cells; the first line that is not empty or a comment is the header."""
-    start = next((n for n, line in enumerate(lines) if _without_comment(line)), len(lines))
-    header = lines[start] if start < len(lines) else ""
-    separator = next((s for s in SEPARATORS if s in header), ",")
-    reader = csv.DictReader(lines[start:], delimiter=separator)
-    columns = tuple(reader.fieldnames or ())
-    cells, numbers = [], []
-    for row in reader:
-        cells.append({column: (row[column] or "").strip() for column in columns})
-        numbers.append(start + reader.line_num)
-    return Rows(file, columns, cells, numbers)
 
 
 def _path_columns(rows: Rows) -> tuple[str, ...]:
@@ -305,7 +143,8 @@ def _bids_visits(
     root: Path, cells: dict[str, str], id_column: str, modalities: Sequence[str] | None
 ) -> list[Row]:
     """Return one visit per session of a subject, each with the first image of every sequence."""
-    subject, split = bids.subject_id(cells[id_column]), cells.get(SPLIT_COLUMN, "")
+    subject = bids.subject_id(cells[id_column])
+    split = cells.get(SPLIT_COLUMN, "")
     sessions: dict[str, dict[str, Path]] = {}
     for image in bids.find_images(root, subject):
         sequence = image.sequence

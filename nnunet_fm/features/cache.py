@@ -10,8 +10,6 @@ encoder, preprocessing or input always gives another entry. Entries hold checksu
 atomically, without locks: two writers of one key write the same content, so the last one wins.
 """
 
-import hashlib
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,22 +18,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Shaped
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from jaxtyping import Float
 
 from nnunet_fm.data.subject_table import Row, Table
+from nnunet_fm.features.cache_entry import (
+    Arrays,
+    DamagedEntryError,
+    read_entry,
+    write_bytes,
+    write_entry,
+)
 from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.internal.errors import InputError, MissingFileError, NonFiniteError
-from nnunet_fm.internal.files import TEMPORARY, replaced_atomically
+from nnunet_fm.internal.files import TEMPORARY
 from nnunet_fm.internal.messages import some
 
 POOLED = "pooled"  # array of mean vectors, one per layer
-CHECKSUMS, KEY = "sha256", "key"  # metadata of an entry
-RECIPE_FILE, ENTRY, QUARANTINED = "recipe.json", ".safetensors", ".corrupt"
+RECIPE_FILE = "recipe.json"
+ENTRY = ".safetensors"
+QUARANTINED = ".corrupt"
 STALE_SECONDS = 24 * 3600  # age at which a temporary file is taken for one of a dead writer
-Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class FeatureCache:
 
     Example:
         >>> cache = FeatureCache("feature_cache")
-        >>> table = read_table("subjects.csv")
-        >>> names, x = cache.matrix(table, layer=11, encoder="braindino")
+        >>> table = read_table("subjects.csv")  # doctest: +SKIP
+        >>> names, x = cache.matrix(table, layer=11, encoder="braindino")  # doctest: +SKIP
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -84,8 +87,8 @@ class FeatureCache:
         if not path.is_file():
             return None
         try:
-            return _read(path, key, names)
-        except _DamagedError:
+            return read_entry(path, key, names)
+        except DamagedEntryError:
             with suppress(OSError):  # a read-only cache keeps the file, which counts as absent
                 path.replace(path.with_suffix(f"{ENTRY}{QUARANTINED}"))
             return None
@@ -103,12 +106,10 @@ class FeatureCache:
         recipe_dir = self._recipe_dir(recipe)
         if not (recipe_dir / RECIPE_FILE).is_file():
             recipe_dir.mkdir(parents=True, exist_ok=True)
-            _write_bytes(recipe_dir / RECIPE_FILE, recipe.to_json().encode())
-        content = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        checksums = {name: _sha256(array) for name, array in content.items()}
+            write_bytes(recipe_dir / RECIPE_FILE, recipe.to_json().encode())
         path = self.path(recipe, key)
         path.parent.mkdir(exist_ok=True)
-        _write_bytes(path, save(content, metadata={KEY: key, CHECKSUMS: json.dumps(checksums)}))
+        write_entry(path, key, arrays)
 
     def recipes(self) -> list[FeatureRecipe]:
         """Return the recipes in the cache, sorted by encoder."""
@@ -236,9 +237,9 @@ class FeatureCache:
         """Compare every array of every entry with its checksum; no file is changed."""
         for path in self.entries(recipe):
             try:
-                _read(path, path.name.removesuffix(ENTRY), None)
+                read_entry(path, path.name.removesuffix(ENTRY), None)
                 yield Entry(path)
-            except _DamagedError as error:
+            except DamagedEntryError as error:
                 yield Entry(path, str(error))
 
     def garbage(self, keep: Mapping[str, set[str]] | None = None) -> list[Path]:
@@ -274,44 +275,6 @@ class FeatureCache:
             existing = next(self.folder.glob(f"*-{identity[:12]}"), None)
             self._recipe_dirs[identity] = existing or self.folder / f"{name}-{identity[:12]}"
         return self._recipe_dirs[identity]
-
-
-class _DamagedError(Exception):
-    """An entry that cannot be read, or differs from its key or checksums."""
-
-
-def _read(path: Path, key: str, names: Sequence[str] | None) -> dict[str, np.ndarray]:
-    """Read arrays of an entry, all of them if `names` is None."""
-    try:
-        with safe_open(path, "np") as stream:
-            metadata, available = stream.metadata() or {}, list(stream.keys())
-            selected = [name for name in names or available if name in available]
-            arrays = {name: stream.get_tensor(name) for name in selected}
-            checksums = json.loads(metadata[CHECKSUMS])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise _DamagedError(f"cannot be read: {error}") from None
-    if metadata.get(KEY) != key:
-        raise _DamagedError(f"holds the key {metadata.get(KEY)}")
-    absent = sorted(set(names or ()) - set(available))
-    if absent:
-        raise KeyError(
-            f"no {some(absent)} in the cache's entry; it keeps: {', '.join(sorted(available))}"
-        )
-    for name, array in arrays.items():
-        if _sha256(array) != checksums.get(name):
-            raise _DamagedError(f"{name} no longer has its checksum")
-    return arrays
-
-
-def _sha256(array: np.ndarray) -> str:
-    digest = hashlib.sha256(f"{array.dtype}:{array.shape}:".encode())
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    with replaced_atomically(str(path), several_writers=True) as temporary:
-        Path(temporary).write_bytes(content)
 
 
 def _is_called(recipe: FeatureRecipe, text: str) -> bool:

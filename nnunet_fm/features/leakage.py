@@ -13,7 +13,8 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from nnunet_fm.data.subject_ids import cross_references, may_match, subject_name
-from nnunet_fm.data.subject_table import DATASET_COLUMN, Row, Table, is_path, read_subject_list
+from nnunet_fm.data.subject_table import Row, Table
+from nnunet_fm.data.table_rows import DATASET_COLUMN, is_path, read_subject_list
 from nnunet_fm.features.cache import FeatureCache
 from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.internal.errors import InputError, MissingFileError

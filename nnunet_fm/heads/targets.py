@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from nnunet_fm.data.subject_table import MISSING, Row
+from nnunet_fm.data.subject_table import Row
+from nnunet_fm.data.table_rows import MISSING
 from nnunet_fm.heads.subsets import quantile_strata, survival_strata
 from nnunet_fm.heads.task import Task
 from nnunet_fm.internal.errors import InputError

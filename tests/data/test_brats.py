@@ -74,7 +74,7 @@ def test_all_years_names_and_both_label_conventions(tmp_path: Path) -> None:
     assert description["numTraining"] == 2
 
 
-def test_unusable_cases_are_listed_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_unusable_cases_are_listed_and_the_others_converted(tmp_path: Path) -> None:
     source = tmp_path / "brats"
     write_case(source, "good", labels=(1, 3))
     write_case(source, "incomplete", labels=(1,), leave_out="T2")

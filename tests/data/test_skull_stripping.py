@@ -11,7 +11,7 @@ from nnunet_fm.data.volumes import BadVolumeError, read_volume
 
 @pytest.fixture
 def volume_file(tmp_path: Path) -> Path:
-    """A volume, and `mask.nii.gz` of its middle beside it."""
+    """A volume, and `mask.nii.gz` of its middle next to it."""
     path = write_volume_file(tmp_path / "v.nii.gz", 0)
     image = nib.load(path)
     mask = np.zeros(image.shape, np.uint8)

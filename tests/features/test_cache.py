@@ -104,23 +104,23 @@ def _write_until_killed(folder: str, first: int) -> None:
     cache = FeatureCache(folder)
     for number in range(first, first + 100_000):
         cache.write(RECIPE, RECIPE.key(str(number)), arrays(number))
-        with open(f"{folder}/told", "a") as stream:
+        with open(f"{folder}/written", "a") as stream:
             stream.write(f"{number}\n")
 
 
 def test_six_kills_while_writing_lose_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     for kill in range(6):
-        told = tmp_path / "told"
-        before = told.stat().st_size if told.exists() else 0
+        written = tmp_path / "written"
+        before = written.stat().st_size if written.exists() else 0
         writer = context.Process(target=_write_until_killed, args=(str(tmp_path), 1000 * kill))
         writer.start()
-        while not told.exists() or told.stat().st_size <= before + 20:
+        while not written.exists() or written.stat().st_size <= before + 20:
             time.sleep(0.005)
         os.kill(writer.pid or 0, signal.SIGKILL)
         writer.join()
     cache = FeatureCache(tmp_path)
-    numbers = [int(n) for n in told.read_text().split("\n") if n]
+    numbers = [int(n) for n in written.read_text().split("\n") if n]
     assert len(numbers) >= 12
     assert not [e for e in cache.verify(RECIPE) if e.problem]
     for number in numbers:

@@ -118,7 +118,7 @@ def test_layers_are_aligned_from_the_cache(tmp_path: Path, run: Any) -> None:
         "--layers",
         "5",
     )
-    said = run("nnunet-fm", "analyse", "cka", table, *words).stdout
-    assert f"{found[5, 5].cka:9.3f}{found[5, 5].debiased:10.3f}" in said
+    output = run("nnunet-fm", "analyse", "cka", table, *words).stdout
+    assert f"{found[5, 5].cka:9.3f}{found[5, 5].debiased:10.3f}" in output
     assert (tmp_path / "o/cka.png").stat().st_size > 5000
     assert (tmp_path / "o/cka.csv").read_text().count("\n") == 2

@@ -104,7 +104,9 @@ def test_a_second_run_does_no_encoder_work(
         extracted(moved / "t.csv", FeatureCache(moved / "cache"), layers=(3,))
 
 
-def test_a_bad_volume_is_told_and_the_rest_goes_on(table_file: Path, tmp_path: Path) -> None:
+def test_a_bad_volume_is_reported_and_the_others_are_extracted(
+    table_file: Path, tmp_path: Path
+) -> None:
     (tmp_path / "1/t1.nii.gz").write_bytes(b"nothing")
     (tmp_path / "2/t1.nii.gz").unlink()
     cache = FeatureCache(tmp_path / "cache")
@@ -270,8 +272,8 @@ def test_the_command_line_extracts_lists_verifies_and_collects(
     )
     words += ("--shape", 6, 32, 32, "--layers", "1,3")
     (tmp_path / "1/t1.nii.gz").write_bytes(b"nothing")
-    said = run(*words, expect=1).stdout
-    assert "6 volumes extracted, 0 already cached, 1 failed" in said
+    output = run(*words, expect=1).stdout
+    assert "6 volumes extracted, 0 already cached, 1 failed" in output
     failures = next(cache.glob("failures*.csv"))
     assert "Sübject 1" in failures.read_text()
     write_volume_file(tmp_path / "1/t1.nii.gz", 70)

@@ -144,8 +144,8 @@ def test_the_command_line_checks_and_exits_with_3(tmp_path: Path, run: Any) -> N
             "nnunet-fm", "features", "check-table", path, "--read", "--cache", tmp_path / "c"
         ).stdout
     )
-    said = run("nnunet-fm", "features", "check-leakage", path, "--cache", tmp_path / "c").stdout
-    assert "0 of 1 tested rows were seen before" in said
+    output = run("nnunet-fm", "features", "check-leakage", path, "--cache", tmp_path / "c").stdout
+    assert "0 of 1 tested rows were seen before" in output
     (tmp_path / "ids.txt").write_text("IXI012-HH-1211\n")
     words = (
         "--pretrain",
@@ -155,6 +155,6 @@ def test_the_command_line_checks_and_exits_with_3(tmp_path: Path, run: Any) -> N
         "--cache",
         tmp_path / "c",
     )
-    said = run("nnunet-fm", "features", "check-leakage", path, *words, expect=3).stdout
-    assert "IXI012 is IXI012-HH-1211 (subject)" in said
+    output = run("nnunet-fm", "features", "check-leakage", path, *words, expect=3).stdout
+    assert "IXI012 is IXI012-HH-1211 (subject)" in output
     assert (tmp_path / "leak.csv").read_text().splitlines()[1] == "IXI012,IXI012-HH-1211,subject"

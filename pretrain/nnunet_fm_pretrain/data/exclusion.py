@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nnunet_fm.data.subject_table import read_subject_list
+from nnunet_fm.data.table_rows import read_subject_list
 from nnunet_fm_pretrain.data.sources import Source
 
 

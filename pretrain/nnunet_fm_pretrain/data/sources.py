@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nnunet_fm.data import bids
 from nnunet_fm.data.sequences import canonical_sequence, sequence_in_file_name
-from nnunet_fm.data.subject_table import read_rows
+from nnunet_fm.data.table_rows import read_rows
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 

@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from nnunet_fm.data.skull_stripping import find_stripper
-from nnunet_fm.data.subject_table import Rows, is_missing, read_rows
+from nnunet_fm.data.table_rows import Rows, is_missing, read_rows
 from nnunet_fm.encoders import Encoder, build_encoder, load_encoder, random_state
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
