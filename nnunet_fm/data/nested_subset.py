@@ -35,7 +35,7 @@ def nested_subset(
 
     Example:
         >>> nested_subset(["a", "b", "c", "d"], 0.5, seed=0, order="hash")
-        ['a', 'b']
+        ['a', 'c']
     """
     if not 0 < ratio <= 1:
         raise InputError(f"ratio {ratio}; allowed: above 0, up to 1")
