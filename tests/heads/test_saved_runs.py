@@ -1,0 +1,55 @@
+"""Results that version 0.1 wrote are read, and its finished settings are not computed again."""
+
+import csv
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from nnunet_fm import heads
+
+V0_1 = Path(__file__).parents[1] / "fixtures" / "v0_1"
+CLASSIFICATION = V0_1 / "heads" / "classification_label"
+OVERRIDES = ["modalities=[T1]", "ratios=[0.5,1.0]", "seeds=2", "head.steps=20", "head.hidden=8"]
+TASKS = {
+    "classification": ["target=label", "neighbours=[1,3]"],
+    "survival": ["target=days", "event=died"],
+}
+
+
+def test_runs_of_version_0_1_compare_as_they_did() -> None:
+    runs = [heads.read_run(folder) for folder in sorted(CLASSIFICATION.iterdir())]
+    comparisons = heads.compare(runs)
+    with (V0_1 / "heads" / "comparison" / "comparison.csv").open() as stream:
+        lines = list(csv.DictReader(stream))
+    assert len(comparisons) == len(lines) > 0
+    for comparison, line in zip(comparisons, lines, strict=True):
+        values = asdict(comparison)
+        assert list(values) == list(line)  # the columns and their order
+        for column, value in values.items():
+            if isinstance(value, str):
+                assert value == line[column]
+            else:
+                assert value == pytest.approx(float(line[column]), abs=1e-9, nan_ok=True), column
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_of_version_0_1_is_resumed_and_not_computed_again(task: str, tmp_path: Path) -> None:
+    work = tmp_path / "v0_1"
+    for name in ("heads", "cache"):
+        shutil.copytree(V0_1 / name, work / name)
+    table = work / "cache" / "volumes" / "subjects.csv"
+    overrides = [*TASKS[task], *OVERRIDES]
+    inputs = heads.open_task(task, table, work / "cache" / "features", overrides)
+    (folder,) = (work / "heads" / inputs.name).glob("encoder-*/*")
+    former = heads.read_run(folder)
+    markers = {path: path.stat().st_mtime_ns for path in folder.glob("ratio_*.json")}
+    assert len(markers) == 4
+    run = heads.run_task(inputs.collect("encoder"), work / "heads", figures=False)
+    assert run.folder == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("ratio_*.json")} == markers
+    assert heads.results_table(run.results) == heads.results_table(former.results)
+    assert (folder / "results.md").read_text() == (
+        CLASSIFICATION.parent / folder.relative_to(work / "heads") / "results.md"
+    ).read_text()
