@@ -25,20 +25,20 @@ def write_case(
     name: str,
     style: str = "new",
     labels: tuple[int, ...] | None = None,
-    **odd: object,
+    **damage: str,
 ) -> None:
-    """A case of 2x4x4 voxels; `odd` spoils it: leave_out, nan, spacing."""
+    """Write a case of 2x4x4 voxels; `leave_out`, `nan` or `spacing` name a channel to damage."""
     separator, names = ("-", NEW) if style == "new" else ("_", OLD)
     for channel, suffix in names.items():
-        if odd.get("leave_out") == channel:
+        if damage.get("leave_out") == channel:
             continue
         array = np.ones((2, 4, 4), np.float32)
-        if odd.get("nan") == channel:
+        if damage.get("nan") == channel:
             array[0, 0, 0] = np.nan
         write(
             folder / name / f"{name}{separator}{suffix}.nii.gz",
             array,
-            2.0 if odd.get("spacing") == channel else 1.0,
+            2.0 if damage.get("spacing") == channel else 1.0,
         )
     if labels is not None:
         segmentation = np.zeros((2, 4, 4), np.uint8)

@@ -53,7 +53,7 @@ def test_input_folders_are_checked_before_predicting(
         check_input_folder(tmp_path, 2, ".nii.gz")
 
 
-def test_input_folders_that_are_none(tmp_path: Path) -> None:
+def test_missing_and_empty_input_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist"):
         check_input_folder(tmp_path / "gone", 2, ".nii.gz")
     with pytest.raises(FileNotFoundError, match="CASE_0000"):

@@ -51,7 +51,7 @@ def test_gibbs_cuts_high_frequencies_and_more_of_them() -> None:
     assert half < 0.5 * np.abs(np.fft.fftn(volume))[12, 20, 18]
 
 
-def test_a_volume_has_one_field_of_exactly_the_asked_deviation() -> None:
+def test_a_volume_has_one_field_of_exactly_the_requested_deviation() -> None:
     volume, brain = brain_volume()
     fields = [
         (Perturbation("bias", s)(volume, brain)[brain] / volume[brain] - 1) / s for s in (0.1, 0.4)
@@ -72,7 +72,7 @@ def test_a_volume_has_one_field_of_exactly_the_asked_deviation() -> None:
         ("gamma=0", "gamma of 0; allowed: 0.05 to 20"),
     ],
 )
-def test_what_is_no_perturbation_says_so(text: str, message: str) -> None:
+def test_bad_perturbations_say_what_is_allowed(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Perturbation.parse(text)
     assert Perturbation.from_dict(Perturbation.parse("bias=0.3").to_dict()) == Perturbation(

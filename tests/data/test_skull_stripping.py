@@ -25,7 +25,7 @@ def test_without_stripping_every_voxel_that_is_not_zero_is_brain(volume_file: Pa
     assert np.array_equal(find_stripper("none")(volume, image, None), volume != 0)
 
 
-def test_the_mask_of_the_table_is_read_or_missed(volume_file: Path, tmp_path: Path) -> None:
+def test_the_mask_of_the_table_is_read(volume_file: Path, tmp_path: Path) -> None:
     volume, image = read_volume(volume_file)
     brain = find_stripper("mask")(volume, image, tmp_path / "mask.nii.gz")
     assert brain.sum() == np.prod([side - 8 for side in volume.shape])

@@ -22,7 +22,7 @@ def test_one_subject_has_one_name(first: str, second: str) -> None:
     assert may_match(subject_name(first, "here"), subject_name(second, "there"))
 
 
-def test_namesakes_of_two_datasets_are_two_people() -> None:
+def test_the_same_id_in_two_datasets_is_two_subjects() -> None:
     assert not may_match(subject_name("7", "A"), subject_name("7", "B"))
     assert may_match(subject_name("7", "A"), subject_name("7"))  # on the safe side
     assert not may_match(subject_name("7", "A"), subject_name("8"))

@@ -39,7 +39,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert FeatureCache(tmp_path / "moved").read(RECIPE, key) is not None
 
 
-def test_an_encoder_file_of_another_name_goes_on_with_the_same_entries(tmp_path: Path) -> None:
+def test_a_renamed_encoder_file_reuses_its_entries(tmp_path: Path) -> None:
     cache, key = FeatureCache(tmp_path), RECIPE.key("input")
     cache.write(RECIPE, key, arrays())
     again, renamed = FeatureCache(tmp_path), replace(RECIPE, name="renamed")
@@ -68,7 +68,7 @@ def _foreign(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_flip, _cut, _zero, _foreign])
-def test_a_damaged_entry_is_found_set_aside_and_made_again(damage: object, tmp_path: Path) -> None:
+def test_a_damaged_entry_is_quarantined_and_written_again(damage: object, tmp_path: Path) -> None:
     cache, key = FeatureCache(tmp_path), RECIPE.key("input")
     cache.write(RECIPE, key, arrays())
     assert [e.problem for e in cache.verify(RECIPE)] == [""]

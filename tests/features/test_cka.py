@@ -1,4 +1,4 @@
-"""Alignment against plain definitions and known answers."""
+"""CKA, compared with plain definitions and known values."""
 
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def test_independent_features_are_unrelated_only_without_bias() -> None:
     assert 0.2 < low < related < high < 1.05
 
 
-def test_wrong_features_say_so() -> None:
+def test_unusable_features_are_refused() -> None:
     x = RNG(0).standard_normal((10, 3))
     with pytest.raises(ValueError, match="10 and 9 subjects; allowed: the same ones"):
         linear_cka(x, x[:9])

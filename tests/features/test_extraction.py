@@ -54,9 +54,7 @@ def test_features_are_those_of_the_encoder_on_each_slice(table_file: Path, tmp_p
             )
 
 
-def test_perturbed_volumes_are_other_entries_and_none_is_clean(
-    table_file: Path, tmp_path: Path
-) -> None:
+def test_perturbed_volumes_have_their_own_entries(table_file: Path, tmp_path: Path) -> None:
     cache, change = FeatureCache(tmp_path / "cache"), Perturbation("gamma", 2.0)
     extracted(table_file, cache)
     assert all(
@@ -123,7 +121,7 @@ def test_a_bad_volume_is_reported_and_the_others_are_extracted(
     assert not any(o.reason for o in again)
 
 
-def test_an_encoder_that_overflows_is_not_kept(table_file: Path, tmp_path: Path) -> None:
+def test_features_that_overflow_are_not_cached(table_file: Path, tmp_path: Path) -> None:
     cache, (encoder, recipe) = FeatureCache(tmp_path / "cache"), opened()
     encoder.vit.norm.weight.data[0] = torch.inf
     outcomes = extract(read_table(table_file), encoder, recipe, cache, processes=0)
@@ -201,7 +199,7 @@ class Volumes(nn.Module):
         return self.body(x).mean((2, 3, 4))
 
 
-def test_a_3d_encoder_goes_through_the_same_door(table_file: Path, tmp_path: Path) -> None:
+def test_a_3d_encoder_is_extracted_like_a_2d_one(table_file: Path, tmp_path: Path) -> None:
     encoder, recipe = open_encoder(f"{__name__}.Volumes", shape=(10, 16, 16), precision="float32")
     assert recipe.preprocessing["shape"] == [8, 16, 16]
     cache = FeatureCache(tmp_path / "cache")

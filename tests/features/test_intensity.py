@@ -4,7 +4,7 @@ from nnunet_fm.features.extraction import open_encoder
 from nnunet_fm.features.intensity import rescale_intensity
 
 
-def test_intensities_are_the_encoders() -> None:
+def test_volumes_are_rescaled_to_the_intensities_of_the_encoder() -> None:
     brain = np.zeros((4, 5, 6), np.float32)
     brain[1:3, 1:4, 1:5] = np.random.default_rng(0).normal(size=(2, 3, 4))
     inside = brain != 0

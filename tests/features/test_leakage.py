@@ -1,5 +1,3 @@
-"""Who is tested and was seen before, under whatever name."""
-
 import json
 from pathlib import Path
 from typing import Any

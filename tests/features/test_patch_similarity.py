@@ -29,7 +29,7 @@ def test_similarity_is_the_cosine_with_the_patch_under_the_point() -> None:
         similarity_maps(tokens, [(16, 0)], (16, 24))
 
 
-def test_an_encoder_finds_like_tissue() -> None:
+def test_patches_of_one_tissue_are_similar() -> None:
     encoder = build_encoder("dinov3_test16")
     image = np.zeros((64, 70), np.float32)
     image[:, :32] = np.tile(

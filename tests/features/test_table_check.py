@@ -6,7 +6,7 @@ from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.features.table_check import check_table
 
 
-def test_a_table_is_looked_over(tmp_path: Path) -> None:
+def test_counts_and_problems_of_a_table_are_reported(tmp_path: Path) -> None:
     for n in range(3):
         write_noise_volume(tmp_path / f"{n}.nii", n)
     (tmp_path / "bad.nii").write_bytes((tmp_path / "0.nii").read_bytes()[:5000])

@@ -1,4 +1,4 @@
-"""Every 3-D encoder through the cache, to neighbours, a linear head and CKA."""
+"""Every 3-D encoder: features in the cache, nearest neighbours, a linear head and CKA."""
 
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def test_encoders_of_volumes_are_aligned_with_each_other(
     assert 0 <= other.cka < 1
 
 
-def test_volumes_are_not_given_as_another_sequence_than_they_are(
+def test_volumes_of_another_sequence_are_refused(
     cache: FeatureCache, subjects: Path, tmp_path: Path
 ) -> None:
     encoder, recipe = open_encoder(
@@ -87,7 +87,7 @@ def test_volumes_are_not_given_as_another_sequence_than_they_are(
         extract(read_table(subjects), encoder, recipe, cache, processes=0)
 
 
-def test_an_encoder_that_knows_its_channels_must_be_told_which_it_is_given() -> None:
+def test_an_encoder_of_named_channels_needs_the_sequence_of_the_volumes() -> None:
     with pytest.raises(
         ValueError,
         match="knows its channels by name, T1, T1c, T2, FLAIR, and a volume is one of them",

@@ -1,4 +1,4 @@
-"""Small cases in BraTS's names."""
+"""Small cases with the file names of BraTS."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from nnunet_fm.data.synthetic import SUFFIXES, make_case, write_image
 
 
 def write_small_brats(folder: Path, cases: int, labelled: int) -> None:
-    """Cases of 6x48x48 voxels in BraTS 2023's names; the first `labelled` ones have a segmentation."""
+    """Write cases of 6x48x48 voxels; the first `labelled` ones have a segmentation."""
     for seed in range(cases):
         case = make_case(seed, shape=(6, 48, 48), spacing=(6.0, 3.0, 3.0))
         name = f"BraTS-T-{seed:05d}"

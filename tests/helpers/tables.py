@@ -10,7 +10,7 @@ SHAPE = (6, 32, 32)
 
 
 def write_volume_file(path: Path, seed: int, shape: tuple[int, ...] = (20, 24, 18)) -> Path:
-    """A noisy ellipsoid on 0."""
+    """Write a noisy ellipsoid on a background of 0."""
     rng = np.random.default_rng(seed)
     grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     inside = sum((g / 0.8) ** 2 for g in grid) < 1
@@ -21,7 +21,7 @@ def write_volume_file(path: Path, seed: int, shape: tuple[int, ...] = (20, 24, 1
 
 
 def write_table(path: Path, rows: list[dict[str, object]]) -> Path:
-    """Rows of one kind, a line each."""
+    """Write rows with the same columns as a CSV or TSV."""
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(
             stream, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ","
