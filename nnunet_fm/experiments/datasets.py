@@ -1,4 +1,4 @@
-"""Whether a dataset is the one that a sweep is about, and its folds."""
+"""Check that a dataset is the one that a sweep is about, and write its folds."""
 
 import json
 from pathlib import Path
@@ -10,17 +10,20 @@ from pydantic import Field, model_validator
 from nnunet_fm.internal.config import Part
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import write_text
+from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH, SPLITS_JSON
 from nnunet_fm.nnunet.splits import NNUNET_SEED, draw_folds
+
+Folds = list[dict[str, list[str]]]
 
 
 class Expected(Part):
     """What a dataset must have.
 
     Attributes:
-        cases: labelled ones.
-        labels: names of labels or regions in its dataset.json; any if empty.
+        cases: number of labelled cases.
+        labels: names of labels or regions that its dataset.json must have; none if empty.
     """
 
     cases: Annotated[int, Field(gt=0)]
@@ -28,12 +31,12 @@ class Expected(Part):
 
 
 class Splits(Part):
-    """Folds: drawn as nnU-Net draws them, or given.
+    """The folds of a dataset: drawn as nnU-Net draws them, or read from a file.
 
     Attributes:
-        seed: of the draw; nnU-Net's own is 12345.
-        folds: how many.
-        file: a `splits_final.json` in the place of a draw.
+        seed: seed of the draw; nnU-Net's own is 12345.
+        folds: number of folds, 2 or more.
+        file: a `splits_final.json` to use instead of a draw.
     """
 
     seed: int = NNUNET_SEED
@@ -41,7 +44,7 @@ class Splits(Part):
     file: Path | None = None
 
     @model_validator(mode="after")
-    def _drawn_or_given(self) -> "Splits":
+    def _check_one_source(self) -> "Splits":
         if self.file is not None and self.model_fields_set != {"file"}:
             raise InputError("splits have a file and a seed or folds; allowed: one of them")
         return self
@@ -50,71 +53,92 @@ class Splits(Part):
 def check_expected(dataset: Path, expected: Expected) -> None:
     """Compare a preprocessed dataset with what a sweep expects.
 
+    Args:
+        dataset: its folder in nnUNet_preprocessed.
+        expected: number of cases and names of labels.
+
     Raises:
-        ValueError: another number of cases, or a label that is not there.
+        ValueError: another number of cases, or a missing label.
     """
     description = load_json(str(dataset / DATASET_JSON))
     number = dataset_id(dataset.name)
-    go_on = f"convert it anew, or type expected.{number}=null to run with what there is"
+    advice = f"convert it again, or type expected.{number}=null to use it as it is"
     if description["numTraining"] != expected.cases:
         raise InputError(
-            f"{dataset.name} has {description['numTraining']} labelled cases, the sweep expects {expected.cases}; "
-            f"{go_on}"
+            f"{dataset.name} has {description['numTraining']} labelled cases, the sweep expects "
+            f"{expected.cases}; {advice}"
         )
-    if (ready := len(_cases(dataset))) < expected.cases:
+    preprocessed = len(_preprocessed_cases(dataset))
+    if preprocessed < expected.cases:
         raise InputError(
-            f"{dataset.name} has {ready} of {expected.cases} cases preprocessed; type: nnUNetv2_plan_and_preprocess -d "
-            f"{number}"
+            f"{dataset.name} has {preprocessed} of {expected.cases} cases preprocessed; type: "
+            f"nnUNetv2_plan_and_preprocess -d {number}"
         )
-    if absent := [label for label in expected.labels if label not in description["labels"]]:
-        known = ", ".join(description["labels"])
+    missing = [label for label in expected.labels if label not in description["labels"]]
+    if missing:
         raise InputError(
-            f"{dataset.name} has no label {absent[0]!r}; it has {known}. The sweep expects it; {go_on}"
+            f"{dataset.name} has no label {missing[0]!r}; it has "
+            f"{', '.join(description['labels'])}. The sweep expects it; {advice}"
         )
 
 
 def write_splits(dataset: Path, splits: Splits) -> None:
-    """Write a preprocessed dataset's folds, unless it has these already.
+    """Write the folds of a preprocessed dataset, unless it has the same folds already.
+
+    Args:
+        dataset: its folder in nnUNet_preprocessed.
+        splits: how the cases are divided.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the dataset has other folds, or the file is not about its cases.
+        FileNotFoundError: the file of splits does not exist.
+        ValueError: the dataset has other folds, or the file names other cases.
     """
-    wanted, target = _wanted(dataset, splits), dataset / SPLITS_JSON
+    folds = _draw(dataset, splits) if splits.file is None else _read(dataset, splits.file)
+    target = dataset / SPLITS_JSON
     if not target.is_file():
-        write_text(target, json.dumps(wanted, indent=4))
-    elif _sorted(load_json(str(target))) != _sorted(wanted):
-        given = splits.file or f"seed {splits.seed}, {splits.folds} folds"
+        write_text(target, json.dumps(folds, indent=4))
+    elif _sorted(load_json(str(target))) != _sorted(folds):
+        source = splits.file or f"seed {splits.seed}, {splits.folds} folds"
         raise InputError(
-            f"{target} holds other folds than the sweep's ({given}); "
-            "type splits=null to use them, or move that file away (with the runs that were trained on it)"
+            f"{target} holds other folds than the sweep's ({source}); type splits=null to use "
+            "them, or move that file away (with the runs that were trained on it)"
         )
 
 
-def _cases(dataset: Path) -> list[str]:
-    """Names of the cases; nnU-Net copies their labels when all of them are preprocessed."""
+def _preprocessed_cases(dataset: Path) -> list[str]:
+    """List the cases; nnU-Net copies their ground truth once all are preprocessed."""
     ending = load_json(str(dataset / DATASET_JSON))["file_ending"]
-    return sorted(p.name.removesuffix(ending) for p in (dataset / GROUND_TRUTH).glob(f"*{ending}"))
+    files = (dataset / GROUND_TRUTH).glob(f"*{ending}")
+    return sorted(file.name.removesuffix(ending) for file in files)
 
 
-def _wanted(dataset: Path, splits: Splits) -> list[dict[str, list[str]]]:
-    cases = _cases(dataset)
-    if len(cases) < splits.folds and splits.file is None:
+def _draw(dataset: Path, splits: Splits) -> Folds:
+    cases = _preprocessed_cases(dataset)
+    if len(cases) < splits.folds:
         raise InputError(
             f"{dataset.name} has {len(cases)} preprocessed cases for {splits.folds} folds; type: "
-            f"nnUNetv2_plan_and_preprocess -d {dataset_id(dataset.name)} if that is not all of them, or splits.folds=N"
+            f"nnUNetv2_plan_and_preprocess -d {dataset_id(dataset.name)} if cases are missing, "
+            "or splits.folds=N"
         )
-    if splits.file is None:
-        return draw_folds(cases, splits.seed, splits.folds)
-    if not splits.file.is_file():
-        raise MissingFileError(f"splits.file {splits.file} does not exist")
-    given: list[dict[str, list[str]]] = load_json(str(splits.file))
-    if strange := sorted(
-        {case for fold in given for side in fold.values() for case in side} - set(cases)
-    ):
-        raise InputError(f"{splits.file} names {strange[0]}, which {dataset.name} does not have")
-    return given
+    return draw_folds(cases, splits.seed, splits.folds)
 
 
-def _sorted(folds: list[dict[str, Any]]) -> list[dict[str, list[str]]]:
+def _read(dataset: Path, file: Path) -> Folds:
+    if not file.is_file():
+        raise MissingFileError(f"splits.file {file} does not exist")
+    try:
+        folds: Folds = json.loads(file.read_text())
+        named = {case for fold in folds for side in ("train", "val") for case in fold[side]}
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{file} is not a splits_final.json ({type(error).__name__}: {error}); allowed: a "
+            'list of {"train": [CASE, ...], "val": [CASE, ...]}'
+        ) from None
+    unknown = sorted(named - set(_preprocessed_cases(dataset)))
+    if unknown:
+        raise InputError(f"{file} names {some(unknown)}, which {dataset.name} does not have")
+    return folds
+
+
+def _sorted(folds: list[dict[str, Any]]) -> Folds:
     return [{side: sorted(cases) for side, cases in fold.items()} for fold in folds]

@@ -1,4 +1,4 @@
-"""What a run cost, and with what it was made: from the files in its folder."""
+"""Read what a run cost, and what it was made with, from the files in its folder."""
 
 import json
 from dataclasses import dataclass
@@ -15,15 +15,18 @@ from nnunet_fm.nnunet.training_log import read_0_1_record, read_progress
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run took; 0 where it is unknown (trainers that are not nnunet-fm's).
+    """What a run cost; 0 where it is unknown (trainers that are not nnunet-fm's).
 
     Attributes:
-        run: its name.
-        encoder: which arm of the sweep.
-        parameters, learned: of the network, and of these those that learn.
-        epochs, seconds: of training, validation at the end not counted.
-        peak_bytes, peak_of: most memory in use while training: of the `GPU`, or of the `process`.
-        checkpoint_bytes: of the final checkpoint.
+        run: name of the run.
+        encoder: name of the encoder in the sweep.
+        parameters: number of parameters of the network.
+        learned: number of trainable parameters.
+        epochs: number of finished epochs.
+        seconds: duration of the epochs, without the validation at the end.
+        peak_bytes: peak memory during training, bytes.
+        peak_of: what it was measured on: `GPU` or `process`.
+        checkpoint_bytes: size of the final checkpoint.
     """
 
     run: str
@@ -42,12 +45,16 @@ class Provenance:
     """How a run was made.
 
     Attributes:
-        run, state: its name, and whether it is finished.
-        command: that trains it.
-        encoder, sha256: what the encoder's weights are, and the hash of its tensors; empty for
-        stock nnU-Net. ratio, seed, rule: of the subset; nnU-Net does not seed the training itself.
-        versions: of nnunet-fm, nnU-Net, torch and timm.
-        device: that it was trained on.
+        run: name of the run.
+        state: how far it has come.
+        command: the command that trains it.
+        encoder: card and origin of the encoder's weights; empty for stock nnU-Net.
+        sha256: hash of the encoder's tensors; empty for stock nnU-Net.
+        ratio: share of the training cases.
+        seed: seed of the subset; nnU-Net does not seed the training itself.
+        rule: rule of the subset.
+        versions: versions of nnunet-fm, nnU-Net, torch and timm.
+        device: device that it was trained on.
     """
 
     run: str
@@ -63,7 +70,7 @@ class Provenance:
 
 
 def cost_of(run: Run) -> Cost:
-    """Read a run's cost."""
+    """Read the cost of a run."""
     record = _record(run)
     progress = read_progress(run.folder)
     final = run.folder / FINAL_CHECKPOINT
@@ -81,10 +88,11 @@ def cost_of(run: Run) -> Cost:
 
 
 def provenance_of(run: Run) -> Provenance:
-    """Read how a run was made; little is known before it began."""
-    kept, debug = run.folder.parent / PLANS_JSON, run.folder / DEBUG_JSON
-    plans = load_json(str(kept)) if kept.is_file() else {}
-    facts = json.loads(debug.read_text()) if debug.is_file() else {}
+    """Read how a run was made; most fields are empty before it is started."""
+    plans_file = run.folder.parent / PLANS_JSON
+    debug_file = run.folder / DEBUG_JSON
+    plans = load_json(str(plans_file)) if plans_file.is_file() else {}
+    facts = json.loads(debug_file.read_text()) if debug_file.is_file() else {}
     source = encoder_source(plans, run.configuration)
     subset = TrainSubset.from_plans(plans)
     encoder = "" if source is None else f"{source.card} from {source.origin}"

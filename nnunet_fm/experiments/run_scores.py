@@ -92,8 +92,8 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
     if extra:
         raise InputError(
             f"{folder} holds the prediction of {some(extra)}, which fold {run.fold} of "
-            f"{preprocessed / run.dataset / SPLITS_JSON} does not validate: {run.name} was trained on "
-            "another split. Restore that file, or remove this run from the command"
+            f"{preprocessed / run.dataset / SPLITS_JSON} does not validate: {run.name} was trained "
+            "on another split. Restore that file, or remove this run from the command"
         )
     missing = [case for case in expected if case not in predicted]
     if missing:

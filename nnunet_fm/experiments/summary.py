@@ -53,7 +53,9 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Summary:
-    """A metric of one encoder at one ratio, over the cases; a case's value is the mean of its seeds.
+    """A metric of one encoder at one ratio, over the cases.
+
+    The value of a case is the mean of its seeds.
 
     Attributes:
         dataset: full name of the dataset.

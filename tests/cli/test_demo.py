@@ -31,7 +31,8 @@ def test_a_failing_step_names_its_log(tmp_path: Path) -> None:
         ("2026-01-01 00:00:00.1: Epoch 3\n", "Epoch 3 of 11"),
         ("2026-01-01 00:00:00.1: Epoch time: 3.2 s\n", ""),
         (
-            "2026-01-01 00:00:00.1: Pseudo dice [np.float32(0.5), np.float32(nan), np.float32(0.25)]\n",
+            "2026-01-01 00:00:00.1: Pseudo dice "
+            "[np.float32(0.5), np.float32(nan), np.float32(0.25)]\n",
             "validation patches, Dice WT 0.5, TC nan, ET 0.25",
         ),
     ],

@@ -40,7 +40,11 @@ def test_a_failed_run_is_told_and_does_not_stop_the_others(tmp_path: Path) -> No
 
 
 def test_gpus_are_shared_out(tmp_path: Path) -> None:
-    code = f"import os\nopen({str(tmp_path)!r} + '/' + os.environ['CUDA_VISIBLE_DEVICES'], 'a').write('x')\n{WRITE}"
+    code = (
+        "import os\n"
+        f"open({str(tmp_path)!r} + '/' + os.environ['CUDA_VISIBLE_DEVICES'], 'a').write('x')\n"
+        f"{WRITE}"
+    )
     runs = [fake(tmp_path, n, "import time; time.sleep(0.5)\n" + code) for n in range(4)]
     words = {
         "datasets": [7],
@@ -59,7 +63,11 @@ def test_gpus_are_shared_out(tmp_path: Path) -> None:
     len(getattr(os, "sched_getaffinity", lambda _: ())(0)) < 2, reason="needs two cores"
 )
 def test_cores_are_shared_out(tmp_path: Path) -> None:
-    code = f"import os\nopen({str(tmp_path)!r} + f'/{{min(os.sched_getaffinity(0))}}', 'a').write('x')\n{WRITE}"
+    code = (
+        "import os\n"
+        f"open({str(tmp_path)!r} + f'/{{min(os.sched_getaffinity(0))}}', 'a').write('x')\n"
+        f"{WRITE}"
+    )
     runs = [fake(tmp_path, n, "import time; time.sleep(0.5)\n" + code) for n in range(4)]
     words = {"datasets": [7], "encoders": {"a": {}}, "max_parallel": 2, "device": "cpu"}
     assert {

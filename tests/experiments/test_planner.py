@@ -26,7 +26,7 @@ from nnunet_fm.experiments.planner import plan_sweep
         ({"encoders": {"a": {"encoder": "none", "taps": [1]}}}, "--taps has no meaning"),
         (
             {"expected": {7: {"cases": 1251}}},
-            "has 6 labelled cases, the sweep expects 1251; convert it anew",
+            "has 6 labelled cases, the sweep expects 1251; convert it again",
         ),
         (
             {"expected": {7: {"cases": 6, "labels": ["cavity"]}}},

@@ -1,4 +1,7 @@
-"""Runs as nnU-Net leaves them, made without a training: two regions, four validation cases, three encoders."""
+"""Runs as nnU-Net leaves them, made without a training.
+
+Two regions, four validation cases, three encoders.
+"""
 
 import json
 from pathlib import Path

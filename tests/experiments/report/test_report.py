@@ -1,4 +1,4 @@
-"""The report through the command line: page, tables, figures; unfinished sweeps; nothing to look at."""
+"""The report through the command line: page, tables, figures; unfinished sweeps."""
 
 import csv
 import json

@@ -171,7 +171,7 @@ def test_one_run_in_two_places_is_told_apart_by_its_trainer_or_refused(
 
 
 def test_only_trainings_of_the_same_seed_and_fold_are_paired() -> None:
-    """The value depends on the seed alone; where folds are unfinished, no encoder may look better for it."""
+    """The value depends on the seed alone; unfinished folds may not favour an encoder."""
     folds = [{f"{fold}{n}": 0.5 + n / 100 for n in range(6)} for fold in range(2)]
     better = [{c: d + 0.2 for c, d in fold.items()} for fold in folds]
     of_seed = {1: folds, 2: better}
