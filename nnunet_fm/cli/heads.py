@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_fm.cli.features import DEFAULT_CACHE
+from nnunet_fm.cli.parser import Commands
 
 if TYPE_CHECKING:
     from nnunet_fm.heads.task_data import TaskInputs
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_commands(commands: Commands) -> None:
     """Add the sub-commands of `nnunet-fm heads`."""
     commands.add_parser("list", help="list the shipped tasks").set_defaults(function=_list)
     run = commands.add_parser(
