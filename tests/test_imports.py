@@ -32,7 +32,6 @@ PRETRAINING_ROOMS = {
     "data": set(),
 }
 FROM_THE_LIBRARY = {"encoders", "data", "evaluation", "internal"}  # what pretraining may import
-PENDING: set[str] = set()  # known violations, to be removed
 ALIASES = {"trainer.py", "optimisation.py", "network25d.py", "__init__.py"}
 
 
@@ -62,7 +61,7 @@ def test_a_room_of_the_library_imports_only_rooms_below_it(name: str) -> None:
         for module in imported(path)
         if module.startswith("nnunet_fm") and room_of(module) not in allowed
     ]
-    assert not set(upward) - PENDING, "\n".join(upward)
+    assert not upward, "\n".join(upward)
 
 
 def room_of(module: str) -> str:
@@ -84,7 +83,7 @@ def test_a_room_of_pretraining_imports_only_rooms_below_it(name: str) -> None:
                 wrong.append(f"{path.relative_to(ROOT)} imports {module}")
             if package == "nnunet_fm" and below not in FROM_THE_LIBRARY:
                 wrong.append(f"{path.relative_to(ROOT)} imports {module}")
-    assert not set(wrong) - PENDING, "\n".join(wrong)
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_room_is_in_the_table() -> None:
@@ -101,4 +100,4 @@ def test_only_one_room_knows_nnunet() -> None:
         for module in imported(path)
         if module.split(".")[0] == "nnunetv2" and room(package, path) != "nnunet"
     ]
-    assert not set(strangers) - PENDING, "\n".join(strangers)
+    assert not strangers, "\n".join(strangers)

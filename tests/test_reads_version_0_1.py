@@ -1,0 +1,223 @@
+"""What version 0.1 wrote is read: plans, checkpoints, a store, a pretraining run, a cache, heads, a sweep.
+
+`fixtures/v0_1.tar.xz` was made with that version on synthetic data; the scripts that made it are
+inside. Results are compared with tolerances, as other processors round differently.
+"""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_fm.encoders import load_encoder, tensors_sha256
+from nnunet_fm.internal.folders import EXT_TRAINER, folder
+from nnunet_fm.nnunet.encoder_in_plans import encoder_source
+from nnunet_fm.nnunet.run_identity import differences
+from nnunet_fm_pretrain.data.slice_store import SliceStore
+
+ARCHIVE = Path(__file__).parent / "fixtures" / "v0_1.tar.xz"
+MADE_IN = "/data/work"  # the folder that version 0.1 ran in
+CASE = "BraTS-T-00006.nii.gz"
+PLANS = [  # of one network each
+    "FM_braindino",
+    "FM_fixed_light",
+    "FM_mixing",
+    "FM_synth_vitt16",
+    "FM_dinov3_test16_random3",
+    "FM_dinov3_nano8_random",
+    "FM_dinov2_test14_random",
+    "FM_volume_test16_random",
+    "FM_volume_testbmmae_random",
+    "FM_volume_testprimus_random",
+    "FM_volume_testpyramid_random",
+    "FM_volume_testswin_random",
+    "FM_volume_testuniformer_random",
+]
+Command = Callable[..., str]
+
+
+def relocate(content: Any, to: str) -> Any:
+    """Replace the folder of version 0.1 in all texts of nested lists and dictionaries."""
+    if isinstance(content, dict):
+        return {key: relocate(value, to) for key, value in content.items()}
+    if isinstance(content, list):
+        return [relocate(value, to) for value in content]
+    return content.replace(MADE_IN, to) if isinstance(content, str) else content
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpack the files, and let their absolute paths name the new place."""
+    root = tmp_path_factory.mktemp("old")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(root, filter="data")
+    base = root / "v0_1"
+    for part, place in (("plans", base), ("run", base), ("sweep", base / "sweep")):
+        for file in (base / part).rglob("*.json"):
+            file.write_text(file.read_text().replace(MADE_IN, str(place)))
+    for file in (base / "run").rglob("*.pth"):
+        content = torch.load(file, map_location="cpu", weights_only=False)
+        content["init_args"] = relocate(content["init_args"], str(base))
+        torch.save(content, file)
+    return base
+
+
+@pytest.fixture(scope="module")
+def expected(old: Path) -> dict[str, Any]:
+    return json.loads((old / "expected.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def command(old: Path) -> Command:
+    """Run `nnunet-fm` on the old files, in the folder of the sweep."""
+    folders = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    environment = {name: str(old / "sweep" / name) for name in folders}
+    environment |= {"PYTHONWARNINGS": "ignore", EXT_TRAINER: str(folder("trainers"))}
+    environment |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1"}
+
+    def run(*words: object, cwd: Path = old) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "nnunet_fm.cli", *map(str, words)],
+            env=os.environ | environment,
+            cwd=cwd,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert done.returncode == 0, done.stdout[-4000:]
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_plans_build_their_network_and_name_their_weights(
+    name: str, old: Path, expected: dict[str, Any]
+) -> None:
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    plans = json.loads((old / "plans" / f"{name}.json").read_text())
+    configurations = expected["plans"][name]["configurations"]
+    assert configurations
+    for configuration, content in configurations.items():
+        resolved = PlansManager(plans).get_configuration(configuration)
+        network = get_network_from_plans(
+            resolved.network_arch_class_name,
+            resolved.network_arch_init_kwargs,
+            resolved.network_arch_init_kwargs_req_import,
+            4,
+            3,
+            allow_init=True,
+            deep_supervision=False,
+        )
+        source = encoder_source(plans, configuration)
+        assert source.sha256 == content["source"]["sha256"]
+        network.load_encoder()
+        assert tensors_sha256(network.encoder.state_dict()) == source.sha256
+        assert not differences(plans, plans, configuration)
+
+
+@pytest.mark.parametrize(
+    ("model", "checkpoint"),
+    [
+        ("frozen_2d", "final"),
+        ("frozen_2d", "best"),  # slim: without the encoder
+        ("mixing_25d", "best"),
+        ("volume_3d", "best"),
+        ("exported", "final"),
+    ],
+)
+def test_checkpoints_predict_what_they_predicted(
+    model: str, checkpoint: str, old: Path, command: Command, tmp_path: Path
+) -> None:
+    words = ["-f", 0, "-chk", f"checkpoint_{checkpoint}.pth", "-device", "cpu", "-npp", 1]
+    words += ["-nps", 1, "--disable_progress_bar", "--precision", "float32"]
+    command("predict", "-m", f"run/{model}", "-i", "run/case", "-o", tmp_path, *words)
+    before = old / "run" / model / f"predicted_{checkpoint}" / CASE
+    arrays = [sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (before, tmp_path / CASE)]
+    assert (arrays[0] == arrays[1]).mean() > 0.999
+    assert len(np.unique(arrays[0])) > 1
+
+
+def test_a_store_is_read(old: Path, expected: dict[str, Any]) -> None:
+    store = SliceStore(old / "store")
+    assert store.identity() == expected["store"]["identity"]
+    assert sorted(store.subjects()) == expected["store"]["subjects"]
+    assert list(store.check()) == []
+
+
+def test_a_pretraining_run_is_resumed_and_exported(
+    old: Path, command: Command, expected: dict[str, Any]
+) -> None:
+    run = old / "pretrain_run"
+    words = ["pretrain_run/pretrain.yaml", "--store", "store", "--accelerator", "cpu"]
+    command("pretrain", "run", *words, "-o", run / "interrupted")
+    for name in ("interrupted", "finished"):
+        command("pretrain", "export", run / name, "-o", old / f"{name}.safetensors")
+    finished, report = load_encoder(old / "finished.safetensors")
+    assert report.card == "dinov3_test16.trained"
+    known = expected["encoders"]["pretrain_run/encoder.safetensors"]
+    assert report.sha256 == known["tensors_sha256"]
+    resumed, _ = load_encoder(old / "interrupted.safetensors")
+    for name, tensor in finished.state_dict().items():
+        other = resumed.state_dict()[name]
+        assert torch.allclose(tensor, other, atol=1e-4), name
+    half, _ = load_encoder(run / "encoder_half.pth")
+    x = torch.ones(1, 3, 32, 32)
+    assert torch.allclose(half.embed(x), finished.embed(x), atol=0.01)
+
+
+def test_a_cache_is_complete(old: Path, command: Command) -> None:
+    words = ["cache/volumes/subjects.csv", "--cache", "cache/features", "--shape", 8, 32, 32]
+    words += ["-np", 1]
+    trained = ["--encoder", "pretrain_run/encoder.safetensors", "--layers", "1,3"]
+    random = ["--encoder", "dinov3_test16", "--seed", 3, "--layers", 3, "--precision", "float32"]
+    perturbed = ["--perturb", "gamma=2", "--modalities", "T1"]
+    assert "18 already cached, 0 failed" in command("features", "extract", *words, *trained)
+    printed = command("features", "extract", *words, *random, "--modalities", "T1")
+    assert "16 already cached, 0 failed" in printed
+    printed = command("features", "extract", *words, *trained, *perturbed)
+    assert "16 already cached, 0 failed" in printed
+    assert "50 volumes, 0 damaged" in command("features", "verify", "--cache", "cache/features")
+
+
+def test_finished_heads_are_not_trained_again(old: Path, command: Command) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (old / "heads").rglob("ratio_*.json")}
+    assert len(before) == 12
+    words = ["modalities=[T1]", "ratios=[0.5,1.0]", "seeds=2", "head.steps=20", "head.hidden=8"]
+    words += ["--table", "cache/volumes/subjects.csv", "--cache", "cache/features"]
+    words += ["--encoder", "encoder", "-o", "heads"]
+    command("heads", "run", "classification", "target=label", "neighbours=[1,3]", *words)
+    command("heads", "run", "survival", "target=days", "event=died", *words)
+    after = {p: p.stat().st_mtime_ns for p in (old / "heads").rglob("ratio_*.json")}
+    assert after == before
+
+
+def test_a_sweep_is_finished_and_reported(old: Path, command: Command, tmp_path: Path) -> None:
+    assert "2 finished" in command("sweep", "status", "sweep/sweep")
+    printed = command("sweep", "small.yaml", "-o", "sweep", "--dry-run", cwd=old / "sweep")
+    assert "2 finished" in printed
+    command("report", "sweep/sweep", "-o", tmp_path, "-np", 1)
+    old_tables = old / "sweep" / "report" / "tables"
+    assert list(old_tables.glob("*.csv"))
+    for file in old_tables.glob("*.csv"):
+        before = rows(file)
+        after = rows(tmp_path / "tables" / file.name)
+        if file.name == "cost.csv":  # the checkpoints' sizes: the archive holds placeholders
+            before, after = [[row[:-1] for row in table] for table in (before, after)]
+        assert after == before, file.name
+
+
+def rows(file: Path) -> list[list[str]]:
+    return list(csv.reader(file.read_text().splitlines()))
