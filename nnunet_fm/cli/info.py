@@ -3,18 +3,18 @@
 import argparse
 import json
 
-from nnunet_fm.cli.parser import Commands
+from nnunet_fm.cli.parser import Commands, positive
 
 
 def add_command(commands: Commands) -> None:
     """Add `nnunet-fm info`."""
     info = commands.add_parser("info", help="parameters and operations of a network")
     info.add_argument("--encoder", required=True, metavar="NAME")
-    info.add_argument("--channels", type=int, default=4, help="input channels (default: 4)")
-    info.add_argument("--classes", type=int, default=3, help="output channels (default: 3)")
+    info.add_argument("--channels", type=positive, default=4, help="input channels (default: 4)")
+    info.add_argument("--classes", type=positive, default=3, help="output channels (default: 3)")
     info.add_argument(
         "--patch",
-        type=int,
+        type=positive,
         nargs=2,
         default=(256, 256),
         metavar=("HEIGHT", "WIDTH"),

@@ -53,6 +53,13 @@ def add_group(
     return parser, parser.add_subparsers(required=True, metavar="COMMAND")
 
 
+def positive(text: str) -> int:
+    """Parse a whole number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number above 0")
+    return int(text)
+
+
 def add_encoder_option(parser: argparse.ArgumentParser, example: str) -> None:
     """Add `--encoder-option KEY=VALUE`, which may be repeated; `--option` is its former name."""
     parser.add_argument(

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_fm.internal.errors import MissingFileError
+from nnunet_fm.internal.errors import InputError, MissingFileError
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,23 @@ class LabelScheme:
 
     @classmethod
     def read(cls, dataset_json: Path) -> "LabelScheme":
-        """Read the regions, or the foreground labels, of an nnU-Net `dataset.json`."""
-        content = json.loads(dataset_json.read_text())
-        labels = {
-            name: tuple(value) if isinstance(value, list) else (int(value),)
-            for name, value in content["labels"].items()
-        }
+        """Read the regions, or the foreground labels, of an nnU-Net `dataset.json`.
+
+        Raises:
+            ValueError: the file is not a `dataset.json`.
+        """
+        try:
+            content = json.loads(dataset_json.read_text())
+            labels = {
+                name: tuple(value) if isinstance(value, list) else (int(value),)
+                for name, value in content["labels"].items()
+            }
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"{dataset_json} is not a dataset.json of nnU-Net "
+                f"({type(error).__name__}: {error}); it needs labels, e.g. "
+                '{"labels": {"background": 0, "tumour": 1}, "file_ending": ".nii.gz"}'
+            ) from None
         regions = tuple(
             Region(name, values)
             for name, values in labels.items()

@@ -261,5 +261,8 @@ def _as_missing(score: CaseScore, diagonal: float) -> CaseScore:
 
 def _read(path: Path) -> tuple[Labels, tuple[float, ...]]:
     """Read labels as (z, y, x) or (y, x), and the spacing in the same order, mm."""
-    image = sitk.ReadImage(str(path))
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be read as an image: {error}") from None
     return sitk.GetArrayFromImage(image).astype(np.int16), tuple(reversed(image.GetSpacing()))

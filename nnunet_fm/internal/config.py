@@ -71,7 +71,7 @@ def read_content(
         )
     try:
         content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise InputError(
@@ -114,7 +114,10 @@ def _override(content: dict[str, Any], override: str) -> None:
         content = content.setdefault(_known(content, parent), {})
         if not isinstance(content, dict):
             raise InputError(f"{key!r}: {parent} holds no keys")
-    content[_known(content, last)] = yaml.safe_load(value)
+    try:
+        content[_known(content, last)] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"{override!r}: the value is not YAML: {error}") from None
 
 
 def _known(content: dict[Any, Any], typed: str) -> Any:

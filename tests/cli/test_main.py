@@ -4,6 +4,7 @@ import argparse
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -158,3 +159,41 @@ def test_unknown_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             main(words)
         assert "--" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep", "bytes"], "is not YAML"),
+        (["sweep", "sweep.yaml", "ratios=["], "the value is not YAML"),
+        (["evaluate", ".", ".", "--dataset-json", "list.json"], "is not a dataset.json of nnU-Net"),
+        (["evaluate", ".", ".", "--regions", "brats", "-np", "1"], "cannot be read as an image"),
+        (["sweep", "status", "damaged"], "runs.json is damaged"),
+        (["encoders", "verify", "bytes"], "bytes"),
+        (["features", "list", "--cache", "nowhere"], "is not a feature cache"),
+    ],
+)
+def test_damaged_files_are_one_message(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00\x80")
+    (tmp_path / "case.nii.gz").write_bytes(b"not an image")
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "sweep.yaml").write_text("{datasets: [7], encoders: {a: {}}}")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "runs.json").write_text('[{"a": 1}]')
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_counts_must_be_positive(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["info", "--encoder", "dinov3_test16", "--classes", "-3"])
+    assert "allowed: a whole number above 0" in capsys.readouterr().err
