@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.version_0_1 import unpack
 from nnunet_fm import heads
 
-V0_1 = Path(__file__).parents[1] / "fixtures" / "v0_1"
-CLASSIFICATION = V0_1 / "heads" / "classification_label"
 OVERRIDES = ["modalities=[T1]", "ratios=[0.5,1.0]", "seeds=2", "head.steps=20", "head.hidden=8"]
 TASKS = {
     "classification": ["target=label", "neighbours=[1,3]"],
@@ -18,10 +17,16 @@ TASKS = {
 }
 
 
-def test_runs_of_version_0_1_compare_as_they_did() -> None:
-    runs = [heads.read_run(folder) for folder in sorted(CLASSIFICATION.iterdir())]
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpack(tmp_path_factory.mktemp("old"))
+
+
+def test_runs_of_version_0_1_compare_as_they_did(old: Path) -> None:
+    folders = sorted((old / "heads" / "classification_label").iterdir())
+    runs = [heads.read_run(folder) for folder in folders]
     comparisons = heads.compare(runs)
-    with (V0_1 / "heads" / "comparison" / "comparison.csv").open() as stream:
+    with (old / "heads" / "comparison" / "comparison.csv").open() as stream:
         lines = list(csv.DictReader(stream))
     assert len(comparisons) == len(lines) > 0
     for comparison, line in zip(comparisons, lines, strict=True):
@@ -35,10 +40,12 @@ def test_runs_of_version_0_1_compare_as_they_did() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_run_of_version_0_1_is_resumed_and_not_computed_again(task: str, tmp_path: Path) -> None:
+def test_a_run_of_version_0_1_is_resumed_and_not_computed_again(
+    task: str, old: Path, tmp_path: Path
+) -> None:
     work = tmp_path / "v0_1"
     for name in ("heads", "cache"):
-        shutil.copytree(V0_1 / name, work / name)
+        shutil.copytree(old / name, work / name)
     table = work / "cache" / "volumes" / "subjects.csv"
     overrides = [*TASKS[task], *OVERRIDES]
     inputs = heads.open_task(task, table, work / "cache" / "features", overrides)
@@ -51,5 +58,5 @@ def test_a_run_of_version_0_1_is_resumed_and_not_computed_again(task: str, tmp_p
     assert {path: path.stat().st_mtime_ns for path in folder.glob("ratio_*.json")} == markers
     assert heads.results_table(run.results) == heads.results_table(former.results)
     assert (folder / "results.md").read_text() == (
-        CLASSIFICATION.parent / folder.relative_to(work / "heads") / "results.md"
+        old / "heads" / folder.relative_to(work / "heads") / "results.md"
     ).read_text()
