@@ -64,7 +64,7 @@ def run(nnunet: dict[str, str]) -> Run:
 
 @pytest.fixture(scope="session")
 def dataset(nnunet: dict[str, str], run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six labelled cases and one unlabelled, planned and preprocessed by stock nnU-Net: the preprocessed folder."""
+    """Return the preprocessed folder of six labelled cases and one unlabelled, by stock nnU-Net."""
     source = tmp_path_factory.mktemp("brats")
     write_small_brats(source, 7, 6)
     convert_brats(source, Path(nnunet["nnUNet_raw"]), 7, "Small")

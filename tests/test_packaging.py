@@ -51,7 +51,8 @@ def test_the_wheel_holds_two_packages_with_trainers_plans_and_recipes(wheel: Pat
 def test_the_installed_wheel_is_found_by_nnunet(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     program = (
-        "from nnunet_fm_pretrain.methods.recipes import shipped_recipes; assert 'braindino_stage2' in shipped_recipes()\n"
+        "from nnunet_fm_pretrain.methods.recipes import shipped_recipes\n"
+        "assert 'braindino_stage2' in shipped_recipes()\n"
         "import nnunet_fm, nnunet_fm.nnunet.frozen_configuration as p; nnunet_fm.activate()\n"
         "from nnunet_fm.encoders import load_encoder; load_encoder('synth_vitt16')\n"
         "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"

@@ -1,4 +1,4 @@
-"""The run-time type checker of the tests: beartype, with an int accepted where a float is asked for (PEP 484)."""
+"""The run-time type checker of the tests: beartype; an int is accepted as a float (PEP 484)."""
 
 from beartype import BeartypeConf, beartype
 

@@ -21,7 +21,8 @@ SMALL = ["dinov3_test16", "dinov3_vitt16", "dinov2_test14", "timm/vit_tiny_patch
 # Parameters in millions; DINOv3: Meta's model table (arXiv:2508.10104), DINOv2: arXiv:2304.07193.
 PUBLISHED = {
     "dinov3_vits16": 21.6, "dinov3_vits16plus": 28.7, "dinov3_vitb16": 85.6, "dinov3_vitl16": 303,
-    "dinov3_vith16plus": 840, "dinov2_vits14": 22, "dinov2_vitb14": 86.6, "dinov2_vitl14": 304, "dinov2_vitg14": 1136,
+    "dinov3_vith16plus": 840, "dinov2_vits14": 22, "dinov2_vitb14": 86.6, "dinov2_vitl14": 304,
+    "dinov2_vitg14": 1136,
 }  # fmt: skip
 
 

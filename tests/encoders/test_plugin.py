@@ -161,8 +161,9 @@ def test_a_package_that_cannot_be_imported_is_skipped(site: Path, tmp_path: Path
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("[nnunet_fm.encoders]\nbroken = not_there\n")
-    words = "import sys; sys.path.insert(0, sys.argv[1]); import logging; logging.basicConfig("
-    words += "stream=sys.stdout); from nnunet_fm.encoders import CARDS; print('synth_vitt16.v1' in CARDS)"
+    words = "import sys; sys.path.insert(0, sys.argv[1]); import logging; "
+    words += "logging.basicConfig(stream=sys.stdout); from nnunet_fm.encoders import CARDS; "
+    words += "print('synth_vitt16.v1' in CARDS)"
     printed = run(site, "-c", words, str(tmp_path))
     assert printed.splitlines()[-1] == "True"
     assert "skipped the plug-in not_there (nnunet_fm.encoders)" in printed

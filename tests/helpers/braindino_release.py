@@ -1,4 +1,6 @@
-"""Weights to and from the names and layouts of the BrainDINO release (BrainDINO_seg/dinov3/models/primus.py).
+"""Weights to and from the names and layouts of the BrainDINO release.
+
+Source: BrainDINO_seg/dinov3/models/primus.py.
 
 There the fusion is `to3`, the encoder `dino_encoder` in the official DINOv3 names, the decoder
 `up_projection.decode`: transposed convolution and norm of stage i under `i.0` and `i.1`, the 1x1
@@ -21,7 +23,7 @@ STAGE, HEAD, THEIR_STAGE = "decoder.stages.", "decoder.head.", "up_projection.de
 
 
 def to_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of a `FrozenEncoderNetwork` (DINOv3 encoder, Primus decoder) in the release's names.
+    """Convert the state dict of a `FrozenEncoderNetwork` to the release's names.
 
     Raises:
         ValueError: the network has parts that the release's has not (a light decoder).
@@ -66,7 +68,8 @@ def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             converted |= _decoder_entry(key.removeprefix(THEIR_STAGE), value)
         elif not key.startswith(THEIR_ENCODER):
             raise InputError(
-                f"{key} is not of the release's network; allowed: to3, dino_encoder, up_projection.decode"
+                f"{key} is not of the release's network; "
+                "allowed: to3, dino_encoder, up_projection.decode"
             )
     encoder = {
         k.removeprefix(THEIR_ENCODER): v for k, v in state.items() if k.startswith(THEIR_ENCODER)

@@ -8,7 +8,7 @@ from nnunet_fm.encoders.families.dinov3 import to_dinov3
 
 
 def randomised(architecture: str, **options: object) -> nn.Module:
-    """Weights of ordinary size everywhere: an initial LayerScale of 1e-5 would hide any error behind it."""
+    """Weights of ordinary size: an initial LayerScale of 1e-5 would hide any error."""
     torch.manual_seed(3)
     encoder = build_encoder(architecture, **options)
     for name, parameter in encoder.named_parameters():

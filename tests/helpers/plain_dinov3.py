@@ -15,7 +15,7 @@ State = dict[str, Tensor]
 def rope_tables(
     grid: tuple[int, int], head: int, periods: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Sines and cosines (tokens, head) of centred coordinates in [-1, 1], rows then columns, tiled twice."""
+    """Sines and cosines (tokens, head) of coordinates in [-1, 1]: rows, columns, tiled twice."""
     coordinates = torch.stack(
         torch.meshgrid(*(torch.arange(0.5, n, dtype=dtype) / n for n in grid), indexing="ij"), -1
     ).flatten(0, 1)

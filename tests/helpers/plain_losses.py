@@ -31,7 +31,7 @@ def dino(student: list[Tensor], targets: list[Tensor], temperature: float) -> Te
 
 
 def ibot(student: Tensor, targets: Tensor, masks: Tensor, temperature: float) -> Tensor:
-    """Mean over masked patches of a crop, then over crops; `student` and `targets` hold all patches."""
+    """Mean over the masked patches of a crop, then over crops; arguments hold all patches."""
     total = torch.zeros((), dtype=student.dtype)
     for s, t, mask in zip(student, targets, masks.flatten(1), strict=True):
         if mask.any():

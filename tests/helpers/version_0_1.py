@@ -1,4 +1,4 @@
-"""Files that version 0.1 wrote, on synthetic data; the scripts that made them are in the archive."""
+"""Files that version 0.1 wrote on synthetic data, with the scripts that made them."""
 
 import tarfile
 from pathlib import Path

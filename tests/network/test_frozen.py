@@ -232,7 +232,7 @@ def test_the_light_decoder_is_light() -> None:
 
 
 def test_torch_compile_traces_it_whole() -> None:
-    """nnU-Net compiles networks on GPUs. In a fresh process: run-time shape checks cannot be traced."""
+    """nnU-Net compiles on GPUs. In a fresh process, as shape checks cannot be traced."""
     program = """
 import torch
 from nnunet_fm.network.frozen import FrozenEncoderNetwork

@@ -126,8 +126,8 @@ def test_stacks_are_planned_trained_and_predicted(
     )
     refused = run(*plan, "--patch", 3, 64, 64, expect=2).stdout
     assert (
-        "3 slices to mix, in a patch of 3; allowed: 1, 3, 5, no more than the patch has, which has 4"
-        in refused
+        "3 slices to mix, in a patch of 3; allowed: 1, 3, 5, "
+        "no more than the patch has, which has 4" in refused
     )
     said = run(*plan, "--patch", 4, 64, 64, "--batch-size", 2, "-o", plans).stdout
     assert "patch 4x64x64, batch 2" in said

@@ -1,4 +1,4 @@
-"""3-D encoders that learn: only what reaches the features, at the rates of their blocks, on fixed batch statistics."""
+"""3-D encoders that learn: active parameters only, rates by block, fixed batch statistics."""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # MONAI's own 
 
 
 class PlainBmmae(nn.Module):
-    """As its authors describe it: a tokenizer a sequence, one transformer over the tokens of all."""
+    """As its authors describe it: one tokenizer per sequence, one transformer over all tokens."""
 
     def __init__(self, side: int = 48) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from nnunet_fm.network.frozen import FrozenEncoderNetwork
 
 
 class PlainUniFormer:
-    """The authors' forward, by the names in their file; (x, y, z) in, their own order of axes inside."""
+    """The authors' forward pass by the names in their file, on (x, y, z) volumes."""
 
     def __init__(self, state: dict[str, Tensor]) -> None:
         self.state = state

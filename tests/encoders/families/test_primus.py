@@ -1,4 +1,4 @@
-"""Primus: OpenMind's files, and the numbers of dynamic-network-architectures' own and of nnssl's order of tokens."""
+"""Primus: OpenMind's files, dynamic-network-architectures' numbers, nnssl's token order."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""3-D encoders: the papers' counts, their authors' files, and the same numbers as a straightforward forward."""
+"""3-D encoders: the papers' counts, the authors' files, and a plain forward pass."""
 
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def test_files_that_do_not_fit_are_refused(spoil: Any, message: str, tmp_path: P
 
 
 def test_a_fixed_fusion_is_the_repeated_and_rescaled_stem(tmp_path: Path) -> None:
-    """BrainDINO, section 4.3.1: the patch embedding's weights repeated and divided by C, its bias kept."""
+    """BrainDINO, section 4.3.1: the first weights repeated and divided by C, the bias kept."""
     vit = published()
     network = FrozenEncoderNetwork(4, 3, "volume_test16", fusion="fixed", decoder="primus3d").eval()
     network.encoder.load_state_dict(loaded(vit, tmp_path).state_dict())
@@ -228,7 +228,7 @@ def test_openmind_has_its_parameters_and_the_published_features(tmp_path: Path) 
 
 
 def swin(tmp_path: Path, names: str) -> tuple[SwinTransformer, Path]:
-    """A small Swin transformer, its file as the self-supervised one of MONAI or as a whole SwinUNETR."""
+    """A small Swin transformer, in a file as MONAI's self-supervised one or as a whole SwinUNETR."""
     torch.manual_seed(3)
     published = SwinTransformer(1, 12, (7,) * 3, (2,) * 3, (1,) * 4, (1, 2, 4, 8)).eval()
     state = published.state_dict()

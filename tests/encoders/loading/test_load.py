@@ -56,11 +56,15 @@ FORMS = {
     "FlexiCT": lambda s: {"teacher": {f"model_ema.backbone.{k}": v for k, v in s.items()}},
     "DDP": lambda s: {"state_dict": {f"module.backbone.{k}": v for k, v in s.items()}},
     "checkpointed": lambda s: {
-        "model_ema": {k.replace("blocks.", "blocks._checkpoint_wrapped_module."): v for k, v in s.items()}
+        "model_ema": {
+            k.replace("blocks.", "blocks._checkpoint_wrapped_module."): v for k, v in s.items()
+        }
     },
     "Meta": meta,
     "transformers": transformers,
-    "release network": lambda s: {"network_weights": {f"dino_encoder.{k}": v for k, v in s.items()}},
+    "release network": lambda s: {
+        "network_weights": {f"dino_encoder.{k}": v for k, v in s.items()}
+    },
 }  # fmt: skip
 
 

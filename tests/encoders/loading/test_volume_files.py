@@ -1,4 +1,4 @@
-"""Which card a file of a 3-D encoder belongs to: by its tensors and the name that its authors gave it."""
+"""The card of a file of a 3-D encoder: found by its tensors and its published name."""
 
 from pathlib import Path
 
