@@ -1,5 +1,9 @@
-"""Small volumes and a recipe that runs in a second."""
+"""Small volumes, recipes that run in a second, and runs of two processes."""
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -52,3 +56,40 @@ def small_recipe(**parts: object) -> dict[str, object]:
             else changes
         )
     return content
+
+
+def small_mae2d_recipe(**parts: object) -> dict[str, object]:
+    """Plain data of a masked autoencoder's recipe."""
+    sizes = {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
+    optimiser = {"steps": 8, "batch_size": 4, "peak_lr": 1e-3, "warmup_steps": 2}
+    run = {"precision": "32-true", "workers": 0, "save_every": 3, "keep": 10, "log_every": 2}
+    content: dict[str, object] = {
+        "encoder": {"architecture": "dinov3_nano8"},
+        "views": {"size": 32},
+        "objective": {"method": "mae2d", **sizes},
+        "optimiser": optimiser,
+        "run": run,
+    }
+    for part, changes in parts.items():
+        former = content.get(part)
+        if isinstance(former, dict) and isinstance(changes, dict):
+            changes = {**former, **changes}
+        content[part] = changes
+    return content
+
+
+def run_two_processes(recipe: Path, store: Path, run: Path, *import_paths: Path) -> None:
+    """`pretrain run` by torchrun, with more folders to import from."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    command = ["-m", "nnunet_fm_pretrain", "run", str(recipe), "--store", str(store)]
+    paths = [*map(str, import_paths), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *launcher, *command, "-o", str(run)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]

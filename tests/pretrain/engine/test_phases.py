@@ -4,10 +4,6 @@ The method of these tests is installed through an entry point: nothing in the pa
 """
 
 import csv
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +13,7 @@ import yaml
 from lightning_fabric import Fabric
 
 from helpers import two_phases
+from helpers.pretraining import run_two_processes
 from helpers.two_phases import AdversarialRecipe, adversarial_recipe, plain_steps
 from nnunet_fm.cli.main import main
 from nnunet_fm_pretrain.data.slice_store import SliceStore
@@ -111,22 +108,6 @@ def test_a_stopped_run_of_two_phases_continues_bit_equal(store: SliceStore, tmp_
     assert_same_state(whole, resumed)
 
 
-def start_two_processes(recipe: Path, store: SliceStore, run: Path, plugin: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
-    command = ["-m", "nnunet_fm_pretrain", "run", str(recipe), "--store", str(store.folder)]
-    paths = os.pathsep.join([str(plugin), str(TESTS), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *launcher, *command, "-o", str(run)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-
-
 def test_two_processes_equal_the_plain_loop_and_resume_bit_equal(
     store: SliceStore, tmp_path: Path, plugin: Path
 ) -> None:
@@ -135,14 +116,14 @@ def test_two_processes_equal_the_plain_loop_and_resume_bit_equal(
     file, run = tmp_path / "r.yaml", tmp_path / "run"
     file.write_text(yaml.safe_dump(content))
     start = {k: v.clone() for k, v in two_phases.METHOD.build(given).state_dict().items()}
-    start_two_processes(file, store, run, plugin)
+    run_two_processes(file, store.folder, run, plugin, TESTS)
     last = checkpoints.latest(run)
     whole = torch.load(last)
     _, weights = by_hand(given, store, start)
     for name, value in weights.items():
         assert torch.allclose(whole["objective"][name], value, rtol=1e-4, atol=1e-6), name
     last.unlink()
-    start_two_processes(file, store, run, plugin)
+    run_two_processes(file, store.folder, run, plugin, TESTS)
     assert_same_state(whole, torch.load(last))
 
 

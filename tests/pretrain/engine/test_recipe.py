@@ -1,24 +1,47 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from helpers.pretraining import small_recipe
 from nnunet_fm_pretrain.engine.recipe import recipe_differences
+from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
 from nnunet_fm_pretrain.methods.recipes import (
     parse_recipe,
     read_recipe,
     shipped_recipes,
 )
+from nnunet_fm_pretrain.methods.registry import get_method
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(name: str) -> None:
     recipe = read_recipe(name)
-    head = shipped_recipes()[name].read_text().split("stage:")[0]
+    head = shipped_recipes()[name].read_text().split("seed:")[0]
     for word in ("hardware", "hours", "result", f"run {name} "):
         assert word in head
-    assert recipe.stage == (2 if name == "braindino_stage2" else 1)
+    if isinstance(recipe, BrainDinoRecipe):
+        assert recipe.stage == (2 if name == "braindino_stage2" else 1)
+    assert shipped_recipes()[name].parent.name == recipe.objective.method
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_is_built(name: str) -> None:
+    """Without memory for the weights: the paper's heads alone have 270 million."""
+    recipe = read_recipe(name)
+    with torch.device("meta"):
+        objective = get_method(recipe.objective.method).build(recipe)
+    for phase in objective.all_phases:
+        modules = objective.trainable_modules(phase).values()
+        owned = {id(p) for module in modules for p in module.parameters()}
+        assert owned <= {id(p) for p in objective.parameters()}
+        assert any(p.requires_grad for module in modules for p in module.parameters())
+    assert {id(block) for block in objective.blocks_to_compile()} <= {
+        id(module) for module in objective.modules()
+    }
+    exported = objective.export_encoder()
+    assert exported.architecture == recipe.encoder.architecture
 
 
 def test_the_paper_s_numbers() -> None:
@@ -108,6 +131,16 @@ def test_files_are_checked(tmp_path: Path) -> None:
         read_recipe(broken)
     broken.write_text(yaml.safe_dump(small_recipe()))
     assert read_recipe(broken).optimiser.steps == 20
+
+
+def test_recipes_and_checkpoints_of_version_0_1_are_read() -> None:
+    content = small_recipe(run={"most_bad_steps": 7})
+    assert "method" not in content["objective"]  # type: ignore[operator]
+    recipe = parse_recipe(content, "test")
+    assert isinstance(recipe, BrainDinoRecipe)
+    assert recipe.run.max_skipped_steps == 7
+    again = parse_recipe(recipe.model_dump(mode="json"), "test")
+    assert again == recipe
 
 
 def test_differences_leave_out_what_changes_no_result() -> None:

@@ -1,4 +1,4 @@
-"""Which patches of a global crop the student does not see."""
+"""Block masks: the patches of a global crop that are hidden from the student."""
 
 import random
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ SMALLEST_BLOCK = 4  # patches
 def block_mask(
     recipe: MaskRecipe, grid: tuple[int, int], rng: np.random.Generator
 ) -> Bool[np.ndarray, "th tw"]:
-    """Block mask of one crop (lightly's, after DINOv2); all False for the share of crops that have none."""
+    """Draw the block mask of one crop (lightly's, after DINOv2); all False for unmasked crops."""
     if rng.random() >= recipe.probability:
         return np.zeros(grid, bool)
     masked = int(grid[0] * grid[1] * rng.uniform(*recipe.ratio))
@@ -32,7 +32,7 @@ def block_mask(
 
 @contextmanager
 def _random_seeded(seed: int) -> Iterator[None]:
-    """Python's global generator, which lightly draws from, seeded inside and as before outside."""
+    """Seed Python's global generator, from which lightly draws, and restore it afterwards."""
     state = random.getstate()
     random.seed(seed)
     try:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
-from timm.models._manipulate import checkpoint
 from torch import Tensor
 
 from nnunet_fm.encoders.families.dinov3 import Dinov3
@@ -23,7 +22,7 @@ class Tokens:
 def forward_tokens(
     encoder: Dinov3, x: Float[Tensor, "b c h w"], masks: Bool[Tensor, "b th tw"] | None = None
 ) -> Tokens:
-    """Tokens of `x`; equal to timm's `forward_features` where nothing is masked.
+    """Compute the tokens of `x`; equal to timm's `forward_features` where nothing is masked.
 
     Args:
         encoder: timm's DINOv3 network and its mask token.
@@ -37,17 +36,19 @@ def forward_tokens(
     x, rotary = vit._pos_embed(x)
     x = vit.norm_pre(x)
     for block in vit.blocks:
-        x = checkpoint(block, x, rope=rotary) if vit.grad_checkpointing else block(x, rope=rotary)
+        x = encoder.run_block(block, x, rope=rotary)
     x = vit.norm(x)
     return Tokens(x[:, 0], x[:, vit.num_prefix_tokens :])
 
 
 def rescale_positions(encoder: Dinov3, factor: float) -> None:
-    """In training mode, stretch the rotary coordinates of each call by exp(U(-ln factor, ln factor)), as DINOv3 does.
+    """Stretch the rotary coordinates of each call by exp(U(-ln factor, ln factor)), as DINOv3 does.
 
-    The angles are linear in the coordinates, so the periods are divided for the time of the call.
+    Only in training mode. The angles are linear in the coordinates, so the periods are divided
+    during the call.
     """
-    rope, exact = encoder.vit.rope, encoder.vit.rope.get_embed
+    rope = encoder.vit.rope
+    exact = rope.get_embed
 
     def stretched(shape: Sequence[int]) -> Tensor:
         if not encoder.training:

@@ -1,4 +1,7 @@
-"""Crops of a slice with OpenCV: global and local, flipped, blurred (BrainDINO, section 4.2.1); fused sequences."""
+"""Crops of a slice with OpenCV: global and local, flipped, blurred (BrainDINO, section 4.2.1).
+
+Registered sequences can be fused to three channels.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,11 +10,11 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from nnunet_fm_pretrain.data.crops import Box, cut, foreground_box
 from nnunet_fm_pretrain.methods.braindino.recipe import CropPair, FusionRecipe, ViewsRecipe
 
 Image = Float[np.ndarray, "c h w"]
 Crop = Float[np.ndarray, "c side side"]
-ATTEMPTS = 10  # as torchvision's RandomResizedCrop
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,9 @@ class ViewMaker:
 
     Args:
         recipe: sizes, scales and probabilities.
-        patch: side of a patch in pixels. A local size that is no multiple of it is cropped as
-            asked, then cut at the right and bottom, as a convolution of that stride does (168
-            becomes 160 for patches of 16).
+        patch: side of a patch in pixels. A crop whose side is not a multiple of it is cut at the
+            right and bottom, as a convolution of that stride does (168 becomes 160 for patches of
+            16).
     """
 
     def __init__(self, recipe: ViewsRecipe, patch: int) -> None:
@@ -41,7 +44,7 @@ class ViewMaker:
         return self.recipe.pairs[int(rng.choice(len(weights), p=weights / weights.sum()))]
 
     def __call__(self, image: Image, pair: CropPair, rng: np.random.Generator) -> Views:
-        """Crops of `image` (z-scores, background 0; one channel or three) in the sizes of `pair`."""
+        """Crop `image` (z-scores, background 0; one channel or three) in the sizes of `pair`."""
         r = self.recipe
         pixels = np.ascontiguousarray(image.transpose(1, 2, 0))  # OpenCV has the channels last
         if r.slice_size and pixels.shape[:2] != (r.slice_size, r.slice_size):
@@ -55,7 +58,7 @@ class ViewMaker:
         return Views(global_crops, local_crops)
 
     def side(self, size: int) -> int:
-        """Of a crop that is made in this size: whole patches."""
+        """Return the side in pixels of a crop that is made in this size: whole patches."""
         return size // self.patch * self.patch
 
     def _crop(
@@ -66,19 +69,12 @@ class ViewMaker:
         blur: float,
         rng: np.random.Generator,
     ) -> Crop:
-        for _ in range(ATTEMPTS):
-            top, left, height, width = self._box(pixels.shape, scale, rng)
-            region = pixels[top : top + height, left : left + width]
-            if (
-                not self.recipe.foreground
-                or np.count_nonzero(region) >= self.recipe.foreground * region.size
-            ):
-                break
+        box = foreground_box(pixels, scale, self.recipe.aspect, self.recipe.foreground, rng)
         if self.recipe.rotation:
             angle = rng.uniform(-self.recipe.rotation, self.recipe.rotation)
-            crop = turned_crop(pixels, (top, left, height, width), side, angle)
+            crop = rotated_crop(pixels, box, side, angle)
         else:
-            crop = cv2.resize(region, (side, side), interpolation=cv2.INTER_CUBIC)
+            crop = cv2.resize(cut(pixels, box), (side, side), interpolation=cv2.INTER_CUBIC)
         if rng.random() < self.recipe.flip:
             crop = cv2.flip(crop, 1)
         if self.recipe.flip_vertical and rng.random() < self.recipe.flip_vertical:
@@ -93,26 +89,9 @@ class ViewMaker:
         kept = self.side(side)
         return crop.reshape(side, side, -1)[:kept, :kept].transpose(2, 0, 1)
 
-    def _box(
-        self, shape: tuple[int, ...], scale: tuple[float, float], rng: np.random.Generator
-    ) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a box of random area and aspect; the whole image if none fits."""
-        for _ in range(ATTEMPTS):
-            area = shape[0] * shape[1] * rng.uniform(*scale)
-            aspect = math.exp(
-                rng.uniform(math.log(self.recipe.aspect[0]), math.log(self.recipe.aspect[1]))
-            )
-            height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
-            if 0 < height <= shape[0] and 0 < width <= shape[1]:
-                top, left = rng.integers(shape[0] - height + 1), rng.integers(shape[1] - width + 1)
-                return int(top), int(left), height, width
-        return 0, 0, shape[0], shape[1]
 
-
-def turned_crop(
-    pixels: np.ndarray, box: tuple[int, int, int, int], side: int, angle: float
-) -> np.ndarray:
-    """The box (top, left, height, width), turned by `angle` degrees around its centre; 0 outside the slice."""
+def rotated_crop(pixels: np.ndarray, box: Box, side: int, angle: float) -> np.ndarray:
+    """Cut out a box that is rotated by `angle` degrees around its centre; 0 outside the slice."""
     top, left, height, width = box
     turn = math.radians(angle)
     rows, columns = height / side, width / side  # source pixels per pixel of the crop
@@ -132,7 +111,7 @@ def turned_crop(
 def fuse(
     sequences: Float[np.ndarray, "s h w"], recipe: FusionRecipe, rng: np.random.Generator
 ) -> Float[np.ndarray, "3 h w"]:
-    """Three channels, each a weighted sum of registered sequences."""
+    """Make three channels, each a weighted sum of registered sequences."""
     shared = rng.dirichlet([recipe.concentration] * len(sequences))
     weights = shared + recipe.spread * rng.standard_normal((3, len(sequences)))
     return np.einsum("cs,shw->chw", weights.astype(np.float32), sequences)

@@ -5,7 +5,6 @@ The teacher is an exponential moving average of the student.
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -17,9 +16,7 @@ from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from nnunet_fm.encoders import Encoder, build_encoder
-from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE, Dinov3, to_dinov3
-from nnunet_fm.internal.errors import InputError
+from nnunet_fm.encoders import Encoder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine.objective import Exported, Losses, Objective
 from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatch, MultiCropBatches
@@ -30,9 +27,9 @@ from nnunet_fm_pretrain.methods.braindino.masked_forward import (
 )
 from nnunet_fm_pretrain.methods.braindino.projection_head import PrototypeHead
 from nnunet_fm_pretrain.methods.braindino.prototype_loss import cross_entropy, logits, sinkhorn_bias
-from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe, StudentRecipe
+from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
+from nnunet_fm_pretrain.methods.dinov3 import build_dinov3, export_dinov3, three_channels
 
-CHANNELS = 3  # slices are repeated to three channels
 CERTAIN, UNIFORM = 0.02, 0.98  # of ln K: a teacher entropy beyond means collapse
 SAME_DIRECTION = 0.995  # mean cosine of CLS tokens
 
@@ -86,8 +83,8 @@ class BrainDino(Objective):
     def forward(self, batch: MultiCropBatch, step: int, phase: str) -> Losses:
         """Compute the DINO, iBOT and KoLeo losses of a batch."""
         exact = _exact(self.student.encoder.mask_token)
-        global_crops = _three_channels(batch.global_crops.to(exact))
-        local_crops = _three_channels(batch.local_crops.to(exact))
+        global_crops = three_channels(batch.global_crops.to(exact).flatten(0, 1))
+        local_crops = three_channels(batch.local_crops.to(exact).flatten(0, 1))
         masks = batch.masks.flatten(0, 1)
         with torch.no_grad():
             taught = forward_tokens(self.teacher.encoder, global_crops)
@@ -227,9 +224,7 @@ class BrainDino(Objective):
 
     def export_encoder(self) -> Exported:
         """Return the teacher's encoder in the names of the DINOv3 training code."""
-        architecture = self.recipe.encoder.architecture
-        tensors = to_dinov3(self.teacher.encoder.state_dict())
-        return Exported(tensors, architecture, f"{architecture}.trained", TRAINING_CODE)
+        return export_dinov3(self.teacher.encoder, self.recipe.encoder.architecture)
 
 
 class _Networks(nn.Module):
@@ -237,36 +232,15 @@ class _Networks(nn.Module):
 
     def __init__(self, recipe: BrainDinoRecipe, drop_path: float) -> None:
         super().__init__()
-        self.encoder = _encoder(recipe.encoder, drop_path)
+        encoder = recipe.encoder
+        self.encoder = build_dinov3(encoder.architecture, encoder.layer_scale, drop_path)
         self.dino_head = PrototypeHead(self.encoder.width, recipe.objective.dino_head)
         self.ibot_head = PrototypeHead(self.encoder.width, recipe.objective.ibot_head)
-
-
-def _encoder(recipe: StudentRecipe, drop_path: float) -> Dinov3:
-    options: dict[str, Any] = {
-        **TRAINING_CODE,
-        "init_values": recipe.layer_scale,
-        "drop_path_rate": drop_path,
-    }
-    if not recipe.architecture.startswith("dinov3_"):
-        raise InputError(
-            f"encoder.architecture {recipe.architecture}; "
-            "allowed: a dinov3_* name of `encoders list`"
-        )
-    encoder = cast(Dinov3, build_encoder(recipe.architecture, **options))
-    nn.init.trunc_normal_(encoder.mask_token, std=0.02)
-    encoder.set_fused_attention(torch.cuda.is_available())  # its backward pass is slow on CPUs
-    return encoder
 
 
 def _exact(x: Tensor) -> torch.dtype:
     """Return the precision of the losses: float32 at least, whatever autocast makes of tokens."""
     return torch.promote_types(x.dtype, torch.float32)
-
-
-def _three_channels(crops: Float[Tensor, "v b c h w"]) -> Float[Tensor, "vb 3 h w"]:
-    """Join the crops of all views to one batch of three channels, without a copy."""
-    return crops.flatten(0, 1).expand(-1, CHANNELS, -1, -1)
 
 
 def _spread(cls: Float[Tensor, "b d"]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine.loader import make_loader
 from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatches
 from nnunet_fm_pretrain.methods.braindino.block_masks import block_mask
-from nnunet_fm_pretrain.methods.braindino.multicrop import ViewMaker, fuse, turned_crop
+from nnunet_fm_pretrain.methods.braindino.multicrop import ViewMaker, fuse, rotated_crop
 from nnunet_fm_pretrain.methods.braindino.recipe import (
     BrainDinoRecipe,
     CropPair,
@@ -85,19 +85,19 @@ def test_a_flip_is_a_flip_and_blur_blurs_the_second_global_crop() -> None:
     assert np.allclose(two, cv2.GaussianBlur(image[0], (9, 9), 1.0))
 
 
-def test_a_turned_crop_is_the_box_of_the_turned_slice() -> None:
+def test_a_rotated_crop_is_the_box_of_the_turned_slice() -> None:
     image = np.random.default_rng(0).standard_normal((64, 64, 1)).astype(np.float32)
     whole = (0, 0, 64, 64)
-    assert np.allclose(turned_crop(image, whole, 64, 90), np.rot90(image[..., 0], 1), atol=1e-3)
-    assert np.allclose(turned_crop(image, whole, 64, 180), image[::-1, ::-1, 0], atol=1e-3)
+    assert np.allclose(rotated_crop(image, whole, 64, 90), np.rot90(image[..., 0], 1), atol=1e-3)
+    assert np.allclose(rotated_crop(image, whole, 64, 180), image[::-1, ::-1, 0], atol=1e-3)
     smooth = cv2.GaussianBlur(image[..., 0], (31, 31), 6)
     inner = smooth[12:44, 20:60]  # not square: width and height are scaled apart
     plain = cv2.resize(inner, (32, 32), interpolation=cv2.INTER_CUBIC)
     assert np.allclose(
-        turned_crop(smooth, (12, 20, 32, 40), 32, 0)[2:-2, 2:-2], plain[2:-2, 2:-2], atol=2e-3
+        rotated_crop(smooth, (12, 20, 32, 40), 32, 0)[2:-2, 2:-2], plain[2:-2, 2:-2], atol=2e-3
     )
     assert (
-        turned_crop(np.ones((64, 64), np.float32), whole, 64, 45)[0, 0] == 0
+        rotated_crop(np.ones((64, 64), np.float32), whole, 64, 45)[0, 0] == 0
     )  # background outside the slice
 
 
