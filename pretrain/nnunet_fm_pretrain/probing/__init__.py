@@ -1,1 +1,1 @@
-"""Probes: what an encoder is good for, beside random weights and raw pixels."""
+"""Probes: linear models on frozen features, compared with random weights and raw pixels."""

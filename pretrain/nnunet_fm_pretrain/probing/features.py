@@ -1,20 +1,17 @@
-"""What probes are fed: tokens of a frozen encoder, or raw pixels, of volumes and of patches."""
+"""Inputs of the probes: tokens of a frozen encoder, or raw pixels, of volumes and of patches."""
 
 from pathlib import Path
-from typing import cast
 
 import nibabel as nib
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, Shaped
-from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 
 from nnunet_fm.data.preprocessing import zscore
 from nnunet_fm.data.skull_stripping import Stripper
 from nnunet_fm.data.volumes import read_volume, to_lps
 from nnunet_fm.encoders import Encoder
-from nnunet_fm.encoders.families.timm_vit import TimmViT
 from nnunet_fm.internal.device import keep_freed_memory
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing, Slices, preprocess
 from nnunet_fm_pretrain.probing.linear_probes import Features
@@ -23,11 +20,11 @@ BATCH = 64
 
 
 def read_slices(path: Path, mask: Path | None, strip: Stripper, options: Preprocessing) -> Slices:
-    """Slices of a volume as pretraining sees them.
+    """Read the slices of a volume as pretraining sees them.
 
     Args:
         path: NIfTI file or DICOM folder.
-        mask: its brain mask, for the plug-in that wants one.
+        mask: its brain mask, for the plug-in that needs one.
         strip: skull stripping plug-in.
         options: preprocessing, as in pretraining.
     """
@@ -38,12 +35,12 @@ def read_slices(path: Path, mask: Path | None, strip: Stripper, options: Preproc
 def slice_features(
     encoder: Encoder | None, slices: Slices, side: int = 16
 ) -> Float[np.ndarray, " d"]:
-    """Of a volume: the mean over its slices of the CLS token, or of the raw pixels if there is no encoder.
+    """Average the CLS token, or raw pixels, over the slices of a volume.
 
     Args:
-        encoder: frozen; None: slices shrunk to `side` x `side` pixels.
+        encoder: frozen; None: slices are shrunk to `side` x `side` pixels instead.
         slices: preprocessed.
-        side: see `encoder`.
+        side: in pixels, see `encoder`.
     """
     x = torch.from_numpy(slices)[:, None]
     with torch.inference_mode():
@@ -62,10 +59,10 @@ def patch_features(
     patch: int,
     context: int | None = None,
 ) -> Features:
-    """A row per patch of a case: the tokens of each channel, side by side, or raw pixels if there is no encoder.
+    """Return a row per patch of a case: the tokens of each channel side by side, or raw pixels.
 
     Args:
-        encoder: frozen; its last tapped block is used.
+        encoder: frozen; its last tapped block is used. None: raw pixels.
         images: channels of a case, z-scored.
         patch: side of a patch in pixels.
         context: side of the window of pixels around the patch, if there is no encoder; the patch
@@ -93,7 +90,7 @@ def patch_features(
 
 
 def patch_labels(labels: Integer[np.ndarray, "z h w"], patch: int) -> Integer[np.ndarray, " n"]:
-    """1 for patches of which at least half is labelled."""
+    """Label patches: 1 if at least half of the patch is labelled, else 0."""
     share = avg_pool2d((torch.from_numpy(labels.astype(np.int64)) > 0).float()[:, None], patch)
     return (share.flatten() >= 0.5).long().numpy()
 
@@ -101,7 +98,9 @@ def patch_labels(labels: Integer[np.ndarray, "z h w"], patch: int) -> Integer[np
 def read_case(
     raw: Path, case: str, channels: int, ending: str, size: int
 ) -> tuple[Float[np.ndarray, "c z h w"], Integer[np.ndarray, "z h w"]]:
-    """Channels (clipped, z-scored over non-zero voxels) and labels of a case of an nnU-Net raw dataset.
+    """Read channels and labels of a case of an nnU-Net raw dataset.
+
+    Channels are clipped and z-scored over their non-zero voxels.
 
     Args:
         raw: `nnUNet_raw/DatasetXXX`.
@@ -129,21 +128,20 @@ def read_case(
 
 
 def _canonical_voxels(path: Path) -> Shaped[np.ndarray, "x y z"]:
-    """Voxels in the orientation that pretraining has seen."""
+    """Read voxels in the orientation that pretraining has seen."""
     return np.asarray(to_lps(nib.load(path)).dataobj)
 
 
-def quiet(encoder: Encoder) -> Encoder:
-    """The encoder frozen, in evaluation mode, on the GPU if there is one, with the attention that is fast there."""
-    module = cast(nn.Module, encoder).requires_grad_(False).eval()
+def frozen_eval(encoder: Encoder) -> Encoder:
+    """Freeze an encoder, in evaluation mode, on the GPU if there is one."""
+    encoder.requires_grad_(False).eval()
     if torch.cuda.is_available():
-        module.cuda()
+        encoder.cuda()
     else:
         keep_freed_memory()
-        if isinstance(encoder, TimmViT):
-            encoder.set_fused_attention(False)
+        encoder.set_fused_attention(False)
     return encoder
 
 
 def _device(encoder: Encoder) -> torch.device:
-    return next(cast(nn.Module, encoder).parameters()).device
+    return next(encoder.parameters()).device

@@ -1,17 +1,16 @@
-"""`nnunet-fm pretrain probe`: what a frozen encoder knows of subjects it has not seen.
+"""`nnunet-fm pretrain probe`: linear probes of a frozen encoder on subjects it has not seen.
 
-Self-supervision has no validation loss that means anything. A linear probe that does not beat the
-same network with random weights, raw pixels and the trivial answer shows that nothing useful was
-learned; so all of them are printed.
+The loss of self-supervision does not measure the worth of an encoder. A linear probe that does not
+beat the same network with random weights, raw pixels and a constant prediction shows that nothing
+useful was learned; so all of them are reported.
 """
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from torch import nn
 from tqdm import tqdm
 
 from nnunet_fm.data.skull_stripping import find_stripper
@@ -22,9 +21,9 @@ from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.exclusion import read_subjects
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
 from nnunet_fm_pretrain.probing.features import (
+    frozen_eval,
     patch_features,
     patch_labels,
-    quiet,
     read_case,
     read_slices,
     slice_features,
@@ -42,7 +41,14 @@ CONTEXT = 3  # the wider window of pixels is this many patches a side
 
 
 def encoders_and_random(files: Sequence[Path], seeds: int) -> dict[str, Encoder]:
-    """The encoders of some files, and the same network with random weights, as its training began, once per seed.
+    """Load encoders, and build the same network with the random weights of its training's start.
+
+    Args:
+        files: weight files of one network.
+        seeds: how many random networks are built.
+
+    Returns:
+        Encoders by file name, and by `random, seed N`.
 
     Raises:
         ValueError: files of different networks.
@@ -53,8 +59,9 @@ def encoders_and_random(files: Sequence[Path], seeds: int) -> dict[str, Encoder]
         encoder, report = load_encoder(file)
         recipe = json.loads(report.about.get("recipe", "{}"))
         options: dict[str, Any] = dict(report.options)
-        if "encoder" in recipe:
-            options["init_values"] = recipe["encoder"]["layer_scale"]
+        layer_scale = recipe.get("encoder", {}).get("layer_scale")
+        if layer_scale is not None:
+            options["init_values"] = layer_scale
         networks.append((report.architecture, options))
         trained[str(file)] = encoder
     architecture, options = networks[0]
@@ -63,9 +70,9 @@ def encoders_and_random(files: Sequence[Path], seeds: int) -> dict[str, Encoder]
     random = {}
     for seed in range(seeds):
         other = build_encoder(architecture, **options)
-        cast(nn.Module, other).load_state_dict(random_state(architecture, seed, **options))
+        other.load_state_dict(random_state(architecture, seed, **options))
         random[f"random, seed {seed}"] = other
-    return {name: quiet(encoder) for name, encoder in {**trained, **random}.items()}
+    return {name: frozen_eval(encoder) for name, encoder in {**trained, **random}.items()}
 
 
 def probe_table(
@@ -74,37 +81,38 @@ def probe_table(
     targets: Sequence[str],
     options: Preprocessing,
     held_out: Path | None,
-    strip: str = "none",
+    skull_strip: str = "none",
 ) -> Iterator[ProbeResult]:
-    """Linear probes of whole volumes: numbers by ridge regression, two-valued targets by logistic regression.
+    """Probe whole volumes: numbers by ridge regression, two values by logistic regression.
 
     Args:
         encoders: by name.
-        table: CSV with `subject_id`, `path` (or `t1`), if there is one `mask`, and the targets.
+        table: CSV with `subject_id`, `path` (or `t1`), the targets, and optionally `mask`.
         targets: columns to predict.
         options: preprocessing, as in pretraining.
         held_out: subjects that pretraining has not seen: they are predicted, from all others. None:
-            everybody is.
-        strip: skull stripping plug-in, as in pretraining.
+            all subjects are predicted.
+        skull_strip: skull stripping plug-in, as in pretraining.
 
     Raises:
         ValueError: columns are missing, or no subject of the table is held out.
     """
     rows, path_column = _read_probe_table(table, targets)
     subjects = [rows.subject(cells) for cells in rows.cells]
-    excluded = set(read_subjects(held_out)) if held_out else set(subjects)
-    tested = [i for i, subject in enumerate(subjects) if subject in excluded]
+    unseen = set(read_subjects(held_out)) if held_out else set(subjects)
+    tested = [i for i, subject in enumerate(subjects) if subject in unseen]
     if not tested:
         raise InputError(
             f"no subject of {table} is in {held_out}; allowed: a file that names some of them"
         )
-    stripper, asked = find_stripper(strip), {PIXELS: None, **encoders}
-    found = []
+    stripper = find_stripper(skull_strip)
+    probed: dict[str, Encoder | None] = {PIXELS: None, **encoders}
+    vectors = []
     for cells in tqdm(rows.cells, desc="volume features"):
         mask = rows.path(cells, "mask")
         slices = read_slices(table.parent / cells[path_column], mask, stripper, options)
-        found.append({name: slice_features(encoder, slices) for name, encoder in asked.items()})
-    features = {name: np.stack([each[name] for each in found]) for name in asked}
+        vectors.append({name: slice_features(encoder, slices) for name, encoder in probed.items()})
+    features = {name: np.stack([each[name] for each in vectors]) for name in probed}
     for target in targets:
         values = [cells[target] for cells in rows.cells]
         if all(_is_number(v) for v in values):
@@ -136,7 +144,7 @@ def _read_probe_table(table: Path, targets: Sequence[str]) -> tuple[Rows, str]:
         if is_missing(cells[target])
     ]
     if empty:
-        raise InputError(f"{table} lacks targets of {some(empty)}; leave these subjects out")
+        raise InputError(f"{table} lacks targets of {some(empty)}; exclude these subjects")
     subjects = {rows.subject(cells) for cells in rows.cells}
     if len(subjects) < len(rows.cells):
         raise InputError(f"{table} names a subject twice; allowed: one volume per subject")
@@ -146,34 +154,33 @@ def _read_probe_table(table: Path, targets: Sequence[str]) -> tuple[Rows, str]:
 def probe_patches(
     encoders: dict[str, Encoder], raw: Path, split: Path, fold: int, size: int
 ) -> Iterator[ProbeResult]:
-    """Linear probe of patches: is most of the patch labelled? Trained and tested on a fold of nnU-Net's.
+    """Probe patches for whether most of the patch is labelled, on a fold of nnU-Net's.
 
     Args:
         encoders: by name; all of one patch size.
         raw: `nnUNet_raw/DatasetXXX`.
         split: its `splits_final.json`.
-        fold: which one.
+        fold: number of the fold.
         size: slices are resized to this side.
     """
     about = json.loads((raw / "dataset.json").read_text())
-    chosen = json.loads(split.read_text())[fold]
+    cases_of = json.loads(split.read_text())[fold]
     ending, channels = about["file_ending"], len(about["channel_names"])
     cases = {
         c: read_case(raw, c, channels, ending, size)
         for part in ("train", "val")
-        for c in chosen[part]
+        for c in cases_of[part]
     }
     patch = next(iter(encoders.values())).input_spec.divisor
-    asked: dict[str, tuple[Encoder | None, int]] = {
+    wide = CONTEXT * patch
+    probed: dict[str, tuple[Encoder | None, int]] = {
         f"{PIXELS} {patch}x{patch}": (None, patch),
-        f"{PIXELS} {CONTEXT * patch}x{CONTEXT * patch}": (None, CONTEXT * patch),
+        f"{PIXELS} {wide}x{wide}": (None, wide),
     }
-    asked |= {name: (encoder, patch) for name, encoder in encoders.items()}
-    for name, (encoder, context) in tqdm(asked.items(), desc="patch probes"):
-        train, val = (
-            [_patches(encoder, cases[c], patch, context) for c in chosen[p]]
-            for p in ("train", "val")
-        )
+    probed |= {name: (encoder, patch) for name, encoder in encoders.items()}
+    for name, (encoder, context) in tqdm(probed.items(), desc="patch probes"):
+        train = [_patches(encoder, cases[c], patch, context) for c in cases_of["train"]]
+        val = [_patches(encoder, cases[c], patch, context) for c in cases_of["val"]]
         yield dense_probe(name, train, val, target=f"patches of {raw.name}")
 
 

@@ -25,7 +25,7 @@ from nnunet_fm_pretrain.probing.run import encoders_and_random, probe_patches, p
 
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnunet_fm_pretrain.probing.linear_probes.BOOTSTRAPS", 50)
+    monkeypatch.setattr("nnunet_fm_pretrain.probing.linear_probes.RESAMPLES", 50)
 
 
 SMALL = Preprocessing(size=32, slices=8)
@@ -124,7 +124,7 @@ def test_a_table_is_probed_beside_random_weights_pixels_and_the_mean(
     with pytest.raises(ValueError, match="lacks the columns weight"):
         list(probe_table(encoders, tmp_path / "t.csv", ["weight"], SMALL, None))
     (tmp_path / "gap.csv").write_text((tmp_path / "t.csv").read_text().replace(",20,F", ",n/a,F"))
-    with pytest.raises(ValueError, match=r"lacks targets of s0; leave"):
+    with pytest.raises(ValueError, match=r"lacks targets of s0; exclude"):
         list(probe_table(encoders, tmp_path / "gap.csv", ["age"], SMALL, None))
     (tmp_path / "held_out.txt").write_text("nobody\n")
     with pytest.raises(ValueError, match=r"no subject of .*t.csv is in"):
