@@ -1,1 +1,1 @@
-"""Commands: one file each; words in, words out. Nothing imports this package."""
+"""The commands, one file each: they parse, call the library and print. Nothing imports them."""

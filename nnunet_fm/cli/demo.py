@@ -81,31 +81,31 @@ def _make_data(steps: "StepRunner", out: Path) -> None:
     steps.announce(f"making {TRAINING_CASES} training and {TEST_CASES} test cases (synthetic)")
     write_brats(out / "brats", TRAINING_CASES)
     write_brats(out / "test", TEST_CASES, first_seed=TRAINING_CASES, labelled=False)
-    words = ("nnunet-fm", "convert", "brats", out / "brats", "-d", DATASET, "-n", NAME)
-    steps.run("converting to nnU-Net", words)
+    argv = ("nnunet-fm", "convert", "brats", out / "brats", "-d", DATASET, "-n", NAME)
+    steps.run("converting to nnU-Net", argv)
     _copy_test_images(out / "test", _test_images(out))
 
 
 def _plan(steps: "StepRunner", encoder: str) -> None:
-    words = ["nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "-np", 2, "-npfp", 2]
-    steps.run("nnU-Net plans and preprocesses", [*words, "--verify_dataset_integrity"])
-    words = ["nnunet-fm", "plan", "-d", DATASET, "-c", "2d", "--encoder", encoder, "--patch", 96]
-    steps.run("planning around the encoder", [*words, "-o", PLANS])
+    argv = ["nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "-np", 2, "-npfp", 2]
+    steps.run("nnU-Net plans and preprocesses", [*argv, "--verify_dataset_integrity"])
+    argv = ["nnunet-fm", "plan", "-d", DATASET, "-c", "2d", "--encoder", encoder, "--patch", 96]
+    steps.run("planning around the encoder", [*argv, "-o", PLANS])
 
 
 def _train_and_predict(steps: "StepRunner", out: Path) -> None:
     model = ["-p", PLANS, "-tr", TRAINER, "-device", _device()]
-    words = ["nnUNetv2_train", DATASET, CONFIGURATION, 0, *model]
-    steps.run("training", words)
-    words = ["nnunet-fm", "predict", "-i", _test_images(out), "-o", out / "predictions"]
-    words += ["-d", DATASET, "-c", CONFIGURATION, "-f", 0, *model, "-npp", 1, "-nps", 1]
-    steps.run("predicting the test cases", words)
+    argv = ["nnUNetv2_train", DATASET, CONFIGURATION, 0, *model]
+    steps.run("training", argv)
+    argv = ["nnunet-fm", "predict", "-i", _test_images(out), "-o", out / "predictions"]
+    argv += ["-d", DATASET, "-c", CONFIGURATION, "-f", 0, *model, "-npp", 1, "-nps", 1]
+    steps.run("predicting the test cases", argv)
 
 
 def _evaluate(steps: "StepRunner", out: Path) -> None:
-    words = ["nnunet-fm", "evaluate", out / "predictions", out / "test" / "labels"]
-    words += ["--regions", "brats", "-o", out / "scores"]
-    steps.run("evaluating", words, show_output=True)
+    argv = ["nnunet-fm", "evaluate", out / "predictions", out / "test" / "labels"]
+    argv += ["--regions", "brats", "-o", out / "scores"]
+    steps.run("evaluating", argv, show_output=True)
 
 
 def _draw(out: Path) -> Path:
@@ -176,9 +176,9 @@ class StepRunner:
             print(log.read_text())
         print(f"    {time.monotonic() - started:.0f} s", flush=True)
 
-    def _run_logged(self, words: Sequence[str], log: Path) -> int:
+    def _run_logged(self, argv: Sequence[str], log: Path) -> int:
         process = subprocess.Popen(
-            words,
+            argv,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

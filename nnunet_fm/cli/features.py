@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_fm.cli.parser import Commands, add_encoder_option, add_group
+from nnunet_fm.cli.parser import Commands, add_encoder_option, add_group, positive
 from nnunet_fm.internal.arguments import block_numbers
 from nnunet_fm.internal.errors import MissingFileError
 
@@ -61,13 +61,16 @@ def _add_extract(group: Commands) -> None:
     _add_preprocessing(extract)
     _add_cache(extract)
     extract.add_argument(
-        "--num-parts", type=int, default=1, help="number of parts, one for each job of a cluster"
+        "--num-parts",
+        type=positive,
+        default=1,
+        help="number of parts, one for each job of a cluster",
     )
     extract.add_argument("--part-id", type=int, default=0, help="part of this job, from 0")
     extract.add_argument(
-        "--batch-size", type=int, default=64, help="slices per batch; does not affect results"
+        "--batch-size", type=positive, default=64, help="slices per batch; does not affect results"
     )
-    extract.add_argument("-np", type=int, default=2, help="processes that read and preprocess")
+    extract.add_argument("-np", type=positive, default=2, help="processes that read and preprocess")
     extract.set_defaults(function=_extract)
 
 
@@ -100,7 +103,7 @@ def _add_preprocessing(extract: argparse.ArgumentParser) -> None:
     )
     extract.add_argument(
         "--shape",
-        type=int,
+        type=positive,
         nargs=3,
         default=(128, 256, 256),
         metavar=("Z", "Y", "X"),

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: words behind `nnunet-fm`; those of this process if None.
+        arguments: arguments of `nnunet-fm`; those of this process if None.
 
     Returns:
         Exit code: 2 after an error that the user can fix (one message), 1 after any other error

@@ -30,11 +30,11 @@ class CommandParser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """Parse as argparse does, after inserting the default sub-command where none is given."""
-        words = list(args or ())
+        argv = list(args or ())
         default = self.get_default("default_command")
-        if default and words and not words[0].startswith("-") and words[0] not in self._names():
-            words.insert(0, default)
-        return super().parse_known_args(words, namespace)
+        if default and argv and not argv[0].startswith("-") and argv[0] not in self._names():
+            argv.insert(0, default)
+        return super().parse_known_args(argv, namespace)
 
     def _names(self) -> set[str]:
         groups = [a for a in self._actions if isinstance(a, argparse._SubParsersAction)]

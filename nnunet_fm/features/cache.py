@@ -112,9 +112,20 @@ class FeatureCache:
         write_entry(path, key, arrays)
 
     def recipes(self) -> list[FeatureRecipe]:
-        """Return the recipes in the cache, sorted by encoder."""
-        files = self.folder.glob(f"*/{RECIPE_FILE}")
-        recipes = [FeatureRecipe.from_json(file.read_text()) for file in files]
+        """Return the recipes in the cache, sorted by encoder.
+
+        Raises:
+            ValueError: a recipe's file is damaged.
+        """
+        recipes = []
+        for file in self.folder.glob(f"*/{RECIPE_FILE}"):
+            try:
+                recipes.append(FeatureRecipe.from_json(file.read_text()))
+            except (ValueError, TypeError, KeyError) as error:
+                raise InputError(
+                    f"{file} is damaged ({type(error).__name__}: {error}); delete "
+                    f"{file.parent} and rerun features extract"
+                ) from None
         return sorted(recipes, key=lambda recipe: (recipe.name, recipe.identity()))
 
     def recipe(self, encoder: str | None = None) -> FeatureRecipe:

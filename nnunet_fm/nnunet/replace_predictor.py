@@ -15,6 +15,7 @@ from nnunetv2.inference import predict_from_raw_data
 
 from nnunet_fm.data.image_checks import check_input_folder
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
+from nnunet_fm.nnunet.datasets import dataset_name
 from nnunet_fm.nnunet.predictor import BatchedPredictor, bare_network
 
 PROGRAM = "nnunet-fm predict"
@@ -58,8 +59,11 @@ def predict_with_arguments(
         **options: `precision`, `pixels_per_batch` and `skip_background` of `BatchedPredictor`.
 
     Raises:
-        UserError: an input image that cannot be predicted; nothing is predicted then.
+        UserError: an unknown dataset after `-d`, or an input image that cannot be predicted;
+            nothing is predicted then.
     """
+    if "-d" in argv[:-1]:
+        dataset_name(argv[argv.index("-d") + 1])
     stock = predict_from_raw_data
     entry = stock.predict_entry_point_modelfolder if "-m" in argv else stock.predict_entry_point
     with replaced_predictor(stock, _command_predictor(report, options)), _replaced_argv(argv):

@@ -171,6 +171,8 @@ def test_unknown_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
         (["sweep", "status", "damaged"], "runs.json is damaged"),
         (["encoders", "verify", "bytes"], "bytes"),
         (["features", "list", "--cache", "nowhere"], "is not a feature cache"),
+        (["features", "list", "--cache", "cache"], "recipe.json is damaged"),
+        (["predict", "-d", "99", "-c", "2d", "-i", ".", "-o", "out"], "no dataset 99"),
     ],
 )
 def test_damaged_files_are_one_message(
@@ -185,6 +187,8 @@ def test_damaged_files_are_one_message(
     (tmp_path / "case.nii.gz").write_bytes(b"not an image")
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "sweep.yaml").write_text("{datasets: [7], encoders: {a: {}}}")
+    (tmp_path / "cache" / "encoder-recipe").mkdir(parents=True)
+    (tmp_path / "cache" / "encoder-recipe" / "recipe.json").write_text("{")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "runs.json").write_text('[{"a": 1}]')
     assert main(words) == 2
