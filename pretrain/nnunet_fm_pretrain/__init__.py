@@ -1,1 +1,1 @@
-"""Self-supervised pretraining of encoders on axial brain MRI: BrainDINO's two stages, exact to resume."""
+"""Self-supervised pretraining of encoders on brain MRI, exact to resume."""

@@ -1,4 +1,4 @@
-"""`python -m nnunet_fm_pretrain ...`: the same as `nnunet-fm pretrain ...`, for torchrun and srun."""
+"""`python -m nnunet_fm_pretrain`: the same as `nnunet-fm pretrain`, for torchrun and srun."""
 
 import sys
 

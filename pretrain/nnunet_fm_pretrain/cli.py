@@ -1,4 +1,7 @@
-"""`nnunet-fm pretrain synthesise|prepare|run|export|probe|doctor`. Imports are made where needed."""
+"""`nnunet-fm pretrain`: synthesise, prepare, run, export, probe and doctor.
+
+Imports are made where they are needed, so that `--help` answers at once.
+"""
 
 import argparse
 import sys

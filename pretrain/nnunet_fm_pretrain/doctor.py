@@ -1,4 +1,4 @@
-"""`nnunet-fm pretrain doctor`: check that a run has everything it needs; say what to type if not."""
+"""`nnunet-fm pretrain doctor`: check that a run has everything it needs."""
 
 import shutil
 import time

@@ -107,7 +107,10 @@ def test_words_that_are_no_overrides_are_refused(capsys: pytest.CaptureFixture[s
 
 
 def test_help_answers_without_the_extra_and_its_absence_is_told(tmp_path: Path) -> None:
-    hidden = "import sys; sys.modules['lightly'] = sys.modules['cv2'] = None; from nnunet_fm.cli.main import main; "
+    hidden = (
+        "import sys; sys.modules['lightly'] = sys.modules['cv2'] = None; "
+        "from nnunet_fm.cli.main import main; "
+    )
     program = [sys.executable, "-W", "ignore", "-c"]
     done = subprocess.run(
         [*program, hidden + "main(['pretrain', '-h'])"], capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""Lists of subjects to leave out."""
+"""Lists of subjects to exclude."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ def read_subjects(path: Path) -> list[str]:
 
 
 def plain(subject: str) -> str:
-    """The id without BIDS' `sub-`."""
+    """Return the id without BIDS' `sub-`."""
     dataset, slash, name = subject.rpartition("/")
     return f"{dataset}{slash}{name.removeprefix('sub-')}"
 
@@ -26,7 +26,11 @@ def plain(subject: str) -> str:
 def without_subjects(
     sources: Sequence[Source], excluded: Iterable[str]
 ) -> tuple[list[Source], list[str]]:
-    """Sources whose subject (`ID` or `DATASET/ID`) is not excluded, and the excluded ids that matched none."""
+    """Remove the sources of excluded subjects (`ID` or `DATASET/ID`).
+
+    Returns:
+        The other sources, and the excluded ids that match no source.
+    """
     names = {plain(e) for e in excluded}
 
     def both(source: Source) -> set[str]:

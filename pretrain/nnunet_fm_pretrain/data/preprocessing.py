@@ -1,4 +1,4 @@
-"""From volumes to what pretraining sees: drawn slices (BrainDINO, section 4.1.2) or whole volumes."""
+"""Preprocessing of volumes for stores: drawn slices (BrainDINO, section 4.1.2) or whole volumes."""
 
 import hashlib
 from abc import ABC, abstractmethod

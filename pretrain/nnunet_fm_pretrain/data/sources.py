@@ -46,13 +46,13 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Path of the volume inside the store, without its ending; the same for the same subject and sequence."""
+        """Return the path of the volume inside the store, without its ending."""
         parts = [p for p in (self.subject, self.session, self.sequence) if p]
         return f"{_safe(self.dataset)}/{'_'.join(_safe(p) for p in parts)}"
 
 
 def find_sources(given: Path, dataset: str | None = None, licence: str = "") -> list[Source]:
-    """Volumes below `given`, sorted by name.
+    """Find the volumes below `given`, sorted by name.
 
     Args:
         given: CSV or TSV with the columns of `COLUMNS` (and `mask`, `session_id`, `licence`), BIDS
@@ -141,7 +141,10 @@ def _from_bids(root: Path, dataset: str | None) -> list[Source]:
 
 
 def _from_folder(root: Path, dataset: str) -> list[Source]:
-    """Every NIfTI file and DICOM series; the subject is the folder below the root, else the file name's beginning."""
+    """Find every NIfTI file and DICOM series.
+
+    The subject is the folder below the root, or else the beginning of the file name.
+    """
     sources = []
     for path in _images(root.rglob("*")):
         sequence = sequence_in_file_name(path.name)
@@ -176,14 +179,14 @@ def _from_nnunet(root: Path, dataset: str | None) -> list[Source]:
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:
-    """NIfTI files but those whose name or folder says that they hold labels; how many these are is told."""
+    """List the NIfTI files; those whose name or folder names labels are skipped with a warning."""
     found = sorted(p for p in paths if bids.is_nifti(p))
     labels = [
         p for p in found if _NOT_IMAGES.search(p.name) or p.parent.name.lower().startswith("labels")
     ]
     if labels:
         logger.warning(
-            "left out %d files that are named like labels: %s",
+            "skipped %d files that are named like labels: %s",
             len(labels),
             some([p.name for p in labels]),
         )
@@ -205,13 +208,14 @@ def _refuse_duplicates(sources: Sequence[Source]) -> None:
         files = [str(s.path) for s in sources if s.name.lower() == twice[0].lower()]
         raise InputError(
             f"{len(twice)} names belong to several volumes: {some(twice)} (e.g. {some(files)}). "
-            "Spellings of one sequence count as one. Allowed: one volume per dataset, subject, session and sequence; "
+            "Spellings of one sequence count as one. "
+            "Allowed: one volume per dataset, subject, session and sequence; "
             "give a CSV with a column `session_id`"
         )
 
 
 def _is_dicom(path: Path) -> bool:
-    """By its ending; scanners' exports often have none, or a number's, and are then told by their first bytes."""
+    """Recognise a DICOM file by its ending, or by its first bytes if it has none or a number."""
     ending = path.suffix.lower()
     if ending in (".dcm", ".ima"):
         return True
@@ -222,5 +226,5 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _safe(text: str) -> str:
-    """A file name: letters, digits, point, hyphen and underscore; everything else becomes its code."""
+    """Return a safe file name: characters other than letters, digits and .-_ become codes."""
     return re.sub(r"[^A-Za-z0-9.\-_]", lambda m: f"%{ord(m.group()):02x}", text)

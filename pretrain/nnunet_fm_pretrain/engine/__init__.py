@@ -1,1 +1,4 @@
-"""The engine: training loop, method contract, optimiser, checkpoints. It knows no method by name."""
+"""The engine: training loop, contract of methods, optimiser, checkpoints.
+
+It knows no method by name.
+"""

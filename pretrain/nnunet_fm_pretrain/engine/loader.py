@@ -40,7 +40,7 @@ def make_loader(
 
 
 def empty_for_batch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Allocate a tensor of a batch; in a worker in shared memory, so that it is not copied later."""
+    """Allocate a tensor of a batch; in a worker in shared memory, to avoid a copy later."""
     size = math.prod(shape) * dtype.itemsize
     if torch.utils.data.get_worker_info() is None or not size:
         return torch.empty(tuple(shape), dtype=dtype)

@@ -1,4 +1,4 @@
-"""Runs as users start them: resumed, killed, on two processes; bit-equal wherever that is promised."""
+"""Runs as users start them: resumed, killed, on two processes; bit-equal where promised."""
 
 import csv
 import os
@@ -124,7 +124,7 @@ def finish(process: "subprocess.Popen[str]") -> str:
 def test_two_processes_killed_and_started_again_end_bit_equal(
     store: SliceStore, tmp_path: Path
 ) -> None:
-    """Stochastic depth and stretched positions are on; the kill is at whatever step comes after the third."""
+    """Stochastic depth and stretched positions are on; the kill comes after the third step."""
     recipe = write_recipe(tmp_path / "r.yaml", optimiser={"steps": 200})
     finish(start(recipe, store, tmp_path / "whole", "run.save_every=100", processes=2))
     process = start(recipe, store, tmp_path / "killed", processes=2)
@@ -178,7 +178,7 @@ def test_a_finished_run_is_left_alone(store: SliceStore, tmp_path: Path) -> None
 
 
 def test_sigterm_saves_and_exits_cleanly(store: SliceStore, tmp_path: Path) -> None:
-    """The signal goes to the whole group, as torchrun, srun and Ctrl-C send it, while the run waits for its worker."""
+    """The signal goes to the whole group, as launchers send it, while the run waits for a worker."""
     run = {"save_every": 100_000, "workers": 1}
     slow = {"slice_size": 4096}  # resized by the worker
     recipe = write_recipe(tmp_path / "r.yaml", optimiser={"steps": 100_000}, run=run, views=slow)

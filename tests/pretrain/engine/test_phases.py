@@ -1,4 +1,4 @@
-"""Methods of several phases: each phase trains what it owns, on its own gradients, and nothing else.
+"""Methods of several phases: each phase trains what it owns, on its own gradients.
 
 The method of these tests is installed through an entry point: nothing in the package knows it.
 """

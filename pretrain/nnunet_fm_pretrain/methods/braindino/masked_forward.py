@@ -1,4 +1,4 @@
-"""The forward pass of pretraining: masked patches are replaced by the mask token before the first block."""
+"""The forward pass of pretraining: masked patches are replaced by the mask token."""
 
 import math
 from collections.abc import Sequence

@@ -193,7 +193,7 @@ class BrainDino(Objective):
                 getattr(self, f"{name}_centre").copy_(getattr(self, f"{name}_next_centre"))
 
     def collapse_warning(self, monitors: Mapping[str, float]) -> str | None:
-        """Warn of uniform targets, one target for all slices, or one direction of all CLS tokens."""
+        """Warn of uniform targets, one target for all, or one direction of all CLS tokens."""
         for name, head in (("dino", self.settings.dino_head), ("ibot", self.settings.ibot_head)):
             if name == "ibot" and not self.settings.masks.probability:
                 continue

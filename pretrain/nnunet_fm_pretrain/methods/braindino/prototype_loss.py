@@ -1,4 +1,6 @@
-"""Cross-entropy over prototypes without the matrix of logits: 65536 prototypes for 20000 tokens would take 5 GB a copy.
+"""Cross-entropy over prototypes without the matrix of logits.
+
+That matrix would take 5 GB a copy for 65536 prototypes and 20000 tokens.
 
 Teacher targets are softmax(l / t + b) with one number b per prototype. Centring is a way to choose
 b: minus the moving average of the teacher's logits over t (DINO), or the scaling that
@@ -20,7 +22,7 @@ Prototypes = Float[Tensor, "k d"]
 
 
 def logits(rows: Float[Tensor, "*rows d"], prototypes: Prototypes) -> Float[Tensor, "*rows k"]:
-    """Products with the prototypes: in the autocast precision if there is one, given in at least float32."""
+    """Multiply with the prototypes, in autocast precision if it is on; return float32 or more."""
     device = rows.device.type
     if torch.is_autocast_enabled(device):
         exact = torch.get_autocast_dtype(device)
@@ -54,7 +56,10 @@ def sinkhorn_bias(
 def _column_logsumexp(
     rows: Tensor, prototypes: Prototypes, temperature: float, bias: Tensor | None
 ) -> Float[Tensor, " k"]:
-    """Logarithm of each prototype's mass over all ranks; rows are normalised under `bias`, at first not at all."""
+    """Return the logarithm of each prototype's mass over all ranks.
+
+    Rows are normalised under `bias`; without one they are not normalised.
+    """
     exact = torch.promote_types(rows.dtype, torch.float32)
     largest = torch.full((len(prototypes),), -torch.inf, device=rows.device, dtype=exact)
     total = torch.zeros_like(largest)
@@ -84,7 +89,9 @@ def cross_entropy(
     weights: Float[Tensor, " n"],
     temperatures: tuple[float, float],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Sum of w_n pair_vt H(softmax(teacher_tn / t_t + b), softmax(student_vn / t_s)), and the targets' mean entropy.
+    """Sum w_n pair_vt H(softmax(teacher_tn / t_t + b), softmax(student_vn / t_s)).
+
+    Also returns the mean entropy of the targets.
 
     Args:
         student: embeddings of `v` views of `n` things (slices or tokens); gradients flow to it and
@@ -93,7 +100,7 @@ def cross_entropy(
         teacher: embeddings of `t` views.
         teacher_prototypes: of the teacher's head.
         bias: the centring.
-        pairs: weight of each pair of views; 0 leaves it out.
+        pairs: weight of each pair of views; 0 excludes it.
         weights: of each thing.
         temperatures: of student and teacher.
     """
@@ -103,7 +110,7 @@ def cross_entropy(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Loss and gradients in one pass over chunks of rows; the backward pass only scales what was found."""
+    """Loss and gradients in one pass over chunks of rows; the backward pass only scales them."""
 
     @staticmethod
     def forward(
@@ -129,11 +136,11 @@ class _CrossEntropy(torch.autograd.Function):
             )
             entropy += torch.special.entr(targets).sum()
             targets = torch.einsum("vt,tnk->vnk", pairs, targets)
-            given = logits(student[:, part], student_prototypes).to(bias.dtype) / warm
-            likely = torch.log_softmax(given, dim=-1)
+            scaled = logits(student[:, part], student_prototypes).to(bias.dtype) / warm
+            likely = torch.log_softmax(scaled, dim=-1)
             scale = weights[part][None, :, None]
             loss -= (scale * targets * likely).sum()
-            # d loss / d logits, in the place of the log-probabilities
+            # d loss / d logits, written over the log-probabilities
             change = (
                 likely.exp_().mul_(pairs.sum(1)[:, None, None]).sub_(targets).mul_(scale / warm)
             )

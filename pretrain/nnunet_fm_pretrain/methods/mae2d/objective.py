@@ -198,8 +198,8 @@ def encode_visible(
 def mean_over(values: Patches, counted: Bool[Tensor, "b n"]) -> Float[Tensor, ""]:
     """Average values over the patches that count, of all ranks.
 
-    DistributedDataParallel averages gradients over ranks, so that each rank gives its sum divided by
-    the mean number of patches of a rank.
+    DistributedDataParallel averages gradients over ranks, so each rank returns its sum divided by
+    the mean number of patches per rank.
     """
     number = counted.sum().to(values.dtype)
     if world_size() > 1:

@@ -1,4 +1,4 @@
-"""The masked autoencoder of slices: what it computes, that it learns, and that its export is loaded."""
+"""The masked autoencoder of slices: results, learning, and the export."""
 
 from pathlib import Path
 from typing import Any, cast
