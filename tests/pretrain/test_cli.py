@@ -1,3 +1,4 @@
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import yaml
 
 from helpers.pretraining import small_recipe, write_volume_file
 from nnunet_fm.cli.main import main
+from nnunet_fm_pretrain.cli import add_commands
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 
 
@@ -149,3 +151,19 @@ def test_doctor_looks_at_store_and_recipe(
     assert "every volume has the manifest's checksum" in said
     assert "global crops of 64 px are stretched from slices of 32 px" in said
     assert main(["pretrain", "doctor", "--store", str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["synthesize", "-o", "x"], "o", Path("x")),
+        (["prepare", "d", "-o", "s", "--strip", "mask"], "skull_strip", "mask"),
+        (["prepare", "d", "-o", "s", "--compact"], "uint8", True),
+        (["run", "r", "--store", "s", "-o", "o", "--from", "f"], "init_from", Path("f")),
+        (["probe", "e", "--strip", "hd-bet"], "skull_strip", "hd-bet"),
+    ],
+)
+def test_spellings_of_version_0_1_are_accepted(words: list[str], name: str, value: object) -> None:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+    assert getattr(parser.parse_args(words), name) == value

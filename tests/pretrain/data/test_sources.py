@@ -183,6 +183,6 @@ def test_labels_are_no_images_and_that_is_told(
     ):
         touch(tmp_path / name)
     assert len(find_sources(tmp_path)) == 1
-    assert "left out 4 files that are named like labels" in caplog.text
+    assert "skipped 4 files that are named like labels" in caplog.text
     with pytest.raises(ValueError, match="is one image; give the folder"):
         find_sources(tmp_path / "a/t1.nii.gz")

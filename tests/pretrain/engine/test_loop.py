@@ -178,7 +178,7 @@ def test_a_finished_run_is_left_alone(store: SliceStore, tmp_path: Path) -> None
 
 
 def test_sigterm_saves_and_exits_cleanly(store: SliceStore, tmp_path: Path) -> None:
-    """The signal goes to the whole group, as launchers send it, while the run waits for a worker."""
+    """The signal goes to the whole group, as launchers send it, while it waits for a worker."""
     run = {"save_every": 100_000, "workers": 1}
     slow = {"slice_size": 4096}  # resized by the worker
     recipe = write_recipe(tmp_path / "r.yaml", optimiser={"steps": 100_000}, run=run, views=slow)
