@@ -6,9 +6,12 @@ Imports are made where they are needed, so that `--help` answers at once.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nnunet_fm.internal.errors import InputError
+
+if TYPE_CHECKING:
+    from nnunet_fm_pretrain.data.preprocessing import StorePreprocessing
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -86,28 +89,26 @@ def _slices(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"{text!r}; allowed: a number, or all") from None
 
 
-def _prepare(parsed: argparse.Namespace) -> int:
-    from nnunet_fm_pretrain.data.prepare import prepare
-    from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
-    from nnunet_fm_pretrain.data.preprocessing import (
-        Preprocessing,
-        StorePreprocessing,
-        VolumePreprocessing,
-    )
+def _preprocessing(parsed: argparse.Namespace) -> "StorePreprocessing":
+    from nnunet_fm_pretrain.data.preprocessing import Preprocessing, VolumePreprocessing
 
-    preprocessing: StorePreprocessing
     if parsed.volumes:
         shape = tuple(parsed.shape) if parsed.shape else None
         spacing = tuple(parsed.spacing) if parsed.spacing else None
         if spacing is None and shape is None:
-            preprocessing = VolumePreprocessing()
-        else:
-            preprocessing = VolumePreprocessing(spacing, shape)
-    elif parsed.spacing or parsed.shape:
+            return VolumePreprocessing()
+        return VolumePreprocessing(spacing, shape)
+    if parsed.spacing or parsed.shape:
         raise InputError("--spacing and --shape are for whole volumes; add --volumes")
-    else:
-        kept = parsed.size if parsed.slices is None else parsed.slices
-        preprocessing = Preprocessing(parsed.size, kept, seed=parsed.seed)
+    kept = parsed.size if parsed.slices is None else parsed.slices
+    return Preprocessing(parsed.size, kept, seed=parsed.seed)
+
+
+def _prepare(parsed: argparse.Namespace) -> int:
+    from nnunet_fm_pretrain.data.prepare import prepare
+    from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
+
+    preprocessing = _preprocessing(parsed)
     outcomes = prepare(
         parsed.source,
         PrepareOptions(

@@ -57,7 +57,16 @@ def write_volume(
     record = record_type(dtype=str(codes.dtype), scale=scale, low=low, sha256=sha256, **fields)
     path = volume_path(store, record.volume)
     path.parent.mkdir(parents=True, exist_ok=True)
-    shuffle = blosc2.Filter.BITSHUFFLE if uint8 else blosc2.Filter.SHUFFLE
+    _write_array(path, codes, chunk, json.dumps(to_json(record)))
+    return record
+
+
+def _write_array(
+    path: Path, codes: Shaped[np.ndarray, "z y x"], chunk: tuple[int, int, int], record: str
+) -> None:
+    shuffle = blosc2.Filter.SHUFFLE
+    if codes.dtype == np.uint8:
+        shuffle = blosc2.Filter.BITSHUFFLE
     packing = {"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [shuffle], "nthreads": 1}
     blocks = tuple(min(c, n) for c, n in zip(chunk, codes.shape, strict=True))
     with replaced_atomically(str(path)) as temporary:
@@ -66,10 +75,9 @@ def write_volume(
             array = blosc2.asarray(
                 codes, chunks=blocks, blocks=blocks, cparams=packing, urlpath=temporary, mode="w"
             )
-            array.schunk.vlmeta[_RECORD] = json.dumps(to_json(record))
+            array.schunk.vlmeta[_RECORD] = record
         except RuntimeError as error:  # blosc2's kind where a disk is full
             raise StorageError(f"blosc2: {error}") from error
-    return record
 
 
 def read_values(

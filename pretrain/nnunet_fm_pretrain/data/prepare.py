@@ -55,8 +55,8 @@ def prepare(
         One outcome per volume; those without a record are also listed in `failures.csv`.
 
     Raises:
-        FileNotFoundError, ValueError: nothing to do, or conflicting names; before any work.
-        OSError, RuntimeError: the disk is full, or a process died; finished volumes are kept.
+        FileNotFoundError, ValueError: no input or conflicting names, before any work.
+        OSError, RuntimeError: full disk or killed process; finished volumes are kept.
     """
     check_part(part)
     number, parts = part

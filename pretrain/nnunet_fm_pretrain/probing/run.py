@@ -6,7 +6,7 @@ useful was learned; so all of them are reported.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from nnunet_fm_pretrain.probing.features import (
     slice_features,
 )
 from nnunet_fm_pretrain.probing.linear_probes import (
+    Features,
     ProbeResult,
     classification_probe,
     dense_probe,
@@ -115,17 +116,21 @@ def probe_table(
     features = {name: np.stack([each[name] for each in vectors]) for name in probed}
     for target in targets:
         values = [cells[target] for cells in rows.cells]
-        if all(_is_number(v) for v in values):
-            numbers = [float(v) for v in values]
-            yield trivial_regression(target, numbers, tested)
-            yield from (
-                regression_probe(name, target, x, numbers, tested) for name, x in features.items()
-            )
-        else:
-            yield from (
-                classification_probe(name, target, x, values, tested)
-                for name, x in features.items()
-            )
+        yield from _probe_target(target, values, features, tested)
+
+
+def _probe_target(
+    target: str, values: Sequence[str], features: Mapping[str, Features], tested: Sequence[int]
+) -> Iterator[ProbeResult]:
+    """Probe all features for one target: by regression if its values are numbers."""
+    if all(_is_number(v) for v in values):
+        numbers = [float(v) for v in values]
+        yield trivial_regression(target, numbers, tested)
+        for name, x in features.items():
+            yield regression_probe(name, target, x, numbers, tested)
+    else:
+        for name, x in features.items():
+            yield classification_probe(name, target, x, values, tested)
 
 
 def _read_probe_table(table: Path, targets: Sequence[str]) -> tuple[Rows, str]:
