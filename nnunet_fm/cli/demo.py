@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nnunet_fm.cli.parser import Commands
 from nnunet_fm.internal.errors import ExistingFileError, FailedRunError
-from nnunet_fm.nnunet.commands import command, end_of, environment
+from nnunet_fm.nnunet.commands import command, environment, log_tail
 
 DATASET, NAME = 999, "FMDemo"
 CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "synth_vitt16"
@@ -171,7 +171,7 @@ class StepRunner:
         log = self.logs / f"{self.count}_{words[0]}.log"
         started = time.monotonic()
         if self._run_logged(command(words), log):
-            raise FailedRunError(f"`{' '.join(words)}` failed; {end_of(log)}")
+            raise FailedRunError(f"`{' '.join(words)}` failed; {log_tail(log)}")
         if show_output:
             print(log.read_text())
         print(f"    {time.monotonic() - started:.0f} s", flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nnunet_fm.internal.errors import FailedRunError
 from nnunet_fm.internal.files import write_text
-from nnunet_fm.nnunet.commands import command, end_of, environment
+from nnunet_fm.nnunet.commands import command, environment, log_tail
 
 
 class ChildProcesses:
@@ -119,4 +119,4 @@ def run_logged(argv: Sequence[str], log: Path) -> None:
     with stopped_with_us(children):
         code = children.run(argv, log, {})
     if code:
-        raise FailedRunError(f"`{' '.join(argv)}` failed; {end_of(log)}")
+        raise FailedRunError(f"`{' '.join(argv)}` failed; {log_tail(log)}")

@@ -15,7 +15,7 @@ from nnunet_fm.experiments.config import Sweep
 from nnunet_fm.experiments.run_locks import LOGS, run_lock
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.internal.files import write_text
-from nnunet_fm.nnunet.commands import end_of
+from nnunet_fm.nnunet.commands import log_tail
 
 OUTCOMES = "outcomes"  # folder of a sweep
 
@@ -119,7 +119,7 @@ def _train(run: Run, sweep: Sweep, folder: Path, children: ChildProcesses, slot:
 
 
 def _failure_reason(code: int, log: Path) -> str:
-    tail = end_of(log)
+    tail = log_tail(log)
     if code == -signal.SIGKILL or "exit code -9" in tail or "SIGKILL" in tail:
         return (
             "killed by the system, most likely for memory: take a smaller batch_size or patch, "

@@ -16,7 +16,7 @@ from nnunet_fm.nnunet.datasets import dataset_id, dataset_name
 from nnunet_fm.nnunet.file_names import PLANS_JSON, SPLITS_JSON
 from nnunet_fm.nnunet.plan_options import PlanOptions
 from nnunet_fm.nnunet.planning import WrittenPlans, default_trainer, write_plans
-from nnunet_fm.nnunet.run_identity import differences
+from nnunet_fm.nnunet.run_identity import plan_differences
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
 
@@ -165,7 +165,7 @@ def _check_folder(run: Run, preprocessed: Path) -> None:
     if run.state() is State.NEW or not kept.is_file():
         return
     current = load_json(str(preprocessed / run.dataset / f"{run.plans}.json"))
-    different = differences(load_json(str(kept)), current, run.configuration)
+    different = plan_differences(load_json(str(kept)), current, run.configuration)
     if different:
         raise InputError(
             f"{run.folder} holds a run of another {some(different)}; give the encoder another "

@@ -8,7 +8,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import replaced_atomically
 from nnunet_fm.internal.messages import some
-from nnunet_fm.nnunet.run_identity import differences
+from nnunet_fm.nnunet.run_identity import plan_differences
 
 
 class AtomicCheckpointMixin:
@@ -60,7 +60,7 @@ class StrictResumeMixin:
             checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
         former_plans = checkpoint["init_args"]["plans"]
         plans = trainer.plans_manager.plans
-        different = differences(former_plans, plans, trainer.configuration_name)
+        different = plan_differences(former_plans, plans, trainer.configuration_name)
         if different:
             raise InputError(
                 f"the checkpoint in {trainer.output_folder} was trained with other plans than "

@@ -1,4 +1,4 @@
-"""Other programs that we start: nnU-Net's own commands, found beside this Python, with our trainers in reach."""
+"""Start nnU-Net's commands: with this Python's programs, and with our trainers in reach."""
 
 import os
 import re
@@ -12,58 +12,68 @@ from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.folders import EXT_TRAINER, with_trainers
 from nnunet_fm.internal.messages import unknown
 
-TAIL = 15  # lines
+TAIL = 15  # lines of a log that an error message quotes
 
 
-def command(words: Sequence[str]) -> list[str]:
-    """The words with the program's full path; a virtual environment need not be activated.
+def command(argv: Sequence[str]) -> list[str]:
+    """Return a command with its program's full path; a virtual environment need not be activated.
+
+    Args:
+        argv: program and arguments, e.g. `["nnUNetv2_train", "8", "2d_fm256", "0"]`.
 
     Raises:
-        FileNotFoundError: no such program.
+        FileNotFoundError: there is no such program.
         ValueError: `-tr` names a trainer that nnU-Net would not find; close matches are named.
     """
-    beside = Path(sys.executable).parent / words[0]
-    program = str(beside) if beside.is_file() else shutil.which(words[0])
+    sibling = Path(sys.executable).parent / argv[0]
+    program = str(sibling) if sibling.is_file() else shutil.which(argv[0])
     if program is None:
         raise MissingFileError(
-            f"no command {words[0]!r} on the path; is nnU-Net installed in this environment?"
+            f"no command {argv[0]!r} on the path; is nnU-Net installed in this environment?"
         )
-    check_trainer(words)
-    return [program, *words[1:]]
+    check_trainer(argv)
+    return [program, *argv[1:]]
 
 
-def end_of(log: Path) -> str:
-    """The last lines of a log, and where it is, for the message of a program that failed."""
+def log_tail(log: Path) -> str:
+    """Quote the last lines of a log, for the error message of a command that failed."""
     tail = "\n".join(log.read_text(errors="ignore").splitlines()[-TAIL:])
     return f"the end of {log}:\n{tail}"
 
 
 def environment() -> dict[str, str]:
-    """This process's environment with our trainers added."""
+    """Return this process's environment with our trainers added."""
     return os.environ | {EXT_TRAINER: with_trainers(os.environ.get(EXT_TRAINER))}
 
 
-def check_trainer(words: Sequence[str]) -> None:
-    """Raise ValueError if the words carry `-tr NAME` and no folder that nnU-Net looks into has that class."""
-    if "-tr" not in words[:-1] or not Path(words[0]).name.startswith(("nnUNetv2_", "nnunet-fm")):
+def check_trainer(argv: Sequence[str]) -> None:
+    """Check the trainer that a command names with `-tr`.
+
+    Raises:
+        ValueError: no folder that nnU-Net searches has a class of that name.
+    """
+    is_nnunet = Path(argv[0]).name.startswith(("nnUNetv2_", "nnunet-fm"))
+    if not is_nnunet or "-tr" not in argv[:-1]:
         return
-    name, known = words[list(words).index("-tr") + 1], trainer_names()
+    name = argv[list(argv).index("-tr") + 1]
+    known = trainer_names()
     if name not in known:
         raise InputError(unknown("trainer", name, known))
 
 
 def trainer_names() -> set[str]:
-    """Classes in nnU-Net's folder of trainers and in the external ones, read without importing them."""
+    """List the classes in nnU-Net's folder of trainers and the external ones.
+
+    The files are read, not imported, so that the command line answers at once.
+    """
+    folders = [Path(p) for p in environment()[EXT_TRAINER].split(os.pathsep)]
     specification = find_spec("nnunetv2")
-    stock = (
-        Path(specification.origin or "").parent / "training" / "nnUNetTrainer"
-        if specification
-        else Path()
-    )
-    external = [Path(p) for p in environment()[EXT_TRAINER].split(os.pathsep)]
-    files = [f for folder in (stock, *external) if folder.is_dir() for f in folder.rglob("*.py")]
-    return {
-        n
-        for f in files
-        for n in re.findall(r"^class (\w+)\(", f.read_text(errors="ignore"), re.MULTILINE)
-    }
+    if specification is not None:
+        package = Path(specification.origin or "").parent
+        folders.append(package / "training" / "nnUNetTrainer")
+    names: set[str] = set()
+    for folder in folders:
+        for file in folder.rglob("*.py") if folder.is_dir() else ():
+            text = file.read_text(errors="ignore")
+            names.update(re.findall(r"^class (\w+)\(", text, re.MULTILINE))
+    return names

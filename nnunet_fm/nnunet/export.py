@@ -1,4 +1,4 @@
-"""Turns a trained model folder into one that predicts without `nnUNet_extTrainer`, the source file or its path."""
+"""Export a trained model: predict without `nnUNet_extTrainer` and without the encoder's file."""
 
 import shutil
 from dataclasses import replace
@@ -17,11 +17,11 @@ COPIED = (DATASET_JSON, FINGERPRINT_JSON)
 
 
 def export_model(model: Path, out: Path, checkpoint: str = FINAL_CHECKPOINT) -> list[str]:
-    """Copy `model` to `out`, with nnU-Net's own trainer as the one that prediction asks for.
+    """Copy `model` to `out` so that prediction needs nothing but stock nnU-Net.
 
-    The trainer that was used stays on record under `trained_with`. The optimiser's state is left
-    out: the copy predicts, it cannot be trained on. The encoder's weights go along; mind their
-    licence.
+    The copy names nnU-Net's own trainer; the one that trained it is kept as `trained_with`. The
+    copy has no optimiser state, so its training cannot be resumed. It contains the encoder's
+    weights; mind their licence.
 
     Args:
         model: folder `nnUNet_results/DatasetXXX/TRAINER__PLANS__CONFIGURATION`.
@@ -38,7 +38,7 @@ def export_model(model: Path, out: Path, checkpoint: str = FINAL_CHECKPOINT) -> 
     """
     plans_file = model / PLANS_JSON
     if not plans_file.is_file():
-        raise MissingFileError(f"{model} is no trained model folder: it has no plans.json")
+        raise MissingFileError(f"{model} is not a trained model folder: it has no {PLANS_JSON}")
     folds = sorted(p.parent.name for p in model.glob(f"fold_*/{checkpoint}"))
     if not folds:
         raise MissingFileError(
@@ -65,8 +65,9 @@ def export_model(model: Path, out: Path, checkpoint: str = FINAL_CHECKPOINT) -> 
 
 
 def _for_prediction(content: dict[str, Any]) -> dict[str, Any]:
-    """What prediction needs of a checkpoint, under nnU-Net's own trainer; a slim one is completed from its source."""
-    plans, configuration = content["init_args"]["plans"], content["init_args"]["configuration"]
+    """Reduce a checkpoint to what prediction needs; a slim one is completed from its source."""
+    plans = content["init_args"]["plans"]
+    configuration = content["init_args"]["configuration"]
     architecture = plans["configurations"][configuration].get("architecture", {})
     weights = content["network_weights"]
     source = EncoderSource.from_plans(architecture.get("arch_kwargs", {}))

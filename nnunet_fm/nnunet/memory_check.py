@@ -79,7 +79,11 @@ class MemoryCheck:
         return MemoryDecision(checkpointing, _message(saved, without, free), problem)
 
     def oom_message(self, free: int | None = None) -> str:
-        """Say that a step does not fit into `free` bytes (now free, if None), and what would fit."""
+        """Say that a step does not fit, and what would.
+
+        Args:
+            free: bytes; what is free now, if None.
+        """
         if free is None:
             free = devices.free_memory(self.device) or UNKNOWN_MEMORY
         step = 2**self.network.stages

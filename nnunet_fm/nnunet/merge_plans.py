@@ -1,4 +1,4 @@
-"""Plans that were written before under the same name: one name is one run."""
+"""Plans that exist already under the same name: one name is one run."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -13,42 +13,55 @@ from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 
 
-def keep_earlier(preprocessed: Path, plans: dict[str, Any], name: str) -> None:
-    """Take over the configurations that an earlier call wrote to the same plans.
+def merge_existing_configurations(preprocessed: Path, plans: dict[str, Any], name: str) -> None:
+    """Add the configurations that an earlier call wrote to the same plans.
+
+    Args:
+        preprocessed: the dataset's folder in `nnUNet_preprocessed`.
+        plans: the plans to be written; changed in place.
+        name: the new configuration.
 
     Raises:
-        ValueError: the plans exist with another encoder, subset or content of this configuration:
-            one name, one run.
+        ValueError: the plans exist with another encoder or subset, or with another content of this
+            configuration.
     """
     identifier = plans["plans_name"]
     path = preprocessed / f"{identifier}.json"
     if not path.is_file():
         return
-    former = load_json(str(path))
-    if "train_subset" not in former:
+    existing = load_json(str(path))
+    if "train_subset" not in existing:
         raise InputError(
-            f"plans {identifier} were not written by nnunet-fm and are left alone; choose another -o"
+            f"plans {identifier} were not written by nnunet-fm and are not changed; choose "
+            "another -o"
         )
-    added = {n: c for n, c in former["configurations"].items() if "field_of_view" in c}
-    mine = plans["configurations"][name]
-    different = [] if former.get("train_subset") == plans["train_subset"] else ["train_subset"]
-    sha256 = _encoder_sha256(plans, name)
-    different += [f"encoder of {n}" for n in added if _encoder_sha256(former, n) != sha256]
-    if name in added:
-        different += [
-            key for key in mine if _without_path(added[name]).get(key) != _without_path(mine)[key]
-        ]
+    added = {n: c for n, c in existing["configurations"].items() if "field_of_view" in c}
+    different = _conflicts(existing, added, plans, name)
     if different:
-        stock = (
-            " (nnU-Net's own intensities: --intensity stock)"
-            if "normalization_schemes" in different
-            else ""
-        )
+        stock = ""
+        if "normalization_schemes" in different:
+            stock = " (nnU-Net's own intensities: --intensity stock)"
         raise InputError(
-            f"plans {identifier} exist already, with another {some(different)}{stock}. Give these another name "
-            f"(-o {identifier}_2), or remove {path} if nothing was trained with it"
+            f"plans {identifier} exist already, with another {some(different)}{stock}. Give these "
+            f"another name (-o {identifier}_2), or remove {path} if nothing was trained with it"
         )
     plans["configurations"] = {**added, **plans["configurations"]}
+
+
+def _conflicts(
+    existing: dict[str, Any], added: dict[str, Any], plans: dict[str, Any], name: str
+) -> list[str]:
+    """Name what the existing plans have in another way than the new ones."""
+    conflicts = []
+    if existing["train_subset"] != plans["train_subset"]:
+        conflicts.append("train_subset")
+    sha256 = _encoder_sha256(plans, name)
+    conflicts += [f"encoder of {n}" for n in added if _encoder_sha256(existing, n) != sha256]
+    if name in added:
+        old = _without_path(added[name])
+        new = _without_path(plans["configurations"][name])
+        conflicts += [key for key in new if old.get(key) != new[key]]
+    return conflicts
 
 
 def _encoder_sha256(plans: dict[str, Any], configuration: str) -> str | None:

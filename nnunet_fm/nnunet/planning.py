@@ -1,4 +1,4 @@
-"""Writes the plans `FM_<encoder>`: the dataset's own nnU-Net plans plus configurations around a frozen encoder."""
+"""Write plans: the dataset's own nnU-Net plans plus configurations around a frozen encoder."""
 
 import math
 import re
@@ -17,8 +17,8 @@ from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH
 from nnunet_fm.nnunet.frozen_configuration import frozen_configuration
-from nnunet_fm.nnunet.merge_plans import keep_earlier
-from nnunet_fm.nnunet.patch import place, side_label
+from nnunet_fm.nnunet.merge_plans import merge_existing_configurations
+from nnunet_fm.nnunet.patch import derive_configuration, side_label
 from nnunet_fm.nnunet.plan_options import NO_ENCODER, PlanOptions
 from nnunet_fm.nnunet.pretraining_overlap import seen_in_pretraining
 from nnunet_fm.nnunet.train_subset import TrainSubset
@@ -30,9 +30,9 @@ class WrittenPlans:
 
     Attributes:
         path: the file.
-        configuration: the one that was asked for, e.g. `2d_fm256`.
-        preprocessed: whether nnU-Net has its data already.
-        summary: text for the user, with the commands that come next.
+        configuration: the new one, e.g. `2d_fm256`.
+        preprocessed: whether nnU-Net has preprocessed its data already.
+        summary: text for the user, with the commands to run next.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class WrittenPlans:
 
 
 def default_trainer(encoder: str, spatial_dims: int = 2, mix_slices: int | None = None) -> str:
-    """Name for `-tr` where the user gives none."""
+    """Name the trainer for `-tr` where the user gives none."""
     if encoder == NO_ENCODER:
         return "SubsetTrainer"
     if mix_slices is not None:
@@ -60,7 +60,7 @@ def write_plans(preprocessed: Path, options: PlanOptions) -> WrittenPlans:
 
     Args:
         preprocessed: the dataset's folder in `nnUNet_preprocessed`.
-        options: what to write.
+        options: encoder, network, patch, subset and names.
 
     Raises:
         FileNotFoundError: the dataset has not been planned by nnU-Net yet.
@@ -69,7 +69,8 @@ def write_plans(preprocessed: Path, options: PlanOptions) -> WrittenPlans:
     source = preprocessed / f"{options.source_plans}.json"
     if not source.is_file():
         raise MissingFileError(
-            f"{source} does not exist. Type `nnUNetv2_plan_and_preprocess -d ID -c {options.configuration}` first"
+            f"{source} does not exist. Type `nnUNetv2_plan_and_preprocess -d ID "
+            f"-c {options.configuration}` first"
         )
     plans = load_json(str(source))
     if options.configuration not in plans["configurations"]:
@@ -81,34 +82,35 @@ def write_plans(preprocessed: Path, options: PlanOptions) -> WrittenPlans:
     _refuse_ignored(options)
     stock = PlansManager(plans).get_configuration(options.configuration).configuration
     if options.encoder == NO_ENCODER:
-        name, words = _stock_plans(plans, stock, options)
+        name, report = _stock_plans(plans, stock, options)
     else:
-        name, words = _frozen_plans(plans, stock, options, preprocessed)
-    keep_earlier(preprocessed, plans, name)
+        name, report = _frozen_plans(plans, stock, options, preprocessed)
+    merge_existing_configurations(preprocessed, plans, name)
     trainer = default_trainer(options.encoder, len(stock["patch_size"]), options.mix_slices)
     path = _save(preprocessed, plans)
     data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
     ready = _is_preprocessed(data)
     return WrittenPlans(
-        path, name, ready, _summary(plans, words, name, trainer, preprocess=not ready)
+        path, name, ready, _summary(plans, report, name, trainer, preprocess=not ready)
     )
 
 
 def _refuse_ignored(options: PlanOptions) -> None:
-    """Raise ValueError for what was asked and would have no effect."""
+    """Raise ValueError for options that would have no effect."""
     if options.encoder != NO_ENCODER:
         return
     for name in ("card", "preset", "taps", "fusion", "decoder", "seed", "mix_slices"):
         if getattr(options, name) is not None:
             raise InputError(
-                f"--{name.replace('_', '-')} has no meaning with --encoder none (stock nnU-Net); leave it out"
+                f"--{name.replace('_', '-')} has no meaning with --encoder none (stock nnU-Net); "
+                "omit it"
             )
 
 
 def _stock_plans(
     plans: dict[str, Any], stock: dict[str, Any], options: PlanOptions
 ) -> tuple[str, list[str]]:
-    """Stock architectures; at another patch, field of view or batch size only if asked for."""
+    """Keep the stock architecture, at another patch, field of view or batch size if requested."""
     plans["plans_name"] = options.output or _identifier("none", options.subset)
     if not (options.patch or options.fov or options.batch_size):
         return options.configuration, [
@@ -117,46 +119,48 @@ def _stock_plans(
     strides = stock["architecture"]["arch_kwargs"]["strides"]
     step = max(math.prod(s[axis] for s in strides) for axis in range(len(stock["patch_size"])))
     patch = tuple(options.patch or stock["patch_size"])
-    configuration, words = place(
+    configuration, report = derive_configuration(
         stock, options.configuration, patch, step, options.fov or "native", options.batch_size
     )
     name = f"{options.configuration}_stock{side_label(configuration['patch_size'])}"
     plans["configurations"][name] = configuration
-    return name, ["stock architecture, for -tr SubsetTrainer", *words]
+    return name, ["stock architecture, for -tr SubsetTrainer", *report]
 
 
 def _frozen_plans(
     plans: dict[str, Any], stock: dict[str, Any], options: PlanOptions, preprocessed: Path
 ) -> tuple[str, list[str]]:
+    """Add a configuration around a frozen encoder."""
     description = preprocessed / DATASET_JSON
     dataset = load_json(str(description)) if description.is_file() else {}
-    name, configuration, words = frozen_configuration(stock, options, dataset)
-    plans["plans_name"] = options.output or _identifier(_short(options), options.subset)
+    name, configuration, report = frozen_configuration(stock, options, dataset)
+    plans["plans_name"] = options.output or _identifier(_short_name(options), options.subset)
     plans["configurations"][name] = configuration
     source = encoder_source(plans, name)
     card = "" if source is None else source.card
-    return name, [*words, *_pretraining_data(card, preprocessed, dataset)]
+    return name, [*report, *_pretraining_data(card, preprocessed, dataset)]
 
 
 def _pretraining_data(card: str, preprocessed: Path, dataset: dict[str, Any]) -> list[str]:
-    """What the encoder saw in its pretraining, with a warning if this dataset seems to be among it."""
+    """Report what the encoder was pretrained on; warn if this dataset seems to be part of it."""
     pretrained_on = CARDS[card].pretrained_on if card in CARDS else ()
     if not pretrained_on:
         return []
-    words = [f"pretrained on {', '.join(pretrained_on)}: keep these apart from your test cases"]
-    cases = next((p.name for p in sorted((preprocessed / GROUND_TRUTH).glob("*"))), "")
-    if seen := seen_in_pretraining(
-        pretrained_on, preprocessed.name, cases, str(dataset.get("name", ""))
-    ):
-        words.append(
-            f"WARNING: {preprocessed.name} looks like {' and '.join(seen)}, on which this encoder was pretrained: "
-            "it may have seen the test cases, and results may look better than they are (leakage)"
+    report = [f"pretrained on {', '.join(pretrained_on)}: keep these apart from your test cases"]
+    first_case = next((p.name for p in sorted((preprocessed / GROUND_TRUTH).glob("*"))), "")
+    title = str(dataset.get("name", ""))
+    seen = seen_in_pretraining(pretrained_on, preprocessed.name, first_case, title)
+    if seen:
+        report.append(
+            f"WARNING: {preprocessed.name} looks like {' and '.join(seen)}, on which this encoder "
+            "was pretrained: it may have seen the test cases, and results may look better than "
+            "they are (leakage)"
         )
-    return words
+    return report
 
 
 def _identifier(encoder: str, subset: TrainSubset) -> str:
-    """`FM_<encoder>`, and what sets the subset apart from the whole, the default seed and the default rule."""
+    """Name the plans: `FM_<encoder>`, and the subset's ratio, seed and rule where not default."""
     if subset.ratio == 1:
         return f"FM_{encoder}"
     seed = "" if subset.seed == TrainSubset().seed else f"_s{subset.seed}"
@@ -164,8 +168,8 @@ def _identifier(encoder: str, subset: TrainSubset) -> str:
     return f"FM_{encoder}_r{subset.percent}{seed}{rule}"
 
 
-def _short(options: PlanOptions) -> str:
-    """Name for the plans: the weights' own, or the architecture's with `random` and the seed if not 0."""
+def _short_name(options: PlanOptions) -> str:
+    """Name the encoder: its weights, or its architecture with `random` and the seed if not 0."""
     file = Path(options.encoder)
     if file.is_file():
         name = file.stem
@@ -192,16 +196,19 @@ def _save(preprocessed: Path, plans: dict[str, Any]) -> Path:
 
 
 def _summary(
-    plans: dict[str, Any], words: list[str], name: str, trainer: str, preprocess: bool
+    plans: dict[str, Any], report: list[str], name: str, trainer: str, preprocess: bool
 ) -> str:
-    subset, identifier = plans["train_subset"], plans["plans_name"]
-    lines = [f"plans {identifier}, configuration {name}:", *(f"  {w}" for w in words)]
+    """Text for the user: what was written, and the commands to run next."""
+    subset = plans["train_subset"]
+    identifier = plans["plans_name"]
+    lines = [f"plans {identifier}, configuration {name}:", *(f"  {line}" for line in report)]
     if subset["ratio"] < 1:
         lines.append(
-            f"  trains on {100 * subset['ratio']:g} % of the training cases (seed {subset['seed']}, {subset['rule']})"
+            f"  trains on {100 * subset['ratio']:g} % of the training cases "
+            f"(seed {subset['seed']}, {subset['rule']})"
         )
     lines.append("next:")
-    dataset = dataset_id(plans["dataset_name"])  # nnUNetv2_preprocess takes nothing else
+    dataset = dataset_id(plans["dataset_name"])  # nnUNetv2_preprocess accepts only ids
     if preprocess:
         lines.append(f"  nnUNetv2_preprocess -d {dataset} -plans_name {identifier} -c {name}")
     lines.append(f"  nnUNetv2_train {dataset} {name} 0 -tr {trainer} -p {identifier}")

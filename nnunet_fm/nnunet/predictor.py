@@ -1,4 +1,4 @@
-"""nnU-Net's predictor with slices and mirrored copies batched. Same logits, one network call for many tiles."""
+"""nnU-Net's predictor with tiles and mirrored copies batched: same logits, fewer network calls."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -30,8 +30,8 @@ class BatchedPredictor(nnUNetPredictor):
     Args:
         precision: `float32`, `bfloat16`, or None for the fastest that the device is good at.
         pixels_per_batch: network input pixels (or voxels) in one call, mirrored copies counted.
-        skip_background: leave out tiles that hold one constant per channel throughout, and call
-            them background.
+        skip_background: label tiles that are constant in every channel as background, without
+            the network.
         **stock: arguments of `nnUNetPredictor`.
 
     Stock nnU-Net sums the tiles in half precision; here they are summed in float32, which is more
@@ -56,10 +56,10 @@ class BatchedPredictor(nnUNetPredictor):
         self._prepared: nn.Module | None = None
 
     def predict_sliding_window_return_logits(self, input_image: Float[Tensor, "c z y x"]) -> Tensor:
-        """Logits of one preprocessed case, in this predictor's precision."""
+        """Predict the logits of one preprocessed case, in this predictor's precision."""
         if not torch.isfinite(input_image).all():
             raise InputError(
-                "the preprocessed case holds NaN or infinite voxels; repair the image and predict again"
+                "the preprocessed case holds NaN or infinite voxels; repair the image and rerun"
             )
         network = bare_network(self.network)
         if network is not self._prepared and isinstance(network, FrozenEncoderNetwork):
@@ -71,7 +71,7 @@ class BatchedPredictor(nnUNetPredictor):
     def _internal_predict_sliding_window_return_logits(
         self, data: Float[Tensor, "c z y x"], slicers: Sequence[Slicer], do_on_device: bool = True
     ) -> Float[Tensor, "k z y x"]:
-        """Sum of the weighted tiles over the sum of their weights."""
+        """Divide the sum of the weighted tiles by the sum of their weights."""
         where = self.device if do_on_device else torch.device("cpu")
         data = data.to(where)
         patch = tuple(self.configuration_manager.patch_size)
@@ -90,8 +90,10 @@ class BatchedPredictor(nnUNetPredictor):
         logits /= weights.clamp_min(torch.finfo(torch.float32).tiny)
         self._fill_background(logits, skipped)
         if not torch.isfinite(logits).all():
-            raise NonFiniteError(  # no RuntimeError: nnU-Net would take that for a lack of memory
-                f"the network gave NaN or infinite logits in {self.precision}; try --precision float32"
+            # not a RuntimeError, which nnU-Net would take for a lack of memory
+            raise NonFiniteError(
+                f"the network gave NaN or infinite logits in {self.precision}; try "
+                "--precision float32"
             )
         return logits
 
@@ -107,17 +109,17 @@ class BatchedPredictor(nnUNetPredictor):
     ) -> Iterator[list[Slicer]]:
         pixels = len(self._mirrors()) * int(torch.tensor(patch).prod())
         size = max(1, self.pixels_per_batch // pixels)
-        wanted = [s for s in slicers if not (self.skip_background and _is_constant(data[s]))]
-        for start in range(0, len(wanted), size):
-            yield wanted[start : start + size]
+        selected = [s for s in slicers if not (self.skip_background and _is_constant(data[s]))]
+        for start in range(0, len(selected), size):
+            yield selected[start : start + size]
 
     def _mirrors(self) -> list[tuple[int, ...]]:
-        """The empty tuple, then every combination of the allowed axes, in stock nnU-Net's order."""
+        """List the axes to flip for each copy: none, then every combination, in nnU-Net's order."""
         axes = [a + 2 for a in (self.allowed_mirroring_axes or ())] if self.use_mirroring else []
         return [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
 
     def _predict_tiles(self, data: Tensor, batch: list[Slicer]) -> Float[Tensor, "n k *patch"]:
-        """Mean over the mirrored copies of the logits of each tile."""
+        """Average the logits of each tile over its mirrored copies."""
         tiles = torch.stack([data[s] for s in batch]).to(self.device)
         mirrors = self._mirrors()
         outputs = self._run(torch.cat([torch.flip(tiles, m) if m else tiles for m in mirrors]))
@@ -127,7 +129,7 @@ class BatchedPredictor(nnUNetPredictor):
         return mean / len(mirrors)
 
     def _run(self, x: Float[Tensor, "n c *patch"]) -> Float[Tensor, "n k *patch"]:
-        """The network on as many inputs at a time as the budget allows; a GPU out of memory halves the budget."""
+        """Run the network within the budget of pixels; a GPU out of memory halves the budget."""
         while True:
             size = max(1, self.pixels_per_batch // x[0, 0].numel())
             try:
@@ -141,7 +143,7 @@ class BatchedPredictor(nnUNetPredictor):
             self.pixels_per_batch //= 2
 
     def _fill_background(self, logits: Tensor, skipped: Tensor) -> None:
-        """Skipped voxels become background: a high logit for it, or low ones for every region."""
+        """Label skipped voxels: a high logit for background, or low ones for every region."""
         if not skipped.any():
             return
         logits[:, skipped] = -BACKGROUND_LOGIT
@@ -155,7 +157,7 @@ def _is_constant(tile: Tensor) -> bool:
 
 
 def bare_network(network: nn.Module) -> nn.Module:
-    """The network without DDP's and torch.compile's wrappers."""
+    """Remove the wrappers of DDP and torch.compile."""
     if isinstance(network, DistributedDataParallel):
         network = network.module
     if isinstance(network, OptimizedModule):

@@ -1,25 +1,28 @@
-"""Whether an encoder saw a dataset in its pretraining."""
+"""Warn of datasets that an encoder may have seen in its pretraining, by their names."""
 
 import re
 from collections.abc import Sequence
 
 
-def seen_in_pretraining(pretrained_on: Sequence[str], *about: str) -> list[str]:
-    """The datasets of a weight card that a dataset at hand may belong to, by its name or those of its cases.
+def seen_in_pretraining(pretrained_on: Sequence[str], *names: str) -> list[str]:
+    """List the pretraining datasets that a dataset may belong to.
 
-    Releases of one challenge share their patients (BraTS 2023 GLI holds BraTS 2021): of a name only
-    its first word of four letters or more counts, so that `BraTS2021` is found in
-    `Dataset137_BraTS-GLI`.
+    Releases of one challenge share their patients (BraTS 2023 GLI contains BraTS 2021), so only the
+    first word of four letters or more counts: `BraTS2021` matches `Dataset137_BraTS-GLI`.
 
     Args:
-        pretrained_on: names of datasets; descriptions (with spaces) are passed over.
-        about: names of the dataset and of its cases.
+        pretrained_on: datasets of a weight card; descriptions (with spaces) are skipped.
+        *names: names of the dataset and of its cases.
+
+    Example:
+        >>> seen_in_pretraining(["BraTS2021", "UK-Biobank"], "Dataset137_BraTS-GLI")
+        ['BraTS2021']
     """
-    here = {word for text in about for word in _words(text)}
-    return [name for name in pretrained_on if " " not in name and here & set(_words(name)[:1])]
+    words = {word for name in names for word in _words(name)}
+    return [name for name in pretrained_on if " " not in name and words & set(_words(name)[:1])]
 
 
 def _words(text: str) -> list[str]:
-    return [
-        word for word in re.findall(r"[a-z]+", text.lower()) if len(word) >= 4 and word != "dataset"
-    ]
+    """Words of four letters or more, in lower case."""
+    words = re.findall(r"[a-z]+", text.lower())
+    return [word for word in words if len(word) >= 4 and word != "dataset"]

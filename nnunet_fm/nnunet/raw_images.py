@@ -11,15 +11,18 @@ from nnunet_fm.nnunet.file_names import DATASET_JSON
 
 
 def raw_images(dataset: str, cases: Sequence[str], raw: Path) -> dict[str, list[Path]]:
-    """The image files of training cases, a file per channel.
+    """Find the image files of training cases.
 
     Args:
-        dataset: full name.
-        cases: names.
+        dataset: full name, e.g. `Dataset008_BraTS21`.
+        cases: names of the cases.
         raw: nnUNet_raw.
 
+    Returns:
+        For each case, one file per channel.
+
     Raises:
-        FileNotFoundError: no such dataset, or a case without images.
+        FileNotFoundError: there is no such dataset, or a case has no images.
     """
     folder = raw / dataset
     if not (folder / DATASET_JSON).is_file():
@@ -27,6 +30,7 @@ def raw_images(dataset: str, cases: Sequence[str], raw: Path) -> dict[str, list[
             f"{folder} holds no {DATASET_JSON}; the raw images are needed, see nnUNet_raw"
         )
     known = get_filenames_of_train_images_and_targets(str(folder))
-    if missing := [case for case in cases if case not in known]:
+    missing = [case for case in cases if case not in known]
+    if missing:
         raise MissingFileError(f"{folder} has no images of {some(missing)}")
     return {case: [Path(image) for image in known[case]["images"]] for case in cases}

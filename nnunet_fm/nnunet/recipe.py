@@ -1,4 +1,4 @@
-"""The numbers of a training and what they become: parameter groups and the learning-rate schedule."""
+"""The numbers of a training, the parameter groups and the learning-rate schedule they give."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,14 +21,13 @@ class Recipe:
         epochs: number of epochs.
         iterations: training batches per epoch.
         validation_iterations: batches per epoch for the pseudo Dice.
-        learning_rate: peak, of decoder and fusion.
-        weight_decay: on matrices only: none on norms, biases and the fusion.
-        betas: of AdamW.
-        encoder_learning_rate: None for a frozen encoder.
+        learning_rate: peak rate of decoder and fusion.
+        weight_decay: of matrices only, not of norms, biases and the fusion.
+        betas: AdamW's.
+        encoder_learning_rate: peak rate of the encoder; None freezes it.
         layer_decay: factor on the encoder's learning rate from each block to the one below it.
-        gradient_checkpointing: recompute the encoder's activations; None decides by the free
-            memory.
-        slim_final: leave the encoder out of the final checkpoint too.
+        gradient_checkpointing: recompute the encoder's activations; None decides by free memory.
+        slim_final: save the final checkpoint without the encoder too.
     """
 
     epochs: int = 100
@@ -44,7 +43,7 @@ class Recipe:
 
 
 class LinearDecay(LRScheduler):
-    """Learning rate of every group falls linearly to zero; stepped by epoch number, as nnU-Net does."""
+    """Lets every group's learning rate fall linearly to zero; stepped by epoch, as in nnU-Net."""
 
     def __init__(self, optimizer: Optimizer, epochs: int) -> None:
         self.epochs = epochs
@@ -59,7 +58,11 @@ class LinearDecay(LRScheduler):
 
 
 def parameter_groups(network: FrozenEncoderNetwork, recipe: Recipe) -> list[dict[str, Any]]:
-    """Decoder matrices with decay; norms, biases and channel or slice mixes without; the encoder's if it learns."""
+    """Group the trained parameters for the optimiser.
+
+    The decoder's matrices have weight decay; norms, biases, fusion and slice mixes have none. An
+    encoder that is fine-tuned adds the groups of its layers.
+    """
     decay: list[Tensor] = []
     plain: list[Tensor] = []
     for name, parameter in network.named_parameters():

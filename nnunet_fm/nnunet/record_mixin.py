@@ -41,13 +41,13 @@ class RecordRunMixin:
         if not trainer.was_initialized:
             trainer.initialize()
         self.record = self._record_at_start()
-        total, learned = self.record.parameters, self.record.learned_parameters
+        total = self.record.parameters
+        learned = self.record.learned_parameters
         trainer.print_to_log_file(
             f"{total:,} parameters, {learned:,} learn ({100 * learned / total:.2f} %)"
         )
-        trainer.print_to_log_file(
-            f"versions: {replace(self.record, versions=self.record.versions[-1:]).versions_text}"
-        )
+        latest = RunRecord(versions=self.record.versions[-1:])
+        trainer.print_to_log_file(f"versions: {latest.versions_text}")
         super().on_train_start()  # type: ignore[misc]
         self._write_record()
 
@@ -66,7 +66,7 @@ class RecordRunMixin:
         )
 
     def _record_at_start(self) -> RunRecord:
-        """What is known before the first step; what an earlier start of this fold recorded is kept."""
+        """Collect what is known before the first step; a resumed training keeps its history."""
         trainer = cast(nnUNetTrainer, self)
         fold = Path(trainer.output_folder)
         former = RunRecord()

@@ -10,20 +10,24 @@ from nnunet_fm.nnunet.train_subset import TrainSubset
 
 
 def run_identity(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
-    """What makes two runs of one name the same run: the resolved configuration and the subset, not the file's path."""
+    """Collect what identifies a run: the resolved configuration, the encoder's hash, the subset.
+
+    The path of the encoder's file does not count.
+    """
     identity = copy.deepcopy(PlansManager(plans).get_configuration(configuration).configuration)
     arguments = identity.pop("architecture")["arch_kwargs"]
     source = EncoderSource.from_plans(arguments)
     arguments.pop("encoder_source", None)
-    subset = TrainSubset.from_plans(plans).to_json()
     return identity | {
         "network": arguments,
         "encoder": None if source is None else source.sha256,
-        "train_subset": subset,
+        "train_subset": TrainSubset.from_plans(plans).to_json(),
     }
 
 
-def differences(began: dict[str, Any], now: dict[str, Any], configuration: str) -> list[str]:
-    """Keys of `run_identity` in which two plans are not the same run."""
-    one, other = run_identity(began, configuration), run_identity(now, configuration)
-    return [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]
+def plan_differences(one: dict[str, Any], other: dict[str, Any], configuration: str) -> list[str]:
+    """List the keys of `run_identity` in which two plans differ; empty for the same run."""
+    first = run_identity(one, configuration)
+    second = run_identity(other, configuration)
+    keys = sorted(first.keys() | second.keys())
+    return [key for key in keys if first.get(key) != second.get(key)]

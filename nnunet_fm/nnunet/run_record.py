@@ -1,4 +1,4 @@
-"""What a training was made with and what it cost: `fold_N/nnunet_fm.json`, written by the trainer."""
+"""What a training was made with and what it cost: `nnunet_fm.json` in the fold's folder."""
 
 import json
 from dataclasses import asdict, dataclass, fields

@@ -8,7 +8,7 @@ from nnunet_fm.nnunet.train_subset import TrainSubset
 
 
 class SubsetMixin:
-    """Trains on the part of the training split that the plans name; the validation split is kept."""
+    """Trains on the part of the training split that the plans name; validation is unchanged."""
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Cut the training side of nnU-Net's split to `train_subset` of the plans."""

@@ -1,4 +1,4 @@
-"""Labelled-data subsets: nested prefixes of one seeded permutation, or the reference release's rule."""
+"""Subsets of the training cases: nested prefixes of one permutation, or the release's rule."""
 
 import random
 from collections.abc import Sequence
@@ -40,25 +40,26 @@ class TrainSubset:
             raise InputError(unknown("subset rule", self.rule, get_args(SubsetRule)))
         if self.rule == "reference" and self.seed != REFERENCE_SEED:
             raise InputError(
-                f"subset seed {self.seed}; the reference rule is defined for seed {REFERENCE_SEED} only"
+                f"subset seed {self.seed}; the reference rule is defined for seed "
+                f"{REFERENCE_SEED} only"
             )
 
     @property
     def percent(self) -> str:
-        """The ratio as it stands in names: `010`, `100`, `012p50`."""
+        """The ratio as names of plans have it: `010`, `100`, `012p50`."""
         return f"{self.ratio * 100:06.2f}".replace(".", "p").removesuffix("p00")
 
     @classmethod
     def from_plans(cls, plans: dict[str, Any]) -> "TrainSubset":
-        """The subset that plans carry under `train_subset`; the whole training split if they carry none."""
+        """Read `train_subset` of plans; the whole training split if there is none."""
         return cls(**plans.get("train_subset", {}))
 
     def to_json(self) -> dict[str, Any]:
-        """As plans carry it."""
+        """Convert to the content of `train_subset` in plans."""
         return asdict(self)
 
     def select(self, keys: Sequence[str]) -> list[str]:
-        """The chosen cases, sorted; the global random generators are left as they were."""
+        """Select cases, sorted; the global random generators are not touched."""
         ordered = sorted(str(k) for k in keys)
         count = max(1, int(len(ordered) * self.ratio))
         if count >= len(ordered):

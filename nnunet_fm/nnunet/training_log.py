@@ -32,7 +32,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float:
-        """Estimate from the mean epoch, without the final validation; NaN before the first epoch."""
+        """Estimate by the mean epoch, without the final validation; NaN before the first epoch."""
         if not self.epoch:
             return float("nan")
         return (self.epochs - self.epoch) * self.seconds / self.epoch

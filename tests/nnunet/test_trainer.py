@@ -197,7 +197,7 @@ def test_exported_models_predict_without_the_variable(
         if k.startswith("encoder.")
     )
     assert (
-        "no trained model folder"
+        "not a trained model folder"
         in run("nnunet-fm", "export", tmp_path, tmp_path / "x", expect=2).stdout
     )
 
