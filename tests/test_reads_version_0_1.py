@@ -23,7 +23,7 @@ from helpers.version_0_1 import unpack
 from nnunet_fm.encoders import load_encoder, tensors_sha256
 from nnunet_fm.internal.folders import EXT_TRAINER, folder
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
-from nnunet_fm.nnunet.run_identity import differences
+from nnunet_fm.nnunet.run_identity import plan_differences
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 
 MADE_IN = "/data/work"  # the folder that version 0.1 ran in
@@ -121,7 +121,7 @@ def test_plans_build_their_network_and_name_their_weights(
         assert source.sha256 == content["source"]["sha256"]
         network.load_encoder()
         assert tensors_sha256(network.encoder.state_dict()) == source.sha256
-        assert not differences(plans, plans, configuration)
+        assert not plan_differences(plans, plans, configuration)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Strict YAML: unknown keys are refused with close matches, values are checked, single keys can be typed."""
+"""Strict YAML settings: unknown keys are refused, values checked, single keys overridden."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from nnunet_fm.internal.messages import unknown
 
 
 class Part(BaseModel):
-    """A part of the settings: unknown keys and wrong types are refused, nothing is changed after reading."""
+    """A part of the settings: frozen, without unknown keys or wrong types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -22,7 +22,7 @@ Model = TypeVar("Model", bound=Part)
 
 
 def shipped_settings(folder: Path) -> dict[str, Path]:
-    """Name and file of each YAML file in a folder and its subfolders."""
+    """Return the YAML files of a folder and its subfolders by name."""
     return {p.stem: p for p in sorted(folder.rglob("*.yaml"))}
 
 
@@ -108,7 +108,7 @@ def parse_settings(
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:
-        raise InputError(f"{override!r} is no KEY=VALUE, e.g. optimiser.steps=1000")
+        raise InputError(f"{override!r} is not KEY=VALUE, e.g. optimiser.steps=1000")
     *parents, last = key.split(".")
     for parent in parents:
         content = content.setdefault(_known(content, parent), {})
@@ -121,7 +121,7 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 
 def _known(content: dict[Any, Any], typed: str) -> Any:
-    """The key that is there and is written so, be it a number; the word itself if there is none."""
+    """Return the existing key that is spelled like this, even a number; else the word itself."""
     return next((key for key in content if str(key) == typed), typed)
 
 
@@ -146,7 +146,7 @@ def _problems(model: type[Part], error: ValidationError, what: str) -> list[str]
 
 
 def _keys(model: type[Part], location: tuple[int | str, ...]) -> list[str]:
-    """Keys allowed at a place in the settings."""
+    """Return the keys that are allowed at a place in the settings."""
     part: Any = model
     for step in location:
         if inner := get_args(part):  # of a tuple or a dict

@@ -1,10 +1,11 @@
-"""What a device is good at, and the settings that make it fast without changing what is computed."""
+"""Precision, memory and allocator of a device."""
 
 import ctypes
 import functools
 import sys
 from typing import Literal
 
+import psutil
 import torch
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -14,7 +15,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def best_precision(device: torch.device) -> tuple[Precision, str]:
-    """The fastest precision that the device is good at, and why, in words."""
+    """Return the fastest precision that the device has units for, and the reason."""
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bfloat16", "GPU with bfloat16 units"
     if device.type == "cpu":
@@ -33,11 +34,11 @@ _CPU_UNITS = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_s
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Let the C library keep freed blocks for the next step instead of giving them back to the kernel.
+    """Let the C library keep freed blocks instead of returning them to the kernel.
 
-    A training step on the CPU frees and takes hundreds of megabytes; fetching them anew costs a
-    page fault per 4 KiB, more than the arithmetic of every element-wise operation. Memory use peaks
-    where it peaked before.
+    A training step on the CPU frees and allocates hundreds of megabytes; fetching them again costs
+    a page fault per 4 KiB, more than the arithmetic of every element-wise operation. Peak memory
+    stays the same.
 
     Returns:
         Whether the C library has the setting (glibc does).
@@ -50,19 +51,17 @@ def keep_freed_memory() -> bool:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes free on the device: of the GPU, or of the machine's memory; None where the system does not say."""
+    """Return the free bytes of the GPU or of the machine's memory; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
-        with open("/proc/meminfo") as stream:
-            fields = dict(line.split(":", 1) for line in stream)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
+        return int(psutil.virtual_memory().available)
+    except (OSError, NotImplementedError):
         return None
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes that were ever in use: of the GPU by tensors, or of this process (0 where the system does not say)."""
+    """Return the peak bytes of tensors on the GPU, or of this process; 0 if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:

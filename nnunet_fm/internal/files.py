@@ -35,13 +35,13 @@ def files_sha256(files: Iterable[Path]) -> str:
 
 @contextmanager
 def replaced_atomically(
-    filename: str, then: str = "type the command again", several_writers: bool = False
+    filename: str, then: str = "rerun the command", several_writers: bool = False
 ) -> Iterator[str]:
-    """Give a name to write to, then move that file over `filename`; on any error the old file stays.
+    """Yield a name to write to, then move that file over `filename`; on errors keep the old one.
 
     Args:
         filename: the target.
-        then: what to do after space has been made, for the error's message.
+        then: what to do after freeing space, for the error's message.
         several_writers: other processes and machines may write the same target at once; the last
             one wins.
 

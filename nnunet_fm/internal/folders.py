@@ -1,4 +1,4 @@
-"""Where the folders that are read, not imported, lie: `trainers` (scanned by nnU-Net), `plans` (presets), `weights`."""
+"""Folders that are read, not imported: `trainers` (scanned by nnU-Net), `plans`, `weights`."""
 
 import os
 from pathlib import Path
@@ -9,12 +9,12 @@ EXT_TRAINER = "nnUNet_extTrainer"
 
 
 def folder(name: str, package: Path = Path(__file__).parents[1]) -> Path:
-    """Folder that goes with a package (e.g. `plans`): inside it once installed, beside it in a checkout."""
+    """Return a folder of a package (e.g. `plans`): inside it if installed, next to it in a clone."""
     return package / name if (package / name).is_dir() else package.parent / name
 
 
 def nnunet_folder(name: str) -> Path:
-    """One of nnU-Net's folders, e.g. `nnUNet_raw`.
+    """Return one of nnU-Net's folders, e.g. `nnUNet_raw`.
 
     Raises:
         FileNotFoundError: it is not set.
@@ -26,7 +26,7 @@ def nnunet_folder(name: str) -> Path:
 
 
 def with_trainers(existing: str | None) -> str:
-    """The value for `nnUNet_extTrainer` that adds our trainers to what the user already has there."""
+    """Return the user's value of `nnUNet_extTrainer` with our trainers added."""
     ours = str(folder("trainers"))
     paths = [p for p in (existing or "").split(os.pathsep) if p.strip()]
     return os.pathsep.join(paths if ours in paths else [*paths, ours])

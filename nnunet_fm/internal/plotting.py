@@ -1,4 +1,4 @@
-"""What all figures share: colours and marks that colour-blind readers tell apart, bands, PNG and SVG."""
+"""Elements of all figures: colour-blind safe colours and marks, bands, PNG and SVG files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,22 +10,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-)  # Okabe and Ito's
+# Okabe and Ito's palette.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "osD^vPX"
 
 
 def new_figure(
     columns: int = 1, rows: int = 1, size: tuple[float, float] = (6, 4.2)
 ) -> "tuple[Figure, list[Axes]]":
-    """A figure and its panels, row by row, each of `size` inches, with one vertical axis a row."""
+    """Create a figure and its panels, row by row, each of `size` inches; rows share an axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
@@ -36,7 +29,7 @@ def new_figure(
 
 
 def colour(line: int) -> str:
-    """Of the n-th line."""
+    """Return the colour of the n-th line."""
     return COLOURS[line % len(COLOURS)]
 
 
@@ -49,7 +42,7 @@ def draw_band(
     label: str,
     line: int,
 ) -> None:
-    """A line with its marks, and its limits as a band."""
+    """Draw a line with marks, and its limits as a band."""
     axes.plot(places, middle, color=colour(line), marker=MARKS[line % len(MARKS)], label=label)
     axes.fill_between(
         places, np.asarray(low), np.asarray(high), color=colour(line), alpha=0.12, linewidth=0
@@ -57,7 +50,7 @@ def draw_band(
 
 
 def save(figure: "Figure", stem: Path) -> list[Path]:
-    """Write PNG and SVG; their names."""
+    """Write PNG and SVG files; return their paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
     for path in paths:

@@ -1,4 +1,4 @@
-"""Two gloo processes train the network as nnU-Net's DDP does, through the switch to a fixed fusion."""
+"""Two gloo processes train as nnU-Net's DDP does, through the switch to a fixed fusion."""
 
 import os
 import socket

@@ -407,7 +407,7 @@ def test_names_of_datasets_are_words() -> None:
 
 
 def test_leakage_is_warned_of(folder: Path) -> None:
-    """BraTS 2023 holds the patients of BraTS 2021; another dataset is only told what to keep apart."""
+    """BraTS 2023 holds the patients of BraTS 2021; for other datasets the data are only named."""
     from nnunet_fm.nnunet.planning import _pretraining_data
 
     brats = folder.parent / "Dataset137_BraTS-GLI"

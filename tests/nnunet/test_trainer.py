@@ -1,4 +1,4 @@
-"""The trainers inside stock nnU-Net: found, trained, killed, continued, predicted with, exported."""
+"""The trainers inside stock nnU-Net: found, trained, killed, resumed, predicting, exported."""
 
 import json
 import os

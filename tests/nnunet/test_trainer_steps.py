@@ -1,4 +1,4 @@
-"""The catalogue of trainers, each taking a step in this process: what learns, how fast, and in how much memory."""
+"""Each trainer of the catalogue takes a step in this process: what learns, rates, memory."""
 
 import importlib.util
 import inspect
@@ -42,7 +42,8 @@ NAMES = sorted(
 
 def test_nnunet_finds_every_trainer_in_a_fresh_process(nnunet: dict[str, str]) -> None:
     program = (
-        "import sys; from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
+        "import sys\n"
+        "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
         "for name in sys.argv[1:]: print('found', find(name).__name__)"
     )
     words = [sys.executable, "-W", "ignore", "-c", program, *NAMES]

@@ -228,7 +228,7 @@ def test_openmind_has_its_parameters_and_the_published_features(tmp_path: Path) 
 
 
 def swin(tmp_path: Path, names: str) -> tuple[SwinTransformer, Path]:
-    """A small Swin transformer, in a file as MONAI's self-supervised one or as a whole SwinUNETR."""
+    """A small Swin transformer, in a self-supervised file or a whole SwinUNETR."""
     torch.manual_seed(3)
     published = SwinTransformer(1, 12, (7,) * 3, (2,) * 3, (1,) * 4, (1, 2, 4, 8)).eval()
     state = published.state_dict()

@@ -226,9 +226,7 @@ def test_a_full_disk_stops_with_what_to_do(
         raise RuntimeError("Error while creating the NDArray: No space left")  # blosc2's kind
 
     monkeypatch.setattr("blosc2.asarray", full)
-    with pytest.raises(
-        OSError, match=r"No space left.*Free disk space, then type the command again"
-    ):
+    with pytest.raises(OSError, match=r"No space left.*Free disk space, then rerun the command"):
         prepare(volumes, PrepareOptions(tmp_path, SMALL), processes=1)
 
 
