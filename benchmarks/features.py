@@ -2,9 +2,9 @@
 
 An entry has four blocks of 128 x 768. `FeatureCache.matrix` reads the pooled vectors (12 kB per
 entry) and compares each with its checksum. The reference is a cache without pooled vectors: it
-reads all CLS tokens (0.79 MB per entry) and averages them. Lower bound: 25 MB of pooled vectors against
-1.6 GB. The hashes of the input files come from `hashes.sqlite`; without it, the bytes of every
-volume would be read again.
+reads all CLS tokens (0.79 MB per entry) and averages them. Lower bound: 25 MB of pooled vectors
+against 1.6 GB. The hashes of the input files come from `hashes.sqlite`; without it, the bytes of
+every volume would be read again.
 
 The last line printed is JSON with CPU seconds of this process. `imports_cpu_s` is the time to
 import numpy and safetensors (torch is not needed).

@@ -9,7 +9,7 @@ EXT_TRAINER = "nnUNet_extTrainer"
 
 
 def folder(name: str, package: Path = Path(__file__).parents[1]) -> Path:
-    """Return a folder of a package (e.g. `plans`): inside it if installed, next to it in a clone."""
+    """Return a folder of a package (e.g. `plans`): inside it, or next to it in a clone."""
     return package / name if (package / name).is_dir() else package.parent / name
 
 
