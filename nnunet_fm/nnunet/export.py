@@ -1,5 +1,6 @@
 """Export a trained model: predict without `nnUNet_extTrainer` and without the encoder's file."""
 
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
 from nnunet_fm.encoders import EncoderSource
-from nnunet_fm.internal.errors import ExistingFileError, MissingFileError
+from nnunet_fm.internal.errors import ExistingFileError, InputError, MissingFileError
 from nnunet_fm.network.frozen import ENCODER, NETWORKS
 from nnunet_fm.nnunet.file_names import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT_JSON, PLANS_JSON
 
@@ -52,7 +53,7 @@ def export_model(model: Path, out: Path, checkpoint: str = FINAL_CHECKPOINT) -> 
     shutil.rmtree(partial, ignore_errors=True)
     for fold in folds:
         (partial / fold).mkdir(parents=True)
-        content = torch.load(model / fold / checkpoint, map_location="cpu", weights_only=False)
+        content = _read_checkpoint(model / fold / checkpoint)
         torch.save(_for_prediction(content), partial / fold / FINAL_CHECKPOINT)
     for name in COPIED:
         if (model / name).is_file():
@@ -62,6 +63,21 @@ def export_model(model: Path, out: Path, checkpoint: str = FINAL_CHECKPOINT) -> 
         out.rmdir()
     partial.rename(out)
     return folds
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of nnU-Net's trainer, which holds more than tensors."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=False)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} is damaged or not a checkpoint ({first_line}); restore it, or name another "
+            "one with -chk"
+        ) from None
+    if not isinstance(content, dict) or "init_args" not in content:
+        raise InputError(f"{path} is not a checkpoint of nnU-Net; name another one with -chk")
+    return content
 
 
 def _for_prediction(content: dict[str, Any]) -> dict[str, Any]:
