@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,22 @@ def test_only_one_room_knows_nnunet() -> None:
         if module.split(".")[0] == "nnunetv2" and room(package, path) != "nnunet"
     ]
     assert not strangers, "\n".join(strangers)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    names = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts): path
+        for package in (LIBRARY, PRETRAINING)
+        for path in modules(package)
+        if path.name != "__init__.py"
+    }
+    graph = {
+        name: {
+            found
+            for module in imported(path)
+            for found in (module, module.rpartition(".")[0])
+            if found in names and found != name
+        }
+        for name, path in names.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError with the circle

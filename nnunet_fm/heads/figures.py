@@ -15,8 +15,7 @@ from nnunet_fm.internal.plotting import COLOURS, draw_band, new_figure, save
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from nnunet_fm.heads.results import Result
-    from nnunet_fm.heads.robustness import PerturbedResult
+    from nnunet_fm.heads.results import PerturbedResult, Result
 
 DRAWN_MODELS = ("mlp", "linear")
 COLOUR_OF = {"high": COLOURS[1], "low": COLOURS[0]}

@@ -62,6 +62,43 @@ class Result:
     leakage: str = ""
 
 
+@dataclass(frozen=True)
+class PerturbedResult:
+    """One metric of one model under one perturbation.
+
+    Attributes:
+        task: name of the task.
+        encoder: name of the encoder.
+        model: name of the model.
+        seed: seed of the head.
+        family: family of the perturbation.
+        severity: its severity; the clean volumes are in each family at the severity of no change.
+        metric: name of the metric.
+        value: its value over the tested cases.
+        low: lower 95 % BCa limit over the tested cases.
+        high: upper limit.
+        change: value minus that of the same model on the clean volumes.
+        change_low: lower limit of the change.
+        change_high: upper limit of the change.
+        n_test: number of tested cases.
+    """
+
+    task: str
+    encoder: str
+    model: str
+    seed: int
+    family: str
+    severity: float
+    metric: str
+    value: float
+    low: float
+    high: float
+    change: float
+    change_low: float
+    change_high: float
+    n_test: int
+
+
 def results_table(results: Sequence[Result]) -> str:
     """Format one line per model, metric and ratio; p-values are not averaged, so not shown.
 

@@ -11,6 +11,7 @@ from nnunet_fm.data.perturbations import IDENTITY
 from nnunet_fm.heads.figures import draw_robustness
 from nnunet_fm.heads.metrics import Output
 from nnunet_fm.heads.models import Model, fit, has_scores, model_names
+from nnunet_fm.heads.results import PerturbedResult
 from nnunet_fm.heads.splits import Split, make_splits, tested_cases
 from nnunet_fm.heads.task_data import TaskData, TaskInputs
 from nnunet_fm.heads.threads import one_thread
@@ -20,43 +21,6 @@ from nnunet_fm.internal.markdown import markdown_table
 
 RESAMPLES = 1000
 COLUMNS = ("model", "metric", "perturbation", "value", "95 %", "change", "95 %")
-
-
-@dataclass(frozen=True)
-class PerturbedResult:
-    """One metric of one model under one perturbation.
-
-    Attributes:
-        task: name of the task.
-        encoder: name of the encoder.
-        model: name of the model.
-        seed: seed of the head.
-        family: family of the perturbation.
-        severity: its severity; the clean volumes are in each family at the severity of no change.
-        metric: name of the metric.
-        value: its value over the tested cases.
-        low: lower 95 % BCa limit over the tested cases.
-        high: upper limit.
-        change: value minus that of the same model on the clean volumes.
-        change_low: lower limit of the change.
-        change_high: upper limit of the change.
-        n_test: number of tested cases.
-    """
-
-    task: str
-    encoder: str
-    model: str
-    seed: int
-    family: str
-    severity: float
-    metric: str
-    value: float
-    low: float
-    high: float
-    change: float
-    change_low: float
-    change_high: float
-    n_test: int
 
 
 @dataclass(frozen=True)
