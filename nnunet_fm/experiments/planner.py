@@ -133,7 +133,7 @@ def _write_plans(subset: _Subset, preprocessed: Path) -> WrittenPlans:
 
 
 def _data_identifier(written: WrittenPlans) -> str:
-    """Name of the folder of preprocessed data that a configuration uses."""
+    """Return the name of the folder of preprocessed data that a configuration uses."""
     configuration = load_json(str(written.path))["configurations"][written.configuration]
     return str(configuration.get("data_identifier", written.configuration))
 

@@ -1,4 +1,4 @@
-"""Files that matter are written beside their target and moved into place."""
+"""Write files atomically: next to their target, then moved into place."""
 
 import csv
 import hashlib
@@ -19,7 +19,7 @@ WRITER = re.compile("PytorchStreamWriter|inline_container|iostream")
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of a volume: itself, or those of a DICOM folder, sorted."""
+    """Return the files of a volume: itself, or those of a DICOM folder, sorted."""
     return sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
 
 

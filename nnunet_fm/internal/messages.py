@@ -16,6 +16,6 @@ def unknown(what: str, given: str, allowed: Iterable[str], hint: str = "") -> st
 
 
 def some(items: Sequence[str], most: int = 4) -> str:
-    """The first few of `items`, and how many more there are."""
+    """List the first few of `items`, and how many more there are."""
     shown = ", ".join(str(i) for i in items[:most])
     return shown + (f", and {len(items) - most} more" if len(items) > most else "")

@@ -61,6 +61,6 @@ def _name_of_id(number: int) -> str:
 
 
 def _known_datasets() -> list[str]:
-    """Names of the datasets in nnU-Net's folders."""
+    """Return the names of the datasets in nnU-Net's folders."""
     folders = [Path(os.environ[name]) for name in FOLDERS if os.environ.get(name)]
     return sorted({path.name for folder in folders for path in folder.glob("Dataset*")})

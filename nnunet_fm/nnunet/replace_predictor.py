@@ -73,7 +73,7 @@ def predict_with_arguments(
 def _command_predictor(
     report: Callable[[str], None], options: dict[str, Any]
 ) -> type[BatchedPredictor]:
-    """A predictor class that nnU-Net can build without knowing our options."""
+    """Return a predictor class that nnU-Net can build without knowing our options."""
 
     class CommandPredictor(BatchedPredictor):
         """Checks the input images and reports the precision."""

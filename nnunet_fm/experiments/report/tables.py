@@ -125,7 +125,7 @@ def _is_best(summary: Summary, rivals: Sequence[Summary], metric: Metric) -> boo
 def comparison_table(
     dataset: str, metric: Metric, comparisons: Sequence[PairedComparison]
 ) -> Table:
-    """The tests behind the stars of a dataset and metric."""
+    """Tabulate the tests behind the stars of a dataset and metric."""
     comparisons = _select(comparisons, dataset, metric)
     reference = comparisons[0].reference if comparisons else ""
     rows = [
@@ -209,7 +209,7 @@ def _cost_row(costs: Sequence[Cost]) -> tuple[Cell, ...]:
 
 
 def provenance_table(runs: Sequence[Provenance]) -> Table:
-    """How every run was made."""
+    """Tabulate how every run was made."""
     names = tuple(field.name for field in fields(Provenance))
     rows = [_plain_row(*(getattr(run, name) for name in names)) for run in runs]
     return Table("", names, rows, long_text=True)

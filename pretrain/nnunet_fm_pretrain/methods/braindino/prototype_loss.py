@@ -35,7 +35,7 @@ def logits(rows: Float[Tensor, "*rows d"], prototypes: Prototypes) -> Float[Tens
 def sinkhorn_bias(
     rows: Float[Tensor, "n d"], prototypes: Prototypes, temperature: float, iterations: int = 3
 ) -> Float[Tensor, " k"]:
-    """The b of Sinkhorn-Knopp: every prototype gets the same mass over the rows of all ranks.
+    """Return the b of Sinkhorn-Knopp, which gives every prototype the same mass over all rows.
 
     Args:
         rows: teacher embeddings of this rank; ranks may have different numbers, even none.
