@@ -70,7 +70,9 @@ def _add_extract(group: Commands) -> None:
     extract.add_argument(
         "--batch-size", type=positive, default=64, help="slices per batch; does not affect results"
     )
-    extract.add_argument("-np", type=positive, default=2, help="processes that read and preprocess")
+    extract.add_argument(
+        "-np", type=int, default=2, help="processes that read and preprocess; 0: this one"
+    )
     extract.set_defaults(function=_extract)
 
 

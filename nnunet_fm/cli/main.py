@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 
 import nnunet_fm_pretrain.cli as pretrain
 from nnunet_fm.cli import (
@@ -34,6 +35,7 @@ from nnunet_fm.internal.errors import UserError
 from nnunet_fm.internal.extras import EXTRAS, install_command
 
 USER_ERROR, BUG = 2, 1  # exit codes
+LESS = "rerun with fewer processes (-np 1) or a smaller batch"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,6 +109,10 @@ def _user_message(error: Exception) -> str | None:
         package = (error.name or "").split(".")[0]
         if package in EXTRAS:
             return f"this command needs {package}; type: {install_command(package)}"
+    if isinstance(error, BrokenProcessPool) or "DataLoader worker" in str(error):
+        return f"a worker process was killed, usually for lack of memory ({error}); {LESS}"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
+        return f"out of memory: {str(error).splitlines()[0]}; {LESS}"
     return None
 
 

@@ -32,7 +32,8 @@ class CommandParser(argparse.ArgumentParser):
         """Parse as argparse does, after inserting the default sub-command where none is given."""
         argv = list(args or ())
         default = self.get_default("default_command")
-        if default and argv and not argv[0].startswith("-") and argv[0] not in self._names():
+        words = [word for word in argv if word != "--debug"]
+        if default and words and words[0] not in {*self._names(), "-h", "--help"}:
             argv.insert(0, default)
         return super().parse_known_args(argv, namespace)
 

@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_fm.data import bids
-from nnunet_fm.data.table_rows import SESSION_COLUMNS, Rows, is_missing, is_path, read_rows
+from nnunet_fm.data.table_rows import (
+    SESSION_COLUMN,
+    SESSION_COLUMNS,
+    Rows,
+    is_missing,
+    is_path,
+    read_rows,
+)
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some, unknown
 
@@ -131,7 +138,7 @@ def _visit(rows: Rows, cells: dict[str, str], modalities: Sequence[str]) -> Row:
     paths = {modality: rows.path(cells, modality) for modality in modalities}
     return Row(
         subject=rows.subject(cells),
-        session=rows.session(cells),
+        session=rows.session(cells, [SESSION_COLUMN]),  # a column `session` may be a target
         split=cells.get(SPLIT_COLUMN, ""),
         volumes={modality: path for modality, path in paths.items() if path is not None},
         mask=rows.path(cells, MASK_COLUMN),

@@ -16,7 +16,8 @@ from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
 ID_COLUMNS = ("subject_id", "participant_id")
-SESSION_COLUMNS = ("session_id", "session")  # `session` is the older spelling
+SESSION_COLUMN = "session_id"
+SESSION_COLUMNS = (SESSION_COLUMN, "session")  # the latter in pretraining tables of 0.1
 DATASET_COLUMN = "dataset"
 MISSING = ("", "n/a", "na", "nan")
 SEPARATORS = "\t,;"
@@ -79,9 +80,14 @@ class Rows:
         """Return the subject id of a row, as the table spells it."""
         return cells[self.id_column]
 
-    def session(self, cells: Mapping[str, str]) -> str:
-        """Return the session of a row; empty if the table has none."""
-        column = next((c for c in SESSION_COLUMNS if c in self.columns), None)
+    def session(self, cells: Mapping[str, str], columns: Sequence[str] = SESSION_COLUMNS) -> str:
+        """Return the session of a row; empty if the table has none.
+
+        Args:
+            cells: of the row.
+            columns: that may hold it; the first one that the table has is read.
+        """
+        column = next((c for c in columns if c in self.columns), None)
         return "" if column is None or is_missing(cells[column]) else cells[column]
 
     def path(self, cells: Mapping[str, str], column: str) -> Path | None:

@@ -124,8 +124,13 @@ class Encoder(nn.Module):
 
     @property
     def embedded_layers(self) -> tuple[int, ...]:
-        """Numbers of the layers whose vectors `embed_taps` returns; (0,) for `embed` alone."""
-        return (0,)
+        """Numbers of the layers whose vectors `embed_taps` returns.
+
+        The taps if a subclass defines `embed_taps`; else (0,), for `embed` alone.
+        """
+        if type(self).embed_taps is Encoder.embed_taps:
+            return (0,)
+        return tuple(self.taps) or (0,)
 
     def embed_taps(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "b d"]]:
         """Return one vector per input for each of `embedded_layers`."""

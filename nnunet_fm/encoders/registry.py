@@ -6,7 +6,7 @@ that installed packages name under the entry point group `nnunet_fm.encoders`.
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pydoc import locate
@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from nnunet_fm.encoders.contract import Encoder
+from nnunet_fm.encoders.contract import Encoder, groups_around_blocks
 from nnunet_fm.encoders.key_format import Converted, KeyFormat
 from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.internal.errors import InputError
@@ -108,6 +108,22 @@ def discover() -> None:
     load_plugins(ENTRY_POINTS)
 
 
+class _Undeclared(Encoder):
+    """Defaults for a plain module, which version 0.1 asked by names that it did not declare."""
+
+    def active_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield what `parameters_in_use` gives, if the class has it."""
+        former = getattr(self, "parameters_in_use", super().active_parameters)
+        return iter(former())
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Return the groups around the blocks of `vit` or `eva`, if the class has one."""
+        body = getattr(self, "vit", None) or getattr(self, "eva", None)
+        if body is None or not hasattr(body, "norm"):
+            return super().layer_groups()
+        return groups_around_blocks(self, body.blocks, body.norm)
+
+
 def find_architecture(name: str) -> Architecture | None:
     """Return the architecture called `name`: registered, in a namespace, or a class of the user."""
     if name in ARCHITECTURES:
@@ -122,7 +138,7 @@ def find_architecture(name: str) -> Architecture | None:
 def find_user_class(name: str) -> type[nn.Module] | None:
     """Return the `nn.Module` class that a dotted path names, as an encoder; None if there is none.
 
-    A class that does not derive from `Encoder` gets its defaults.
+    A class that does not derive from `Encoder` gets its defaults, see `_Undeclared`.
     """
     if "." not in name or "/" in name:
         return None
@@ -131,7 +147,7 @@ def find_user_class(name: str) -> type[nn.Module] | None:
         return None
     if issubclass(found, Encoder):
         return found
-    return type(found.__name__, (found, Encoder), {"__module__": found.__module__})
+    return type(found.__name__, (found, _Undeclared), {"__module__": found.__module__})
 
 
 def build_encoder(architecture: str, taps: Sequence[int] | None = None, **options: Any) -> Encoder:

@@ -88,7 +88,9 @@ def _for_prediction(content: dict[str, Any]) -> dict[str, Any]:
     weights = content["network_weights"]
     source = EncoderSource.from_plans(architecture.get("arch_kwargs", {}))
     is_slim = not any(key.startswith(ENCODER) for key in weights)
-    if architecture.get("network_class_name") in NETWORKS and is_slim and source is not None:
+    if architecture.get("network_class_name") in NETWORKS and is_slim:
+        if source is None:
+            raise InputError("the checkpoint has no encoder weights, and its plans name none")
         state = source.load().state_dict()
         weights = {**weights, **{f"{ENCODER}{key}": value for key, value in state.items()}}
     _forget_paths(plans)

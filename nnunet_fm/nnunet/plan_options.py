@@ -56,7 +56,7 @@ class ConfigurationOptions(Part):
         description="encoder: normalise as in its pretraining, on data preprocessed again if that "
         "differs from nnU-Net; stock: as nnU-Net (default: %(default)s)",
     )
-    mix_slices: Annotated[int | None, Flag(metavar="K")] = Field(
+    mix_slices: Annotated[Literal[1, 3, 5] | None, Flag(metavar="K", parse=int)] = Field(
         None, description="2.5-D: 3 or 5 neighbouring slices (1: none)"
     )
     batch_size: Positive | None = Field(

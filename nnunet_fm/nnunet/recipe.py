@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -86,6 +86,8 @@ def _encoder_groups(encoder: Encoder, recipe: Recipe, rate: float) -> Iterator[d
         raise InputError(
             f"layer_decay {recipe.layer_decay} is for transformers; allowed for this encoder: 1"
         )
+    if len(layers) == 1:
+        layers = _norms_last(encoder)
     for above, parameters in enumerate(reversed(layers)):
         for matrices in (True, False):
             learned = [p for p in parameters if p.requires_grad and (p.ndim > 1) == matrices]
@@ -94,3 +96,10 @@ def _encoder_groups(encoder: Encoder, recipe: Recipe, rate: float) -> Iterator[d
                 "lr": rate * recipe.layer_decay**above,
                 "weight_decay": recipe.weight_decay if matrices else 0.0,
             }
+
+
+def _norms_last(encoder: Encoder) -> list[list[nn.Parameter]]:
+    """Split the parameters as version 0.1 did, so that its checkpoints can be resumed."""
+    norms = [p for name, p in encoder.named_parameters() if ".norm." in name]
+    ids = {id(p) for p in norms}
+    return [[p for p in encoder.parameters() if id(p) not in ids], norms]

@@ -9,6 +9,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_fm.internal import device as devices
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.nnunet.run_record import RunRecord, read_record, write_record
 from nnunet_fm.nnunet.training_log import read_0_1_record
 
@@ -71,7 +72,10 @@ class RecordRunMixin:
         fold = Path(trainer.output_folder)
         former = RunRecord()
         if trainer.current_epoch > 0:
-            former = read_record(fold) or read_0_1_record(fold)
+            try:
+                former = read_record(fold) or read_0_1_record(fold)
+            except InputError as error:  # the record only describes the run
+                trainer.print_to_log_file(f"the former record is not readable: {error}")
         versions = {name: version(name) for name in DISTRIBUTIONS}
         on_gpu = trainer.device.type == "cuda"
         encoder, sha256 = self.encoder_record()

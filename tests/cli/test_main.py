@@ -4,12 +4,14 @@ import argparse
 import importlib
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
+import torch
 
 from nnunet_fm.cli import main as main_module
-from nnunet_fm.cli.main import main, run_reporting_errors
+from nnunet_fm.cli.main import main, parse, run_reporting_errors
 from nnunet_fm.internal.errors import InputError, OutOfMemoryError, UserError
 
 
@@ -201,3 +203,30 @@ def test_counts_must_be_positive(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["info", "--encoder", "dinov3_test16", "--classes", "-3"])
     assert "allowed: a whole number above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sweep", "x.yaml", "--dry-run"],
+        ["sweep", "--dry-run", "x.yaml"],
+        ["sweep", "-o", "out", "x.yaml", "ratios=[1]"],
+        ["sweep", "--debug", "x.yaml"],
+        ["sweep", "run", "x.yaml"],
+    ],
+)
+def test_a_sweep_needs_no_sub_command(words: list[str]) -> None:
+    assert str(parse(words).config) == "x.yaml"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BrokenProcessPool("a process was terminated abruptly"),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    ],
+)
+def test_lack_of_memory_is_not_a_bug(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_reporting_errors(lambda: fail(error)) == 2
+    assert "fewer processes (-np 1) or a smaller batch" in capsys.readouterr().err

@@ -68,3 +68,20 @@ def test_a_plain_module_gets_the_defaults() -> None:
     vectors: list[Tensor] = encoder.embed_taps(torch.ones(1, 1, 16, 16))
     assert encoder.embedded_layers == (0,)
     assert torch.equal(vectors[0], encoder.embed(torch.ones(1, 1, 16, 16)))
+
+
+def test_a_norm_before_the_blocks_belongs_to_the_input() -> None:
+    encoder = build_encoder("timm/vit_tiny_patch16_224", pre_norm=True)
+    groups = encoder.layer_groups()
+    names = {id(p): name for name, p in encoder.named_parameters()}
+    assert {names[id(p)] for p in groups[-1]} == {"vit.norm.weight", "vit.norm.bias"}
+    assert "vit.norm_pre.weight" in {names[id(p)] for p in groups[0]}
+
+
+def test_a_plain_module_is_asked_by_the_names_of_version_0_1() -> None:
+    encoder = build_encoder("helpers.own_encoders.FormerEncoder", taps=(0, 1))
+    x = torch.ones(1, 1, 16, 16)
+    assert encoder.embedded_layers == (0, 1)
+    assert len(encoder.embed_taps(x)) == 2
+    assert list(encoder.active_parameters()) == [encoder.convolution.weight]
+    assert len(encoder.layer_groups()) == 4

@@ -32,3 +32,20 @@ class OwnVolumeEncoder(OwnEncoder):
     def __init__(self, taps: Any = None) -> None:
         super().__init__()
         self.input_spec = InputSpec(3, 8, (64, 64, 64))
+
+
+class FormerEncoder(OwnEncoder):
+    """Has what version 0.1 looked for without declaring it."""
+
+    def __init__(self, taps: Any = None) -> None:
+        super().__init__()
+        self.taps = taps
+        self.vit = nn.Module()
+        self.vit.blocks = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+        self.vit.norm = nn.LayerNorm(8)
+
+    def embed_taps(self, x: Tensor) -> list[Tensor]:
+        return [self.embed(x) for _ in self.taps]
+
+    def parameters_in_use(self) -> list[nn.Parameter]:
+        return [self.convolution.weight]

@@ -45,3 +45,7 @@ def test_batch_statistics_stay_while_fine_tuning_and_blocks_have_their_rates() -
     primus.unfreeze()
     rates = {round(g["lr"] / 1e-3, 6) for g in parameter_groups(primus, layerwise)[2:]}
     assert rates == {0.5**n for n in range(6)}  # norm, four blocks, embeddings
+    plain = Recipe(encoder_learning_rate=1e-3)  # the groups of version 0.1, whose runs are resumed
+    pyramid = FrozenEncoderNetwork(1, 2, "amaes_unetb", decoder="pyramid")
+    pyramid.unfreeze()
+    assert [len(g["params"]) for g in parameter_groups(pyramid, plain)[2:]] == [0, 20, 10, 10]

@@ -112,12 +112,9 @@ class TimmViT(Encoder):
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return embeddings and tokens, each block, and the final norm, by timm's group matcher."""
-        matcher = self.vit.group_matcher()
-        stem = rf"(?:{matcher['stem']})|^reg_token"  # timm leaves the registers out
-        # timm joins the final norm to the last block; here it is a group of its own
-        blocks = [
-            (name, None if after is None else (self.depth,)) for name, after in matcher["blocks"]
-        ]
+        # timm's stem lacks two modules, and its final norm joins the last block.
+        stem = rf"(?:{self.vit.group_matcher()['stem']})|^reg_token|^norm_pre\."
+        blocks = [(r"^blocks\.(\d+)", None), (r"^norm\.", (self.depth,))]
         matcher = {"stem": stem, "blocks": blocks}
         names = group_parameters(self.vit, matcher, reverse=False)
         parameters = dict(self.vit.named_parameters())

@@ -136,7 +136,7 @@ def _without_containers(content: Any) -> tuple[Mapping[Any, Any], list[str]]:
 
 def _next_prefix(state: Mapping[str, Tensor], own: frozenset[str]) -> str | None:
     """Return a prefix behind which a known format begins, or that most keys have; None if none."""
-    for prefix in (*PREFIXES, *family_prefixes()):
+    for prefix in (*family_prefixes(), *PREFIXES):
         if format_of(_inside(state, prefix), own) or _most_have(state, prefix):
             return prefix
     return None

@@ -144,10 +144,14 @@ class EncoderSource:
         source = arguments.get("encoder_source")
         if not source:
             return None
+        if "sha256" not in source:
+            raise InputError(
+                f"encoder_source {source} in the plans has no sha256; rerun `nnunet-fm plan`"
+            )
         return cls(
             architecture=arguments.get("encoder", ""),
             options=dict(arguments.get("encoder_options") or {}),
-            card=source["card"],
+            card=source.get("card", ""),
             sha256=source["sha256"],
             file=source.get("file"),
             seed=source.get("seed"),

@@ -16,7 +16,6 @@ from nnunet_fm.experiments.report.tables import Table, all_tables, provenance_ta
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.experiments.summary import METRICS
 from nnunet_fm.internal import plotting
-from nnunet_fm.internal.errors import UserError
 from nnunet_fm.internal.files import write_csv, write_text
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def _read_cases(
         region = report.main_region(dataset)
         try:
             cases += read_cases(groups, reference, region, raw, preprocessed, options.cases)
-        except (UserError, OSError) as error:
+        except (ValueError, OSError) as error:
             LOG.warning("no pictures of cases of %s: %s", dataset, error)
             missing.append(f"No pictures of cases of {dataset}: {error}.")
     return cases, " ".join(missing)
