@@ -218,7 +218,10 @@ def test_a_killed_training_continues(planned: Path, nnunet: dict[str, str], run:
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while not latest.exists() and process.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None and time.monotonic() < deadline:
+        record = read_record(model / "fold_1")  # written after the checkpoint of the epoch
+        if record is not None and record.epochs_done:
+            break
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
