@@ -16,7 +16,10 @@ def add_command(commands: Commands) -> None:
     verify = encoders.add_parser("verify", help="load a file strictly and report how")
     verify.add_argument("file", type=Path)
     verify.add_argument(
-        "--encoder", metavar="NAME", help="card or architecture (default: identified from the file)"
+        "--encoder",
+        "--card",
+        metavar="NAME",
+        help="card or architecture (default: identified from the file)",
     )
     add_encoder_option(verify, "qkv_bias=true")
     verify.set_defaults(function=_verify)

@@ -87,6 +87,7 @@ def open_encoder(
         encoder, card, seed, options, None if layers is None else tuple(layers)
     )
     module = source.load()
+    _check_layers(module, source.architecture, layers)
     _check_one_channel(module, source.architecture)
     preprocessing: dict[str, Any] = {
         "shape": _fit_to_patches(module, shape),
@@ -161,6 +162,15 @@ def extract(
         for reference in copies[key]:
             results[reference] = _result(reference, key="" if reason else key, reason=reason)
     return [results[reference] for reference in references]
+
+
+def _check_layers(module: Encoder, name: str, layers: Sequence[int] | None) -> None:
+    """Raise InputError for layers that would have no effect."""
+    if layers is not None and tuple(layers) != module.embedded_layers:
+        raise InputError(
+            f"encoder {name} gives one vector per input, not one per layer; "
+            f"layers {list(layers)} would have no effect: remove --layers"
+        )
 
 
 def _check_one_channel(encoder: Encoder, architecture: str) -> None:

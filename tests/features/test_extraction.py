@@ -305,3 +305,5 @@ def test_encoder_choices_reach_the_recipe(tmp_path: Path) -> None:
     assert replace(recipe, name="x").identity() == recipe.identity()
     with pytest.raises(ValueError, match="increasing block numbers from 0 to 3"):
         opened(layers=(4,))
+    with pytest.raises(ValueError, match=r"one vector per input, .* remove --layers"):
+        open_encoder("volume_testpyramid", layers=(1,))
