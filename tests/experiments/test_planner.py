@@ -1,5 +1,6 @@
 """Everything is checked before anything starts."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,18 @@ import pytest
 from helpers.runs import SMALL_SWEEP as SMALL
 from nnunet_fm.experiments.config import Sweep
 from nnunet_fm.experiments.planner import plan_sweep
+
+
+@pytest.fixture(autouse=True)
+def _no_splits(dataset: Path) -> Iterator[None]:
+    """Hide the splits that nnU-Net made if a training of another test has run before."""
+    splits = dataset / "splits_final.json"
+    content = splits.read_text() if splits.is_file() else None
+    splits.unlink(missing_ok=True)
+    yield
+    splits.unlink(missing_ok=True)
+    if content is not None:
+        splits.write_text(content)
 
 
 @pytest.mark.parametrize(
