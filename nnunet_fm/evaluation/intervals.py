@@ -149,12 +149,6 @@ def mean_limits(values: Values) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def percentile_limits(drawn: Float[np.ndarray, " b"], level: float = 0.95) -> tuple[float, float]:
-    """Compute plain percentile limits from the values of a statistic in each resample."""
-    low, high = np.percentile(drawn, (100 * (1 - level) / 2, 100 * (1 + level) / 2))
-    return float(low), float(high)
-
-
 def bca_limits(
     drawn: Float[np.ndarray, " b"],
     estimate: float,

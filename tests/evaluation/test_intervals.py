@@ -12,7 +12,6 @@ from nnunet_fm.evaluation.intervals import (
     bca_limits,
     difference,
     mean_limits,
-    percentile_limits,
     weighted_mean,
 )
 
@@ -82,8 +81,3 @@ def test_limits_of_a_mean_and_of_a_change_are_those_of_the_bootstrap() -> None:
         minus.high,
     )
     assert change.change == pytest.approx(after.mean() - before.mean())
-
-
-def test_percentile_limits_leave_the_tails_out() -> None:
-    assert percentile_limits(np.arange(1001.0)) == pytest.approx((25, 975))
-    assert percentile_limits(np.arange(1001.0), level=0.5) == pytest.approx((250, 750))
