@@ -204,4 +204,6 @@ def test_a_sweep_is_finished_and_reported(old: Path, command: Command, tmp_path:
 
 
 def rows(file: Path) -> list[list[str]]:
-    return list(csv.reader(file.read_text().splitlines()))
+    """Read the cells, without the space that nnU-Net's log ended lines with in version 0.1."""
+    table = csv.reader(file.read_text().splitlines())
+    return [[cell.strip() for cell in row] for row in table]

@@ -68,7 +68,7 @@ def read_0_1_record(fold: Path) -> RunRecord:
     peaks = [(int(size), owner) for size, owner in sizes]
     peak_bytes, peak_owner = max(peaks, default=(0, ""))
     lines = re.findall(r"versions: (.+)", log)
-    pairs = [[item.split(" ") for item in line.split(", ")] for line in lines]
+    pairs = [[item.split() for item in line.split(", ")] for line in lines]  # nnU-Net adds a space
     versions = [dict(pair for pair in line if len(pair) == 2) for line in pairs]  # lines may be cut
     return RunRecord(
         versions=tuple(versions),

@@ -55,10 +55,11 @@ def test_a_damaged_record_is_an_error_of_the_user(text: str, tmp_path: Path) -> 
 
 def test_logs_of_version_0_1_give_a_record(tmp_path: Path) -> None:
     assert read_0_1_record(tmp_path) == RunRecord()
-    (tmp_path / "training_log_2026_1_1.txt").write_text(LOG)
-    (tmp_path / "training_log_2026_1_2.txt").write_text(LOG.replace("0.1.0", "0.1.1"))
+    log = LOG.replace("\n", " \n")  # nnU-Net ends lines with a space
+    (tmp_path / "training_log_2026_1_1.txt").write_text(log)
+    (tmp_path / "training_log_2026_1_2.txt").write_text(log.replace("0.1.0", "0.1.1"))
     record = read_0_1_record(tmp_path)
     assert (record.parameters, record.learned_parameters) == (1000, 600)
     assert (record.peak_memory_bytes, record.peak_memory_of) == (2**31, "process")
-    assert record.versions_text.startswith("nnunet-fm 0.1.0, nnunetv2 2.8.1")
+    assert record.versions[0]["timm"] == "1.0.22"
     assert ", then nnunet-fm 0.1.1" in record.versions_text
