@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from nnunet_fm.data.image_checks import find_problem
-from nnunet_fm.data.sequences import BRATS_SINCE_2023, BRATS_UNTIL_2021, SEQUENCE_OF
+from nnunet_fm.data.sequences import BRATS_SINCE_2023, BRATS_UNTIL_2021, canonical_sequence
 from nnunet_fm.internal.errors import ExistingFileError, InputError, MissingFileError
 from nnunet_fm.internal.files import write_csv
 from nnunet_fm.internal.messages import some
@@ -79,7 +79,7 @@ def find_cases(source: Path) -> list[BratsCase]:
             continue
         stem, suffix = match["stem"], match["suffix"].lower()
         case = cases.setdefault((path.parent, stem), BratsCase(stem or path.parent.name))
-        case.files[SEQUENCE_OF.get(suffix, suffix)] = path
+        case.files[canonical_sequence(suffix) or suffix] = path
         case.old_names |= suffix in OLD_SUFFIXES
     if not cases:
         raise MissingFileError(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from nnunet_fm.data.sequences import BRATS_SINCE_2023, SEQUENCE_OF
 
-SUFFIXES = {SEQUENCE_OF[suffix]: suffix for suffix in BRATS_SINCE_2023}
+SUFFIXES = {SEQUENCE_OF[(suffix,)]: suffix for suffix in BRATS_SINCE_2023}
 TISSUES = ("fluid", "grey", "white", "necrosis", "oedema", "enhancing")
 # Mean intensity of each tissue, in the order of TISSUES.
 CONTRASTS = {
