@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from nnunet_fm.encoders import build_encoder
 from nnunet_fm.heads.runner import run_task
@@ -88,8 +89,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     batch = parser.parse_args().batch
     torch.set_num_threads(1)
-    mlp, area = sweep_seconds("mlp")
-    linear, _ = sweep_seconds("linear")
+    with threadpool_limits(1):  # torch's setting does not reach scikit-learn
+        mlp, area = sweep_seconds("mlp")
+        linear, _ = sweep_seconds("linear")
     task = make_data("mlp").task
     volume = volume_seconds(batch)
     training = SUBJECTS - TESTED
