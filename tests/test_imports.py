@@ -19,7 +19,7 @@ LIBRARY_ROOMS = {
     "features": {"encoders", "data"},
     "network": {"encoders"},
     "encoders": set(),
-    "evaluation": set(),
+    "evaluation": {"data"},
     "data": set(),
     "internal": set(),
 }

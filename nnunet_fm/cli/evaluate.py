@@ -24,6 +24,11 @@ def add_command(commands: Commands) -> None:
         type=Path,
         help="folder of scores.csv and scores.md (default: the folder of the predictions)",
     )
+    evaluate.add_argument(
+        "--ignore-origin",
+        action="store_true",
+        help="compare images of one grid even where the origins in their headers differ",
+    )
     evaluate.add_argument("-np", type=int, default=2, help="number of processes (default: 2)")
     add_metric_options(evaluate)
     evaluate.add_argument(
@@ -73,6 +78,13 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         )
         write_csv(official, out / "official.csv")
         print(f"wrote {out / 'official.csv'}")
-    scores = evaluate_folders(parsed.predictions, parsed.truth, scheme, parsed.np, options)
+    scores = evaluate_folders(
+        parsed.predictions,
+        parsed.truth,
+        scheme,
+        parsed.np,
+        options,
+        ignore_origin=parsed.ignore_origin,
+    )
     write_scores(scores, out)
     print(f"{scores_table(scores)}\n\nwrote {out / 'scores.csv'} and {out / 'scores.md'}")

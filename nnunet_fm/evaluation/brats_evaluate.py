@@ -17,7 +17,7 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from nnunet_fm.evaluation.segmentation import cases_of
+from nnunet_fm.evaluation.label_folders import cases_of
 from nnunet_fm.internal.errors import FailedRunError, InputError, MissingFileError
 from nnunet_fm.internal.messages import some, unknown
 

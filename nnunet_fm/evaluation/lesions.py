@@ -11,6 +11,8 @@ from scipy import ndimage
 
 from nnunet_fm.evaluation.metrics import Mask, dice
 
+ROUNDING = 1e-4
+
 
 @dataclass(frozen=True)
 class LesionScore:
@@ -53,7 +55,8 @@ def lesion_score(
     neighbours = np.ones((3,) * truth.ndim, bool)
     true, count = ndimage.label(truth, neighbours)
     predicted, _ = ndimage.label(prediction, neighbours)
-    voxels = smallest / float(np.prod(spacing))
+    # a little less, because spacings in headers are rounded
+    voxels = smallest / float(np.prod(spacing)) * (1 - ROUNDING)
     pairs = np.unique(np.stack([true[truth & prediction], predicted[truth & prediction]]), axis=1)
     sizes = np.bincount(true.ravel(), minlength=count + 1)
     scores = []

@@ -7,6 +7,9 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 Mask = Bool[np.ndarray, "*grid"]
+# Spacings in headers are rounded; a distance of one voxel is not to exceed a tolerance of one voxel
+# for that.
+ROUNDING_MM = 1e-4
 
 
 def dice(prediction: Mask, truth: Mask) -> float:
@@ -64,7 +67,7 @@ def surface_scores(
             diagonal = image_diagonal(truth.shape, spacing)
         return diagonal, 0.0
     hd95 = max(float(np.percentile(d, 95)) for d in distances)
-    return hd95, float((np.concatenate(distances) <= tolerance).mean())
+    return hd95, float((np.concatenate(distances) <= tolerance + ROUNDING_MM).mean())
 
 
 def hausdorff95(prediction: Mask, truth: Mask, spacing: Sequence[float]) -> float:

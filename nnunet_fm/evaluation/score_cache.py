@@ -13,7 +13,7 @@ from nnunet_fm.internal.files import files_sha256, write_text
 
 LOG = logging.getLogger(__name__)
 CACHE_FILE = "nnunet_fm_scores.json"
-VERSION = 1  # raised whenever the same files get other scores
+VERSION = 2  # raised whenever the same files get other scores
 
 
 def cached_scores(

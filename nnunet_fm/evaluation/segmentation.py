@@ -7,19 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from jaxtyping import Integer
 from scipy import ndimage
 from tqdm import tqdm
 
+from nnunet_fm.data.label_images import Labels
+from nnunet_fm.evaluation.label_folders import LabelPair, check_places, find_pairs
 from nnunet_fm.evaluation.labels import BRATS_REGIONS, LabelScheme, Region
 from nnunet_fm.evaluation.lesions import lesion_score
 from nnunet_fm.evaluation.metrics import dice, image_diagonal, surface_scores
-from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.messages import some
-
-Labels = Integer[np.ndarray, "*grid"]
-HINT = "no folder; type nnunet-fm evaluate PREDICTIONS GROUND_TRUTH"
+from nnunet_fm.internal.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -85,9 +82,7 @@ class CaseScore:
 class _Job:
     """One case to score in a worker process."""
 
-    case: str
-    prediction: Path
-    truth: Path
+    pair: LabelPair
     scheme: LabelScheme
     options: MetricOptions
 
@@ -99,6 +94,7 @@ def evaluate_folders(
     workers: int = 2,
     options: MetricOptions | None = None,
     cases: Sequence[str] | None = None,
+    ignore_origin: bool = False,
 ) -> list[CaseScore]:
     """Score every case that has a ground truth; a missing prediction counts as a failure.
 
@@ -109,45 +105,19 @@ def evaluate_folders(
         workers: number of processes; 1 scores the cases in this process.
         options: metric options; `MetricOptions()` if None.
         cases: names of the cases to score; all cases if None.
+        ignore_origin: compare images of one grid even where their origins differ.
 
     Raises:
         FileNotFoundError: a folder does not exist or has no such file.
-        ValueError: a prediction and its truth are on different grids.
+        ValueError: a prediction lies elsewhere than its truth (files that only store the same
+            voxels in another order are re-oriented), or a file has a label that the scheme does
+            not name.
     """
-    if not predictions.is_dir():
-        raise MissingFileError(f"{predictions} is {HINT}")
-    known = cases_of(truths, scheme.ending)
-    unknown = sorted(set(cases or ()) - set(known))
-    if unknown:
-        raise MissingFileError(
-            f"{truths} has no ground truth of {some(unknown)}; it has {some(known)}"
-        )
-    names = known if cases is None else sorted(cases)
     options = options or MetricOptions()
-    jobs = []
-    for name in names:
-        file = f"{name}{scheme.ending}"
-        jobs.append(_Job(name, predictions / file, truths / file, scheme, options))
-    scores = _score_cases(jobs, min(workers, os.cpu_count() or 1, len(jobs)))
-    if all(score.status == "missing" for score in scores):
-        raise MissingFileError(f"{predictions} holds no prediction for any of {some(names)}")
-    return scores
-
-
-def cases_of(truths: Path, ending: str) -> list[str]:
-    """List the names of the cases whose ground truth is in a folder.
-
-    Raises:
-        FileNotFoundError: no such folder, or no ground truth in it.
-    """
-    if not truths.is_dir():
-        raise MissingFileError(f"{truths} is {HINT}")
-    known = sorted(p.name.removesuffix(ending) for p in truths.glob(f"*{ending}"))
-    if not known:
-        raise MissingFileError(
-            f"{truths} holds no *{ending}; the ground truth has to be CASE{ending}"
-        )
-    return known
+    pairs = find_pairs(predictions, truths, scheme.ending, cases)
+    check_places(pairs, ignore_origin)
+    jobs = [_Job(pair, scheme, options) for pair in pairs]
+    return _score_cases(jobs, min(workers, os.cpu_count() or 1, len(jobs)))
 
 
 def _score_cases(jobs: Sequence[_Job], workers: int) -> list[CaseScore]:
@@ -161,10 +131,13 @@ def _score_cases(jobs: Sequence[_Job], workers: int) -> list[CaseScore]:
 
 
 def _score_case(job: _Job) -> list[CaseScore]:
-    truth, spacing = _read(job.truth)
+    image, predicted = job.pair.read(job.scheme)
+    truth = image.labels
+    spacing = image.spacing
     _check_brats(job, truth)
-    missing = not job.prediction.is_file()
-    predicted = np.zeros_like(truth) if missing else _read_prediction(job, truth, spacing)
+    missing = predicted is None
+    if predicted is None:
+        predicted = np.zeros_like(truth)
     if job.scheme.ignore is not None:
         scored = truth != job.scheme.ignore
         predicted = predicted * scored
@@ -185,19 +158,9 @@ def _score_case(job: _Job) -> list[CaseScore]:
 def _check_brats(job: _Job, truth: Labels) -> None:
     if job.scheme.regions == BRATS_REGIONS and 3 in truth and 4 in truth:
         raise InputError(
-            f"{job.case} has labels 3 and 4: 4 is a resection cavity, not one of the regions "
+            f"{job.pair.case} has labels 3 and 4: 4 is a resection cavity, not one of the regions "
             "WT, TC, ET"
         )
-
-
-def _read_prediction(job: _Job, truth: Labels, spacing: tuple[float, ...]) -> Labels:
-    predicted, predicted_spacing = _read(job.prediction)
-    if predicted.shape != truth.shape or not np.allclose(predicted_spacing, spacing, atol=1e-3):
-        raise InputError(
-            f"{job.case}: prediction {predicted.shape} at {predicted_spacing} mm, truth "
-            f"{truth.shape} at {spacing} mm; both must be on one grid (is this the right folder?)"
-        )
-    return predicted
 
 
 def _foreground_box(predicted: Labels, truth: Labels) -> tuple[slice, ...]:
@@ -231,7 +194,7 @@ def _score_region(
         predicted_mask, true_mask, spacing, job.options.tolerance_mm, diagonal
     )
     return CaseScore(
-        case=job.case,
+        case=job.pair.case,
         region=region.name,
         dice=dice(predicted_mask, true_mask),
         hd95_mm=hd95,
@@ -257,12 +220,3 @@ def _as_missing(score: CaseScore, diagonal: float) -> CaseScore:
         lesion_f1=0.0,
         status="missing",
     )
-
-
-def _read(path: Path) -> tuple[Labels, tuple[float, ...]]:
-    """Read labels as (z, y, x) or (y, x), and the spacing in the same order, mm."""
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from None
-    return sitk.GetArrayFromImage(image).astype(np.int16), tuple(reversed(image.GetSpacing()))

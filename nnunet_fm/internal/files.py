@@ -23,6 +23,15 @@ def files_of(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
 
 
+def visible_files(folder: Path, ending: str) -> list[Path]:
+    """List the files of a folder with an ending, sorted; hidden ones (a Mac's `._`) are skipped."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.endswith(ending) and not path.name.startswith(".")
+    )
+
+
 def files_sha256(files: Iterable[Path]) -> str:
     """SHA-256 of the files' bytes, one after the other."""
     digest = hashlib.sha256()

@@ -84,7 +84,8 @@ def test_ignored_voxels_are_not_looked_at(tmp_path: Path) -> None:
         tmp_path / "p", tmp_path / "t", LabelScheme((Region("x", (1,)),), ignore=2)
     )
     assert (score.dice, score.hd95_mm, score.lesions_false) == (1.0, 0.0, 0)
-    (seen,) = evaluate_folders(tmp_path / "p", tmp_path / "t", LabelScheme((Region("x", (1,)),)))
+    both = LabelScheme((Region("x", (1,)), Region("y", (2,))))
+    seen, _ = evaluate_folders(tmp_path / "p", tmp_path / "t", both)
     assert seen.dice < 0.9
 
 

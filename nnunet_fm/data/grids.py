@@ -1,0 +1,174 @@
+"""Where the voxels of an image lie, and whether two images lie on the same ones.
+
+An image can be stored with its axes in any order and direction: the array differs, the place of
+every voxel does not. Two images are therefore compared by their grids, and one of them is
+re-oriented, before their arrays are.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+from jaxtyping import Float, Shaped
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from nnunet_fm.internal.errors import InputError
+
+ORIGIN_VOXELS = 1.0  # images of one grid lie no further apart
+# Rounding in headers: either moves a voxel at the edge of a head by less than half its size.
+SPACING_TOLERANCE = 2e-3  # relative
+DIRECTION_TOLERANCE_DEG = 0.2
+ROUNDING_VOXELS = 1e-3
+RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's axes to NIfTI's
+
+Values = Shaped[np.ndarray, "..."]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The place of every voxel of an image.
+
+    Attributes:
+        shape: number of voxels along each axis as stored, x first; a picture is one slice.
+        affine: voxel numbers to mm, in NIfTI's axes (right, anterior, superior).
+
+    Raises:
+        ValueError: the affine puts several voxels in one place, or none anywhere.
+    """
+
+    shape: tuple[int, int, int]
+    affine: Float[np.ndarray, "4 4"]
+
+    def __post_init__(self) -> None:
+        volume = np.linalg.det(self.affine[:3, :3]) if np.isfinite(self.affine).all() else 0.0
+        if volume == 0:
+            raise InputError("its header says nothing about the place of its voxels")
+
+    @classmethod
+    def of_nifti(cls, image: nib.Nifti1Image) -> "Grid":
+        """Return the grid of a 3-D NIfTI image."""
+        return cls(tuple(image.shape), np.asarray(image.affine, float))
+
+    @classmethod
+    def of_image(cls, image: "sitk.Image | sitk.ImageFileReader") -> "Grid":
+        """Return the grid of a 2-D or 3-D image, or of a header that SimpleITK has read."""
+        count = image.GetDimension()
+        affine = np.eye(4)
+        directions = np.reshape(image.GetDirection(), (count, count))
+        affine[:count, :count] = directions * np.array(image.GetSpacing())
+        affine[:count, 3] = image.GetOrigin()
+        shape = (*image.GetSize(), 1)[:3]
+        return cls(shape, RAS_FROM_LPS @ affine)
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Mm per voxel along each axis, x first."""
+        return tuple(float(length) for length in voxel_sizes(self.affine))
+
+    @property
+    def directions(self) -> Float[np.ndarray, "3 3"]:
+        """Unit vectors along the axes, one a column."""
+        return self.affine[:3, :3] / voxel_sizes(self.affine)
+
+    @property
+    def centre(self) -> Float[np.ndarray, " 3"]:
+        """The middle of the image, mm."""
+        return self.affine[:3, :3] @ ((np.array(self.shape) - 1) / 2) + self.affine[:3, 3]
+
+
+def read_grid(path: Path) -> Grid:
+    """Read the grid of an image from its header.
+
+    Raises:
+        ValueError: the file is not an image of two or three dimensions.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise unreadable(path, error) from None
+    if reader.GetDimension() not in (2, 3):
+        raise InputError(
+            f"{path} has {reader.GetDimension()} dimensions, {reader.GetSize()}; allowed: one "
+            "volume or slice per file"
+        )
+    return Grid.of_image(reader)
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """Return the error for a file that SimpleITK cannot read, with the end of its message."""
+    return InputError(f"{path} cannot be read as an image: {str(error).strip().splitlines()[-1]}")
+
+
+def reorient(values: Values, stored: Grid, wanted: Grid) -> Values:
+    """Return an array with its axes in the order and directions of another grid.
+
+    Args:
+        values: an array (z, y, x), or (y, x) of a picture.
+        stored: its grid.
+        wanted: a grid that has the same voxels; see `grid_difference`.
+    """
+    volume = values if values.ndim == 3 else values[None]
+    turned = apply_orientation(volume.T, _change(stored, wanted)).T
+    return turned if values.ndim == 3 else turned[0]
+
+
+def grid_difference(stored: Grid, wanted: Grid, most_voxels: float = ORIGIN_VOXELS) -> str:
+    """Describe with numbers how two grids differ, other than in the way they are stored.
+
+    Args:
+        stored: a grid.
+        wanted: the grid to compare it with.
+        most_voxels: distance along an axis, in voxels, at which they count as different; infinity
+            ignores it.
+
+    Returns:
+        The differences, or an empty text if both images have the same voxels.
+    """
+    turned = _reoriented(stored, wanted)
+    cosines = np.clip((turned.directions * wanted.directions).sum(0), -1, 1)
+    angle = float(np.degrees(np.arccos(cosines)).max())
+    differences = []
+    if angle > DIRECTION_TOLERANCE_DEG:
+        differences.append(f"axes turned by {angle:.1f} degrees")
+    if turned.shape != wanted.shape:
+        differences.append(f"{_times(turned.shape)} voxels against {_times(wanted.shape)}")
+    if not np.allclose(turned.spacing, wanted.spacing, rtol=SPACING_TOLERANCE, atol=0):
+        differences.append(
+            f"voxels of {_times(turned.spacing)} mm against {_times(wanted.spacing)} mm"
+        )
+    offset = grid_offset(stored, wanted)
+    if not differences and offset > most_voxels + ROUNDING_VOXELS:
+        distance = float(np.linalg.norm(turned.centre - wanted.centre))
+        differences.append(f"origins {distance:.4g} mm ({offset:.3g} voxels) apart")
+    return ", ".join(differences)
+
+
+def grid_offset(stored: Grid, wanted: Grid) -> float:
+    """Measure how far the middles of two grids are apart, in voxels along the worst axis."""
+    difference = _reoriented(stored, wanted).centre - wanted.centre
+    return float(np.abs(wanted.directions.T @ difference / wanted.spacing).max())
+
+
+def _change(stored: Grid, wanted: Grid) -> Float[np.ndarray, "3 2"]:
+    """Return the order and flips that bring the stored axes closest to the wanted ones."""
+    relative = np.eye(4)
+    relative[:3, :3] = wanted.directions.T @ stored.directions
+    return io_orientation(relative)
+
+
+def _reoriented(stored: Grid, wanted: Grid) -> Grid:
+    change = _change(stored, wanted)
+    shape = [0, 0, 0]
+    for length, axis in zip(stored.shape, change[:, 0].astype(int), strict=True):
+        shape[axis] = length
+    affine = stored.affine @ inv_ornt_aff(change, stored.shape)
+    return Grid((shape[0], shape[1], shape[2]), affine)
+
+
+def _times(numbers: tuple[float, ...]) -> str:
+    return " x ".join(f"{number:.5g}" for number in numbers)
