@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_fm.cli.parser import Commands
+
+if TYPE_CHECKING:
+    from nnunet_fm.evaluation.segmentation import MetricOptions
 
 
 def add_command(commands: Commands) -> None:
@@ -23,11 +27,6 @@ def add_command(commands: Commands) -> None:
         "-o",
         type=Path,
         help="folder of scores.csv and scores.md (default: the folder of the predictions)",
-    )
-    evaluate.add_argument(
-        "--ignore-origin",
-        action="store_true",
-        help="compare images of one grid even where the origins in their headers differ",
     )
     evaluate.add_argument("-np", type=int, default=2, help="number of processes (default: 2)")
     add_metric_options(evaluate)
@@ -60,31 +59,40 @@ def add_metric_options(parser: argparse.ArgumentParser) -> None:
         metavar="MM3",
         help="smallest volume of a lesion that counts (default: 50)",
     )
+    parser.add_argument(
+        "--ignore-origin",
+        action="store_true",
+        help="compare images of one grid even where the origins in their headers differ",
+    )
+
+
+def metric_options(parsed: argparse.Namespace) -> "MetricOptions":
+    """Return the metric options that were given."""
+    from nnunet_fm.evaluation.segmentation import MetricOptions
+
+    return MetricOptions(parsed.tolerance, parsed.lesion_mm3, parsed.ignore_origin)
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from nnunet_fm.evaluation.brats_evaluate import official_scores
     from nnunet_fm.evaluation.labels import scheme_of_predictions
     from nnunet_fm.evaluation.score_tables import scores_table, write_scores
-    from nnunet_fm.evaluation.segmentation import MetricOptions, evaluate_folders
+    from nnunet_fm.evaluation.segmentation import evaluate_folders
     from nnunet_fm.internal.files import write_csv
 
     scheme = scheme_of_predictions(parsed.predictions, parsed.regions, parsed.dataset_json)
-    options = MetricOptions(parsed.tolerance, parsed.lesion_mm3)
+    options = metric_options(parsed)
     out = parsed.o or parsed.predictions
     if parsed.official:
         official = official_scores(
-            parsed.predictions, parsed.truth, parsed.official, parsed.official_tool
+            parsed.predictions,
+            parsed.truth,
+            parsed.official,
+            parsed.official_tool,
+            parsed.ignore_origin,
         )
         write_csv(official, out / "official.csv")
         print(f"wrote {out / 'official.csv'}")
-    scores = evaluate_folders(
-        parsed.predictions,
-        parsed.truth,
-        scheme,
-        parsed.np,
-        options,
-        ignore_origin=parsed.ignore_origin,
-    )
+    scores = evaluate_folders(parsed.predictions, parsed.truth, scheme, parsed.np, options)
     write_scores(scores, out)
     print(f"{scores_table(scores)}\n\nwrote {out / 'scores.csv'} and {out / 'scores.md'}")

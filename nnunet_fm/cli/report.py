@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from nnunet_fm.cli.evaluate import add_metric_options
+from nnunet_fm.cli.evaluate import add_metric_options, metric_options
 from nnunet_fm.cli.parser import Commands
 
 
@@ -34,7 +34,6 @@ def add_command(commands: Commands) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
-    from nnunet_fm.evaluation.segmentation import MetricOptions
     from nnunet_fm.experiments.find_runs import find_runs
     from nnunet_fm.experiments.report.contents import ReportOptions, make_report
     from nnunet_fm.experiments.report.write_report import write_report
@@ -45,7 +44,7 @@ def _report(parsed: argparse.Namespace) -> None:
     options = ReportOptions(
         title=parsed.title or f"nnunet-fm: {parsed.runs[0].absolute().name}",
         reference=parsed.reference,
-        metrics=MetricOptions(parsed.tolerance, parsed.lesion_mm3),
+        metrics=metric_options(parsed),
         cases=tuple(parsed.case),
         workers=parsed.np,
     )

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnunet_fm.cli.evaluate import add_metric_options
+from nnunet_fm.cli.evaluate import add_metric_options, metric_options
 from nnunet_fm.cli.parser import Commands
 
 
@@ -47,7 +47,6 @@ def add_command(commands: Commands) -> None:
 
 def _robustness(parsed: argparse.Namespace) -> None:
     from nnunet_fm.data.perturbations import Perturbation
-    from nnunet_fm.evaluation.segmentation import MetricOptions
     from nnunet_fm.experiments.find_runs import find_runs
     from nnunet_fm.experiments.perturbed_predictions import (
         paper_perturbations,
@@ -65,7 +64,7 @@ def _robustness(parsed: argparse.Namespace) -> None:
     raw = nnunet_folder("nnUNet_raw")
     perturbations = [Perturbation.parse(text) for text in parsed.perturb] or paper_perturbations()
     runs = select_finished_runs(find_runs(parsed.runs), parsed.encoder, parsed.ratio, parsed.seed)
-    options = MetricOptions(parsed.tolerance, parsed.lesion_mm3)
+    options = metric_options(parsed)
     scored = score_runs(runs, preprocessed, options, parsed.np)
     predict_runs(scored, perturbations, raw, parsed.device, parsed.brain_masks)
     scores = score_perturbations(scored, preprocessed, options, parsed.np)

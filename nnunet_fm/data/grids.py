@@ -90,7 +90,7 @@ def read_grid(path: Path) -> Grid:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise unreadable(path, error) from None
+        raise _unreadable(path, error) from None
     if reader.GetDimension() not in (2, 3):
         raise InputError(
             f"{path} has {reader.GetDimension()} dimensions, {reader.GetSize()}; allowed: one "
@@ -99,9 +99,17 @@ def read_grid(path: Path) -> Grid:
     return Grid.of_image(reader)
 
 
-def unreadable(path: Path, error: Exception) -> InputError:
-    """Return the error for a file that SimpleITK cannot read, with the end of its message."""
-    return InputError(f"{path} cannot be read as an image: {str(error).strip().splitlines()[-1]}")
+def upright(grid: Grid) -> Grid:
+    """Return the grid in the radiological view: the picture's left is the patient's right.
+
+    Axes run to the patient's left, to the back and to the head.
+    """
+    return _reoriented(grid, Grid(grid.shape, RAS_FROM_LPS))
+
+
+def has_same_axes(first: Grid, second: Grid) -> bool:
+    """Tell whether two grids store their axes in the same order and directions."""
+    return np.array_equal(_change(first, second), [[0, 1], [1, 1], [2, 1]])
 
 
 def reorient(values: Values, stored: Grid, wanted: Grid) -> Values:
@@ -115,6 +123,42 @@ def reorient(values: Values, stored: Grid, wanted: Grid) -> Values:
     volume = values if values.ndim == 3 else values[None]
     turned = apply_orientation(volume.T, _change(stored, wanted)).T
     return turned if values.ndim == 3 else turned[0]
+
+
+def read_on_grid(path: Path, wanted: Grid, most_voxels: float = ORIGIN_VOXELS) -> Values:
+    """Read the values of an image, re-oriented to a grid that has the same voxels.
+
+    Args:
+        path: image file of one channel.
+        wanted: the grid.
+        most_voxels: see `grid_difference`.
+
+    Returns:
+        The values, (z, y, x), or (y, x) of a picture.
+
+    Raises:
+        ValueError: the file is no such image, or lies elsewhere; the message has the numbers.
+    """
+    stored = read_grid(path)
+    difference = grid_difference(stored, wanted, most_voxels)
+    if difference:
+        raise InputError(f"{path} lies elsewhere than the images it belongs to: {difference}")
+    return reorient(read_values(path), stored, wanted)
+
+
+def read_values(path: Path) -> Values:
+    """Read the values of an image of one channel, (z, y, x) or (y, x), as they are stored.
+
+    Raises:
+        ValueError: the file cannot be read, or has several channels.
+    """
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise _unreadable(path, error) from None
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise InputError(f"{path} holds colours; allowed: one value per voxel")
+    return sitk.GetArrayFromImage(image)
 
 
 def grid_difference(stored: Grid, wanted: Grid, most_voxels: float = ORIGIN_VOXELS) -> str:
@@ -152,6 +196,11 @@ def grid_offset(stored: Grid, wanted: Grid) -> float:
     """Measure how far the middles of two grids are apart, in voxels along the worst axis."""
     difference = _reoriented(stored, wanted).centre - wanted.centre
     return float(np.abs(wanted.directions.T @ difference / wanted.spacing).max())
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    """Return the error for a file that SimpleITK cannot read, with the end of its message."""
+    return InputError(f"{path} cannot be read as an image: {str(error).strip().splitlines()[-1]}")
 
 
 def _change(stored: Grid, wanted: Grid) -> Float[np.ndarray, "3 2"]:

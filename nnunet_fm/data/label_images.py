@@ -5,10 +5,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 from jaxtyping import Integer, Num
 
-from nnunet_fm.data.grids import Grid, read_grid, unreadable
+from nnunet_fm.data.grids import Grid, read_grid, read_values
 from nnunet_fm.internal.errors import InputError
 
 NIFTI = (".nii", ".nii.gz")
@@ -43,13 +42,7 @@ def read_labels(path: Path) -> LabelImage:
         ValueError: the file is no image of labels; see `whole_labels` and `read_grid`.
     """
     grid = read_grid(path)
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise unreadable(path, error) from None
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise InputError(f"{path} holds colours; allowed: one label per voxel")
-    values = sitk.GetArrayFromImage(image)
+    values = read_values(path)
     if values.dtype.kind == "f" and path.name.endswith(NIFTI):
         # SimpleITK silently turns NaN into 0
         values = np.asanyarray(nib.load(path).dataobj).T.reshape(values.shape)

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from jaxtyping import Bool, Float
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from nnunet_fm.data.grids import Grid, grid_difference, has_same_axes, reorient
 from nnunet_fm.internal.errors import InputError
 
 Volume = Float[np.ndarray, "z y x"]
@@ -20,7 +21,7 @@ Mask = Bool[np.ndarray, "z y x"]
 
 ORIENTATION = ("L", "P", "S")
 SMALLEST_SIDE, MOST_VOXELS = 16, 1 << 29
-AFFINE_TOLERANCE_MM = 0.01
+SAME_GRID_VOXELS = 0.1  # masks and registered sequences are no further apart than that
 GREY_LEVELS = 1000  # voxels are rounded to this many levels before they are hashed
 QUANTISATION_OFFSET = 0.3183  # keeps whole numbers away from the edge between two levels
 
@@ -102,7 +103,7 @@ def read_mask(path: Path, like: nib.Nifti1Image) -> Mask:
         BadVolumeError: unreadable, on another grid, or empty.
     """
     try:
-        image = to_lps(_read_nifti(path))
+        image = nib.squeeze_image(_read_nifti(path))
         voxels = np.asarray(image.dataobj)
     except BadVolumeError:
         raise
@@ -110,15 +111,14 @@ def read_mask(path: Path, like: nib.Nifti1Image) -> Mask:
         raise BadVolumeError(
             f"mask {path.name} is damaged ({type(error).__name__}: {error})"
         ) from None
-    if image.shape != like.shape:
-        raise BadVolumeError(
-            f"mask {path.name} has shape {image.shape}, the volume {like.shape}; allowed: the same"
-        )
-    if not np.allclose(image.affine, like.affine, atol=AFFINE_TOLERANCE_MM):
-        raise BadVolumeError(
-            f"mask {path.name} lies elsewhere than the volume: their affines differ"
-        )
-    mask = voxels.transpose(2, 1, 0) > 0
+    if voxels.ndim != 3:
+        raise BadVolumeError(f"mask {path.name} has shape {image.shape}; allowed: one 3-D mask")
+    stored = _grid(image)
+    wanted = _grid(like)
+    difference = grid_difference(stored, wanted, SAME_GRID_VOXELS)
+    if difference:
+        raise BadVolumeError(f"mask {path.name} lies elsewhere than the volume: {difference}")
+    mask = reorient(voxels.T, stored, wanted) > 0
     if not mask.any():
         raise BadVolumeError(f"mask {path.name} is empty")
     return mask
@@ -131,22 +131,28 @@ def check_same_grid(images: Sequence[nib.Nifti1Image]) -> None:
         BadVolumeError: shapes or affines differ.
     """
     for image in images[1:]:
-        first = images[0]
-        if image.shape != first.shape:
-            difference = f"shapes {first.shape} and {image.shape}"
-        elif not np.allclose(image.affine, first.affine, atol=AFFINE_TOLERANCE_MM):
-            difference = "affines that differ"
-        else:
-            continue
-        raise BadVolumeError(
-            f"its session's sequences have {difference}; registered ones lie on the same grid"
-        )
+        first = _grid(images[0])
+        difference = grid_difference(_grid(image), first, SAME_GRID_VOXELS)
+        if not difference and not has_same_axes(_grid(image), first):
+            difference = "axes in another order"  # of images tilted by about 45 degrees
+        if difference:
+            raise BadVolumeError(
+                f"its session's sequences lie in different places: {difference}; registered ones "
+                "lie on the same grid"
+            )
 
 
 def to_lps(image: nib.Nifti1Image) -> nib.Nifti1Image:
     """Flip and permute an image's axes to increase towards left, posterior and superior."""
     change = ornt_transform(io_orientation(image.affine), axcodes2ornt(ORIENTATION))
     return image.as_reoriented(change)
+
+
+def _grid(image: nib.Nifti1Image) -> Grid:
+    try:
+        return Grid.of_nifti(image)
+    except InputError as error:
+        raise BadVolumeError(str(error)) from None
 
 
 def _check_shape(shape: tuple[int, ...]) -> None:

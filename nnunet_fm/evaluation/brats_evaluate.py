@@ -17,7 +17,8 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from nnunet_fm.evaluation.label_folders import cases_of
+from nnunet_fm.data.grids import has_same_axes, read_grid, read_values, reorient
+from nnunet_fm.evaluation.label_folders import LabelPair, cases_of, check_places, find_pairs
 from nnunet_fm.internal.errors import FailedRunError, InputError, MissingFileError
 from nnunet_fm.internal.messages import some, unknown
 
@@ -66,7 +67,11 @@ class OfficialScore:
 
 
 def official_scores(
-    predictions: Path, truths: Path, challenge: str, tool: str | None = None
+    predictions: Path,
+    truths: Path,
+    challenge: str,
+    tool: str | None = None,
+    ignore_origin: bool = False,
 ) -> list[OfficialScore]:
     """Score a folder of predictions with the challenge's own tool.
 
@@ -75,10 +80,12 @@ def official_scores(
         truths: folder with `CASE.nii.gz`, 1 mm isotropic, with the labels of the challenge.
         challenge: `gli`, `mets`, `ped`, `MenRT`, `MenPre` or `GoAT`.
         tool: path of `brats-evaluate`; if None, it is searched on the PATH.
+        ignore_origin: compare images of one grid even where their origins differ.
 
     Raises:
         FileNotFoundError: the tool (the message says how to install it) or a prediction is missing.
-        ValueError: unknown challenge, or voxels that are not 1 mm.
+        ValueError: unknown challenge, voxels that are not 1 mm, or a prediction that lies
+            elsewhere than its truth.
         RuntimeError: the tool omitted cases.
     """
     if challenge not in CHALLENGES:
@@ -91,7 +98,9 @@ def official_scores(
     if missing:
         raise MissingFileError(f"{predictions} has no prediction of {some(missing)}")
     _check_spacing(cases, truths)
-    results = _run_tool(Path(program).absolute(), cases, predictions, truths, challenge)
+    pairs = find_pairs(predictions, truths, ENDING)
+    check_places(pairs, ignore_origin)
+    results = _run_tool(Path(program).absolute(), pairs, challenge)
     omitted = [case for case in cases if case not in results]
     if omitted:
         raise FailedRunError(
@@ -117,17 +126,20 @@ def _check_spacing(cases: Sequence[str], truths: Path) -> None:
 
 
 def _run_tool(
-    program: Path, cases: Sequence[str], predictions: Path, truths: Path, challenge: str
+    program: Path, pairs: Sequence[LabelPair], challenge: str
 ) -> dict[str, dict[str, Any]]:
     """Run the tool and return its results by case.
 
     The tool recognises cases by the numbers in their file names, so links with numbers are made.
     """
-    numbered = {f"case-{n:05d}-000{ENDING}": case for n, case in enumerate(cases)}
+    numbered = {f"case-{n:05d}-000{ENDING}": pair for n, pair in enumerate(pairs)}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        _link(numbered, truths, folder / "truth")
-        _link(numbered, predictions, folder / "predictions")
+        for kind in ("truth", "predictions"):
+            (folder / kind).mkdir()
+        for file, pair in numbered.items():
+            os.symlink(pair.truth.absolute(), folder / "truth" / file)
+            _provide_prediction(pair, folder / "predictions" / file)
         summary = folder / "summary.json"
         command = [str(program), "--config", challenge, "--ref_path", "truth"]
         command += ["--pred_path", "predictions", "--summary_json", summary.name]
@@ -139,15 +151,20 @@ def _run_tool(
     by_case = {}
     for result in results:
         if "error" not in result:
-            case = numbered[Path(result["subject_name"]).name]
+            case = numbered[Path(result["subject_name"]).name].case
             by_case[case] = {k: v for k, v in result.items() if isinstance(v, dict)}
     return by_case
 
 
-def _link(numbered: dict[str, str], source: Path, folder: Path) -> None:
-    folder.mkdir()
-    for file, case in numbered.items():
-        os.symlink((source / f"{case}{ENDING}").absolute(), folder / file)
+def _provide_prediction(pair: LabelPair, target: Path) -> None:
+    """Link a prediction, or write it with its axes as those of the truth: the tool ignores them."""
+    stored = read_grid(pair.prediction)
+    wanted = read_grid(pair.truth)
+    if has_same_axes(stored, wanted):
+        os.symlink(pair.prediction.absolute(), target)
+        return
+    image = sitk.GetImageFromArray(reorient(read_values(pair.prediction), stored, wanted))
+    sitk.WriteImage(image, str(target))
 
 
 def _score(case: str, region: str, values: dict[str, Any]) -> OfficialScore:

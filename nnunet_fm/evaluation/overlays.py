@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 from jaxtyping import Shaped
 
+from nnunet_fm.data.grids import read_grid, read_on_grid
 from nnunet_fm.evaluation.labels import Region
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ def overlay_sheet(
         regions: regions whose outlines are drawn.
         out: PNG file to write.
         title: title of the sheet.
+
+    Raises:
+        ValueError: the files of a case lie in different places.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -58,9 +61,10 @@ def _draw_case(
     regions: Sequence[Region],
 ) -> None:
     """Draw a case into the upper panel, and with outlines into the lower one."""
-    image = _read_array(image_file)
-    truth = _read_array(truth_file)
-    prediction = _read_array(prediction_file)
+    grid = read_grid(truth_file)
+    image = read_on_grid(image_file, grid)
+    truth = read_on_grid(truth_file, grid)
+    prediction = read_on_grid(prediction_file, grid)
     z = int((truth > 0).sum((1, 2)).argmax())
     for panel in panels:
         panel.imshow(image[z], cmap="gray", origin="lower")
@@ -75,7 +79,3 @@ def _draw_case(
 def _outline(panel: "Axes", mask: Shaped[np.ndarray, "y x"], colour: str, style: str) -> None:
     if mask.any():
         panel.contour(mask, [0.5], colors=colour, linewidths=1.2, linestyles=style)
-
-
-def _read_array(path: Path) -> Shaped[np.ndarray, "z y x"]:
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))

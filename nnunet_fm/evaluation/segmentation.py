@@ -26,6 +26,7 @@ class MetricOptions:
     Attributes:
         tolerance_mm: tolerance of the surface Dice, mm.
         lesion_mm3: volume below which a lesion does not count, mm³ (BraTS 2023: 50).
+        ignore_origin: compare images of one grid even where their origins differ.
 
     Raises:
         ValueError: a value below 0.
@@ -33,6 +34,7 @@ class MetricOptions:
 
     tolerance_mm: float = 1.0
     lesion_mm3: float = 50.0
+    ignore_origin: bool = False
 
     def __post_init__(self) -> None:
         if min(self.tolerance_mm, self.lesion_mm3) < 0:
@@ -94,7 +96,6 @@ def evaluate_folders(
     workers: int = 2,
     options: MetricOptions | None = None,
     cases: Sequence[str] | None = None,
-    ignore_origin: bool = False,
 ) -> list[CaseScore]:
     """Score every case that has a ground truth; a missing prediction counts as a failure.
 
@@ -105,7 +106,6 @@ def evaluate_folders(
         workers: number of processes; 1 scores the cases in this process.
         options: metric options; `MetricOptions()` if None.
         cases: names of the cases to score; all cases if None.
-        ignore_origin: compare images of one grid even where their origins differ.
 
     Raises:
         FileNotFoundError: a folder does not exist or has no such file.
@@ -115,7 +115,7 @@ def evaluate_folders(
     """
     options = options or MetricOptions()
     pairs = find_pairs(predictions, truths, scheme.ending, cases)
-    check_places(pairs, ignore_origin)
+    check_places(pairs, options.ignore_origin)
     jobs = [_Job(pair, scheme, options) for pair in pairs]
     return _score_cases(jobs, min(workers, os.cpu_count() or 1, len(jobs)))
 

@@ -17,6 +17,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from jaxtyping import Float
 from tqdm import tqdm
 
+from nnunet_fm.data.grids import Grid, read_on_grid
 from nnunet_fm.data.perturbations import PAPER, VERSION, Perturbation
 from nnunet_fm.data.volumes import Mask
 from nnunet_fm.experiments.child_processes import run_logged
@@ -200,7 +201,8 @@ def write_perturbed(
         brain_masks: see `predict_perturbed`.
 
     Raises:
-        ValueError: an empty brain mask, or one of another shape.
+        ValueError: channels or a brain mask that lie elsewhere than the first channel, or an empty
+            brain mask.
         FileNotFoundError: no mask for the case.
     """
     targets = [out / f"{case}_{n:04d}{ending}" for n in range(len(images))]
@@ -208,18 +210,20 @@ def write_perturbed(
         for file, target in zip(images, targets, strict=True):
             os.symlink(file.absolute(), target)
         return
-    volumes = [sitk.ReadImage(str(file)) for file in images]
-    channels = [sitk.GetArrayFromImage(volume).astype(np.float32) for volume in volumes]
-    brain = _brain_mask(case, channels, brain_masks, ending)
-    for volume, channel, target in zip(volumes, channels, targets, strict=True):
+    first = sitk.ReadImage(str(images[0]))
+    grid = Grid.of_image(first)
+    channels = [read_on_grid(file, grid).astype(np.float32) for file in images]
+    brain = _brain_mask(case, channels, grid, brain_masks, ending)
+    for channel, target in zip(channels, targets, strict=True):
         changed = sitk.GetImageFromArray(perturbation(channel, brain, channels[0]))
-        changed.CopyInformation(volume)
+        changed.CopyInformation(first)
         sitk.WriteImage(changed, str(target))
 
 
 def _brain_mask(
     case: str,
     channels: Sequence[Float[np.ndarray, "z y x"]],
+    grid: Grid,
     brain_masks: Path | None,
     ending: str,
 ) -> Mask:
@@ -231,12 +235,7 @@ def _brain_mask(
             raise MissingFileError(
                 f"{file} does not exist; --brain-masks needs a mask CASE{ending} for every case"
             )
-        mask = sitk.GetArrayFromImage(sitk.ReadImage(str(file))) != 0
-        if mask.shape != inside.shape:
-            raise InputError(
-                f"{file} has shape {mask.shape}, the images have {inside.shape}; allowed: the same"
-            )
-        inside &= mask
+        inside &= read_on_grid(file, grid) != 0
     if not inside.any():
         raise InputError(f"{case}: nothing but zeros inside the brain mask")
     return inside

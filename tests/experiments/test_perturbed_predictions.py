@@ -104,7 +104,7 @@ def test_given_masks_bound_the_change_and_must_be_there(images: list[Path], tmp_
     assert (after != read(images[1])).sum() <= mask.sum()
     assert (after != read(images[1])).sum() > 20
     write(mask[:-1], brains / f"case{ENDING}")
-    with pytest.raises(ValueError, match="has shape"):
+    with pytest.raises(ValueError, match="14 x 12 x 5 voxels against 14 x 12 x 6"):
         write_perturbed("case", images, Perturbation("gamma", 2), tmp_path / "b", ENDING, brains)
 
 

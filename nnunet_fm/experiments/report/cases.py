@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK as sitk
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from jaxtyping import Bool, Float, Integer
 from scipy import ndimage
 
+from nnunet_fm.data.grids import Grid, read_grid, read_on_grid, upright
+from nnunet_fm.data.label_images import whole_labels
 from nnunet_fm.evaluation.labels import LabelScheme
 from nnunet_fm.experiments.report.figures import EncoderIndex
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.experiments.summary import EncoderRuns
-from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.plotting import colour
 from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH
 from nnunet_fm.nnunet.raw_images import raw_images
@@ -152,18 +152,19 @@ def _read_case(
     description = shown[0].runs[0].run.folder.parent / DATASET_JSON
     facts = load_json(str(description))
     file = f"{case}{facts['file_ending']}"
-    truth, spacing = _read_labels(preprocessed / dataset / GROUND_TRUTH / file)
+    truth_file = preprocessed / dataset / GROUND_TRUTH / file
+    grid = upright(read_grid(truth_file))
     names = (facts.get("channel_names") or facts["modality"]).values()
     channels = {}
     for name, image in zip(names, images, strict=True):
-        channels[name] = _read_upright(image)[0].astype(np.float32)
+        channels[name] = _read_volume(image, grid).astype(np.float32)
     dice = {}
     predictions = {}
     for group in shown:
         scored = _run_with(group, case)
         if scored is None:
             continue
-        predictions[group.encoder] = _read_labels(scored.run.folder / "validation" / file)[0]
+        predictions[group.encoder] = _read_labels(scored.run.folder / "validation" / file, grid)
         scores = {(score.case, score.region): score.dice for score in scored.scores}
         dice[group.encoder] = scores[case, region]
     return ReportCase(
@@ -171,9 +172,9 @@ def _read_case(
         name=case,
         role=role,
         dice=dice,
-        spacing=spacing,
+        spacing=tuple(reversed(grid.spacing)),
         channels=channels,
-        truth=truth,
+        truth=_read_labels(truth_file, grid),
         predictions=predictions,
         scheme=LabelScheme.read(description),
     )
@@ -185,33 +186,14 @@ def _run_with(group: EncoderRuns, case: str) -> ScoredRun | None:
     return min(runs, key=lambda run: run.run.seed, default=None)
 
 
-def _read_labels(file: Path) -> tuple[Labels, tuple[float, ...]]:
-    array, spacing = _read_upright(file)
-    return array.astype(np.uint8), spacing
+def _read_labels(file: Path, grid: Grid) -> Labels:
+    return whole_labels(_read_volume(file, grid), file).astype(np.uint8)
 
 
-def _read_upright(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Read an image in the radiological view: the picture's left is the patient's right.
-
-    Returns:
-        Voxels (z, y, x), z from feet to head, y from front to back, x to the patient's left; and
-        the spacing in the same order, mm. A 2-D image becomes one slice.
-    """
-    try:
-        image = sitk.ReadImage(str(file))
-    except RuntimeError as error:
-        raise InputError(f"{file} cannot be read: {error}") from None
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise InputError(
-            f"{file} has several colours a pixel; pictures are drawn of one channel a file"
-        )
-    if image.GetDimension() == 3:
-        image = sitk.DICOMOrient(image, "LPS")
-    array = sitk.GetArrayFromImage(image)
-    spacing = tuple(float(length) for length in reversed(image.GetSpacing()))
-    if array.ndim == 3:
-        return array, spacing
-    return array[None], (1.0, *spacing)
+def _read_volume(file: Path, grid: Grid) -> np.ndarray:
+    """Read an image on a grid as a volume (z, y, x); a picture becomes one slice."""
+    values = read_on_grid(file, grid)
+    return values if values.ndim == 3 else values[None]
 
 
 def draw_case(case: ReportCase, encoder_index: EncoderIndex) -> "Figure":

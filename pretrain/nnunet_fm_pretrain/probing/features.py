@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
-from jaxtyping import Float, Integer, Shaped
+from jaxtyping import Float, Integer
 from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 
+from nnunet_fm.data.grids import read_grid, read_on_grid, upright
+from nnunet_fm.data.label_images import whole_labels
 from nnunet_fm.data.preprocessing import zscore
 from nnunet_fm.data.skull_stripping import Stripper
-from nnunet_fm.data.volumes import read_volume, to_lps
+from nnunet_fm.data.volumes import read_volume
 from nnunet_fm.encoders import Encoder
 from nnunet_fm.internal.device import keep_freed_memory
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing, Slices, preprocess
@@ -109,13 +110,14 @@ def read_case(
         ending: of the files.
         size: slices are resized to this side.
     """
+    label_file = raw / "labelsTr" / f"{case}{ending}"
+    grid = upright(read_grid(label_file))  # the orientation that pretraining has seen
     images = []
     for channel in range(channels):
-        voxels = _canonical_voxels(raw / "imagesTr" / f"{case}_{channel:04d}{ending}").astype(
-            np.float32
-        )
-        images.append(zscore(voxels, voxels != 0).transpose(2, 1, 0))
-    labels = _canonical_voxels(raw / "labelsTr" / f"{case}{ending}").transpose(2, 1, 0)
+        file = raw / "imagesTr" / f"{case}_{channel:04d}{ending}"
+        voxels = read_on_grid(file, grid).astype(np.float32)
+        images.append(zscore(voxels, voxels != 0))
+    labels = whole_labels(read_on_grid(label_file, grid), label_file)
     resized = interpolate(
         torch.from_numpy(np.stack(images)), size=(size, size), mode="bilinear", antialias=True
     )
@@ -125,11 +127,6 @@ def read_case(
         mode="nearest-exact",
     )
     return resized.numpy(), small[:, 0].numpy().astype(np.int64)
-
-
-def _canonical_voxels(path: Path) -> Shaped[np.ndarray, "x y z"]:
-    """Read voxels in the orientation that pretraining has seen."""
-    return np.asarray(to_lps(nib.load(path)).dataobj)
 
 
 def frozen_eval(encoder: Encoder) -> Encoder:

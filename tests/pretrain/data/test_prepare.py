@@ -356,7 +356,7 @@ def test_masks_lie_where_the_volume_lies(tmp_path: Path) -> None:
     (tmp_path / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
     reasons = {
         "moved": "lies elsewhere",
-        "smaller": "has shape",
+        "smaller": "voxels against",
         "empty": "is empty",
         "cut": "not a readable NIfTI",
     }
