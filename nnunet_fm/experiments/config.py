@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from nnunet_fm.experiments.datasets import Expected, Splits
 from nnunet_fm.internal.config import Part, read_settings
@@ -14,7 +14,7 @@ from nnunet_fm.nnunet.plan_options import ConfigurationOptions, Count, Positive
 
 CONFIGS = Path(__file__).parent / "configs"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
-FORMER_KEYS = {"at_a_time": "max_parallel"}  # of version 0.1
+MAX_PARALLEL = ("max_parallel", "at_a_time")  # the latter in sweeps of version 0.1
 UNIQUE_KEYS = ("datasets", "ratios", "seeds", "folds", "gpus")
 
 
@@ -57,20 +57,10 @@ class Sweep(Part):
     splits: Splits | None = None
     expected: dict[int, Expected] = Field(default_factory=dict)
     device: Literal["cpu", "cuda", "mps"] = "cuda"
-    max_parallel: Positive = 1
+    max_parallel: Positive = Field(1, validation_alias=AliasChoices(*MAX_PARALLEL))
     gpus: tuple[Count, ...] = ()
     processes: Positive | None = None
     slurm: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _accept_former_keys(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        renamed = {FORMER_KEYS.get(key, key): value for key, value in values.items()}
-        if len(renamed) < len(values):
-            raise InputError("at_a_time is the former name of max_parallel; give one of them")
-        return renamed
 
     @model_validator(mode="before")
     @classmethod
@@ -78,7 +68,7 @@ class Sweep(Part):
         """Train one run on each GPU, unless the sweep says otherwise."""
         if not isinstance(values, dict) or not values.get("gpus"):
             return values
-        if {"max_parallel", *FORMER_KEYS} & set(values):
+        if set(MAX_PARALLEL) & set(values):
             return values
         return {**values, "max_parallel": len(values["gpus"])}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError, model_validator
 
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import unknown
@@ -16,6 +16,26 @@ class Part(BaseModel):
     """A part of the settings: frozen, without unknown keys or wrong types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_two_spellings(cls, values: Any) -> Any:
+        """Refuse a key next to its former name, e.g. one in the file and one on the command line.
+
+        The former names of a key are the other choices of its `AliasChoices`.
+        """
+        if not isinstance(values, dict):
+            return values
+        for field in cls.model_fields.values():
+            if not isinstance(field.validation_alias, AliasChoices):
+                continue
+            given = [str(name) for name in field.validation_alias.choices if name in values]
+            if len(given) > 1:
+                raise InputError(
+                    f"{' and '.join(given)} are two names of one key; give one of them (the one "
+                    "that the file has, to override it)"
+                )
+        return values
 
 
 Model = TypeVar("Model", bound=Part)

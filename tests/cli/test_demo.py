@@ -7,7 +7,7 @@ import pytest
 from nnunet_fm.cli.demo import MARKER, StepRunner, progress_line
 
 
-def test_a_folder_of_somebody_else_is_not_cleared(tmp_path: Path) -> None:
+def test_a_folder_of_other_files_is_not_cleared(tmp_path: Path) -> None:
     (tmp_path / "nnUNet_raw").mkdir()
     with pytest.raises(FileExistsError, match="not a demo"):
         StepRunner(tmp_path)
@@ -37,5 +37,5 @@ def test_a_failing_step_names_its_log(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_shown_of_a_log(line: str, shown: str) -> None:
+def test_progress_lines_of_a_log(line: str, shown: str) -> None:
     assert progress_line(line) == shown

@@ -156,7 +156,7 @@ def test_former_names_of_options_are_accepted() -> None:
             assert parsed.encoder_options == ["a=1", "b=2"]
 
 
-def test_unknown_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_arguments_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["doctor", "--fast"], ["sweep", "x.yaml", "--fast"], ["info", "--enc", "x"]):
         with pytest.raises(SystemExit):
             main(words)

@@ -85,3 +85,17 @@ def test_a_plain_module_is_asked_by_the_names_of_version_0_1() -> None:
     assert len(encoder.embed_taps(x)) == 2
     assert list(encoder.active_parameters()) == [encoder.convolution.weight]
     assert len(encoder.layer_groups()) == 4
+
+
+@pytest.mark.parametrize("name", ["volume_test16", "volume_testswin", "volume_testpyramid"])
+def test_gradient_checkpointing_and_fused_attention_change_nothing(name: str) -> None:
+    encoder, x = build_encoder(name).eval(), torch.randn(1, 1, 32, 32, 32, requires_grad=True)
+    encoder.requires_grad_(False)
+    plain = encoder.features(x)[-1]
+    (gradient,) = torch.autograd.grad(plain.square().sum(), x)
+    encoder.set_gradient_checkpointing(True)
+    if hasattr(encoder, "set_fused_attention"):
+        encoder.set_fused_attention(True)
+    other = encoder.features(x)[-1]
+    torch.testing.assert_close(other, plain)
+    torch.testing.assert_close(torch.autograd.grad(other.square().sum(), x)[0], gradient)

@@ -150,7 +150,7 @@ def test_impossible_encoders_say_what_is_allowed(call: dict, message: str) -> No
 
 
 @pytest.mark.parametrize("card", [c for c in CARDS.values() if c.shipped], ids=lambda c: c.name)
-def test_weights_that_come_along_are_small_and_trained(card: WeightCard) -> None:
+def test_bundled_weights_are_small_and_trained(card: WeightCard) -> None:
     file, found = bundled_weights(card.name.split(".")[0])
     assert found == card
     assert file.stat().st_size <= 12e6

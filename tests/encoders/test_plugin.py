@@ -1,59 +1,16 @@
-"""A family of another package: one file and an entry point, without a change to this repository."""
+"""The encoder family of CONTRIBUTING.md, installed in another package, and a decoder beside it."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-FAMILY = '''
-"""Acme's encoder of slices."""
-
-from functools import partial
-
-from torch import nn
-
-from nnunet_fm.encoders import (
-    Converted,
-    Encoder,
-    FeatureInfo,
-    InputSpec,
-    KeyFormat,
-    WeightCard,
-    register_architecture,
-    register_cards,
-    register_key_format,
-)
-
-
-class Acme(Encoder):
-    """One convolution."""
-
-    kind = "tokens"
-    in_channels = 3
-
-    def __init__(self, taps=None, width=8):
-        super().__init__()
-        self.body = nn.Conv2d(3, width, 8, stride=8)
-        self.input_spec = InputSpec(spatial_dims=2, divisor=8, native_size=(64, 64))
-        self.feature_info = [FeatureInfo(width, 8, "body")]
-
-    def features(self, x):
-        return [self.body(x)]
-
-
-def convert(state):
-    return Converted({key.replace("stem.", "body."): v for key, v in state.items()})
-
-
-register_architecture("acme_conv8", partial(Acme, width=8))
-register_key_format(KeyFormat("Acme", lambda state: "stem.weight" in state, convert))
-register_cards(
-    WeightCard("acme_conv8.brains", "acme_conv8", "MIT", "https://example.org/acme.pth")
-)
-'''
+CONTRIBUTING = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+FAMILY = re.search(r"## Add an encoder\n.*?```python\n(.*?)```", CONTRIBUTING, re.DOTALL)[1]
 DECODER = '''
 """Acme's decoder."""
 
@@ -100,6 +57,14 @@ unrelated = "acme_encoders.nowhere"
 [tool.hatch.build.targets.wheel]
 packages = ["acme_encoders"]
 """
+SAVE = """
+import sys, torch
+
+shapes = {"stem": (8, 3, 8, 8), "blocks.0": (8, 8, 1, 1), "blocks.1": (8, 8, 1, 1)}
+state = {f"{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
+state |= {f"{name}.bias": torch.randn(8) for name in shapes}
+torch.save(state | {"head.weight": torch.ones(2)}, sys.argv[1])
+"""
 USE = """
 import json, sys, torch
 from nnunet_fm.encoders import EncoderSource, load_encoder
@@ -110,10 +75,18 @@ source = EncoderSource.resolve(sys.argv[1])
 network = FrozenEncoderNetwork(4, 2, decoder="acme_upsample", **source.to_plans())
 network.load_encoder()
 x = torch.ones(1, 3, 16, 24)
-same = torch.equal(network.encoder.features(x)[0], encoder.features(x)[0])
-logits = list(network(torch.ones(1, 4, 16, 24)).shape)
-embedded = torch.allclose(encoder.embed(x), encoder.features(x)[0].mean((2, 3)))
-print(json.dumps([report.card, same, logits, embedded]))
+maps = encoder.features(x)
+pairs = zip(network.encoder.features(x), maps, strict=True)
+last, _ = load_encoder(sys.argv[1], taps=[1])
+found = {
+    "card": report.card,
+    "dropped": report.dropped,
+    "features equal": all(torch.equal(ours, theirs) for ours, theirs in pairs),
+    "last tap": [list(m.shape) for m in last.features(x) if torch.equal(m, maps[1])],
+    "logits": list(network(torch.ones(1, 4, 16, 24)).shape),
+    "embedding is the mean": torch.allclose(encoder.embed(x), maps[-1].mean((2, 3))),
+}
+print(json.dumps(found))
 """
 
 
@@ -147,13 +120,19 @@ def run(site: Path, *words: str) -> str:
 
 def test_an_installed_package_adds_an_encoder_and_a_decoder(site: Path, tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
-    save = "import torch, sys; torch.save({'stem.weight': torch.randn(8, 3, 8, 8), "
-    run(site, "-c", save + "'stem.bias': torch.randn(8)}, sys.argv[1])", str(file))
+    run(site, "-c", SAVE, str(file))
     assert "acme_conv8.brains" in run(site, "-m", "nnunet_fm.cli", "encoders", "list")
     verified = run(site, "-m", "nnunet_fm.cli", "encoders", "verify", str(file))
     assert "acme_conv8.brains" in verified
     used = json.loads(run(site, "-c", USE, str(file)).splitlines()[-1])
-    assert used == ["acme_conv8.brains", True, [1, 2, 16, 24], True]
+    assert used == {
+        "card": "acme_conv8.brains",
+        "dropped": {"head.weight": "head of the pretraining"},
+        "features equal": True,
+        "last tap": [[1, 8, 2, 3]],
+        "logits": [1, 2, 16, 24],
+        "embedding is the mean": True,
+    }
 
 
 def test_a_package_that_cannot_be_imported_is_skipped(site: Path, tmp_path: Path) -> None:

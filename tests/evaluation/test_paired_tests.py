@@ -55,7 +55,7 @@ def test_mcnemar_and_adjustments_are_statsmodels() -> None:
     assert benjamini_hochberg(p) == pytest.approx(multipletests(p, method="fdr_bh")[1], abs=1e-12)
 
 
-def test_wilcoxon_is_scipys_and_bears_equal_cases() -> None:
+def test_wilcoxon_equals_scipys_and_accepts_equal_cases() -> None:
     first, second = RNG(0).random((2, 12))
     assert wilcoxon_p(first, second) == stats.wilcoxon(first, second).pvalue
     assert wilcoxon_p(first, first) == 1.0

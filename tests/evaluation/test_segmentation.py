@@ -73,7 +73,7 @@ def test_given_cases_only_and_rules(folders: tuple[Path, Path]) -> None:
     )
 
 
-def test_ignored_voxels_are_not_looked_at(tmp_path: Path) -> None:
+def test_ignored_voxels_are_not_scored(tmp_path: Path) -> None:
     truth = np.zeros((6, 20, 20), int)
     truth[2:4, 4:10, 4:10], truth[:, :, 10:] = 1, 2
     prediction = np.where(truth == 1, 1, 0)

@@ -51,6 +51,9 @@ def test_single_keys_can_be_typed(tmp_path: Path) -> None:
         .trainer
         == "X"
     )
+    (tmp_path / "s.yaml").write_text("{datasets: [7], encoders: {a: {encoder_options: {b: 1}}}}")
+    with pytest.raises(ValueError, match="encoder_options and options are two names of one key"):
+        read_sweep(tmp_path / "s.yaml", ["encoders.a.options={c: 2}"])
     with pytest.raises(FileNotFoundError, match="unknown sweep"):
         read_sweep(tmp_path / "t.yaml")
 

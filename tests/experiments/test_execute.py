@@ -12,7 +12,7 @@ from nnunet_fm.experiments.runs import State
 from nnunet_fm.experiments.status import read_status, status_page, status_table
 
 
-def test_a_failed_run_is_told_and_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path: Path) -> None:
     codes = (
         "print('nonsense ' * 3); raise SystemExit(3)",
         "import os; os.kill(os.getpid(), 9)",

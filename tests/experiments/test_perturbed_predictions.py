@@ -108,7 +108,7 @@ def test_given_masks_bound_the_change_and_must_be_there(images: list[Path], tmp_
         write_perturbed("case", images, Perturbation("gamma", 2), tmp_path / "b", ENDING, brains)
 
 
-def test_what_is_finished_is_told_by_folders(tmp_path: Path) -> None:
+def test_finished_runs_are_recognised_by_their_folders(tmp_path: Path) -> None:
     run = Run("Dataset007_Small", "e", 1.0, 0, 0, "T", "P", "2d", tmp_path / "fold_0")
     assert finished_perturbations(run) == []
     for change in (None, Perturbation("gibbs", 0.2), Perturbation("gamma", 0.5)):

@@ -48,7 +48,7 @@ def _no_splits(dataset: Path) -> Iterator[None]:
         ({"splits": {"file": "nowhere.json"}}, "nowhere.json does not exist"),
     ],
 )
-def test_what_does_not_exist_is_told_before_anything_starts(
+def test_requests_that_cannot_run_are_refused_before_anything_starts(
     changes: dict[str, Any], message: str, folders: tuple[Path, Path]
 ) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):

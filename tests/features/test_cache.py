@@ -26,7 +26,7 @@ def arrays(seed: int = 0) -> dict[str, np.ndarray]:
     return cls | {"pooled": np.stack([c.mean(0, dtype=np.float32) for c in cls.values()])}
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_entries_are_read_as_they_were_written(tmp_path: Path) -> None:
     cache, key = FeatureCache(tmp_path / "c"), RECIPE.key("input")
     assert cache.read(RECIPE, key) is None
     cache.write(RECIPE, key, arrays())
@@ -148,7 +148,7 @@ def test_two_writers_at_once_agree(tmp_path: Path) -> None:
     assert not [e for e in cache.verify(RECIPE) if e.problem]
 
 
-def test_garbage_is_what_dead_writers_left_and_what_no_table_names(tmp_path: Path) -> None:
+def test_garbage_is_files_of_killed_writers_and_entries_that_no_table_names(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     keys = [RECIPE.key(str(n)) for n in range(3)]
     for key in keys:

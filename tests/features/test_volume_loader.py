@@ -17,7 +17,9 @@ def recipe(**changes: Any) -> FeatureRecipe:
 
 
 @pytest.mark.parametrize("processes", [0, 1])
-def test_volumes_come_in_order_with_reasons_for_bad_ones(tmp_path: Path, processes: int) -> None:
+def test_volumes_are_loaded_in_order_and_bad_ones_have_a_reason(
+    tmp_path: Path, processes: int
+) -> None:
     (tmp_path / "bad.nii.gz").write_text("text")
     write_volume_file(tmp_path / "good.nii.gz", 0)
     rows = [Row(name, "", "", {"T1": tmp_path / f"{name}.nii.gz"}) for name in ("bad", "good")]

@@ -48,7 +48,7 @@ def test_the_scale_of_risks_does_not_matter(tmp_path: Path) -> None:
     assert before.p < 0.05
 
 
-def test_what_cannot_be_paired_says_so(tmp_path: Path) -> None:
+def test_results_that_cannot_be_paired_are_refused(tmp_path: Path) -> None:
     first, second = finished_runs(tmp_path)
     with pytest.raises(ValueError, match="1 run given; a comparison needs 2"):
         compare([first])

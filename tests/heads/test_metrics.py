@@ -12,7 +12,7 @@ RNG = np.random.default_rng
 
 
 @pytest.mark.parametrize("positives", [5, 10])
-def test_limits_cover_where_folds_hold_few_of_a_class(positives: int) -> None:
+def test_limits_cover_if_folds_hold_few_cases_of_a_class(positives: int) -> None:
     hits, true = 0, stats.norm.cdf(1 / np.sqrt(2))
     for seed in range(100):
         values = (np.arange(60) < positives).astype(float)

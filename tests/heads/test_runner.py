@@ -12,7 +12,7 @@ from helpers.heads import feature_table, run_command, run_quickly, task_data, va
 
 
 @pytest.mark.parametrize("split", [True, False])
-def test_classes_are_found_where_they_are_and_not_in_noise(split: bool, tmp_path: Path) -> None:
+def test_classes_are_found_in_features_and_not_in_noise(split: bool, tmp_path: Path) -> None:
     results, folder = run_quickly(
         task_data(tmp_path, "classification", split, target="label"), tmp_path / "out"
     )
@@ -121,7 +121,7 @@ def test_the_command_line_runs_a_task(tmp_path: Path, run: Any) -> None:
     assert "7.nii; find all missing files with: nnunet-fm features check-table" in output
 
 
-def test_a_tested_subject_that_was_seen_stops_the_run_or_stands_in_every_output(
+def test_a_test_subject_that_was_seen_stops_the_run_or_is_recorded_in_every_output(
     tmp_path: Path, run: Any
 ) -> None:
     table, cache = feature_table(tmp_path)

@@ -12,7 +12,7 @@ from nnunet_fm.heads.task import Task, read_task
 from nnunet_fm.heads.task_data import collect_task_data
 
 
-def test_a_time_is_cut_in_two_and_who_is_censored_before_is_in_neither_class(
+def test_a_time_is_divided_in_two_and_earlier_censored_cases_are_in_neither_class(
     tmp_path: Path,
 ) -> None:
     table, _ = feature_table(tmp_path)
@@ -33,7 +33,7 @@ def test_a_time_is_cut_in_two_and_who_is_censored_before_is_in_neither_class(
         read_targets(read_task("upenn_cox", ["target=days"]), rows)
 
 
-def test_labels_and_values_that_cannot_be_used_say_so(tmp_path: Path) -> None:
+def test_labels_and_values_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     table, cache = feature_table(tmp_path, 12)
     rows = read_table(table).rows
 

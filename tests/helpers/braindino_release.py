@@ -14,7 +14,7 @@ from torch import Tensor
 from nnunet_fm.encoders.families.dinov3 import from_dinov3, to_dinov3
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
-from nnunet_fm.network.decoders.tokens import weight_from_convolution, weight_to_convolution
+from nnunet_fm.network.decoders.tokens import weight_from_convolution
 from nnunet_fm.network.frozen import ENCODER
 
 FUSION, THEIR_FUSION = "fusion.", "to3."
@@ -87,3 +87,8 @@ def _decoder_entry(place: str, value: Tensor) -> dict[str, Tensor]:
     return {
         f"{STAGE}{number}.{what}": weight_from_convolution(value) if what == "weight" else value
     }
+
+
+def weight_to_convolution(weight: Tensor) -> Tensor:
+    """Convert the weight of an `UpStage` to the layout of a transposed convolution."""
+    return weight.unflatten(0, (2, 2, -1)).permute(3, 2, 0, 1).contiguous()

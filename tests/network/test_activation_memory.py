@@ -43,7 +43,7 @@ def really_kept(network: nn.Module, channels: int, patch: tuple[int, ...], batch
         ("volume_testprimus", "primus3d", (32, 16, 32)),
     ],
 )
-def test_it_is_what_a_real_pass_keeps(
+def test_the_estimate_equals_what_a_real_pass_keeps(
     encoder: str, decoder: str, patch: tuple[int, ...], precision: str
 ) -> None:
     network = FrozenEncoderNetwork(4, 3, encoder, decoder=decoder).train()
@@ -89,7 +89,7 @@ class Remembering(TimmViT):
         return [f * self.kept[x.shape] for f in super().features(x)]
 
 
-def test_nothing_of_the_pretence_stays_in_the_network() -> None:
+def test_an_estimate_leaves_nothing_in_the_network() -> None:
     network = FrozenEncoderNetwork(2, 3, f"{__name__}.Remembering").train()
     assert kept_bytes(network, 2, (32, 32), 1) > 0
     assert not network.encoder.kept

@@ -41,7 +41,7 @@ def test_one_slice_is_the_two_dimensional_network() -> None:
 
 
 @pytest.mark.parametrize("slices", [3, 5])
-def test_it_begins_as_the_two_dimensional_network_and_then_sees_its_neighbours(slices: int) -> None:
+def test_it_starts_as_the_2d_network_and_then_depends_on_neighbours(slices: int) -> None:
     flat, mixing = pair(slices)
     x = torch.randn(1, 4, 7, 32, 32)
     torch.testing.assert_close(mixing(x), slice_by_slice(flat, x), rtol=1e-4, atol=1e-5)

@@ -20,7 +20,9 @@ from nnunet_fm.nnunet.recipe import Recipe, parameter_groups
         ("volume_testbmmae", [1, 2]),
     ],
 )
-def test_what_does_not_reach_the_features_is_not_trained(name: str, taps: list[int] | None) -> None:
+def test_parameters_that_do_not_reach_the_features_are_not_trained(
+    name: str, taps: list[int] | None
+) -> None:
     """DDP waits for the gradient of every parameter that it is told of."""
     encoder = build_encoder(name, taps)
     encoder.requires_grad_(True)
@@ -31,7 +33,7 @@ def test_what_does_not_reach_the_features_is_not_trained(name: str, taps: list[i
     assert {id(p) for p in encoder.active_parameters()} == reached
 
 
-def test_batch_statistics_stay_while_fine_tuning_and_blocks_have_their_rates() -> None:
+def test_fine_tuning_keeps_batch_statistics_and_gives_blocks_their_rates() -> None:
     network = FrozenEncoderNetwork(1, 2, "volume_testuniformer", decoder="pyramid")
     network.unfreeze()
     norms = [m for m in network.train().encoder.modules() if isinstance(m, nn.BatchNorm3d)]

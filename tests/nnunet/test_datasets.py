@@ -21,7 +21,7 @@ def test_an_id_or_a_name_gives_the_name() -> None:
     assert dataset_name("Dataset009_Other") == "Dataset009_Other"
 
 
-def test_unknown_ids_and_words_are_errors_of_the_user(tmp_path: Path) -> None:
+def test_unknown_ids_and_words_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no dataset 999 .*; there are: Dataset008_BraTS21"):
         dataset_name(999)
     with pytest.raises(ValueError, match="dataset 'brats'; allowed: an id such as 8"):

@@ -1,10 +1,12 @@
-"""What cannot be exported is refused; exports that predict are in test_trainer.py."""
+"""Exported models predict; what cannot be exported is refused."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
+from helpers.nnunet import TRAINER, Run, labels_in, predict_words
+from nnunet_fm.internal.folders import EXT_TRAINER
 from nnunet_fm.nnunet.export import export_model
 
 
@@ -37,3 +39,39 @@ def test_what_is_not_a_model_folder_is_refused(model: Path, tmp_path: Path) -> N
     (tmp_path / "out" / "file").touch()
     with pytest.raises(FileExistsError, match="is not empty"):
         export_model(model, tmp_path / "out")
+
+
+def test_exported_models_predict_without_the_variable(
+    trained: Path,
+    stock_prediction: Path,
+    images: Path,
+    run: Run,
+    tmp_path: Path,
+    encoder_file: Path,
+) -> None:
+    out = tmp_path / "exported"
+    run("nnunet-fm", "export", trained, out)
+    assert str(encoder_file.parent) not in (out / "plans.json").read_text()
+    content = torch.load(out / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    assert (content["trainer_name"], content["trained_with"]) == ("nnUNetTrainer", TRAINER)
+    words = predict_words(images, tmp_path / "p", "-m", out, "-f", 0)
+    run("nnUNetv2_predict_from_modelfolder", *words, **{EXT_TRAINER: ""})
+    ours = labels_in(tmp_path / "p")
+    assert all((ours[n] == stock).all() for n, stock in labels_in(stock_prediction).items())
+    run("nnunet-fm", "predict", *predict_words(images, tmp_path / "q", "-m", out, "-f", 0))
+    assert "not empty" in run("nnunet-fm", "export", trained, out, expect=2).stdout
+    run(
+        "nnunet-fm", "export", trained, tmp_path / "best", "-chk", "checkpoint_best.pth"
+    )  # slim: completed
+    best = torch.load(tmp_path / "best" / "fold_0" / "checkpoint_final.pth", weights_only=False)[
+        "network_weights"
+    ]
+    assert all(
+        torch.equal(best[k], v)
+        for k, v in content["network_weights"].items()
+        if k.startswith("encoder.")
+    )
+    assert (
+        "not a trained model folder"
+        in run("nnunet-fm", "export", tmp_path, tmp_path / "x", expect=2).stdout
+    )

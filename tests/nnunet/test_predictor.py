@@ -1,14 +1,17 @@
 """The batched predictor against nnU-Net's own."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from nnunetv2.inference import predict_from_raw_data as stock
 
 from helpers.networks import small
+from helpers.nnunet import Run, labels_in, predict_words, stock_words
 from nnunet_fm.nnunet.predictor import BatchedPredictor
 
 
@@ -123,3 +126,40 @@ def test_other_networks_are_left_to_stock() -> None:
         32,
         32,
     )
+
+
+def test_predictions_equal_those_of_nnunetv2_predict(
+    stock_prediction: Path, images: Path, run: Run, tmp_path: Path
+) -> None:
+    words = predict_words(
+        images, tmp_path, *stock_words(), "--save_probabilities", "--precision", "float32"
+    )
+    said = run("nnunet-fm", "predict", *words).stdout
+    assert "precision float32 (asked for)" in said
+    stock, ours = labels_in(stock_prediction), labels_in(tmp_path)
+    assert list(stock) == list(ours)
+    assert len(ours) == 2
+    for name in stock:
+        assert (stock[name] == ours[name]).mean() > 0.999  # stock sums in half precision
+        case = name.removesuffix(".nii.gz")
+        p, q = (
+            np.load(folder / f"{case}.npz")["probabilities"]
+            for folder in (stock_prediction, tmp_path)
+        )
+        assert np.abs(p - q).max() < 2e-3
+
+
+def test_the_best_checkpoint_predicts_with_its_encoder_file(
+    trained: Path, images: Path, run: Run, tmp_path: Path, encoder_file: Path
+) -> None:
+    best = predict_words(images, tmp_path / "best", *stock_words(), "-chk", "checkpoint_best.pth")
+    run("nnUNetv2_predict", *best)
+    assert len(labels_in(tmp_path / "best")) == 2
+    encoder_file.rename(encoder_file.with_suffix(".moved"))
+    try:
+        said = run("nnUNetv2_predict", *best, expect=1).stdout
+        assert "is missing" in said
+        final = predict_words(images, tmp_path / "final", *stock_words())
+        run("nnUNetv2_predict", *final)  # the final checkpoint needs no encoder file
+    finally:
+        encoder_file.with_suffix(".moved").rename(encoder_file)

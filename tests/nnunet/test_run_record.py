@@ -47,7 +47,7 @@ def test_keys_of_later_versions_are_ignored_and_missing_ones_have_defaults(tmp_p
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"epoch_seconds": 3}'])
-def test_a_damaged_record_is_an_error_of_the_user(text: str, tmp_path: Path) -> None:
+def test_a_damaged_record_is_a_user_error(text: str, tmp_path: Path) -> None:
     (tmp_path / RECORD).write_text(text)
     with pytest.raises(ValueError, match=r"nnunet_fm.json is not a run record"):
         read_record(tmp_path)

@@ -12,7 +12,9 @@ from nnunet_fm_pretrain.cli import add_commands
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 
 
-def test_the_whole_road(volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_pipeline(
+    volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store, run = str(tmp_path / "store"), str(tmp_path / "run")
     (tmp_path / "exclude.txt").write_text("S05\n")
     words = [
@@ -52,7 +54,7 @@ def test_the_whole_road(volumes: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "subjects      5" in said
 
 
-def test_failures_are_told_and_the_code_is_not_zero(
+def test_failures_are_reported_and_the_exit_code_is_not_zero(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_volume_file(tmp_path / "a.nii.gz")
@@ -101,14 +103,14 @@ def test_errors_are_one_message(
     assert "Traceback" not in said
 
 
-def test_words_that_are_no_overrides_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_that_are_not_overrides_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["pretrain", "run", "r", "--store", "s", "-o", "o", "steps"], ["doctor", "a=b"]):
         with pytest.raises(SystemExit):
             main(words)
         assert "unrecognized arguments" in capsys.readouterr().err
 
 
-def test_help_answers_without_the_extra_and_its_absence_is_told(tmp_path: Path) -> None:
+def test_help_works_without_the_extra_and_commands_name_it(tmp_path: Path) -> None:
     hidden = (
         "import sys; sys.modules['lightly'] = sys.modules['cv2'] = None; "
         "from nnunet_fm.cli.main import main; "

@@ -45,11 +45,6 @@ def weight_from_convolution(weight: Float[Tensor, "i o 2 2"]) -> Float[Tensor, "
     return weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()
 
 
-def weight_to_convolution(weight: Float[Tensor, "m i"]) -> Float[Tensor, "i o 2 2"]:
-    """Invert `weight_from_convolution`."""
-    return weight.unflatten(0, (2, 2, -1)).permute(3, 2, 0, 1).contiguous()
-
-
 def to_tokens(features: list[Float[Tensor, "b d th tw"]]) -> Float[Tensor, "b n k"]:
     """Concatenate feature maps of one grid along the channels, as tokens."""
     return torch.cat([f.flatten(2).transpose(1, 2) for f in features], dim=2)

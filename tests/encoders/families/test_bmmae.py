@@ -125,7 +125,7 @@ def test_fused_bmmae_is_the_mean_of_the_tokens_and_of_the_kernels(tmp_path: Path
         torch.testing.assert_close(found, as_map(every[tap], x.shape), rtol=1e-3, atol=1e-3)
 
 
-def test_bmmae_makes_its_positions_anew_for_other_sizes(tmp_path: Path) -> None:
+def test_bmmae_recomputes_its_positions_for_other_sizes(tmp_path: Path) -> None:
     published, encoder = bmmae(tmp_path, modalities=["T1c"])
     x = torch.randn(1, 1, 64, 64, 64)
     tokenizer = published.tokenizers["t1ce"]["patch_embedding"]

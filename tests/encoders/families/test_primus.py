@@ -110,7 +110,7 @@ def test_primus_on_other_grids(tmp_path: Path) -> None:
         build_encoder("volume_testprimus", token_order="dhw")
 
 
-def test_simmim_is_told_by_the_folder_that_its_file_lies_in(tmp_path: Path) -> None:
+def test_simmim_is_recognised_by_the_folder_of_its_file(tmp_path: Path) -> None:
     """All of OpenMind's files are called checkpoint_final.pth."""
     with torch.device("meta"):
         shapes = build_encoder("openmind_primusm").state_dict()

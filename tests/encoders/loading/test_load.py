@@ -245,7 +245,7 @@ def test_numerics_are_never_guessed() -> None:
         identify(Path("model.pth"), Converted(tensors), [])
 
 
-def test_what_comes_beside_the_encoder_is_listed(tmp_path: Path) -> None:
+def test_tensors_besides_the_encoder_are_listed(tmp_path: Path) -> None:
     content = braindino(official()) | {"iteration": torch.tensor(3)}
     content["teacher"]["backbone.local_cls_norm.weight"] = torch.ones(32)
     torch.save(content, tmp_path / "file.pth")

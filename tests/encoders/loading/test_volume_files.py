@@ -69,7 +69,7 @@ def test_published_names_find_their_card(
     assert load_encoder(tmp_path / file)[1].card == card
 
 
-def test_a_file_of_unknown_names_is_told_what_it_resembles(tmp_path: Path) -> None:
+def test_the_nearest_encoder_of_a_file_of_unknown_names_is_reported(tmp_path: Path) -> None:
     with torch.device("meta"):
         shapes = build_encoder("brainmvp_uniformer").state_dict().values()
     torch.save(

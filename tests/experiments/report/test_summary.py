@@ -154,7 +154,7 @@ def test_runs_are_found_in_nnunets_own_folders(made: Made) -> None:
         find_runs([made.raw])
 
 
-def test_one_run_in_two_places_is_told_apart_by_its_trainer_or_refused(
+def test_one_run_in_two_places_is_distinguished_by_its_trainer_or_refused(
     made: Made, tmp_path: Path
 ) -> None:
     model = made.runs[0].folder.parent
@@ -209,7 +209,7 @@ def test_a_sweep_and_its_results_folder_are_the_same_runs(made: Made) -> None:
     assert find_runs([made.sweep, made.results / DATASET]) == made.runs
 
 
-def test_stock_runs_of_one_configuration_are_told_apart_by_plans(made: Made) -> None:
+def test_stock_runs_of_one_configuration_are_distinguished_by_plans(made: Made) -> None:
     model = next(
         r.folder.parent for r in made.runs if r.encoder == "stock" and r.ratio == 1 and r.seed == 1
     )

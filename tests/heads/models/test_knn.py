@@ -7,7 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from nnunet_fm.heads.models.knn import knn_predict
 
 
-def test_neighbours_are_scikit_learn_s_where_nobody_ties() -> None:
+def test_neighbours_equal_scikit_learn_s_without_ties() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 90)
     train, test = rng.standard_normal((90, 8)) + labels[:, None], rng.standard_normal((50, 8)) + 0.5

@@ -7,7 +7,7 @@ from nnunet_fm.heads.models.mlp import train_head
 from nnunet_fm.heads.task import HeadTraining
 
 
-def test_a_head_learns_is_a_function_of_its_seed_and_refuses_nan() -> None:
+def test_a_head_learns_depends_on_its_seed_alone_and_refuses_nan() -> None:
     torch.manual_seed(0)
     x = torch.randn(80, 12)
     y = (x[:, 0] * x[:, 1] > 0).long()  # nothing linear

@@ -69,7 +69,7 @@ def bad(tmp_path: Path, name: str, values: np.ndarray) -> Path:
     return path
 
 
-def test_bad_volumes_are_listed_and_the_others_made(tmp_path: Path) -> None:
+def test_bad_volumes_are_listed_and_the_others_stored(tmp_path: Path) -> None:
     write_volume_file(tmp_path / "good.nii.gz")
     bad(tmp_path, "4d", np.ones((20, 20, 20, 3), np.float32))
     bad(tmp_path, "2d", np.ones((20, 20), np.float32))
@@ -368,7 +368,7 @@ def test_masks_lie_where_the_volume_lies(tmp_path: Path) -> None:
     assert all(reasons[o.source.subject] in o.reason for o in outcomes)
 
 
-def test_a_flipped_byte_is_found_and_mended(volumes: Path, tmp_path: Path) -> None:
+def test_a_flipped_byte_is_found_and_repaired(volumes: Path, tmp_path: Path) -> None:
     prepare(volumes, PrepareOptions(tmp_path, SMALL), processes=1, dataset="d")
     path = volume_path(tmp_path, "d/S03_T1")
     content = bytearray(path.read_bytes())

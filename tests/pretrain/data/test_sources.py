@@ -87,7 +87,7 @@ def row(subject: str, sequence: str, **more: str) -> dict[str, str]:
     }
 
 
-def test_a_table_with_paths_beside_it(tmp_path: Path) -> None:
+def test_paths_are_relative_to_their_table(tmp_path: Path) -> None:
     sources = find_sources(
         table(tmp_path / "t.csv", [row("a", "t1ce", mask="m.nii.gz"), row("b", "PDW", mask="")])
     )
@@ -103,7 +103,7 @@ def test_two_spellings_of_one_sequence_clash(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["session_id", "session"])
-def test_sessions_tell_volumes_of_one_sequence_apart(tmp_path: Path, column: str) -> None:
+def test_sessions_distinguish_volumes_of_one_sequence(tmp_path: Path, column: str) -> None:
     rows = [row("a", "T1", **{column: session}) for session in "12"]
     assert [s.name for s in find_sources(table(tmp_path / "t.csv", rows))] == [
         "d/a_1_T1",
@@ -118,7 +118,7 @@ def test_tables_are_checked(tmp_path: Path) -> None:
         find_sources(table(tmp_path / "t.csv", [row("a", "")]))
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_a_source_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no \.nii"):
         find_sources(tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist; give a folder"):
@@ -171,7 +171,7 @@ def test_an_nnunet_dataset_gives_training_images_by_case_and_channel(
     assert [s.name for s in found] == ["d/BRATS_001_FLAIR", "d/BRATS_001_T1"]
 
 
-def test_labels_are_no_images_and_that_is_told(
+def test_labels_are_skipped_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in (

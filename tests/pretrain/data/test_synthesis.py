@@ -35,7 +35,7 @@ def test_sequences_are_registered_and_of_unlike_contrast() -> None:
     assert 0 < heads < 6  # with and without a skull
 
 
-def test_made_brains_go_into_a_store(tmp_path: Path) -> None:
+def test_synthetic_brains_go_into_a_store(tmp_path: Path) -> None:
     table = synthesise(tmp_path / "brains", 2, first_seed=5, processes=1)
     outcomes = prepare(
         table,
@@ -51,7 +51,7 @@ def test_made_brains_go_into_a_store(tmp_path: Path) -> None:
         synthesise(tmp_path, 0)
 
 
-def test_the_recipe_of_the_weights_that_come_along_is_the_shipped_one() -> None:
+def test_the_recipe_of_the_bundled_weights_is_the_shipped_one() -> None:
     _, report = load_encoder("synth_vitt16")
     assert parse_recipe(json.loads(report.about["recipe"]), "weights") == read_recipe(
         "synth_vitt16"

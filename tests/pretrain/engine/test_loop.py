@@ -200,7 +200,7 @@ def test_the_last_checkpoints_are_kept(store: SliceStore, tmp_path: Path) -> Non
     ]
 
 
-def test_another_run_is_not_mixed_in(store: SliceStore, volumes: Path, tmp_path: Path) -> None:
+def test_another_run_is_not_resumed(store: SliceStore, volumes: Path, tmp_path: Path) -> None:
     engine(short(2), store, tmp_path).train()
     with pytest.raises(ValueError, match=r"another recipe. Different: seed: 0 and 5"):
         engine(short(2, seed=5), store, tmp_path)
@@ -270,7 +270,7 @@ def test_fewer_slices_than_a_batch(store: SliceStore, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])
-def test_an_export_is_loaded_without_further_words(
+def test_an_export_is_loaded_without_further_options(
     store: SliceStore, tmp_path: Path, ending: str
 ) -> None:
     made = engine(short(2), store, tmp_path / "run")

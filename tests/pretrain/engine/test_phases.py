@@ -76,7 +76,7 @@ def test_each_phase_has_the_gradients_of_a_plain_loop(
         assert torch.allclose(objective.state_dict()[name], value, rtol=1e-5, atol=1e-7), name
 
 
-def test_what_was_trainable_stays_trainable_and_what_was_not_does_not(
+def test_phases_do_not_change_which_parameters_are_trainable(
     store: SliceStore, tmp_path: Path
 ) -> None:
     made = engine(recipe(2), store, tmp_path)

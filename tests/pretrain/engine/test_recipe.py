@@ -114,7 +114,7 @@ def test_single_keys_are_overridden() -> None:
         ("seed.a=1", "seed holds no keys"),
     ],
 )
-def test_what_is_wrong_is_said(override: str, message: str) -> None:
+def test_wrong_recipes_are_refused_with_the_reason(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_recipe("braindino_tiny_cpu", [override])
 
@@ -143,7 +143,7 @@ def test_recipes_and_checkpoints_of_version_0_1_are_read() -> None:
     assert again == recipe
 
 
-def test_differences_leave_out_what_changes_no_result() -> None:
+def test_differences_ignore_keys_that_change_no_result() -> None:
     one = parse_recipe(small_recipe(), "test")
     assert recipe_differences(one, parse_recipe(small_recipe(run={"workers": 3}), "test")) == []
     assert recipe_differences(

@@ -31,7 +31,7 @@ def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 SMALL = Preprocessing(size=32, slices=8)
 
 
-def test_ridge_finds_what_is_there_and_not_what_is_not() -> None:
+def test_ridge_finds_an_effect_and_no_noise() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((40, 5))
     y = list(50 + 10 * x[:, 0])
@@ -45,7 +45,7 @@ def test_ridge_finds_what_is_there_and_not_what_is_not() -> None:
     assert found.n == 20
 
 
-def test_logistic_regression_finds_what_is_there_and_not_what_is_not() -> None:
+def test_logistic_regression_finds_an_effect_and_no_noise() -> None:
     rng = np.random.default_rng(0)
     y = ["F", "M"] * 20
     x = rng.standard_normal((40, 5))
@@ -97,7 +97,7 @@ def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_table_is_probed_beside_random_weights_pixels_and_the_mean(
+def test_a_table_is_probed_and_compared_with_random_weights_pixels_and_the_mean(
     tmp_path: Path, encoder_file: Path
 ) -> None:
     with (tmp_path / "t.csv").open("w", newline="") as stream:

@@ -32,7 +32,7 @@ def slice_of(side: int) -> np.ndarray:
     return (1 + x + 10 * y)[None]
 
 
-def test_every_slice_comes_once_an_epoch_in_an_order_of_the_seed() -> None:
+def test_every_slice_is_seen_once_an_epoch_in_an_order_drawn_from_the_seed() -> None:
     order, other = SampleOrder(10, 4, seed=1), SampleOrder(10, 4, seed=2)
     epochs = [[order.index_of(n) for n in range(first, first + 10)] for first in (0, 10)]
     assert [sorted(e) for e in epochs] == [list(range(10))] * 2
@@ -52,7 +52,7 @@ def test_ranks_share_the_samples_of_a_step() -> None:
 
 
 @pytest.mark.parametrize("scale", [(0.32, 1.0), (0.05, 0.32)])
-def test_crops_cover_the_asked_share_of_the_slice(scale: tuple[float, float]) -> None:
+def test_crops_cover_the_requested_share_of_the_slice(scale: tuple[float, float]) -> None:
     maker = ViewMaker(ViewsRecipe(global_scale=scale, **CALM), 16)
     shares, aspects = [], []
     for seed in range(300):
@@ -101,7 +101,7 @@ def test_a_rotated_crop_is_the_box_of_the_turned_slice() -> None:
     )  # background outside the slice
 
 
-def test_views_turn_and_mirror_slices_when_asked() -> None:
+def test_views_rotate_and_flip_slices_if_the_recipe_says_so() -> None:
     def tops(**keys: float) -> list[float]:
         """Where the bright top of the slice lies: 0 at the top, 1 at the bottom."""
         maker = ViewMaker(ViewsRecipe(global_scale=(1, 1), aspect=(1, 1), **(CALM | keys)), 16)
@@ -154,7 +154,7 @@ def test_empty_crops_are_drawn_again() -> None:
     assert means[1] > 3 * means[0]
 
 
-def test_masks_hide_the_asked_share_of_half_the_crops() -> None:
+def test_masks_hide_the_requested_share_of_half_the_crops() -> None:
     recipe = MaskRecipe(probability=0.5, ratio=(0.1, 0.5))
     masks = [block_mask(recipe, (16, 16), np.random.default_rng(s)) for s in range(400)]
     shares = np.array([m.mean() for m in masks])

@@ -227,7 +227,7 @@ def test_schedules_and_layers_are_those_of_dinov3() -> None:
         assert (id(p) in decayed) != one_dimensional, name
 
 
-def test_each_module_is_clipped_by_itself() -> None:
+def test_each_module_is_clipped_separately() -> None:
     modules = {
         "large": torch.nn.Linear(2, 2, bias=False),
         "small": torch.nn.Linear(2, 2, bias=False),
@@ -250,7 +250,7 @@ def test_each_module_is_clipped_by_itself() -> None:
         ({}, None),
     ],
 )
-def test_collapse_is_told_in_words(change: dict[str, float], sentence: str | None) -> None:
+def test_a_collapse_is_reported(change: dict[str, float], sentence: str | None) -> None:
     healthy = {"dino_entropy": 2.0, "ibot_entropy": 2.0, "cls_cosine": 0.3, "cls_nearest": 0.5}
     said = objective().collapse_warning(healthy | change)
     assert (sentence is None and said is None) or (sentence or "") in (said or "")

@@ -181,7 +181,7 @@ def test_two_ranks_equal_one_with_the_same_batch(store: SliceStore, tmp_path: Pa
 
 
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])
-def test_an_export_is_loaded_without_further_words(
+def test_an_export_is_loaded_without_further_options(
     store: SliceStore, tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pretrain(recipe(optimiser={"steps": 2}), store.folder, tmp_path / "run", accelerator="cpu")

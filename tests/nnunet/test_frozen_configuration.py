@@ -1,0 +1,188 @@
+"""Configurations around a frozen encoder: what they hold, and requests that are refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.plans import arguments_of, name_channels, plan
+from nnunet_fm.encoders.families.brainiac import VolumeViT
+from nnunet_fm.internal.arguments import parse_key_values
+from nnunet_fm.network.frozen import FrozenEncoderNetwork
+from nnunet_fm.nnunet.frozen_configuration import presets
+
+
+@pytest.mark.parametrize("preset", sorted(presets()))
+def test_every_preset_gives_a_network_that_runs(preset: str, stock_plans: Path) -> None:
+    base = presets()[preset]["base"]
+    name, trainer = {
+        "2d": ("dinov3_test16", "FrozenDinoTrainer"),
+        "3d_fullres": ("volume_test16", "FrozenVolumeTrainer"),
+    }[base]
+    plans, words = plan(stock_plans, configuration=base, encoder=name, preset=preset)
+    configuration = plans["configurations"][preset]
+    assert configuration["inherits_from"] == base
+    with torch.device("meta" if base == "3d_fullres" else "cpu"):  # 128^3 for its shape only
+        network = FrozenEncoderNetwork(4, 3, **configuration["architecture"]["arch_kwargs"])
+        assert network(torch.zeros(1, 4, *configuration["patch_size"])).shape[2:] == tuple(
+            configuration["patch_size"]
+        )
+    assert "RANDOM" in words
+    assert f"{preset} 0 -tr {trainer} -p FM_{name}_random" in words
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (
+            {"configuration": "3d_fullres", "encoder": "dinov3_test16"},
+            "2-D and configuration '3d_fullres' 3-D; .*or -c 2d",
+        ),
+        (
+            {"configuration": "2d", "encoder": "volume_test16"},
+            "3-D and configuration '2d' 2-D; .*or -c 3d_fullres",
+        ),
+        (
+            {"configuration": "3d_fullres", "encoder": "volume_test16", "patch": (96, 100, 96)},
+            "96x112x96",
+        ),
+        (
+            {"configuration": "3d_fullres", "encoder": "volume_test16", "fov": "fit"},
+            "for volumes: native",
+        ),
+        (
+            {"configuration": "3d_fullres", "encoder": "volume_test16", "decoder": "primus"},
+            "Allowed for it: unetr, primus3d",
+        ),
+        (
+            {"configuration": "3d_fullres", "encoder": "volume_test16", "taps": (3, 7)},
+            "allowed: four of stride 16",
+        ),
+        (
+            {"configuration": "3d_fullres", "encoder": "volume_test16", "preset": "2d_fm256"},
+            "is for -c 2d",
+        ),
+    ],
+)
+def test_requests_of_the_wrong_dimension_are_refused(
+    request_: dict[str, object], message: str, stock_plans: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(stock_plans, **request_)
+
+
+def test_options_reach_the_encoder(stock_plans: Path) -> None:
+    plans, _ = plan(
+        stock_plans,
+        encoder="dinov3_test16",
+        options=parse_key_values(["qkv_bias=true", "norm_eps=1e-6"]),
+    )
+    arguments = plans["configurations"]["2d_fm256"]["architecture"]["arch_kwargs"]
+    assert arguments["encoder_options"] == {"qkv_bias": True, "norm_eps": 1e-6}
+    with pytest.raises(ValueError, match="colour"):
+        plan(stock_plans, encoder="dinov3_test16", options={"colour": "red"})
+    with pytest.raises(ValueError, match="KEY=VALUE"):
+        parse_key_values(["qkv_bias"])
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"patch": (100,)}, "multiples of 16; nearest possible: 96x96 or 112x112"),
+        ({"patch": (250, 256)}, "nearest possible: 240x256 or 256x256"),
+        ({"patch": (1, 2, 3)}, "one side, or 2"),
+        ({"configuration": "2D"}, "Did you mean 2d"),
+        ({"configuration": "3d_fullres"}, "allowed: a 3-D encoder, or -c 2d"),
+        ({"preset": "2d_fm265"}, "Did you mean 2d_fm256"),
+        ({"fov": "fitted"}, "Did you mean fit"),
+        ({"fusion": "fix"}, "allowed"),
+        ({"decoder": "unet"}, "unknown decoder"),
+        ({"taps": (1, 7)}, "from 0 to 3"),
+        ({"encoder": "braindino_vitb16"}, "published weights.*--card braindino_vitb16.mri6m"),
+        ({"encoder": "missing.pth"}, "does not exist"),
+    ],
+)
+def test_impossible_requests_name_what_is_possible(
+    request_: dict, message: str, stock_plans: Path
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        plan(stock_plans, **({"encoder": "dinov3_test16"} | request_))
+    assert not list(stock_plans.glob("FM_*"))
+
+
+def test_channels_are_found_by_their_names(stock_plans: Path) -> None:
+    """BraTS 2023's order is not BM-MAE's, and a sequence may be missing."""
+    name_channels(stock_plans, "T1c", "T1n", "FLAIR", "ADC")
+    request = {"configuration": "3d_fullres", "encoder": "volume_testbmmae", "preset": "3d_fm32"}
+    plans, words = plan(stock_plans, **request)
+    arguments = arguments_of(plans, "3d_fm32")
+    assert arguments["channels"] == [1, 0, 2]
+    assert arguments["encoder_options"]["modalities"] == ["T1", "T1c", "FLAIR"]
+    assert arguments["fusion"] == "fixed"
+    assert "channels T1 from 1, T1c from 0, FLAIR from 2" in words
+    network = FrozenEncoderNetwork(4, 3, **arguments)
+    x = torch.randn(1, 4, 32, 32, 32)
+    torch.testing.assert_close(network.fusion(x), x[:, [1, 0, 2]])
+    network.load_encoder()
+
+
+def test_channels_of_no_known_name_are_refused(stock_plans: Path) -> None:
+    request = {"configuration": "3d_fullres", "preset": "3d_fm32"}
+    name_channels(stock_plans, "CT")
+    with pytest.raises(
+        ValueError, match=r"knows its channels by name, T1, T1c, T2, FLAIR; channel_names .* are CT"
+    ):
+        plan(stock_plans, encoder="volume_testbmmae", **request)
+    name_channels(stock_plans, "T1", "FLAIR")
+    swin = {"encoder": "volume_testswin", "options": {"modalities": ["FLAIR", "T1c"]}}
+    with pytest.raises(ValueError, match="no T1c. Allowed: usual spellings"):
+        plan(stock_plans, **swin, **request)
+    with pytest.raises(
+        ValueError, match=r"channels \[0, 4\]; allowed: one of 0 to 3 for each of the encoder's 2"
+    ):
+        FrozenEncoderNetwork(
+            4, 3, "volume_testswin", swin["options"], decoder="pyramid", channels=[0, 4]
+        )
+
+
+def test_encoders_of_8_voxel_patches_get_the_primus_decoder(stock_plans: Path) -> None:
+    plans, _ = plan(
+        stock_plans, configuration="3d_fullres", encoder="volume_testprimus", preset="3d_fm32"
+    )
+    assert arguments_of(plans, "3d_fm32")["decoder"] == "primus3d"
+
+
+def test_patches_that_the_network_cannot_take_are_refused(stock_plans: Path) -> None:
+    with pytest.raises(ValueError, match=r"patch 4x4x4 is too small .* allowed: from 8x8x8 on"):
+        plan(stock_plans, configuration="3d_fullres", encoder="volume_testpyramid", patch=(4,))
+    crop = {"encoder": "volume_testprimus", "options": {"positions": "crop"}, "patch": (40,)}
+    with pytest.raises(
+        ValueError, match=r"^positions 'crop' with a grid of \(5, 5, 5\); allowed: up to 4"
+    ):
+        plan(stock_plans, configuration="3d_fullres", **crop)
+    with pytest.raises(
+        ValueError, match="patch 6x6x6: all sides must be multiples of 4; nearest possible: 4x4x4"
+    ):
+        plan(stock_plans, configuration="3d_fullres", encoder="volume_testpyramid", patch=(6,))
+
+
+class DataDependentEncoder(VolumeViT):
+    """An encoder whose forward pass depends on its data, with intensities of its own."""
+
+    def __init__(self, taps: object = None) -> None:
+        super().__init__(taps, image_size=48, hidden_size=24, mlp_dim=48, depth=8, num_heads=2)
+        self.input_spec = replace(self.input_spec, intensity="quantiles")
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return super().features(x if x.max().item() > 0 else x + 1)
+
+
+def test_an_encoder_whose_pass_depends_on_its_data_can_be_planned(stock_plans: Path) -> None:
+    _, words = plan(
+        stock_plans,
+        configuration="3d_fullres",
+        encoder=f"{__name__}.DataDependentEncoder",
+        preset="3d_fm32",
+    )
+    assert "the encoder was pretrained on quantiles, which nnU-Net does not have" in words

@@ -1,0 +1,70 @@
+"""Configurations that are added to plans written before."""
+
+from pathlib import Path
+
+import pytest
+
+from helpers.plans import plan
+
+
+def test_configurations_of_one_encoder_are_added_to_one_file(stock_plans: Path) -> None:
+    plan(stock_plans, encoder="dinov3_test16", patch=(64,))
+    plans, _ = plan(stock_plans, encoder="dinov3_test16", patch=(128,))
+    assert {"2d_fm64", "2d_fm128"} <= set(plans["configurations"])
+    again, _ = plan(stock_plans, encoder="dinov3_test16", patch=(128,))
+    assert again == plans
+    with pytest.raises(ValueError, match="another encoder.*-o FM_dinov3_test16_random_2"):
+        plan(
+            stock_plans,
+            encoder="dinov3_test16",
+            patch=(128,),
+            seed=1,
+            output="FM_dinov3_test16_random",
+        )
+    other, _ = plan(stock_plans, encoder="dinov3_test16", patch=(128,), seed=1)
+    assert other["plans_name"] == "FM_dinov3_test16_random1"
+    with pytest.raises(ValueError, match="not written by nnunet-fm"):
+        plan(stock_plans, encoder="dinov3_test16", output="nnUNetPlans")
+
+
+@pytest.mark.parametrize(
+    ("other", "different"),
+    [
+        ({"taps": (0, 1)}, "architecture"),
+        ({"fov": "fit"}, "field_of_view"),
+        ({"fusion": "fixed"}, "architecture"),
+        ({"batch_size": 3}, "batch_size"),
+        ({"train_ratio": 0.5}, "train_subset"),
+    ],
+)
+def test_an_existing_configuration_is_not_replaced_by_another(
+    other: dict, different: str, stock_plans: Path
+) -> None:
+    plan(stock_plans, encoder="dinov3_test16", patch=(128,), fov="native", output="FM_x")
+    before = (stock_plans / "FM_x.json").read_text()
+    with pytest.raises(ValueError, match=f"exist already, with another.*{different}"):
+        plan(
+            stock_plans,
+            **(
+                {"encoder": "dinov3_test16", "patch": (128,), "fov": "native", "output": "FM_x"}
+                | other
+            ),
+        )
+    assert (stock_plans / "FM_x.json").read_text() == before
+
+
+def test_stock_configurations_are_added_too_and_refuse_encoder_options(stock_plans: Path) -> None:
+    plan(stock_plans, encoder="none", patch=(128,))
+    plans, _ = plan(stock_plans, encoder="none", patch=(64,))
+    assert {"2d", "2d_stock128", "2d_stock64"} <= set(plans["configurations"])
+    for ignored in (
+        {"taps": (1,)},
+        {"fusion": "fixed"},
+        {"decoder": "light"},
+        {"card": "x"},
+        {"seed": 3},
+    ):
+        with pytest.raises(ValueError, match="no meaning with --encoder none"):
+            plan(stock_plans, encoder="none", **ignored)
+    with pytest.raises(ValueError, match="--card x is for a weight file"):
+        plan(stock_plans, encoder="dinov3_test16", card="x")
