@@ -151,6 +151,7 @@ def _add_check_leakage(group: Commands) -> None:
         metavar="MANIFEST",
         help="pretraining data: a slice store, its manifest, or a CSV of subjects",
     )
+    add_no_match_option(leak)
     leak.add_argument(
         "--read", action="store_true", help="compare voxels, too, not only names and bytes"
     )
@@ -165,6 +166,15 @@ def _add_check_leakage(group: Commands) -> None:
     leak.add_argument("-o", type=Path, metavar="CSV", help="write the list to a file")
     _add_cache(leak)
     leak.set_defaults(function=_check_leakage)
+
+
+def add_no_match_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that accepts a pretraining manifest with ids of another form."""
+    parser.add_argument(
+        "--allow-no-match",
+        action="store_true",
+        help="accept a pretraining manifest whose ids are written in another form than the table's",
+    )
 
 
 def _check_table(parsed: argparse.Namespace) -> int:
@@ -185,7 +195,7 @@ def _check_leakage(parsed: argparse.Namespace) -> int:
 
     table = read_table(parsed.table)
     cache = FeatureCache(parsed.cache)
-    seen = all_overlaps(table, parsed.pretrain, cache.hashes, parsed.read)
+    seen = all_overlaps(table, parsed.pretrain, cache.hashes, parsed.read, parsed.allow_no_match)
     near = []
     if parsed.near_duplicates is not None:
         near = near_duplicates_of(table, cache, parsed.near_duplicates, parsed.encoder)

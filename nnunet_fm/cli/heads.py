@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_fm.cli.features import DEFAULT_CACHE
+from nnunet_fm.cli.features import DEFAULT_CACHE, add_no_match_option
 from nnunet_fm.cli.parser import Commands
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue despite leakage and record it in every result row",
     )
+    add_no_match_option(parser)
 
 
 def _open_task(parsed: argparse.Namespace) -> "TaskInputs":
@@ -79,6 +80,7 @@ def _open_task(parsed: argparse.Namespace) -> "TaskInputs":
         parsed.overrides,
         parsed.pretrain,
         parsed.allow_leakage,
+        parsed.allow_no_match,
     )
 
 

@@ -96,7 +96,7 @@ def read_table(file: Path | str, modalities: Sequence[str] | None = None) -> Tab
     id_column = rows.id_column
     if not rows.cells:
         raise InputError(f"{file} has no rows")
-    nameless = [str(line) for line, cells in rows.numbered() if not cells[id_column]]
+    nameless = [str(line) for line, cells in rows.numbered() if not rows.subject(cells)]
     if nameless:
         raise InputError(f"{file}: no subject in line {some(nameless)}")
     path_columns = _path_columns(rows)
@@ -139,11 +139,16 @@ def _visit(rows: Rows, cells: dict[str, str], modalities: Sequence[str]) -> Row:
     return Row(
         subject=rows.subject(cells),
         session=rows.session(cells, [SESSION_COLUMN]),  # a column `session` may be a target
-        split=cells.get(SPLIT_COLUMN, ""),
+        split=_split(cells),
         volumes={modality: path for modality, path in paths.items() if path is not None},
         mask=rows.path(cells, MASK_COLUMN),
         values=cells,
     )
+
+
+def _split(cells: dict[str, str]) -> str:
+    split = cells.get(SPLIT_COLUMN, "")
+    return "" if is_missing(split) else split
 
 
 def _bids_visits(
@@ -151,7 +156,7 @@ def _bids_visits(
 ) -> list[Row]:
     """Return one visit per session of a subject, each with the first image of every sequence."""
     subject = bids.subject_id(cells[id_column])
-    split = cells.get(SPLIT_COLUMN, "")
+    split = _split(cells)
     sessions: dict[str, dict[str, Path]] = {}
     for image in bids.find_images(root, subject):
         sequence = image.sequence

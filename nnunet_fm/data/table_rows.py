@@ -7,21 +7,25 @@ Every part of the program that reads a table of subjects reads its cells here:
 * `subject_table.read_table` gives visits with image paths and splits, for features and heads.
 """
 
-import csv
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.data.subject_ids import unquoted
+from nnunet_fm.data.table_text import DELIMITERS, find_dialect, read_lines, split_cells
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 
 ID_COLUMNS = ("subject_id", "participant_id")
 SESSION_COLUMN = "session_id"
 SESSION_COLUMNS = (SESSION_COLUMN, "session")  # the latter in pretraining tables of 0.1
 DATASET_COLUMN = "dataset"
-MISSING = ("", "n/a", "na", "nan")
-SEPARATORS = "\t,;"
-COMMENT = "#"
+# what R, pandas, Excel, SPSS, Stata and BIDS write for a missing value, in lower case
+MISSING = ("", "n/a", "na", "<na>", "#n/a", "nan", "-nan", "none", "null", "nil", ".", "-", "?")
+COMMENT = re.compile(r"(^|\s)#.*")  # not inside an id such as P#1
+SEPARATOR_HINT = "sep="  # Excel's first line
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ class Rows:
             )
 
     def subject(self, cells: Mapping[str, str]) -> str:
-        """Return the subject id of a row, as the table spells it."""
-        return cells[self.id_column]
+        """Return the subject id of a row, as the table spells it; without quotes around it."""
+        return unquoted(cells[self.id_column])
 
     def session(self, cells: Mapping[str, str], columns: Sequence[str] = SESSION_COLUMNS) -> str:
         """Return the session of a row; empty if the table has none.
@@ -97,7 +101,7 @@ class Rows:
 
 
 def is_missing(text: str) -> bool:
-    """Return whether a cell stands for a missing value: empty, `n/a`, `na` or `nan`."""
+    """Return whether a cell stands for a missing value: empty, or one of `MISSING`."""
     return text.strip().lower() in MISSING
 
 
@@ -109,17 +113,19 @@ def is_path(text: str) -> bool:
 def read_rows(file: Path) -> Rows:
     """Read a delimited table as text.
 
-    The separator is the first of tab, comma and semicolon that the header contains. A byte-order
-    mark, empty lines, and comment lines (`#`) before the header are skipped.
+    The delimiter (comma, tab, semicolon or `|`) is the one that separates the column of subject ids
+    from its neighbours. A byte-order mark, empty lines, and comment lines (`#`) before the header
+    are skipped, and so are columns without a name.
 
     Args:
-        file: CSV or TSV in UTF-8 with a header.
+        file: CSV or TSV with a header, see `read_lines` for its encoding.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is not UTF-8 text.
+        ValueError: the file is not text, a row has more or fewer cells than the header, two columns
+            have one name, or a quote is not closed.
     """
-    return _parse(file, _read_lines(file, "a CSV or TSV with subject_id and a column of paths"))
+    return _parse(file, read_lines(file, "a CSV or TSV with subject_id and a column of paths"))
 
 
 def read_subject_list(file: Path) -> Rows:
@@ -127,7 +133,7 @@ def read_subject_list(file: Path) -> Rows:
 
     Args:
         file: CSV or TSV with a column `subject_id` or `participant_id`; or plain text with one id
-            per line. An id may be written `DATASET/ID`; `#` starts a comment.
+            per line. An id may be written `DATASET/ID`, and in quotes; `#` starts a comment.
 
     Returns:
         Rows that have an id; those of plain text have the single column `subject_id`.
@@ -136,47 +142,60 @@ def read_subject_list(file: Path) -> Rows:
         FileNotFoundError: the file does not exist.
         ValueError: a table without an id column, or no id in the file.
     """
-    lines = _read_lines(file, "a file with one subject id per line")
-    header = next((line for line in map(_without_comment, lines) if line), "")
-    if header in ID_COLUMNS or any(separator in header for separator in SEPARATORS):
+    lines = read_lines(file, "a file with one subject id per line")
+    lines = [_without_comment(line) + "\n" for line in lines]
+    header = next((line for line in lines if line.strip()), "")
+    is_table = any(column in header for column in ID_COLUMNS)
+    if is_table or any(delimiter in header.strip() for delimiter in DELIMITERS):
         rows = _parse(file, lines)
     else:
-        ids = [{ID_COLUMNS[0]: line} for line in lines]
+        ids = [{ID_COLUMNS[0]: line.strip()} for line in lines]
         rows = Rows(file, ID_COLUMNS[:1], ids, list(range(1, len(lines) + 1)))
-    named = []
-    for line, cells in rows.numbered():
-        subject = _without_comment(rows.subject(cells))
-        if subject:
-            named.append((line, {**cells, rows.id_column: subject}))
+    named = [(line, cells) for line, cells in rows.numbered() if rows.subject(cells)]
     if not named:
         raise InputError(f"{file} names no subject; give one subject id per line")
     return Rows(file, rows.columns, [cells for _, cells in named], [line for line, _ in named])
 
 
-def _read_lines(file: Path, expected: str) -> list[str]:
-    if not file.is_file():
-        raise MissingFileError(f"{file} does not exist; give {expected}")
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            return stream.readlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text ({error}); save it as UTF-8") from error
-
-
 def _without_comment(line: str) -> str:
-    return line.split(COMMENT)[0].strip()
+    return COMMENT.sub("", line.rstrip("\r\n"))
 
 
 def _parse(file: Path, lines: Sequence[str]) -> Rows:
     """Split lines into cells; the first line that is not empty or a comment is the header."""
-    start = next((n for n, line in enumerate(lines) if _without_comment(line)), len(lines))
-    header = lines[start] if start < len(lines) else ""
-    separator = next((s for s in SEPARATORS if s in header), ",")
-    reader = csv.DictReader(lines[start:], delimiter=separator)
-    columns = tuple(reader.fieldnames or ())
-    cells = []
-    numbers = []
-    for row in reader:
-        cells.append({column: (row[column] or "").strip() for column in columns})
-        numbers.append(start + reader.line_num)
-    return Rows(file, columns, cells, numbers)
+    start = 0
+    while start < len(lines) and _is_skipped(lines[start]):
+        start += 1
+    dialect = find_dialect(lines[start] if start < len(lines) else "", ID_COLUMNS)
+    rows = list(split_cells(file, lines, start, dialect))
+    if not rows:
+        return Rows(file, (), [], [])
+    names = rows.pop(0)[1]
+    _check_names(file, names)
+    _check_widths(file, len(names), rows, dialect[0])
+    cells = [dict(zip(names, row, strict=True)) for _, row in rows]
+    for row in cells:
+        row.pop("", None)  # a column without a name, e.g. row numbers of pandas
+    columns = tuple(name for name in names if name)
+    return Rows(file, columns, cells, [line for line, _ in rows])
+
+
+def _is_skipped(line: str) -> bool:
+    return not _without_comment(line).strip() or line.lower().startswith(SEPARATOR_HINT)
+
+
+def _check_names(file: Path, names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise InputError(f"{file} has two columns named {some(twice)}; rename or remove one")
+
+
+def _check_widths(
+    file: Path, width: int, rows: Sequence[tuple[int, list[str]]], delimiter: str
+) -> None:
+    wrong = [f"line {line} has {len(cells)}" for line, cells in rows if len(cells) != width]
+    if wrong:
+        raise InputError(
+            f"{file}: the header has {width} columns, but {some(wrong)}. Put quotes around a cell "
+            f"that contains {delimiter!r}, and give every row all its cells, even if empty"
+        )

@@ -4,7 +4,7 @@ They are found by subject id, file hash, voxel hash or feature similarity.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from nnunet_fm.data.subject_ids import cross_references, may_match, subject_name
+from nnunet_fm.data.subject_ids import SubjectNames, cross_references, subject_name
 from nnunet_fm.data.subject_table import Row, Table
-from nnunet_fm.data.table_rows import DATASET_COLUMN, is_path, read_subject_list
+from nnunet_fm.data.table_rows import DATASET_COLUMN, is_missing, is_path, read_subject_list
 from nnunet_fm.features.cache import FeatureCache
 from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.internal.errors import InputError, MissingFileError
@@ -43,25 +43,14 @@ class Seen:
     """Subjects and volumes that an encoder or a head was trained on.
 
     Attributes:
-        names: by id without dataset, the id in the list of each canonical `subject_name`.
+        names: the subjects, each with its id as the list spells it.
         files: id of a listed subject, by the SHA-256 of an input file.
         voxels: id of a listed subject, by the SHA-256 of a volume's voxels.
     """
 
-    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    names: SubjectNames = field(default_factory=SubjectNames)
     files: dict[str, str] = field(default_factory=dict)
     voxels: dict[str, str] = field(default_factory=dict)
-
-    def add(self, name: str, spelling: str) -> None:
-        """Add a subject by its canonical name, with its id as the list spells it."""
-        self.names.setdefault(name.rpartition("/")[2], {}).setdefault(name, spelling)
-
-    def find(self, name: str) -> str | None:
-        """Return the id of a listed subject that matches `name`, or None."""
-        for other, spelling in self.names.get(name.rpartition("/")[2], {}).items():
-            if may_match(name, other):
-                return spelling
-        return None
 
 
 def read_seen(manifest: Path, hashes: InputHashes) -> Seen:
@@ -108,8 +97,8 @@ def find_overlaps(
     """
     overlaps: dict[Overlap, None] = {}  # a set that keeps the order
     for row in tqdm(rows, desc="leakage", unit="visit", disable=not voxels):
-        for name in _names(row.subject, row.values.get(DATASET_COLUMN, ""), row.values.values()):
-            match = seen.find(name)
+        for name in _row_names(row):
+            match = seen.names.find(name)
             if match:
                 overlaps[Overlap(row.name, match, "subject")] = None
         for path in filter(Path.exists, row.volumes.values()):
@@ -145,18 +134,47 @@ def overlaps_within(table: Table, hashes: InputHashes, voxels: bool = False) -> 
 
 
 def all_overlaps(
-    table: Table, pretrain: Path | None, hashes: InputHashes, voxels: bool = False
+    table: Table,
+    pretrain: Path | None,
+    hashes: InputHashes,
+    voxels: bool = False,
+    allow_no_match: bool = False,
 ) -> list[Overlap]:
     """Find test rows that are among the table's training rows, or in a pretraining manifest.
 
+    Args:
+        table: table of subjects.
+        pretrain: subjects that the encoder was pretrained on, see `read_seen`.
+        hashes: hashes of input files.
+        voxels: see `find_overlaps`.
+        allow_no_match: accept a manifest whose ids are written in another form than the table's.
+
     Raises:
         FileNotFoundError, ValueError: see `read_seen`.
+        ValueError: nothing matches, and no id of the manifest has the form of an id of the table.
     """
     overlaps = overlaps_within(table, hashes, voxels)
     if pretrain:
-        overlaps += find_overlaps(table.test_rows, read_seen(pretrain, hashes), hashes, voxels)
+        seen = read_seen(pretrain, hashes)
+        found = find_overlaps(table.test_rows, seen, hashes, voxels)
+        if not found and not allow_no_match:
+            _require_one_form(seen, pretrain, table)
+        overlaps += found
     hashes.save()
     return overlaps
+
+
+def _require_one_form(seen: Seen, manifest: Path, table: Table) -> None:
+    """Refuse ids that match nothing because they are written differently."""
+    names = [name for row in table.rows for name in _row_names(row)]
+    if seen.names.comparable(names):
+        return
+    listed = [spelling for _, spelling in seen.names]
+    raise InputError(
+        f"no id in {manifest} ({some(listed)}) is written like a subject of {table.file} "
+        f"({some([row.subject for row in table.rows])}), so they cannot be compared. Spell the ids "
+        "as in the table, or add --allow-no-match if the subjects are others"
+    )
 
 
 def near_duplicates(
@@ -234,7 +252,7 @@ def _add_manifest(file: Path, seen: Seen) -> None:
     for line in file.read_text().splitlines():
         record = json.loads(line)
         spelling = f"{record['dataset']}/{record['subject']}"
-        seen.add(subject_name(record["subject"], record["dataset"]), spelling)
+        seen.names.add(subject_name(record["subject"], record["dataset"]), spelling)
         seen.files[record["source_sha256"]] = spelling
         if record.get("voxels_sha256"):
             seen.voxels[record["voxels_sha256"]] = spelling
@@ -245,9 +263,8 @@ def _add_subject_list(file: Path, seen: Seen, hashes: InputHashes) -> None:
     rows = read_subject_list(file)
     for cells in rows.cells:
         spelling = rows.subject(cells)
-        dataset, _, subject = spelling.rpartition("/")
-        for name in _names(subject, cells.get(DATASET_COLUMN) or dataset, cells.values()):
-            seen.add(name, spelling)
+        for name in _names(spelling, cells):
+            seen.names.add(name, spelling)
         for column, text in cells.items():
             path = rows.path(cells, column)
             if path is not None and is_path(text) and path.exists():
@@ -256,8 +273,8 @@ def _add_subject_list(file: Path, seen: Seen, hashes: InputHashes) -> None:
 
 def _add_row(seen: Seen, row: Row, hashes: InputHashes, voxels: bool) -> None:
     """Add the subject and the volumes of a training row."""
-    for name in _names(row.subject, row.values.get(DATASET_COLUMN, ""), row.values.values()):
-        seen.add(name, row.name)
+    for name in _row_names(row):
+        seen.names.add(name, row.name)
     for path in filter(Path.exists, row.volumes.values()):
         seen.files.setdefault(hashes.sha256(path), row.name)
         digest = hashes.voxels(path) if voxels else ""
@@ -265,6 +282,12 @@ def _add_row(seen: Seen, row: Row, hashes: InputHashes, voxels: bool) -> None:
             seen.voxels.setdefault(digest, row.name)
 
 
-def _names(subject: str, dataset: str, values: Iterable[str]) -> list[str]:
+def _row_names(row: Row) -> list[str]:
+    return _names(row.subject, row.values)
+
+
+def _names(subject: str, cells: Mapping[str, str]) -> list[str]:
     """Return the canonical name of a subject, and its names in other collections."""
-    return sorted({subject_name(subject, dataset)} | cross_references(values))
+    dataset = cells.get(DATASET_COLUMN, "")
+    name = subject_name(subject, "" if is_missing(dataset) else dataset)
+    return sorted({name} | cross_references(cells.values()))

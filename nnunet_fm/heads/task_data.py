@@ -107,6 +107,7 @@ def open_task(
     overrides: Sequence[str] = (),
     pretraining_manifest: Path | None = None,
     allow_leakage: bool = False,
+    allow_no_match: bool = False,
 ) -> TaskInputs:
     """Read a task, its table and its cache, and check for leakage.
 
@@ -118,6 +119,7 @@ def open_task(
         pretraining_manifest: subjects that the encoder was pretrained on; see
             `nnunet_fm.features.leakage`.
         allow_leakage: continue despite leakage, and record it in every result.
+        allow_no_match: accept a manifest whose ids are written in another form than the table's.
 
     Raises:
         FileNotFoundError: the task, the table or the manifest does not exist.
@@ -126,7 +128,9 @@ def open_task(
     settings = read_task(task, overrides)
     subjects = read_table(Path(table))
     features = FeatureCache(cache)
-    overlaps = all_overlaps(subjects, pretraining_manifest, features.hashes)
+    overlaps = all_overlaps(
+        subjects, pretraining_manifest, features.hashes, allow_no_match=allow_no_match
+    )
     leakage = raise_or_describe(overlaps, allow_leakage)
     return TaskInputs(task_name(task, settings, overrides), settings, subjects, features, leakage)
 

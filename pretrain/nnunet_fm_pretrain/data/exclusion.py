@@ -1,8 +1,9 @@
 """Lists of subjects to exclude."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_fm.data.subject_ids import SubjectNames, subject_name
 from nnunet_fm.data.table_rows import read_subject_list
 from nnunet_fm_pretrain.data.sources import Source
 
@@ -17,24 +18,19 @@ def read_subjects(path: Path) -> list[str]:
     return [rows.subject(cells) for cells in rows.cells]
 
 
-def plain(subject: str) -> str:
-    """Return the id without BIDS' `sub-`."""
-    dataset, slash, name = subject.rpartition("/")
-    return f"{dataset}{slash}{name.removeprefix('sub-')}"
-
-
 def without_subjects(
-    sources: Sequence[Source], excluded: Iterable[str]
+    sources: Sequence[Source], excluded: Sequence[str]
 ) -> tuple[list[Source], list[str]]:
-    """Remove the sources of excluded subjects (`ID` or `DATASET/ID`).
+    """Remove the sources of excluded subjects (`ID` or `DATASET/ID`), however an id is spelled.
 
     Returns:
         The other sources, and the excluded ids that match no source.
     """
-    names = {plain(e) for e in excluded}
-
-    def both(source: Source) -> set[str]:
-        return {plain(source.subject), f"{source.dataset}/{plain(source.subject)}"}
-
-    known = {name for s in sources for name in both(s)}
-    return [s for s in sources if not names & both(s)], sorted(names - known)
+    names = [subject_name(source.subject, source.dataset) for source in sources]
+    listed = SubjectNames(excluded)
+    present = SubjectNames()
+    for name in names:
+        present.add(name, name)
+    kept = [s for s, name in zip(sources, names, strict=True) if listed.find(name) is None]
+    unmatched = [subject for subject in excluded if present.find(subject_name(subject)) is None]
+    return kept, sorted(set(unmatched))

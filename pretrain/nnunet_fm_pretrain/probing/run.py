@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_fm.data.skull_stripping import find_stripper
+from nnunet_fm.data.subject_ids import SubjectNames, subject_name
 from nnunet_fm.data.table_rows import Rows, is_missing, read_rows
 from nnunet_fm.encoders import Encoder, build_encoder, load_encoder, random_state
 from nnunet_fm.internal.errors import InputError
@@ -100,8 +101,8 @@ def probe_table(
     """
     rows, path_column = _read_probe_table(table, targets)
     subjects = [rows.subject(cells) for cells in rows.cells]
-    unseen = set(read_subjects(held_out)) if held_out else set(subjects)
-    tested = [i for i, subject in enumerate(subjects) if subject in unseen]
+    unseen = SubjectNames(read_subjects(held_out) if held_out else subjects)
+    tested = [i for i, subject in enumerate(subjects) if unseen.find(subject_name(subject))]
     if not tested:
         raise InputError(
             f"no subject of {table} is in {held_out}; allowed: a file that names some of them"

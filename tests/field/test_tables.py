@@ -1,0 +1,187 @@
+"""Tables as laboratories have them: the right value, or a refusal that says what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from nnunet_fm.cli.main import main
+from nnunet_fm.data.subject_table import read_table
+from nnunet_fm.data.table_rows import read_rows
+from nnunet_fm_pretrain.data.exclusion import read_subjects, without_subjects
+from nnunet_fm_pretrain.data.sources import Source
+
+TESTED = ["007,a.nii,test", "012,b.nii,test", "100,c.nii,train"]
+
+
+def write_tested(folder: Path, rows: list[str] | None = None) -> Path:
+    path = folder / "table.csv"
+    path.write_text("\n".join(["subject_id,T1,split", *(rows or TESTED)]))
+    return path
+
+
+# Kind: a list of pretraining subjects that names a tested subject in another spelling.
+SEEN_LISTS = {
+    "ids without leading zeros": "7\n99\n",
+    "ids with more zeros": "0007\n",
+    "ids in double quotes": '"007"\n"099"\n',
+    "ids in single quotes": "'007'\n",
+    "ids in Excel's text form": '="007"\n',
+    "ids that became floats": "subject_id,age\n7.0,64\n,\n",
+    "semicolons": "subject_id;age\n007;63,5\n",
+    "semicolons, id not first, a comma in the header": "age, years;subject_id\n63,5;007\n",
+    "semicolons after Excel's sep line": "sep=;\nsubject_id;age\n007;63\n",
+    "vertical bars": "subject_id|age\n007|63\n",
+    "a quoted header": '"subject_id"\n"007"\n',
+    "quoted cells after spaces": 'subject_id, "site"\n007, "A, B"\n',
+    "a column named with spaces": "age , subject_id \n63 , 007 \n",
+    "the prefix of BIDS": "sub-007\n",
+    "upper case prefix of BIDS": "participant_id\tage\nSUB-007\t63\n",
+    "an unknown dataset": "subject_id,dataset\n007,n/a\n",
+    "old Mac line ends": "subject_id,age\r007,63\r",
+    "folders with a slash": "007/\n",
+    "UTF-16": "subject_id,site\n007,Köln\n".encode("utf-16"),
+    "UTF-16 without mark": "subject_id,site\n007,Köln\n".encode("utf-16-le"),
+    "Windows-1252": "subject_id,site\n007,Köln\n".encode("cp1252"),
+    "UTF-8 with mark": "subject_id\n007\n".encode("utf-8-sig"),
+}
+
+
+@pytest.mark.parametrize("kind", SEEN_LISTS)
+def test_a_tested_subject_is_found_however_the_list_spells_it(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = SEEN_LISTS[kind]
+    content = listed if isinstance(listed, bytes) else listed.encode()
+    (tmp_path / "seen.csv").write_bytes(content)
+    words = ["--pretrain", str(tmp_path / "seen.csv"), "--cache", str(tmp_path / "cache")]
+    code = main(["features", "check-leakage", str(write_tested(tmp_path)), *words])
+    assert (code, "1 of 2 tested rows" in capsys.readouterr().out) == (3, True)
+
+
+# Kind: a list that cannot match because its ids have another form: no check, not a passed one.
+OTHER_FORMS = {
+    "folders instead of cases": "HGG\nLGG\n",
+    "a prefix that the table lacks": "patient_007\n",
+    "a header that is no id column": "case\nP-7\n",
+    "columns separated by spaces": "subject id\nS 7\n",
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FORMS)
+def test_a_list_in_another_form_is_refused(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "seen.txt").write_text(OTHER_FORMS[kind])
+    words = ["features", "check-leakage", str(write_tested(tmp_path))]
+    words += ["--pretrain", str(tmp_path / "seen.txt"), "--cache", str(tmp_path / "cache")]
+    assert main(words) == 2
+    assert "is written like a subject of" in capsys.readouterr().err
+    assert main([*words, "--allow-no-match"]) == 0
+    assert "0 of 2 tested rows were seen before" in capsys.readouterr().out
+
+
+def test_a_list_of_other_subjects_in_the_same_form_passes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "seen.txt").write_text("8\n013\n")
+    words = ["features", "check-leakage", str(write_tested(tmp_path))]
+    assert main([*words, "--pretrain", str(tmp_path / "seen.txt")]) == 0
+    (tmp_path / "seen.txt").write_text("IXI002-Guys-0828\n")
+    table = str(write_tested(tmp_path, ["BraTS-GLI-00001-000,a.nii,test"]))
+    assert main(["features", "check-leakage", table, "--pretrain", str(tmp_path / "seen.txt")]) == 0
+    assert "0 of 1 tested rows were seen before" in capsys.readouterr().out
+
+
+def test_ids_with_a_hash_are_not_cut_to_one_subject(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "seen.txt").write_text("P#1\nP#2  # a comment\n")
+    table = str(write_tested(tmp_path, ["P#2,a.nii,test", "P#3,b.nii,test"]))
+    words = ["--pretrain", str(tmp_path / "seen.txt"), "--cache", str(tmp_path / "cache")]
+    assert main(["features", "check-leakage", table, *words]) == 3
+    assert "1 of 2 tested rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "listed", ["7\n", '"007"\n', "SUB-007\n", "ixi/7\n", "subject_id;age\n007;63,5\n", "007/\n"]
+)
+def test_pretraining_excludes_a_subject_however_the_list_spells_it(
+    listed: str, tmp_path: Path
+) -> None:
+    (tmp_path / "exclude.csv").write_text(listed)
+    sources = [Source(subject, "IXI", "T1", Path("x")) for subject in ("007", "008")]
+    kept, unmatched = without_subjects(sources, read_subjects(tmp_path / "exclude.csv"))
+    assert ([source.subject for source in kept], unmatched) == (["008"], [])
+
+
+def test_pretraining_excludes_a_subject_by_its_id_in_another_collection(tmp_path: Path) -> None:
+    source = Source("BraTS-GLI-00097-000", "BraTS2023", "T1", Path("x"))
+    assert without_subjects([source], ["BraTS2021_00097"]) == ([], [])
+
+
+# Kind: a table whose cells do not stand where they seem to.
+REFUSED_TABLES = {
+    "an unquoted comma": (
+        "subject_id,site,age,T1\n1,A,64,a.nii\n2,Essen, Ruhr,64,b.nii\n",
+        "header has 4 columns, but line 3 has 5. Put quotes around a cell that contains ','",
+    ),
+    "a missing cell": ("subject_id,age,T1\n1,a.nii\n", "header has 3 columns, but line 2 has 2"),
+    "decimal commas": ("subject_id,age,T1\n1,63,5,a.nii\n", "line 2 has 4"),
+    "a trailing comma": ("subject_id,T1\n1,a.nii,\n", "line 2 has 3"),
+    "a column twice": ("subject_id,age,T1,age\n1,64,a.nii,46\n", "two columns named age"),
+    "an id column twice": ("subject_id,subject_id,T1\n1,2,a.nii\n", "two columns named subject_id"),
+    "names that differ by spaces": ("subject_id,age, age\n1,64,46\n", "two columns named age"),
+    "a quote that is not closed": ('subject_id,T1\n1,"a.nii\n2,b.nii\n', "line 3: unexpected end"),
+    "a quote inside a quoted cell": ('subject_id,T1\n1,"a "x" b"\n', "line 2: .* is written twice"),
+    "a workbook": (b"PK\x03\x04\x14\x00", "is a workbook or an archive; save the table as CSV"),
+    "bytes that are no text": (b"subject_id,T1\n1,\x8d\x81\n", "t.csv is not text"),
+    "a binary file": (b"\x5c\x01" + bytes(6), "t.csv is not text"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED_TABLES)
+def test_a_table_with_shifted_or_unreadable_cells_is_refused(kind: str, tmp_path: Path) -> None:
+    content, message = REFUSED_TABLES[kind]
+    file = tmp_path / "t.csv"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message) as refusal:
+        read_rows(file)
+    assert str(file) in str(refusal.value)
+
+
+# Kind: a table that is written another way and says the same.
+SAME_TABLES = {
+    "UTF-16": "subject_id,site,T1\n007,Köln,a.nii\n".encode("utf-16"),
+    "UTF-16 without mark": "subject_id,site,T1\n007,Köln,a.nii\n".encode("utf-16-be"),
+    "UTF-32": "subject_id,site,T1\n007,Köln,a.nii\n".encode("utf-32"),
+    "Windows-1252": "subject_id,site,T1\n007,Köln,a.nii\n".encode("cp1252"),
+    "row numbers of pandas": ",subject_id,site,T1\n0,007,Köln,a.nii\n".encode(),
+    "empty columns at the end": "subject_id,site,T1,,\n007,Köln,a.nii,,\n".encode(),
+    "R's quotes": '"subject_id" "site" "T1"\n"007" "Köln" "a.nii"\n'.replace(
+        '" "', '"\t"'
+    ).encode(),
+    "a blank line in between": "subject_id,site,T1\n\n007,Köln,a.nii\n\n".encode(),
+    "single quotes": "'subject_id';'site';'T1'\n'007';'Köln';'a.nii'\n".encode(),
+}
+
+
+@pytest.mark.parametrize("kind", SAME_TABLES)
+def test_a_table_is_read_however_it_was_exported(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(SAME_TABLES[kind])
+    rows = read_rows(tmp_path / "t.csv")
+    assert rows.cells == [{"subject_id": "007", "site": "Köln", "T1": "a.nii"}]
+    assert rows.columns == ("subject_id", "site", "T1")
+
+
+def test_a_guessed_encoding_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "t.csv").write_bytes("subject_id,site\n007,Köln\n".encode("cp1252"))
+    read_rows(tmp_path / "t.csv")
+    assert "t.csv is not UTF-8; read as Windows-1252, e.g. 'Köln'" in caplog.text
+
+
+@pytest.mark.parametrize("word", ["None", "NULL", ".", "<NA>", "#N/A", "-", "?", "NaN", ""])
+def test_words_for_missing_values_are_no_paths_and_no_splits(word: str, tmp_path: Path) -> None:
+    lines = ["subject_id,T1,T2,split", "1,a.nii,b.nii,train", f"2,c.nii,{word},{word}"]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    row = read_table(tmp_path / "t.csv").rows[1]
+    assert (sorted(row.volumes), row.split) == (["T1"], "")
