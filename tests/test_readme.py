@@ -1,6 +1,7 @@
-"""The README's example and its claims."""
+"""The README's example, and the commands, links and paths of every page."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunet_fm.cli.main import build_parser
+from nnunet_fm.cli.main import build_parser, parse
 from nnunet_fm.encoders import load_encoder
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 
 BINARY = (".safetensors", ".gz", ".xz")
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+ROOMS = "|".join(p.name for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def example() -> str:
@@ -39,13 +42,46 @@ def test_the_own_encoder_example_runs(tmp_path: Path, monkeypatch: pytest.Monkey
         load_encoder(tmp_path / "half.pth", "my_encoders.MyEncoder")
 
 
-def test_every_command_of_the_readme_exists() -> None:
-    commands = set(re.findall(r"^nnunet-fm (\w+)", README, re.MULTILINE)) | set(
-        re.findall(r"`nnunet-fm (\w+)", README)
-    )
-    known = build_parser()._subparsers._group_actions[0].choices
-    assert commands <= set(known)
+def documented_commands() -> list[str]:
+    """Return the `nnunet-fm` commands of all pages, as one line each."""
+    commands = []
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+            lines = block.replace("\\\n", " ").splitlines()
+            commands += [" ".join(line.split()) for line in lines if line.startswith("nnunet-fm ")]
+    return sorted(set(commands))
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_every_documented_command_is_parsed(command: str) -> None:
+    _, *words = shlex.split(command, comments=True)
+    assert parse(words).function is not None
+
+
+def test_every_command_in_the_text_of_the_readme_exists() -> None:
+    commands = set(re.findall(r"`nnunet-fm ([\w-]+)", README))
+    assert commands <= set(build_parser()._subparsers._group_actions[0].choices)
     assert len(commands) >= 7
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_paths_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target), link
+    for name in re.findall(rf"`((?:{ROOMS})/[\w/.-]*\w/?)`", text):
+        assert (ROOT / name).exists(), name
 
 
 @pytest.mark.parametrize("target", ["setup", "demo", "test", "lint", "types", "bench"])

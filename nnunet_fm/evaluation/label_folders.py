@@ -13,7 +13,7 @@ from nnunet_fm.internal.files import visible_files
 from nnunet_fm.internal.messages import some
 
 LOG = logging.getLogger(__name__)
-NOTED_VOXELS = 0.1  # images further apart are compared, but said so
+NOTED_VOXELS = 0.1  # images further apart are compared, with a note
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The encoder family of CONTRIBUTING.md, installed in another package, and a decoder beside it."""
+"""The encoder family of CONTRIBUTING.md, installed with a decoder in another package."""
 
 import json
 import os

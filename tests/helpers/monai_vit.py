@@ -23,7 +23,7 @@ def published_vit(side: int = 48, **arguments: Any) -> ViT:
 
 
 def lightning(vit: nn.Module) -> dict[str, Any]:
-    """The content of their file: below `state_dict`, with a projector beside the backbone."""
+    """The content of their file: below `state_dict`, with a projector and the backbone."""
     state = {f"backbone.{k}": v for k, v in vit.state_dict().items()}
     return {"epoch": 3, "state_dict": state | {"projector.0.weight": torch.zeros(3, 3)}}
 

@@ -1,4 +1,4 @@
-"""What a step keeps is foretold exactly, and what does not fit is refused with what would."""
+"""The memory that a step keeps is estimated exactly, and a patch that fits is named."""
 
 from typing import Any
 

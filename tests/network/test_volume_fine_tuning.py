@@ -23,7 +23,7 @@ from nnunet_fm.nnunet.recipe import Recipe, parameter_groups
 def test_parameters_that_do_not_reach_the_features_are_not_trained(
     name: str, taps: list[int] | None
 ) -> None:
-    """DDP waits for the gradient of every parameter that it is told of."""
+    """DDP waits for the gradient of every parameter that it is given."""
     encoder = build_encoder(name, taps)
     encoder.requires_grad_(True)
     sum(
