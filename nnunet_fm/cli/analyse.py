@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_fm.cli.features import DEFAULT_CACHE
-from nnunet_fm.cli.parser import Commands
+from nnunet_fm.cli.parser import Commands, add_prefer
 from nnunet_fm.internal.arguments import block_numbers
 
 
@@ -19,6 +19,7 @@ def _add_cka(commands: Commands) -> None:
         "cka", help="alignment of two encoders' cached features, layer by layer"
     )
     cka.add_argument("table", type=Path, help="table that was given to `features extract`")
+    add_prefer(cka)
     cka.add_argument(
         "--first", required=True, metavar="ENCODER", help="name or hash (see `features list`)"
     )
@@ -90,7 +91,7 @@ def _cka(parsed: argparse.Namespace) -> None:
     from nnunet_fm.internal.files import write_csv
 
     cache = FeatureCache(parsed.cache)
-    table = read_table(parsed.table)
+    table = read_table(parsed.table, prefer=parsed.prefer)
     alignments = align(cache, table, parsed.first, parsed.second, parsed.layers)
     first = alignments[0]
     print(f"{first.first} (down) and {first.second}, {first.n} subjects")

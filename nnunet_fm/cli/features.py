@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_fm.cli.parser import Commands, add_encoder_option, add_group, positive
+from nnunet_fm.cli.parser import Commands, add_encoder_option, add_group, add_prefer, positive
 from nnunet_fm.internal.arguments import block_numbers
 from nnunet_fm.internal.errors import MissingFileError
 
@@ -38,6 +38,7 @@ def add_command(commands: Commands) -> None:
         metavar="TABLE",
         help="remove entries that none of these tables names, too",
     )
+    add_prefer(gc)
     gc.add_argument("--dry-run", action="store_true", help="remove nothing")
     gc.set_defaults(function=_gc)
     for command in (list_, verify, gc):
@@ -57,6 +58,7 @@ def _add_cache(parser: argparse.ArgumentParser) -> None:
 def _add_extract(group: Commands) -> None:
     extract = group.add_parser("extract", help="extract the CLS tokens of every volume of a table")
     extract.add_argument("table", type=Path, help=TABLE_HELP)
+    add_prefer(extract)
     _add_encoder(extract)
     _add_preprocessing(extract)
     _add_cache(extract)
@@ -133,6 +135,7 @@ def _add_check_table(group: Commands) -> None:
         "check-table", help="count subjects, splits and volumes; list missing and repeated ones"
     )
     check.add_argument("table", type=Path, help=TABLE_HELP)
+    add_prefer(check)
     check.add_argument(
         "--read", action="store_true", help="read every volume: list damaged ones and copies"
     )
@@ -145,6 +148,7 @@ def _add_check_leakage(group: Commands) -> None:
         "check-leakage", help="list test subjects seen before; exit code 3 if there are any"
     )
     leak.add_argument("table", type=Path, help=TABLE_HELP)
+    add_prefer(leak)
     leak.add_argument(
         "--pretrain",
         type=Path,
@@ -182,7 +186,8 @@ def _check_table(parsed: argparse.Namespace) -> int:
     from nnunet_fm.features.cache import FeatureCache
     from nnunet_fm.features.table_check import check_table
 
-    report = check_table(read_table(parsed.table), FeatureCache(parsed.cache).hashes, parsed.read)
+    table = read_table(parsed.table, prefer=parsed.prefer)
+    report = check_table(table, FeatureCache(parsed.cache).hashes, parsed.read)
     print("\n".join([*report.summary, *(f"problem: {p}" for p in report.problems)]))
     return 1 if report.problems else 0
 
@@ -193,7 +198,7 @@ def _check_leakage(parsed: argparse.Namespace) -> int:
     from nnunet_fm.features.leakage import all_overlaps, near_duplicates_of
     from nnunet_fm.internal.files import write_csv
 
-    table = read_table(parsed.table)
+    table = read_table(parsed.table, prefer=parsed.prefer)
     cache = FeatureCache(parsed.cache)
     seen = all_overlaps(table, parsed.pretrain, cache.hashes, parsed.read, parsed.allow_no_match)
     near = []
@@ -221,7 +226,7 @@ def _extract(parsed: argparse.Namespace) -> int:
     from nnunet_fm.internal.arguments import parse_key_values
     from nnunet_fm.internal.files import write_csv
 
-    table = read_table(parsed.table, parsed.modalities)
+    table = read_table(parsed.table, parsed.modalities, parsed.prefer)
     encoder, recipe = open_encoder(
         parsed.encoder,
         card=parsed.card,
@@ -285,7 +290,7 @@ def _gc(parsed: argparse.Namespace) -> None:
     cache = _existing_cache(parsed.cache)
     keep = None
     if parsed.keep:
-        keep = cache.keys_of([read_table(path) for path in parsed.keep])
+        keep = cache.keys_of([read_table(path, prefer=parsed.prefer) for path in parsed.keep])
     files = cache.garbage(keep)
     size = sum(path.stat().st_size for path in files)
     if not parsed.dry_run:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_fm.cli.features import DEFAULT_CACHE, add_no_match_option
-from nnunet_fm.cli.parser import Commands
+from nnunet_fm.cli.parser import Commands, add_prefer
 
 if TYPE_CHECKING:
     from nnunet_fm.heads.task_data import TaskInputs
@@ -52,6 +52,7 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--table", type=Path, required=True, help="table that was given to `features extract`"
     )
+    add_prefer(parser)
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="FOLDER")
     parser.add_argument(
         "--encoder", help="name or hash, if the cache holds several (see `features list`)"
@@ -81,6 +82,7 @@ def _open_task(parsed: argparse.Namespace) -> "TaskInputs":
         parsed.pretrain,
         parsed.allow_leakage,
         parsed.allow_no_match,
+        parsed.prefer,
     )
 
 

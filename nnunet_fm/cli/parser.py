@@ -61,6 +61,18 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def add_prefer(parser: argparse.ArgumentParser) -> None:
+    """Add `--prefer ENTITY=VALUE`, which may be repeated."""
+    parser.add_argument(
+        "--prefer",
+        action="append",
+        default=[],
+        metavar="ENTITY=VALUE",
+        help="BIDS: which of several images of one sequence to take, e.g. acq=mprage or run=1; "
+        "acq= takes the one without acq; may be repeated",
+    )
+
+
 def add_encoder_option(parser: argparse.ArgumentParser, example: str) -> None:
     """Add `--encoder-option KEY=VALUE`, which may be repeated; `--option` is its former name."""
     parser.add_argument(

@@ -1,6 +1,7 @@
 """`nnunet-fm predict`: nnU-Net's own command around the batched predictor, plus three flags."""
 
 import argparse
+import sys
 
 from nnunet_fm.cli.parser import Commands
 from nnunet_fm.internal.folders import activate
@@ -42,7 +43,7 @@ def add_command(commands: Commands) -> None:
     parser.set_defaults(function=_predict, print_help=parser.print_help, unknown_arguments=[])
 
 
-def _predict(parsed: argparse.Namespace) -> None:
+def _predict(parsed: argparse.Namespace) -> int:
     argv = list(parsed.unknown_arguments)
     check_trainer(["nnunet-fm", *argv])
     from nnunet_fm.nnunet.replace_predictor import predict_with_arguments
@@ -51,10 +52,17 @@ def _predict(parsed: argparse.Namespace) -> None:
         parsed.print_help()
         argv.append("-h")
     activate()
-    predict_with_arguments(
+    problems = predict_with_arguments(
         argv,
         report=print,
         precision=parsed.precision,
         pixels_per_batch=parsed.pixels_per_batch,
         skip_background=parsed.skip_background,
     )
+    if problems:
+        print(
+            f"{len(problems)} cases or files were not predicted, the others were: "
+            f"{', '.join(problems)}. What is wrong with each is above",
+            file=sys.stderr,
+        )
+    return 1 if problems else 0

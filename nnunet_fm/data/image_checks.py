@@ -1,7 +1,7 @@
 """Check the images of a case before any long work starts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -9,14 +9,16 @@ import numpy as np
 import SimpleITK as sitk
 from nibabel.filebasedimages import ImageFileError
 
-from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.errors import MissingFileError
+
+IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".dcm")
 
 
 def find_problem(files: Mapping[str, Path]) -> str | None:
     """Describe the first problem of a case's images, or return None.
 
-    Problems are unreadable files, different grids, and NaN or infinite voxels.
+    Problems are unreadable files, different grids, complex or colour voxels, and NaN or infinite
+    ones.
 
     Args:
         files: file of each channel.
@@ -27,40 +29,57 @@ def find_problem(files: Mapping[str, Path]) -> str | None:
         return f"unreadable: {str(error).strip().splitlines()[-1]}"
 
 
-def check_input_folder(folder: Path, channels: int, ending: str) -> None:
-    """Check a folder of nnU-Net input images (`CASE_0000<ending>` and so on).
+def find_cases(
+    folder: Path, channels: int, ending: str
+) -> tuple[dict[str, list[Path]], dict[str, str]]:
+    """Find the cases of a folder of nnU-Net input images (`CASE_0000<ending>` and so on).
+
+    Args:
+        folder: input images; hidden files are skipped.
+        channels: number of input channels of the model.
+        ending: of the dataset's files, e.g. `.nii.gz`.
+
+    Returns:
+        The images of each usable case in the order of the channels; and what is wrong, by case or
+        file name, with every other image in the folder.
 
     Raises:
         FileNotFoundError: no folder, or no image in it.
-        ValueError: cases lack a channel, or their images cannot be used. The message counts all
-            of them and names the first.
     """
     if not folder.is_dir():
         raise MissingFileError(f"input folder {folder} does not exist")
+    files = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.is_file())
     cases: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.glob(f"*{ending}")):
+    problems: dict[str, str] = {}
+    for path in files:
         match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", path.name)
         if match:
             cases.setdefault(match[1], {})[match[2]] = path
-    if not cases:
+        elif path.name.endswith(ending):
+            problems[path.name] = f"not named CASE_0000{ending} (four digits for the channel)"
+        elif path.name.lower().endswith(IMAGE_ENDINGS):
+            problems[path.name] = f"another file ending than the model's {ending}"
+    if not cases and not problems:
         raise MissingFileError(
             f"{folder} holds no images named CASE_0000{ending}, CASE_0001{ending}, ..."
         )
     needed = [f"{number:04d}" for number in range(channels)]
-    problems = []
-    for case, files in cases.items():
-        if set(files) != set(needed):
-            problems.append(
-                f"{case}: channels {', '.join(files)} found, {', '.join(needed)} needed"
-            )
-        elif ending in (".nii", ".nii.gz"):
-            problem = find_problem(files)
-            if problem:
-                problems.append(f"{case}: {problem}")
-    if problems:
-        raise InputError(
-            f"{len(problems)} of {len(cases)} cases in {folder} cannot be used: {some(problems)}"
-        )
+    for case, images in cases.items():
+        problem = _case_problem(images, needed, ending)
+        if problem:
+            problems[case] = problem
+    usable = {
+        case: [images[channel] for channel in needed]
+        for case, images in cases.items()
+        if case not in problems
+    }
+    return usable, problems
+
+
+def _case_problem(files: Mapping[str, Path], needed: Sequence[str], ending: str) -> str | None:
+    if set(files) != set(needed):
+        return f"channels {', '.join(files)} found, {', '.join(needed)} needed"
+    return find_problem(files) if ending in (".nii", ".nii.gz") else None
 
 
 def _grid_problem(files: Mapping[str, Path]) -> str | None:
@@ -92,6 +111,10 @@ def _voxel_problem(files: Mapping[str, Path]) -> str | None:
     """Count NaN and infinite voxels, with nibabel: SimpleITK silently turns NaN into 0."""
     for channel, path in files.items():
         image = nib.load(path)
+        dtype = image.get_data_dtype()
+        if dtype.kind not in "iuf":
+            kind = "complex numbers" if dtype.kind == "c" else f"colour voxels ({dtype})"
+            return f"{channel} holds {kind}; allowed: one grey value a voxel"
         values = np.asarray(image.dataobj)  # read whole: a truncated file shows only then
         if values.dtype.kind == "f":
             wrong = int((~np.isfinite(values)).sum())

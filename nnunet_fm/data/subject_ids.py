@@ -62,6 +62,16 @@ def subject_name(text: str, dataset: str = "") -> str:
     return f"{_NOT_ALPHANUMERIC.sub('', (dataset or listed_dataset).casefold())}/{plain}"
 
 
+def without_padding(text: str) -> str:
+    """Return a canonical name without leading zeros: equal for spellings of one id.
+
+    Example:
+        >>> without_padding("sub-007") == without_padding("7")
+        True
+    """
+    return "/".join(_without_padding(subject_name(text)))
+
+
 def cross_references(values: Iterable[str]) -> set[str]:
     """Return the canonical names in the cells of a table's row, e.g. of its column `BraTS21 ID`."""
     names = (subject_name(value) for value in values if "/" not in value)  # paths name no subject

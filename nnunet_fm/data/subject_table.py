@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_fm.data import bids
+from nnunet_fm.data.bids_visits import find_visits
 from nnunet_fm.data.table_rows import (
     SESSION_COLUMN,
     SESSION_COLUMNS,
@@ -76,7 +77,11 @@ class Table:
         return [row for row in self.rows if row.split == "test"] or self.rows
 
 
-def read_table(file: Path | str, modalities: Sequence[str] | None = None) -> Table:
+def read_table(
+    file: Path | str,
+    modalities: Sequence[str] | None = None,
+    prefer: Sequence[str] = (),
+) -> Table:
     """Read visits from a CSV or TSV, or from the `participants.tsv` of a BIDS dataset.
 
     Args:
@@ -85,15 +90,16 @@ def read_table(file: Path | str, modalities: Sequence[str] | None = None) -> Tab
             to the file. A BIDS table has no columns of paths: images are found by their names.
         modalities: columns that hold paths (BIDS: names such as T1 and FLAIR); recognised by
             their content if None.
+        prefer: which of several images of one sequence to take, e.g. `["acq=mprage"]` (BIDS).
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: no id column, no volume, a subject in two splits, a duplicate visit, an unknown
-            modality or split.
+            modality or split; BIDS: several candidates for an image, or subjects that are lost, see
+            `bids_visits.find_visits`.
     """
     file = Path(file)
     rows = read_rows(file)
-    id_column = rows.id_column
     if not rows.cells:
         raise InputError(f"{file} has no rows")
     nameless = [str(line) for line, cells in rows.numbered() if not rows.subject(cells)]
@@ -104,9 +110,7 @@ def read_table(file: Path | str, modalities: Sequence[str] | None = None) -> Tab
         selected = _check_path_columns(rows, tuple(modalities or path_columns))
         visits = [_visit(rows, cells, selected) for cells in rows.cells]
     else:
-        visits = []
-        for cells in rows.cells:
-            visits += _bids_visits(file.parent, cells, id_column, modalities)
+        visits = _bids_visits(rows, modalities, bids.parse_preferences(prefer))
         selected = tuple(sorted({name for visit in visits for name in visit.volumes}))
     _check(file, visits)
     return Table(file, visits, selected, rows.columns)
@@ -152,20 +156,22 @@ def _split(cells: dict[str, str]) -> str:
 
 
 def _bids_visits(
-    root: Path, cells: dict[str, str], id_column: str, modalities: Sequence[str] | None
+    rows: Rows, modalities: Sequence[str] | None, prefer: bids.Preferences
 ) -> list[Row]:
-    """Return one visit per session of a subject, each with the first image of every sequence."""
-    subject = bids.subject_id(cells[id_column])
-    split = _split(cells)
-    sessions: dict[str, dict[str, Path]] = {}
-    for image in bids.find_images(root, subject):
-        sequence = image.sequence
-        is_requested = modalities is None or sequence in modalities
-        if sequence and is_requested and "mask" not in image.path.name:
-            sessions.setdefault(image.session, {}).setdefault(sequence, image.path)
-    if not sessions:
-        return [Row(subject, "", split, {}, values=cells)]
-    return [Row(subject, session, split, v, values=cells) for session, v in sessions.items()]
+    """Return one row per session of a participant, with the image of every sequence."""
+    participants = [rows.subject(cells) for cells in rows.cells]
+    found = find_visits(rows.file, participants, modalities, prefer)
+    return [
+        Row(
+            visit.subject,
+            visit.session,
+            _split(cells),
+            visit.volumes,
+            values=cells,
+        )
+        for cells, visits in zip(rows.cells, found, strict=True)
+        for visit in visits
+    ]
 
 
 def _check(file: Path, rows: Sequence[Row]) -> None:

@@ -1,19 +1,18 @@
 """Read MRI volumes from NIfTI files and DICOM series, and explain why one cannot be used."""
 
 import hashlib
-import locale
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 from jaxtyping import Bool, Float
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from nnunet_fm.data.dicom import read_dicom
 from nnunet_fm.data.grids import Grid, grid_difference, has_same_axes, reorient
+from nnunet_fm.data.volume_errors import BadVolumeError as BadVolumeError
 from nnunet_fm.internal.errors import InputError
 
 Volume = Float[np.ndarray, "z y x"]
@@ -22,12 +21,10 @@ Mask = Bool[np.ndarray, "z y x"]
 ORIENTATION = ("L", "P", "S")
 SMALLEST_SIDE, MOST_VOXELS = 16, 1 << 29
 SAME_GRID_VOXELS = 0.1  # masks and registered sequences are no further apart than that
+MOST_LABELS = 20  # a volume with no more distinct values is a label map
+SAMPLE = 1 << 14  # voxels looked at first
 GREY_LEVELS = 1000  # voxels are rounded to this many levels before they are hashed
 QUANTISATION_OFFSET = 0.3183  # keeps whole numbers away from the edge between two levels
-
-
-class BadVolumeError(InputError):
-    """A volume that cannot be used; the message gives the reason in one line."""
 
 
 def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
@@ -39,13 +36,10 @@ def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
         in the same orientation, for its geometry.
 
     Raises:
-        BadVolumeError: unreadable, not 3-D, too small or large, constant, or not finite.
+        BadVolumeError: unreadable, not 3-D, too small or large, constant, not finite, complex,
+            colour, or a mask or label map (few distinct values).
     """
-    if path.is_dir():
-        with preserve_locale():
-            image = _read_dicom(path)
-    else:
-        image = _read_nifti(path)
+    image = read_dicom(path) if path.is_dir() else _read_nifti(path)
     if len(image.shape) == 4 and image.shape[3] == 1:
         image = image.slicer[..., 0]
     _check_shape(image.shape)
@@ -62,6 +56,7 @@ def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
         raise BadVolumeError(f"{bad:.1%} of the voxels are NaN or infinite; allowed: none")
     if voxels.min() == voxels.max():
         raise BadVolumeError(f"every voxel is {voxels.min():g}; allowed: an image with contrast")
+    _refuse_labels(voxels)
     return np.ascontiguousarray(voxels.transpose(2, 1, 0)), image
 
 
@@ -81,19 +76,6 @@ def voxels_sha256(volume: Volume) -> str:
     shares = (cropped - low) / max(high - low, np.finfo(float).tiny)
     levels = np.floor(shares * GREY_LEVELS + QUANTISATION_OFFSET).astype(np.uint16)
     return hashlib.sha256(f"{levels.shape}".encode() + levels.tobytes()).hexdigest()
-
-
-@contextmanager
-def preserve_locale() -> Iterator[None]:
-    """Restore the process's locale afterwards.
-
-    GDCM sets it to "C", after which Python reads text files as ASCII.
-    """
-    before = locale.setlocale(locale.LC_ALL)
-    try:
-        yield
-    finally:
-        locale.setlocale(locale.LC_ALL, before)
 
 
 def read_mask(path: Path, like: nib.Nifti1Image) -> Mask:
@@ -168,6 +150,21 @@ def _check_shape(shape: tuple[int, ...]) -> None:
         )
 
 
+def _refuse_labels(voxels: np.ndarray) -> None:
+    """Raise BadVolumeError for a mask or label map, which has few distinct values."""
+    flat = voxels.ravel()
+    if len(np.unique(flat[:: max(1, flat.size // SAMPLE)])) > MOST_LABELS:
+        return  # saves sorting the whole volume
+    values = np.unique(flat)
+    if len(values) <= MOST_LABELS:
+        listed = ", ".join(f"{value:g}" for value in values[:6])
+        more = ", ..." if len(values) > 6 else ""
+        raise BadVolumeError(
+            f"a mask or label map, no image: its only values are {listed}{more}; "
+            f"allowed: more than {MOST_LABELS} grey values"
+        )
+
+
 def _read_nifti(path: Path) -> nib.Nifti1Image:
     if not path.is_file():
         raise BadVolumeError(f"{path} does not exist")
@@ -179,46 +176,9 @@ def _read_nifti(path: Path) -> nib.Nifti1Image:
         ) from None
     if not isinstance(image, nib.Nifti1Image):
         raise BadVolumeError(f"{path.name} is a {type(image).__name__}; allowed: NIfTI")
+    dtype = image.get_data_dtype()
+    if dtype.kind == "c":
+        raise BadVolumeError(f"{path.name} holds complex numbers; allowed: the magnitude image")
+    if dtype.kind not in "iuf":
+        raise BadVolumeError(f"{path.name} holds colour voxels ({dtype}); allowed: one grey value")
     return image
-
-
-def _read_dicom(folder: Path) -> nib.Nifti1Image:
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        raise BadVolumeError(
-            f"{folder.name} holds {len(series)} DICOM series; allowed: one per folder"
-        )
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-    try:
-        image = sitk.ReadImage(files, sitk.sitkFloat32)
-    except RuntimeError as error:
-        raise BadVolumeError(
-            f"DICOM series {folder.name} cannot be read: {str(error).splitlines()[-1]}"
-        ) from None
-    if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
-        raise BadVolumeError(
-            f"DICOM series {folder.name} holds colour images; allowed: an MRI volume"
-        )
-    _check_steps(folder, files)
-    affine = np.eye(4)
-    direction = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-    # DICOM's axes point left and posterior, NIfTI's right and anterior
-    affine[:3, :3] = np.diag([-1, -1, 1]) @ direction
-    affine[:3, 3] = np.diag([-1, -1, 1]) @ np.array(image.GetOrigin())
-    return nib.Nifti1Image(sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine)
-
-
-def _check_steps(folder: Path, files: Sequence[str]) -> None:
-    """Check that no slice of a series is missing, which would distort its geometry."""
-    reader = sitk.ImageFileReader()
-    origins = []
-    for file in files:
-        reader.SetFileName(file)
-        reader.ReadImageInformation()
-        origins.append(np.array(reader.GetOrigin()))
-    steps = np.linalg.norm(np.diff(origins, axis=0), axis=1)
-    if len(steps) and steps.max() > 1.5 * np.median(steps):
-        raise BadVolumeError(
-            f"DICOM series {folder.name} lacks slices: "
-            f"steps of {steps.min():.2f} to {steps.max():.2f} mm"
-        )

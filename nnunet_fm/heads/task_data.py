@@ -108,6 +108,7 @@ def open_task(
     pretraining_manifest: Path | None = None,
     allow_leakage: bool = False,
     allow_no_match: bool = False,
+    prefer: Sequence[str] = (),
 ) -> TaskInputs:
     """Read a task, its table and its cache, and check for leakage.
 
@@ -120,13 +121,14 @@ def open_task(
             `nnunet_fm.features.leakage`.
         allow_leakage: continue despite leakage, and record it in every result.
         allow_no_match: accept a manifest whose ids are written in another form than the table's.
+        prefer: as given to the extraction, see `read_table`.
 
     Raises:
         FileNotFoundError: the task, the table or the manifest does not exist.
         ValueError: a test subject was seen before, and leakage is not allowed; or see `read_task`.
     """
     settings = read_task(task, overrides)
-    subjects = read_table(Path(table))
+    subjects = read_table(Path(table), prefer=prefer)
     features = FeatureCache(cache)
     overlaps = all_overlaps(
         subjects, pretraining_manifest, features.hashes, allow_no_match=allow_no_match

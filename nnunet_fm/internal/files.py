@@ -18,6 +18,19 @@ TEMPORARY = ".tmp"
 WRITER = re.compile("PytorchStreamWriter|inline_container|iostream")
 
 
+def walk_files(root: Path) -> Iterator[Path]:
+    """Iterate over the files below a folder; linked folders are entered too, hidden ones not."""
+    entered = set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in entered:  # a link that leads back
+            names.clear()
+            continue
+        entered.add(real)
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(files))
+
+
 def files_of(path: Path) -> list[Path]:
     """Return the files of a volume: itself, or those of a DICOM folder, sorted."""
     return sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]

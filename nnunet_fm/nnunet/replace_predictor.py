@@ -5,7 +5,7 @@ replaced for the time of a call.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,9 @@ from typing import Any
 
 from nnunetv2.inference import predict_from_raw_data
 
-from nnunet_fm.data.image_checks import check_input_folder
+from nnunet_fm.data.image_checks import find_cases
+from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.messages import some
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 from nnunet_fm.nnunet.datasets import dataset_name
 from nnunet_fm.nnunet.predictor import BatchedPredictor, bare_network
@@ -49,29 +51,35 @@ def _replaced_argv(argv: Sequence[str]) -> Iterator[None]:
 
 def predict_with_arguments(
     argv: Sequence[str], report: Callable[[str], None], **options: Any
-) -> None:
+) -> dict[str, str]:
     """Run nnU-Net's prediction command with the batched predictor.
 
     Args:
         argv: flags of `nnUNetv2_predict`, or of `nnUNetv2_predict_from_modelfolder` where `-m` is
             among them.
-        report: called with the precision once the model is loaded.
+        report: called with the precision once the model is loaded, and with the cases that cannot
+            be predicted before the others are.
         **options: `precision`, `pixels_per_batch` and `skip_background` of `BatchedPredictor`.
 
+    Returns:
+        What is wrong with the cases and files that were not predicted, by name.
+
     Raises:
-        UserError: an unknown dataset after `-d`, or an input image that cannot be predicted;
-            nothing is predicted then.
+        UserError: an unknown dataset after `-d`, or no input case that can be predicted.
     """
     if "-d" in argv[:-1]:
         dataset_name(argv[argv.index("-d") + 1])
     stock = predict_from_raw_data
     entry = stock.predict_entry_point_modelfolder if "-m" in argv else stock.predict_entry_point
-    with replaced_predictor(stock, _command_predictor(report, options)), _replaced_argv(argv):
+    problems: dict[str, str] = {}
+    predictor = _command_predictor(report, options, problems)
+    with replaced_predictor(stock, predictor), _replaced_argv(argv):
         entry()
+    return problems
 
 
 def _command_predictor(
-    report: Callable[[str], None], options: dict[str, Any]
+    report: Callable[[str], None], options: dict[str, Any], problems: dict[str, str]
 ) -> type[BatchedPredictor]:
     """Return a predictor class that nnU-Net can build without knowing our options."""
 
@@ -89,13 +97,27 @@ def _command_predictor(
         def _manage_input_and_output_lists(
             self, source: Any, *args: Any, **stock_arguments: Any
         ) -> Any:
-            """Check every case of an input folder before any of them is predicted."""
+            """Check every case of an input folder, and predict those that can be used."""
             if isinstance(source, str):
                 channels = len(self.dataset_json["channel_names"])
-                check_input_folder(Path(source), channels, self.dataset_json["file_ending"])
+                cases, found = find_cases(Path(source), channels, self.dataset_json["file_ending"])
+                problems.update(found)
+                _report_problems(Path(source), len(cases), problems, report)
+                source = [[str(path) for path in paths] for paths in cases.values()]
             return super()._manage_input_and_output_lists(source, *args, **stock_arguments)
 
     return CommandPredictor
+
+
+def _report_problems(
+    folder: Path, usable: int, problems: Mapping[str, str], report: Callable[[str], None]
+) -> None:
+    """Name every case that cannot be predicted; raise InputError if none can."""
+    listed = [f"{name}: {problem}" for name, problem in problems.items()]
+    if not usable:
+        raise InputError(f"no case in {folder} can be predicted: {some(listed, len(listed))}")
+    for line in listed:
+        report(f"not predicted: {line}")
 
 
 def _precision_message(predictor: BatchedPredictor) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.messages import some
 
 if TYPE_CHECKING:
     from nnunet_fm_pretrain.data.preprocessing import StorePreprocessing
@@ -52,8 +53,19 @@ def _add_prepare(commands: Commands) -> None:
     add = prepare.add_argument
     add("source", type=Path, help="folder, BIDS tree, or CSV (subject_id,dataset,sequence,path)")
     add("-o", type=Path, required=True, metavar="STORE")
-    add("--size", type=int, default=256, help="side of the cube that the brain is resized to")
-    add("--slices", type=_slices, default=128, help="axial slices kept of a volume, or `all`")
+    add(
+        "--size",
+        type=int,
+        default=256,
+        help="voxels a side of the cube that the brain is resized to (default: 256)",
+    )
+    add(
+        "--slices",
+        type=_slices,
+        default=128,
+        metavar="N|all",
+        help="axial slices kept of a volume, or `all` (default: 128)",
+    )
     add("--volumes", action="store_true", help="store whole volumes, to be read by crop")
     triple: dict[str, Any] = {"nargs": 3, "metavar": ("Z", "Y", "X")}
     add("--spacing", type=float, help="mm per voxel (--volumes; default 1 1 1)", **triple)
@@ -109,11 +121,13 @@ def _prepare(parsed: argparse.Namespace) -> int:
     from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
 
     preprocessing = _preprocessing(parsed)
+    options = PrepareOptions(
+        parsed.o, preprocessing, parsed.skull_strip, parsed.uint8, parsed.registered
+    )
+    print(f"options: {options.describe()}{_kept_slices(preprocessing)}", flush=True)
     outcomes = prepare(
         parsed.source,
-        PrepareOptions(
-            parsed.o, preprocessing, parsed.skull_strip, parsed.uint8, parsed.registered
-        ),
+        options,
         parsed.np,
         (parsed.part_id, parsed.num_parts),
         parsed.exclude_subjects,
@@ -123,6 +137,8 @@ def _prepare(parsed: argparse.Namespace) -> int:
     failed = [o for o in outcomes if not o.record]
     made = sum(not o.ready for o in outcomes if o.record)
     ready = len(outcomes) - len(failed) - made
+    subjects = sorted({f"{o.source.dataset}/{o.source.subject}" for o in outcomes})
+    print(f"{len(subjects)} subjects: {some(subjects)}")
     print(f"{made} volumes made, {ready} were ready, {len(failed)} failed: {parsed.o}")
     for outcome in failed[:10]:
         print(f"  {outcome.source.name}: {outcome.reason}", file=sys.stderr)
@@ -133,6 +149,17 @@ def _prepare(parsed: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 1 if failed else 0
+
+
+def _kept_slices(preprocessing: "StorePreprocessing") -> str:
+    from nnunet_fm_pretrain.data.preprocessing import Preprocessing
+
+    if not isinstance(preprocessing, Preprocessing) or preprocessing.slices == preprocessing.size:
+        return ""
+    return (
+        f" ({preprocessing.slices} of the {preprocessing.size} axial slices of a volume are kept; "
+        "--slices all keeps all)"
+    )
 
 
 def _add_run(commands: Commands) -> None:

@@ -1,16 +1,14 @@
-import locale
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from helpers.tables import write_volume_file
 from nnunet_fm.data.volumes import (
     BadVolumeError,
     check_same_grid,
-    preserve_locale,
     read_mask,
     read_volume,
     voxels_sha256,
@@ -32,37 +30,34 @@ def test_any_orientation_gives_the_same_volume(tmp_path: Path, flips: tuple[int,
     )  # brighter in front, which is the upper half of a slice
 
 
-def test_a_dicom_series_equals_the_nifti(tmp_path: Path) -> None:
-    before = locale.setlocale(locale.LC_ALL)
-    path = write_volume_file(tmp_path / "v.nii.gz", 0, (24, 28, 20))
-    rounded = nib.load(path)
-    nib.save(nib.Nifti1Image(np.round(rounded.get_fdata()).astype(np.int16), rounded.affine), path)
-    image = sitk.ReadImage(str(path))
-    folder = tmp_path / "series"
-    folder.mkdir()
-    direction = image.GetDirection()
-    for z in range(image.GetSize()[2]):
-        one = image[:, :, z]
-        one.SetMetaData("0020|000e", "1.2.3")
-        one.SetMetaData("0008|0016", "1.2.840.10008.5.1.4.1.1.4")
-        one.SetMetaData("0008|0018", f"1.2.3.{z + 1}")
-        one.SetMetaData("0020|0037", "\\".join(str(direction[i]) for i in (0, 3, 6, 1, 4, 7)))
-        one.SetMetaData(
-            "0020|0032", "\\".join(map(str, image.TransformIndexToPhysicalPoint((0, 0, z))))
-        )
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.SetFileName(str(folder / f"{z:03d}.dcm"))
-        with preserve_locale():
-            writer.Execute(one)
-    nifti, _ = read_volume(path)
-    dicom, _ = read_volume(folder)
-    assert locale.setlocale(locale.LC_ALL) == before
-    assert np.allclose(nifti, dicom)
-    for number in (7, 8):
-        (folder / f"{number:03d}.dcm").unlink()
-    with pytest.raises(BadVolumeError, match=r"lacks slices: steps of 1.00 to 3.00 mm"):
-        read_volume(folder)
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (lambda r: r.random((17, 18, 19)) * np.exp(1j), "holds complex numbers"),
+        (
+            lambda r: np.zeros((17, 18, 19), [("R", "u1"), ("G", "u1"), ("B", "u1")]),
+            "holds colour voxels",
+        ),
+        (lambda r: r.integers(0, 2, (17, 18, 19)), "mask or label map.*only values are 0, 1;"),
+        (lambda r: r.integers(0, 2, (17, 18, 19)) * 0.996, "only values are 0, 0.996;"),
+        (lambda r: r.integers(0, 20, (17, 18, 19)), "values are 0, 1, 2, 3, 4, 5, ...;"),
+    ],
+)
+def test_what_is_no_image_is_refused_by_its_values(
+    values: Callable[[np.random.Generator], np.ndarray], message: str, tmp_path: Path
+) -> None:
+    array = values(np.random.default_rng(0))
+    kind = np.complex64 if array.dtype.kind == "c" else array.dtype
+    array = array.astype(np.float32 if array.dtype.kind in "fi" else kind)
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "v.nii.gz")
+    with pytest.raises(BadVolumeError, match=message):
+        read_volume(tmp_path / "v.nii.gz")
+
+
+def test_an_image_of_few_bits_is_an_image(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 32, (17, 18, 19)).astype(np.uint8)
+    nib.save(nib.Nifti1Image(levels, np.eye(4)), tmp_path / "v.nii.gz")
+    assert read_volume(tmp_path / "v.nii.gz")[0].max() == 31
 
 
 def test_huge_volumes_are_refused_by_their_header(tmp_path: Path) -> None:

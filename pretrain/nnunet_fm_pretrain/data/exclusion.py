@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nnunet_fm.data.subject_ids import SubjectNames, subject_name
 from nnunet_fm.data.table_rows import read_subject_list
-from nnunet_fm_pretrain.data.sources import Source
+from nnunet_fm_pretrain.data.source import Source
 
 
 def read_subjects(path: Path) -> list[str]:

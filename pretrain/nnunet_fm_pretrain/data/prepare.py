@@ -19,13 +19,16 @@ from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.exclusion import read_subjects, without_subjects
 from nnunet_fm_pretrain.data.prepare_group import Outcome, PrepareOptions, make_group
 from nnunet_fm_pretrain.data.records import (
+    Record,
     find_duplicates,
     from_json,
     manifest_name,
     read_manifests,
     write_manifest,
 )
-from nnunet_fm_pretrain.data.sources import Source, find_sources
+from nnunet_fm_pretrain.data.same_options import check_same_options
+from nnunet_fm_pretrain.data.source import Source
+from nnunet_fm_pretrain.data.sources import find_sources
 from nnunet_fm_pretrain.data.workers import one_thread
 
 logger = logging.getLogger(__name__)
@@ -55,7 +58,8 @@ def prepare(
         One outcome per volume; those without a record are also listed in `failures.csv`.
 
     Raises:
-        FileNotFoundError, ValueError: no input or conflicting names, before any work.
+        FileNotFoundError, ValueError: no input, conflicting names, a store made with other options,
+            or `registered` without effect, before any work.
         OSError, RuntimeError: full disk or killed process; finished volumes are kept.
     """
     check_part(part)
@@ -64,9 +68,12 @@ def prepare(
     sources = find_sources(source, dataset, licence)
     if exclude is not None:
         sources = _not_excluded(sources, exclude)
-    _check_former(options, sources, parts)
+    all_groups = options.groups(sources)
+    if options.registered and not any(len(group) > 1 for group in all_groups):
+        raise InputError(_no_effect(sources))
+    check_same_options(options, all_groups, _check_former(options, sources, parts))
     options.store.mkdir(parents=True, exist_ok=True)
-    groups = options.groups(sources)[number::parts]
+    groups = all_groups[number::parts]
     outcomes = _without_duplicates(_all_outcomes(groups, options, processes))
     name = manifest_name(number, parts)
     write_manifest(options.store / name, [o.record for o in outcomes if o.record])
@@ -75,8 +82,21 @@ def prepare(
     return outcomes
 
 
-def _check_former(options: PrepareOptions, sources: Sequence[Source], parts: int) -> None:
+def _no_effect(sources: Sequence[Source]) -> str:
+    first = sources[0]
+    return (
+        "--registered would have no effect: no subject has two volumes of one session here. "
+        f"Found: {some([s.name for s in sources])}; session of the first: "
+        f"{first.session or 'none'}. Remove --registered, or give a CSV with the columns "
+        "subject_id, session_id, dataset, sequence, path"
+    )
+
+
+def _check_former(options: PrepareOptions, sources: Sequence[Source], parts: int) -> list[Record]:
     """Refuse to mix inputs in a store: subjects excluded now would still be in it.
+
+    Returns:
+        The records of the store's manifests; none if it is new.
 
     Raises:
         ValueError: it holds volumes that this input does not name, was made in other parts, or is
@@ -90,7 +110,7 @@ def _check_former(options: PrepareOptions, sources: Sequence[Source], parts: int
             "use the same, or delete its manifests"
         )
     try:
-        former = [from_json(options.preprocessing.record_type, c) for c in contents]
+        former: list[Record] = [from_json(options.preprocessing.record_type, c) for c in contents]
     except InputError as error:
         raise InputError(f"{store} is {error}; give another -o") from None
     others = sorted({r.volume for r in former} - {s.name for s in sources})
@@ -100,6 +120,7 @@ def _check_former(options: PrepareOptions, sources: Sequence[Source], parts: int
             f"{some(others)}. One store is made from one input: give another -o, "
             "or a CSV that names them all"
         )
+    return former
 
 
 def _not_excluded(sources: list[Source], exclude: Path) -> list[Source]:

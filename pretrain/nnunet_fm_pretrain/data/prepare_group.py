@@ -27,7 +27,7 @@ from nnunet_fm_pretrain.data.preprocessing import (
     Triple,
 )
 from nnunet_fm_pretrain.data.records import Record
-from nnunet_fm_pretrain.data.sources import Source
+from nnunet_fm_pretrain.data.source import Source
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,15 @@ class PrepareOptions:
         """Return the identity of what is done to the input's bytes."""
         encoding = "uint8" if self.uint8 else "float16"
         return f"{self.preprocessing.key()}-{self.skull_strip}-{encoding}"
+
+    def describe(self) -> str:
+        """Return the options of `pretrain prepare` that decide the values of a store."""
+        words = [self.preprocessing.describe(), "--skull-strip", self.skull_strip]
+        if self.uint8:
+            words.append("--uint8")
+        if self.registered:
+            words.append("--registered")
+        return " ".join(words)
 
     def groups(self, sources: Sequence[Source]) -> list[list[Source]]:
         """Group the sources that are made together."""

@@ -41,6 +41,10 @@ class StorePreprocessing(ABC):
         """Return a short identity of the numbers; with the input bytes it decides every value."""
 
     @abstractmethod
+    def describe(self) -> str:
+        """Return the numbers as the options of `pretrain prepare` that give them."""
+
+    @abstractmethod
     def chunk(self) -> tuple[int, int, int]:
         """Return how many values are stored together (z, y, x)."""
 
@@ -95,6 +99,10 @@ class Preprocessing(StorePreprocessing):
         """Return a short identity of these numbers."""
         return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:12]
 
+    def describe(self) -> str:
+        """Return the numbers as the options of `pretrain prepare` that give them."""
+        return f"--size {self.size} --slices {self.slices} --seed {self.seed}"
+
     def chunk(self) -> tuple[int, int, int]:
         """Return the shape of a slice."""
         return 1, self.size, self.size
@@ -144,6 +152,15 @@ class VolumePreprocessing(StorePreprocessing):
         """Return a short identity of these numbers."""
         text = f"volumes {sorted(asdict(self).items())!r}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def describe(self) -> str:
+        """Return the numbers as the options of `pretrain prepare` that give them."""
+        words = ["--volumes"]
+        if self.spacing:
+            words += ["--spacing", *(f"{side:g}" for side in self.spacing)]
+        if self.shape:
+            words += ["--shape", *(str(side) for side in self.shape)]
+        return " ".join(words)
 
     def chunk(self) -> tuple[int, int, int]:
         """Return the voxels that are stored together."""

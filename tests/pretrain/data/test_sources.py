@@ -138,6 +138,27 @@ def test_excluded_subjects(tmp_path: Path, volumes: Path) -> None:
         read_subjects(file)
 
 
+@pytest.mark.parametrize(
+    ("excluded", "kept"),
+    [
+        ("mri/1", ["A02", "BraTS2021_00097"]),  # a spreadsheet removed its zeros
+        ("a2", ["01", "BraTS2021_00097"]),
+        ("BraTS-GLI-00097-000", ["01", "A02"]),
+    ],
+)
+def test_ids_without_their_zeros_exclude_too(
+    excluded: str, kept: list[str], tmp_path: Path
+) -> None:
+    """Rather one subject too many than one that the test set holds."""
+    for subject in ("01", "A02", "BraTS2021_00097"):
+        touch(tmp_path / "mri" / subject / "t1.nii.gz")
+    file = tmp_path / "exclude.txt"
+    file.write_text(f"{excluded}\n")
+    sources, unmatched = without_subjects(find_sources(tmp_path / "mri"), read_subjects(file))
+    assert [s.subject for s in sources] == kept
+    assert not unmatched
+
+
 def test_subjects_are_read_from_bids_tables_too(tmp_path: Path) -> None:
     touch(tmp_path / "sub-7/anat/sub-7_T1w.nii.gz")
     touch(tmp_path / "sub-8/anat/sub-8_T1w.nii.gz")
@@ -169,6 +190,7 @@ def test_an_nnunet_dataset_gives_training_images_by_case_and_channel(
         touch(tmp_path / f"{name}.nii.gz")
     found = find_sources(tmp_path / inside, "d")
     assert [s.name for s in found] == ["d/BRATS_001_FLAIR", "d/BRATS_001_T1"]
+    assert [s.name for s in find_sources(tmp_path / "imagesTs", "d")] == ["d/BRATS_002_T1"]
 
 
 def test_labels_are_skipped_with_a_warning(
@@ -183,6 +205,6 @@ def test_labels_are_skipped_with_a_warning(
     ):
         touch(tmp_path / name)
     assert len(find_sources(tmp_path)) == 1
-    assert "skipped 4 files that are named like labels" in caplog.text
+    assert "skipped 4 files that are no images: 4 masks or regions" in caplog.text
     with pytest.raises(ValueError, match="is one image; give the folder"):
         find_sources(tmp_path / "a/t1.nii.gz")

@@ -1,0 +1,42 @@
+"""One volume to prepare, and its name in a store."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+UNKNOWN = "unknown"  # sequence of a volume whose name tells none
+
+
+@dataclass(frozen=True)
+class Source:
+    """One volume to prepare.
+
+    Attributes:
+        subject: its name within the dataset.
+        dataset: name of the collection.
+        sequence: as `sequences.SPELLINGS` names it, or as given.
+        path: NIfTI file, or folder of one DICOM series.
+        mask: brain mask, if given.
+        session: visit, run or whatever tells two volumes of one subject and sequence apart; may be
+            empty.
+        licence: a note that goes into the manifest.
+    """
+
+    subject: str
+    dataset: str
+    sequence: str
+    path: Path
+    mask: Path | None = None
+    session: str = ""
+    licence: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return the path of the volume inside the store, without its ending."""
+        parts = [p for p in (self.subject, self.session, self.sequence) if p]
+        return f"{_safe(self.dataset)}/{'_'.join(_safe(p) for p in parts)}"
+
+
+def _safe(text: str) -> str:
+    """Return a safe file name: characters other than letters, digits and .-_ become codes."""
+    return re.sub(r"[^A-Za-z0-9.\-_]", lambda m: f"%{ord(m.group()):02x}", text)
