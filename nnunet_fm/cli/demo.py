@@ -110,11 +110,12 @@ def _evaluate(steps: "StepRunner", out: Path) -> None:
 
 def _draw(out: Path) -> Path:
     """Draw truth and predictions of the test cases into one picture."""
+    from nnunet_fm.evaluation.label_folders import cases_of
     from nnunet_fm.evaluation.labels import BRATS_REGIONS
     from nnunet_fm.evaluation.overlays import overlay_sheet
 
     truth = out / "test" / "labels"
-    names = sorted(p.name.removesuffix(".nii.gz") for p in truth.glob("*.nii.gz"))
+    names = cases_of(truth, ".nii.gz")
     picture = out / "overlays.png"
     overlay_sheet(
         [_test_images(out) / f"{name}_{FLAIR:04d}.nii.gz" for name in names],

@@ -139,7 +139,7 @@ def _run_tool(
             (folder / kind).mkdir()
         for file, pair in numbered.items():
             os.symlink(pair.truth.absolute(), folder / "truth" / file)
-            _provide_prediction(pair, folder / "predictions" / file)
+            provide_prediction(pair, folder / "predictions" / file)
         summary = folder / "summary.json"
         command = [str(program), "--config", challenge, "--ref_path", "truth"]
         command += ["--pred_path", "predictions", "--summary_json", summary.name]
@@ -156,7 +156,7 @@ def _run_tool(
     return by_case
 
 
-def _provide_prediction(pair: LabelPair, target: Path) -> None:
+def provide_prediction(pair: LabelPair, target: Path) -> None:
     """Link a prediction, or write it with its axes as those of the truth: the tool ignores them."""
     stored = read_grid(pair.prediction)
     wanted = read_grid(pair.truth)

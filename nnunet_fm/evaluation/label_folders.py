@@ -81,6 +81,15 @@ def find_pairs(
             f"{truths} has no ground truth of {some(unknown)}; it has {some(known)}"
         )
     names = known if cases is None else sorted(cases)
+    extra = {path.name.removesuffix(ending) for path in visible_files(predictions, ending)}
+    extra -= set(known)
+    if extra and cases is None:
+        LOG.warning(
+            "%d predictions have no ground truth in %s and are not scored: %s",
+            len(extra),
+            truths,
+            some(sorted(extra)),
+        )
     pairs = [LabelPair(n, predictions / f"{n}{ending}", truths / f"{n}{ending}") for n in names]
     if not any(pair.prediction.is_file() for pair in pairs):
         raise MissingFileError(f"{predictions} holds no prediction for any of {some(names)}")

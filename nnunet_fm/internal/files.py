@@ -37,12 +37,11 @@ def files_of(path: Path) -> list[Path]:
 
 
 def visible_files(folder: Path, ending: str) -> list[Path]:
-    """List the files of a folder with an ending, sorted; hidden ones (a Mac's `._`) are skipped."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.name.endswith(ending) and not path.name.startswith(".")
-    )
+    """List the files of a folder with an ending, sorted; hidden ones (a Mac's `._`) are skipped.
+
+    A folder that does not exist has none.
+    """
+    return sorted(path for path in folder.glob(f"*{ending}") if not path.name.startswith("."))
 
 
 def files_sha256(files: Iterable[Path]) -> str:

@@ -11,6 +11,7 @@ from nnunet_fm.data.volumes import (
     check_same_grid,
     read_mask,
     read_volume,
+    to_lps,
     voxels_sha256,
 )
 
@@ -92,6 +93,13 @@ def test_masks_and_images_of_one_session_lie_on_one_grid(tmp_path: Path) -> None
         check_same_grid([image, moved])
     with pytest.raises(BadVolumeError, match="19 x 24 x 18 voxels against"):
         check_same_grid([image, image.slicer[1:]])
+    mask = image.get_fdata(dtype=np.float32) > 0.5
+    stored = nib.Nifti1Image(mask[..., None].astype(np.uint8), image.affine)
+    turned = nib.squeeze_image(stored).as_reoriented(np.array([[2, 1], [0, -1], [1, 1]]))
+    nib.save(turned, tmp_path / "mask.nii.gz")
+    lps = to_lps(image)
+    expected = lps.get_fdata(dtype=np.float32).transpose(2, 1, 0) > 0.5
+    assert np.array_equal(read_mask(tmp_path / "mask.nii.gz", lps), expected)
     nib.save(moved, tmp_path / "mask.nii.gz")
     with pytest.raises(BadVolumeError, match="lies elsewhere"):
         read_mask(tmp_path / "mask.nii.gz", image)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_fm.evaluation.brats_evaluate import official_scores
+from nnunet_fm.evaluation.brats_evaluate import official_scores, provide_prediction
+from nnunet_fm.evaluation.label_folders import LabelPair
 
 FAKE_TOOL = """#!{python}
 import json, pathlib, sys
@@ -50,6 +51,24 @@ def test_the_official_tool_is_called_and_checked(one_mm: tuple[Path, Path], tmp_
     assert np.isinf(scores[0].global_bin_hd95)
     with pytest.raises(RuntimeError, match="omitted A"):
         official_scores(*one_mm, "gli", tool(tmp_path, broken=True))
+
+
+def test_the_official_tool_sees_predictions_as_their_truth_is_stored(
+    one_mm: tuple[Path, Path], tmp_path: Path
+) -> None:
+    half = np.zeros((4, 5, 6), np.uint8)
+    half[1:, 2:, 3:] = 2
+    image = sitk.GetImageFromArray(half)
+    flipped = sitk.PermuteAxes(sitk.Flip(image, (True, False, True), False), (2, 0, 1))
+    sitk.WriteImage(image, str(one_mm[1] / "A.nii.gz"))
+    sitk.WriteImage(flipped, str(one_mm[0] / "A.nii.gz"))
+    pair = LabelPair("A", one_mm[0] / "A.nii.gz", one_mm[1] / "A.nii.gz")
+    provide_prediction(pair, tmp_path / "A.nii.gz")
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "A.nii.gz"))), half)
+    flipped.SetOrigin((90.0, 0.0, 0.0))
+    sitk.WriteImage(flipped, str(one_mm[0] / "A.nii.gz"))
+    with pytest.raises(ValueError, match="1 of 2 predictions lie elsewhere"):
+        official_scores(*one_mm, "gli", tool(tmp_path))
 
 
 def test_what_the_official_tool_would_get_wrong_is_refused(

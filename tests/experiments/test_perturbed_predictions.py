@@ -103,6 +103,10 @@ def test_given_masks_bound_the_change_and_must_be_there(images: list[Path], tmp_
     (_, after) = perturbed(images, tmp_path / "b", Perturbation("gamma", 2), brains)
     assert (after != read(images[1])).sum() <= mask.sum()
     assert (after != read(images[1])).sum() > 20
+    turned = sitk.Flip(sitk.ReadImage(str(brains / f"case{ENDING}")), (True, True, False), False)
+    sitk.WriteImage(turned, str(brains / f"case{ENDING}"))
+    (_, again) = perturbed(images, tmp_path / "c", Perturbation("gamma", 2), brains)
+    assert np.array_equal(again, after)
     write(mask[:-1], brains / f"case{ENDING}")
     with pytest.raises(ValueError, match="14 x 12 x 5 voxels against 14 x 12 x 6"):
         write_perturbed("case", images, Perturbation("gamma", 2), tmp_path / "b", ENDING, brains)

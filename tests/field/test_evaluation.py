@@ -173,6 +173,15 @@ def test_an_origin_a_little_off_is_said(tmp_path: Path, caplog: pytest.LogCaptur
     assert "differ from their truth's, by up to 0.5 voxels (a)" in caplog.text
 
 
+def test_predictions_without_truth_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = folders(tmp_path)
+    write_stored(tmp_path / "predictions" / "b.nii", lesions(), AFFINE)
+    assert main(["evaluate", *words]) == 0
+    assert "1 predictions have no ground truth" in caplog.text
+
+
 NUMBERS = {"0": "background", "1": "whole", "2": "core"}
 
 

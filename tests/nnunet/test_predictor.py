@@ -24,6 +24,22 @@ def predictor(kind: Any, patch: int = 32, regions: bool = False, **arguments: An
     return made
 
 
+@pytest.mark.parametrize(
+    ("patch", "least", "most"), [((64, 64), 0.005, 0.03), ((32,) * 3, 0.4, 0.5)]
+)
+def test_stock_sums_are_off_by_what_the_docs_say(
+    patch: tuple[int, ...], least: float, most: float
+) -> None:
+    logits = torch.rand(patch, generator=torch.Generator().manual_seed(0)) * 5 - 2.5
+    weight = stock.compute_gaussian(
+        patch, sigma_scale=1 / 8, value_scaling_factor=10, device=torch.device("cpu")
+    )
+    summed = torch.zeros(patch, dtype=torch.half)
+    summed += logits * weight  # one tile, as nnU-Net adds it
+    error = (summed / weight - logits).abs().max()
+    assert least < error <= most
+
+
 @pytest.mark.parametrize("mirroring", [True, False])
 @pytest.mark.parametrize("gaussian", [True, False])
 @pytest.mark.parametrize("shape", [(5, 32, 32), (3, 50, 70), (2, 20, 40)])
