@@ -26,7 +26,9 @@ case $sweep in
         ;;
 esac
 dataset=$(printf 'Dataset%03d_%s' $id $name)
-[ -f "$nnUNet_raw/$dataset/dataset.json" ] || nnunet-fm convert brats "$source" -d $id -n $name
+described=$nnUNet_raw/$dataset/dataset.json
+# exit code 1: written, but something was left out; the sweep then checks the number of cases
+[ -f "$described" ] || nnunet-fm convert brats "$source" -d $id -n $name || [ -f "$described" ]
 plans=$nnUNet_preprocessed/$dataset
 count() { find -L "$1" -maxdepth 1 -name "$2" 2> /dev/null | wc -l; }
 cases=$(count "$nnUNet_raw/$dataset/labelsTr" '*.nii.gz')

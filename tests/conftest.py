@@ -67,7 +67,7 @@ def dataset(nnunet: dict[str, str], run: Run, tmp_path_factory: pytest.TempPathF
     """Return the preprocessed folder of six labelled cases and one unlabelled, by stock nnU-Net."""
     source = tmp_path_factory.mktemp("brats")
     write_small_brats(source, 7, 6)
-    convert_brats(source, Path(nnunet["nnUNet_raw"]), 7, "Small")
+    convert_brats(source, Path(nnunet["nnUNet_raw"]), 7, "Small", scheme="gli2023")
     run(
         "nnUNetv2_plan_and_preprocess",
         "-d",

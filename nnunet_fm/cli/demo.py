@@ -13,6 +13,7 @@ from nnunet_fm.internal.errors import ExistingFileError, FailedRunError
 from nnunet_fm.nnunet.commands import command, environment, log_tail
 
 DATASET, NAME = 999, "FMDemo"
+SCHEME = "gli2023"  # of the labels
 CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "synth_vitt16"
 PLANS = "FM_demo"
 MARKER = ".nnunet-fm-demo"  # only a folder that holds it is cleared
@@ -81,8 +82,9 @@ def _make_data(steps: "StepRunner", out: Path) -> None:
     steps.announce(f"making {TRAINING_CASES} training and {TEST_CASES} test cases (synthetic)")
     write_brats(out / "brats", TRAINING_CASES)
     write_brats(out / "test", TEST_CASES, first_seed=TRAINING_CASES, labelled=False)
+    (out / NNUNET_FOLDERS[0]).mkdir()
     argv = ("nnunet-fm", "convert", "brats", out / "brats", "-d", DATASET, "-n", NAME)
-    steps.run("converting to nnU-Net", argv)
+    steps.run("converting to nnU-Net", (*argv, "--scheme", SCHEME))
     _copy_test_images(out / "test", _test_images(out))
 
 
@@ -104,14 +106,14 @@ def _train_and_predict(steps: "StepRunner", out: Path) -> None:
 
 def _evaluate(steps: "StepRunner", out: Path) -> None:
     argv = ["nnunet-fm", "evaluate", out / "predictions", out / "test" / "labels"]
-    argv += ["--regions", "brats", "-o", out / "scores"]
+    argv += ["--scheme", SCHEME, "-o", out / "scores"]
     steps.run("evaluating", argv, show_output=True)
 
 
 def _draw(out: Path) -> Path:
     """Draw truth and predictions of the test cases into one picture."""
+    from nnunet_fm.data.label_schemes import SCHEMES
     from nnunet_fm.evaluation.label_folders import cases_of
-    from nnunet_fm.evaluation.labels import BRATS_REGIONS
     from nnunet_fm.evaluation.overlays import overlay_sheet
 
     truth = out / "test" / "labels"
@@ -121,7 +123,7 @@ def _draw(out: Path) -> Path:
         [_test_images(out) / f"{name}_{FLAIR:04d}.nii.gz" for name in names],
         [truth / f"{name}.nii.gz" for name in names],
         [out / "predictions" / f"{name}.nii.gz" for name in names],
-        BRATS_REGIONS,
+        SCHEMES[SCHEME].scored_regions,
         picture,
         f"{TRAINER}, synthetic cases",
     )
@@ -218,10 +220,11 @@ def _test_images(out: Path) -> Path:
 
 def _copy_test_images(source: Path, target: Path) -> None:
     """Copy BraTS cases to the file names that nnU-Net predicts from."""
-    from nnunet_fm.data.brats import CHANNELS, find_cases
+    from nnunet_fm.data.brats_cases import find_cases
+    from nnunet_fm.data.label_schemes import FOUR_CHANNELS
 
     target.mkdir(parents=True)
     for case in find_cases(source):
-        for number, channel in enumerate(CHANNELS):
+        for number, channel in enumerate(FOUR_CHANNELS):
             if channel in case.files:
                 shutil.copyfile(case.files[channel], target / f"{case.name}_{number:04d}.nii.gz")

@@ -17,7 +17,19 @@ def add_command(commands: Commands) -> None:
     )
     evaluate.add_argument("predictions", type=Path)
     evaluate.add_argument("truth", type=Path)
-    evaluate.add_argument("--regions", choices=("brats", "dataset"), default="dataset")
+    evaluate.add_argument(
+        "--regions",
+        choices=("brats", "dataset"),
+        default="dataset",
+        help="dataset: those of dataset.json (default); brats: those of the BraTS challenge that "
+        "the names of the cases tell, checked against the labels of all of them",
+    )
+    evaluate.add_argument(
+        "--scheme",
+        metavar="NAME",
+        help="BraTS regions of this label scheme, e.g. gli2021; nnunet-fm convert brats -h lists "
+        "them. Implies --regions brats",
+    )
     evaluate.add_argument(
         "--dataset-json",
         type=Path,
@@ -75,12 +87,18 @@ def metric_options(parsed: argparse.Namespace) -> "MetricOptions":
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from nnunet_fm.evaluation.brats_evaluate import official_scores
-    from nnunet_fm.evaluation.labels import scheme_of_predictions
+    from nnunet_fm.evaluation.find_labels import brats_scheme, scheme_of_predictions
     from nnunet_fm.evaluation.score_tables import scores_table, write_scores
     from nnunet_fm.evaluation.segmentation import evaluate_folders
     from nnunet_fm.internal.files import write_csv
 
-    scheme = scheme_of_predictions(parsed.predictions, parsed.regions, parsed.dataset_json)
+    if parsed.scheme or parsed.regions == "brats":
+        found = brats_scheme(
+            parsed.predictions, parsed.truth, parsed.scheme, parsed.dataset_json, parsed.np
+        )
+    else:
+        found = scheme_of_predictions(parsed.predictions, parsed.dataset_json)
+    print(found.text)
     options = metric_options(parsed)
     out = parsed.o or parsed.predictions
     if parsed.official:
@@ -90,9 +108,10 @@ def _evaluate(parsed: argparse.Namespace) -> None:
             parsed.official,
             parsed.official_tool,
             parsed.ignore_origin,
+            parsed.scheme,
         )
         write_csv(official, out / "official.csv")
         print(f"wrote {out / 'official.csv'}")
-    scores = evaluate_folders(parsed.predictions, parsed.truth, scheme, parsed.np, options)
+    scores = evaluate_folders(parsed.predictions, parsed.truth, found.scheme, parsed.np, options)
     write_scores(scores, out)
     print(f"{scores_table(scores)}\n\nwrote {out / 'scores.csv'} and {out / 'scores.md'}")

@@ -1,9 +1,9 @@
-"""Convert BraTS 2018-2024 folders to an nnU-Net raw dataset with the regions WT, TC and ET."""
+"""Convert BraTS 2018-2025 folders to an nnU-Net raw dataset with the regions of the challenge."""
 
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,38 +13,15 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from nnunet_fm.data.image_checks import find_problem
-from nnunet_fm.data.sequences import BRATS_SINCE_2023, BRATS_UNTIL_2021, canonical_sequence
+from nnunet_fm.data.brats_cases import SEGMENTATION, BratsCase, FileNames, find_cases
+from nnunet_fm.data.brats_checks import CheckedCase, check_case
+from nnunet_fm.data.choose_scheme import SchemeChoice, choose_scheme
+from nnunet_fm.data.label_schemes import SCHEME_KEY, BratsScheme
 from nnunet_fm.internal.errors import ExistingFileError, InputError, MissingFileError
 from nnunet_fm.internal.files import write_csv
 from nnunet_fm.internal.messages import some
 
-CHANNELS = ("T1", "T1c", "T2", "FLAIR")
-SEGMENTATION = "seg"
-SUFFIXES = (*BRATS_UNTIL_2021, *BRATS_SINCE_2023, SEGMENTATION)
-OLD_SUFFIXES = ("t1ce", "flair", "t1gd")  # used until 2021 only
-# Labels of BraTS 2023 and later; regions_class_order is the label written where a region is the
-# innermost.
-LABELS = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [1, 3], "enhancing tumor": [3]}
-REGIONS_CLASS_ORDER = [2, 1, 3]
-_FILE_NAME = re.compile(
-    rf"^(?P<stem>.*?)[_-]?(?P<suffix>{'|'.join(SUFFIXES)})\.nii(\.gz)?$", re.IGNORECASE
-)
-
-
-@dataclass
-class BratsCase:
-    """Files of one BraTS case.
-
-    Attributes:
-        name: name of the case.
-        files: file of each channel, and of the segmentation (`seg`).
-        old_names: whether the files have the names used until 2021.
-    """
-
-    name: str
-    files: dict[str, Path] = field(default_factory=dict)
-    old_names: bool = False
+REORIENT = '"overwrite_image_reader_writer": "NibabelIOWithReorient"'
 
 
 @dataclass
@@ -53,95 +30,112 @@ class Conversion:
 
     Attributes:
         folder: the nnU-Net raw dataset.
+        scheme: what the labels mean, and how that was found; one line.
         training: names of the training cases.
         test: names of the cases without a segmentation.
         skipped: reason for each case that was skipped.
+        unused: names of the files that lie with a case but are none of its channels.
+        orientations: cases by the orientation of their images, e.g. `LPS`.
     """
 
     folder: Path
+    scheme: str = ""
     training: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    unused: dict[str, str] = field(default_factory=dict)
+    orientations: dict[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def left_out(self) -> bool:
+        """Whether a case or a file was left out."""
+        return bool(self.skipped or self.unused)
 
-def find_cases(source: Path) -> list[BratsCase]:
-    """Find every BraTS case below `source`, with the file names of any year.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or nothing in it looks like BraTS.
-    """
-    if not source.is_dir():
-        raise MissingFileError(f"{source} is not a folder; give the one that holds the BraTS cases")
-    cases: dict[tuple[Path, str], BratsCase] = {}
-    for path in sorted(source.rglob("*.nii*")):
-        match = _FILE_NAME.match(path.name)
-        if match is None:
-            continue
-        stem, suffix = match["stem"], match["suffix"].lower()
-        case = cases.setdefault((path.parent, stem), BratsCase(stem or path.parent.name))
-        case.files[canonical_sequence(suffix) or suffix] = path
-        case.old_names |= suffix in OLD_SUFFIXES
-    if not cases:
-        raise MissingFileError(
-            f"{source} holds no file such as CASE_t1ce.nii.gz (BraTS 2018-2021) "
-            "or CASE-t1c.nii.gz (2023-2024)"
-        )
-    return sorted(cases.values(), key=lambda case: case.name)
+    def warnings(self) -> list[str]:
+        """Return what was left out or needs a look, one line each."""
+        lines = [f"skipped {case}: {reason}" for case, reason in self.skipped.items()]
+        for case, files in self.unused.items():
+            if case in self.test:
+                lines.append(
+                    f"{case} has no segmentation and became a test case; not used: {files}. If one "
+                    "of them is the segmentation, remove this dataset and rerun with "
+                    f"--segmentation '{files.split(', ')[0]}'"
+                )
+            else:
+                lines.append(f"{case}: not used: {files}")
+        if self.training and self.test:
+            total = len(self.training) + len(self.test)
+            lines.append(
+                f"{len(self.test)} of {total} cases have no segmentation and became test cases: "
+                f"{some(self.test)}"
+            )
+        if len(self.orientations) > 1:
+            groups = sorted(self.orientations.items(), key=lambda item: -len(item[1]))
+            counts = ", ".join(f"{len(cases)} {code} ({some(cases, 2)})" for code, cases in groups)
+            lines.append(
+                f"the images lie in several orientations: {counts}. nnU-Net's usual reader does "
+                f"not turn them; add {REORIENT} to dataset.json before it preprocesses"
+            )
+        return lines
 
 
 def convert_brats(
-    source: Path, raw: Path, dataset_id: int, name: str, copy: bool = False, workers: int = 2
+    source: Path,
+    raw: Path,
+    dataset_id: int,
+    name: str,
+    copy: bool = False,
+    workers: int = 2,
+    scheme: str | None = None,
+    names: FileNames | None = None,
+    strict: bool = False,
 ) -> Conversion:
     """Write `DatasetXXX_NAME` below `raw`.
 
     Cases without a segmentation become test cases. Images are linked where the file system allows
-    it. Labels {0, 1, 2, 4} (until 2021) are written as {0, 1, 2, 3}: 1 necrosis, 2 oedema, 3
-    enhancing tumour.
+    it. Labels are written as nnU-Net needs them, numbered without gaps: 4 of BraTS 2018-2021
+    becomes 3. The name of the label scheme is written to `dataset.json`.
 
     Args:
         source: folder with the cases, at any depth.
-        raw: `nnUNet_raw`.
+        raw: `nnUNet_raw`, which has to exist.
         dataset_id: 1 to 999.
         name: letters, digits, `_` and `-`.
         copy: copy the images instead of linking them.
         workers: number of threads that check and write.
+        scheme: label scheme, one of `label_schemes.SCHEMES`; if None, it is found by the names of
+            the cases and checked against their labels.
+        names: file names besides the usual ones.
+        strict: write nothing if there is anything to warn of.
 
     Raises:
         ValueError, FileExistsError, FileNotFoundError: impossible id or name, the dataset exists,
-        or there is nothing to convert.
+        there is nothing to convert, the label scheme is not clear, or a warning with `strict`.
     """
     _check_dataset(raw, dataset_id, name)
-    cases = find_cases(source)
-    final = raw / f"Dataset{dataset_id:03d}_{name}"
-    # moved into place when complete, so that an interrupted conversion leaves no dataset
-    result = Conversion(raw / f".converting_{final.name}")
-    shutil.rmtree(result.folder, ignore_errors=True)
-    for folder in ("imagesTr", "labelsTr", "imagesTs"):
-        (result.folder / folder).mkdir(parents=True)
-    unique = _skip_duplicates(cases, result)
-    convert = partial(_convert_case, folder=result.folder, copy=copy)
+    cases = find_cases(source, names)
+    result = Conversion(raw / f"Dataset{dataset_id:03d}_{name}")
     with ThreadPoolExecutor(workers) as pool:
-        problems = tqdm(pool.map(convert, unique), total=len(unique), desc="converting")
-        for case, problem in zip(unique, problems, strict=True):
-            if problem:
-                result.skipped[case.name] = problem
-            elif SEGMENTATION in case.files:
-                result.training.append(case.name)
-            else:
-                result.test.append(case.name)
-    if not result.training and not result.test:
-        shutil.rmtree(result.folder)
-        reasons = some([f"{case}: {reason}" for case, reason in result.skipped.items()], 3)
-        raise InputError(
-            f"none of the {len(cases)} cases below {source} could be converted ({reasons})"
-        )
-    _write_description(result, final.name)
-    result.folder.rename(final)
-    result.folder = final
+        unique = _skip_duplicates(cases, result)
+        checks = pool.map(check_case, unique)
+        checked = list(tqdm(checks, total=len(unique), desc="checking"))
+    usable = [case for case in checked if not case.problem]
+    _refuse_nothing(usable, checked, source)
+    choice = choose_scheme({case.case.name: case.labels for case in usable}, scheme)
+    result.scheme = choice.text
+    ready = _sort_cases(checked, choice.target.channels, result)
+    _refuse_nothing(ready, checked, source, result)
+    if strict and result.warnings():
+        raise InputError(f"nothing written, because of --strict: {some(result.warnings(), 20)}")
+    _write_dataset(ready, choice, result, copy, workers)
     return result
 
 
 def _check_dataset(raw: Path, dataset_id: int, name: str) -> None:
+    if not raw.is_dir():
+        raise MissingFileError(
+            f"nnUNet_raw is {raw}, which is no folder; correct it, or type: mkdir -p {raw}"
+        )
     if not 1 <= dataset_id <= 999:
         raise InputError(f"dataset id {dataset_id}; allowed: 1 to 999")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
@@ -159,56 +153,81 @@ def _skip_duplicates(cases: Sequence[BratsCase], result: Conversion) -> list[Bra
     unique: dict[str, BratsCase] = {}
     for case in cases:
         if case.name in unique:
-            folder = next(iter(case.files.values())).parent
+            folder = next(iter([*case.files.values(), *case.others])).parent
             result.skipped[f"{case.name} ({folder})"] = "a second case of this name"
         else:
             unique[case.name] = case
     return list(unique.values())
 
 
-def _convert_case(case: BratsCase, folder: Path, copy: bool) -> str | None:
-    """Check and write one case; return the reason if it cannot be used."""
-    missing = [channel for channel in CHANNELS if channel not in case.files]
-    if missing:
-        return f"incomplete: no {', '.join(missing)}"
-    segmentation = case.files.get(SEGMENTATION)
-    labels = None
-    try:
-        problem = find_problem(case.files)
-        if problem:
-            return problem
-        if segmentation is not None:
-            labels = _standard_labels(sitk.ReadImage(str(segmentation)), case.old_names)
-    except _UnknownLabelsError as error:
-        return str(error)
-    except RuntimeError as error:
-        return f"unreadable: {str(error).strip().splitlines()[-1]}"
-    images = folder / ("imagesTs" if labels is None else "imagesTr")
-    for number, channel in enumerate(CHANNELS):
+def _refuse_nothing(
+    usable: Sequence[CheckedCase],
+    checked: Sequence[CheckedCase],
+    source: Path,
+    result: Conversion | None = None,
+) -> None:
+    if usable:
+        return
+    reasons = result.skipped if result else {case.case.name: case.problem for case in checked}
+    text = some([f"{case}: {reason}" for case, reason in reasons.items()], 3)
+    raise InputError(f"none of the {len(checked)} cases below {source} could be converted ({text})")
+
+
+def _sort_cases(
+    checked: Iterable[CheckedCase], channels: Sequence[str], result: Conversion
+) -> list[CheckedCase]:
+    """Return the cases to write; enter these and all others into the result."""
+    ready = []
+    for item in checked:
+        case = item.case
+        missing = [channel for channel in channels if channel not in case.files]
+        if item.problem:
+            result.skipped[case.name] = item.problem
+        elif missing:
+            there = f"; other files there: {case.unused} (see --channel)" if case.others else ""
+            result.skipped[case.name] = f"incomplete: no {', '.join(missing)}{there}"
+        else:
+            ready.append(item)
+            (result.training if SEGMENTATION in case.files else result.test).append(case.name)
+            result.orientations.setdefault(item.orientation, []).append(case.name)
+            if case.others:
+                result.unused[case.name] = case.unused
+    return ready
+
+
+def _write_dataset(
+    ready: Sequence[CheckedCase], choice: SchemeChoice, result: Conversion, copy: bool, workers: int
+) -> None:
+    """Write all files; the folder appears when it is complete."""
+    folder = result.folder.with_name(f".converting_{result.folder.name}")
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("imagesTr", "labelsTr", "imagesTs"):
+        (folder / name).mkdir(parents=True)
+    write = partial(_write_case, choice=choice, folder=folder, copy=copy)
+    with ThreadPoolExecutor(workers) as pool:
+        list(tqdm(pool.map(write, ready), total=len(ready), desc="writing"))
+    _write_description(result, choice.target, folder)
+    folder.rename(result.folder)
+
+
+def _write_case(item: CheckedCase, choice: SchemeChoice, folder: Path, copy: bool) -> None:
+    case = item.case
+    images = folder / ("imagesTr" if SEGMENTATION in case.files else "imagesTs")
+    for number, channel in enumerate(choice.target.channels):
         _link_or_copy(case.files[channel], images / f"{case.name}_{number:04d}.nii.gz", copy)
-    if labels is not None:
+    if SEGMENTATION in case.files:
+        scheme = choice.of_case.get(case.name, choice.target)
+        image = _written_labels(sitk.ReadImage(str(case.files[SEGMENTATION])), scheme)
         target = folder / "labelsTr" / f"{case.name}.nii.gz"
-        sitk.WriteImage(labels, str(target), useCompression=True)
-    return None
+        sitk.WriteImage(image, str(target), useCompression=True)
 
 
-class _UnknownLabelsError(Exception):
-    """Labels of a convention that cannot be converted."""
-
-
-def _standard_labels(segmentation: sitk.Image, old_names: bool) -> sitk.Image:
-    """Return the labels as {0, 1, 2, 3}."""
-    array = sitk.GetArrayFromImage(segmentation)
-    values = {float(value) for value in np.unique(array)}
-    if not values <= {0, 1, 2, 3, 4}:
-        raise _UnknownLabelsError(f"labels {sorted(values)}; allowed: {{0,1,2,4}} or {{0,1,2,3}}")
-    if 4 in values and (3 in values or not old_names):
-        raise _UnknownLabelsError(
-            "label 4 is the resection cavity of BraTS 2024 post-treatment; "
-            "allowed: pre-treatment labels"
-        )
-    labels = array.astype(np.uint8)
-    labels[labels == 4] = 3
+def _written_labels(segmentation: sitk.Image, scheme: BratsScheme) -> sitk.Image:
+    """Return the labels as nnU-Net gets them."""
+    array = np.rint(sitk.GetArrayFromImage(segmentation))
+    labels = np.zeros(array.shape, np.uint8)
+    for label, written in scheme.written.items():
+        labels[array == label] = written
     image = sitk.GetImageFromArray(labels)
     image.CopyInformation(segmentation)
     return image
@@ -228,16 +247,21 @@ def _link_or_copy(source: Path, target: Path, copy: bool) -> None:
     shutil.copyfile(source, target)
 
 
-def _write_description(result: Conversion, name: str) -> None:
+def _write_description(result: Conversion, scheme: BratsScheme, folder: Path) -> None:
     description = {
-        "channel_names": {str(number): channel for number, channel in enumerate(CHANNELS)},
-        "labels": LABELS,
-        "regions_class_order": REGIONS_CLASS_ORDER,
+        "channel_names": {str(number): channel for number, channel in enumerate(scheme.channels)},
+        "labels": scheme.dataset_labels(),
         "numTraining": len(result.training),
         "file_ending": ".nii.gz",
-        "name": name,
+        "name": result.folder.name,
+        SCHEME_KEY: scheme.name,
     }
-    (result.folder / "dataset.json").write_text(json.dumps(description, indent=2))
+    if len(scheme.trained) > 1:
+        description["regions_class_order"] = scheme.class_order()
+    (folder / "dataset.json").write_text(json.dumps(description, indent=2))
     rows = [{"case": case, "reason": reason} for case, reason in result.skipped.items()]
+    rows += [
+        {"case": case, "reason": f"not used: {files}"} for case, files in result.unused.items()
+    ]
     if rows:
-        write_csv(rows, result.folder / "skipped.csv")
+        write_csv(rows, folder / "skipped.csv")

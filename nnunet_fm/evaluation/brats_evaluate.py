@@ -18,13 +18,13 @@ from typing import Any
 import SimpleITK as sitk
 
 from nnunet_fm.data.grids import has_same_axes, read_grid, read_values, reorient
+from nnunet_fm.evaluation.find_labels import OFFICIAL_SCHEMES, check_official
 from nnunet_fm.evaluation.label_folders import LabelPair, cases_of, check_places, find_pairs
 from nnunet_fm.internal.errors import FailedRunError, InputError, MissingFileError
 from nnunet_fm.internal.messages import some, unknown
 
 TOOL = "brats-evaluate"
 ENDING = ".nii.gz"
-CHALLENGES = ("gli", "mets", "ped", "MenRT", "MenPre", "GoAT")
 INSTALL = (
     "python3 -m venv brats && brats/bin/pip install BraTS-evaluation, "
     f"then --official-tool brats/bin/{TOOL}"
@@ -72,6 +72,7 @@ def official_scores(
     challenge: str,
     tool: str | None = None,
     ignore_origin: bool = False,
+    scheme: str | None = None,
 ) -> list[OfficialScore]:
     """Score a folder of predictions with the challenge's own tool.
 
@@ -81,15 +82,16 @@ def official_scores(
         challenge: `gli`, `mets`, `ped`, `MenRT`, `MenPre` or `GoAT`.
         tool: path of `brats-evaluate`; if None, it is searched on the PATH.
         ignore_origin: compare images of one grid even where their origins differ.
+        scheme: name of the label scheme of the truth; if None, see `check_official`.
 
     Raises:
         FileNotFoundError: the tool (the message says how to install it) or a prediction is missing.
-        ValueError: unknown challenge, voxels that are not 1 mm, or a prediction that lies
-            elsewhere than its truth.
+        ValueError: unknown challenge, labels that mean something else in it, voxels that are not
+            1 mm, or a prediction that lies elsewhere than its truth.
         RuntimeError: the tool omitted cases.
     """
-    if challenge not in CHALLENGES:
-        raise InputError(unknown("challenge", challenge, CHALLENGES))
+    if challenge not in OFFICIAL_SCHEMES:
+        raise InputError(unknown("challenge", challenge, OFFICIAL_SCHEMES))
     program = shutil.which(tool or TOOL)
     if program is None:
         raise MissingFileError(f"no {tool or TOOL} found; type: {INSTALL}")
@@ -98,6 +100,7 @@ def official_scores(
     if missing:
         raise MissingFileError(f"{predictions} has no prediction of {some(missing)}")
     _check_spacing(cases, truths)
+    check_official(truths, challenge, ENDING, scheme)
     pairs = find_pairs(predictions, truths, ENDING)
     check_places(pairs, ignore_origin)
     results = _run_tool(Path(program).absolute(), pairs, challenge)

@@ -8,23 +8,17 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Integer
 
-from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.data.label_schemes import LONG_NAMES, SCHEME_KEY, SCHEMES, fitting_schemes
+from nnunet_fm.data.label_schemes import Region as Region  # an evaluation's own word
+from nnunet_fm.internal.errors import InputError
 
 NO_FOLDER = "no folder; type nnunet-fm evaluate PREDICTIONS GROUND_TRUTH"
 EXAMPLE = '{"labels": {"background": 0, "tumour": 1}, "file_ending": ".nii.gz"}'
 
 
-@dataclass(frozen=True)
-class Region:
-    """A named union of labels, e.g. tumour core."""
-
-    name: str
-    labels: tuple[int, ...]
-
-
-# Enhancing tumour is 3 since 2023 and was 4 before. A case with both labels is an error, because
-# 4 is then a resection cavity; `segmentation` checks this.
-BRATS_REGIONS = (Region("WT", (1, 2, 3, 4)), Region("TC", (1, 3, 4)), Region("ET", (3, 4)))
+# Until 2021, enhancing tumour is 4 in the challenge's files and 3 in nnU-Net's. A case with both
+# labels is of another scheme; `segmentation` checks this.
+BRATS_REGIONS = SCHEMES["gli2021"].scored_regions
 
 
 @dataclass(frozen=True)
@@ -35,18 +29,21 @@ class LabelScheme:
         regions: the regions to score.
         ignore: label whose voxels are excluded from scoring (nnU-Net's `ignore`), or None.
         ending: file ending of the label files.
+        brats: name of the BraTS scheme that `dataset.json` names; empty if it names none.
     """
 
     regions: tuple[Region, ...]
     ignore: int | None = None
     ending: str = ".nii.gz"
+    brats: str = ""
 
     @classmethod
     def read(cls, dataset_json: Path) -> "LabelScheme":
         """Read the regions, or the foreground labels, of a `dataset.json`.
 
         Its labels are names with numbers, as in nnU-Net, or numbers with names, as in the Medical
-        Segmentation Decathlon.
+        Segmentation Decathlon. If it names a BraTS scheme, the challenge's regions that are not
+        trained are added.
 
         Raises:
             ValueError: the file is not a `dataset.json`.
@@ -66,8 +63,11 @@ class LabelScheme:
         )
         if not regions:
             raise InputError(f"{dataset_json} names no label but the background; e.g. {EXAMPLE}")
+        name = content.get(SCHEME_KEY)
+        brats = name if name in SCHEMES else ""
+        regions += _other_regions(brats, content["labels"])
         ignore = labels["ignore"][0] if "ignore" in labels else None
-        return cls(regions, ignore, str(content.get("file_ending", ".nii.gz")))
+        return cls(regions, ignore, str(content.get("file_ending", ".nii.gz")), brats)
 
     def check_labels(self, labels: Integer[np.ndarray, "*grid"], file: Path) -> None:
         """Check that a region names every label of a file, besides background and ignored.
@@ -88,10 +88,24 @@ class LabelScheme:
             regions = "; ".join(
                 f"{region.name} {', '.join(map(str, region.labels))}" for region in self.regions
             )
+            fitting = fitting_schemes(found)
+            hint = f"add --scheme NAME if one of these fits: {fitting}; or " if fitting else ""
             raise InputError(
                 f"{file} has label {', '.join(map(str, unnamed))}, which no region names "
-                f"({regions}); give the description of these labels with --dataset-json FILE"
+                f"({regions}); {hint}give the description of these labels with --dataset-json FILE"
             )
+
+
+def _other_regions(name: str, labels: Mapping[str, object]) -> tuple[Region, ...]:
+    """Return the regions of a scheme that nnU-Net is not trained for."""
+    scheme = SCHEMES.get(name)
+    if scheme is None or labels != scheme.dataset_labels():
+        return ()
+    return tuple(
+        Region(LONG_NAMES[region.name], region.labels)
+        for region in scheme.written_regions
+        if region.name not in scheme.trained
+    )
 
 
 def _labels_by_name(labels: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
@@ -115,31 +129,3 @@ def _whole_number(name: str, value: object) -> int:
     if isinstance(value, bool) or not str(value).isdigit():
         raise ValueError(f"label {name!r} is {value!r}, not a whole number")
     return int(str(value))
-
-
-def scheme_of_predictions(
-    predictions: Path, regions: str = "dataset", dataset_json: Path | None = None
-) -> LabelScheme:
-    """Choose the label scheme for a folder of predictions, as `nnunet-fm evaluate` does.
-
-    Args:
-        predictions: folder of predictions.
-        regions: `dataset`: the regions in `dataset_json`; `brats`: WT, TC and ET.
-        dataset_json: description of the dataset (default: `dataset.json` in the folder). With
-            `brats` only its file ending is used, and it may be missing.
-
-    Raises:
-        FileNotFoundError: the folder, or the description where it is needed, does not exist.
-    """
-    if not predictions.is_dir():
-        raise MissingFileError(f"{predictions} is {NO_FOLDER}")
-    description = dataset_json or predictions / "dataset.json"
-    if regions == "dataset":
-        if not description.is_file():
-            raise MissingFileError(
-                f"{description} does not exist; give --dataset-json FILE, or --regions brats"
-            )
-        return LabelScheme.read(description)
-    if description.is_file():
-        return LabelScheme(BRATS_REGIONS, ending=LabelScheme.read(description).ending)
-    return LabelScheme(BRATS_REGIONS)

@@ -12,8 +12,9 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from nnunet_fm.data.label_images import Labels
+from nnunet_fm.data.label_schemes import Region, fitting_schemes
 from nnunet_fm.evaluation.label_folders import LabelPair, check_places, find_pairs
-from nnunet_fm.evaluation.labels import BRATS_REGIONS, LabelScheme, Region
+from nnunet_fm.evaluation.labels import BRATS_REGIONS, LabelScheme
 from nnunet_fm.evaluation.lesions import lesion_score
 from nnunet_fm.evaluation.metrics import dice, image_diagonal, surface_scores
 from nnunet_fm.internal.errors import InputError
@@ -134,10 +135,11 @@ def _score_case(job: _Job) -> list[CaseScore]:
     image, predicted = job.pair.read(job.scheme)
     truth = image.labels
     spacing = image.spacing
-    _check_brats(job, truth)
     missing = predicted is None
     if predicted is None:
         predicted = np.zeros_like(truth)
+    _check_brats(job, truth)
+    _check_brats(job, predicted)
     if job.scheme.ignore is not None:
         scored = truth != job.scheme.ignore
         predicted = predicted * scored
@@ -155,11 +157,11 @@ def _score_case(job: _Job) -> list[CaseScore]:
     return [_as_missing(score, diagonal) for score in scores] if missing else scores
 
 
-def _check_brats(job: _Job, truth: Labels) -> None:
-    if job.scheme.regions == BRATS_REGIONS and 3 in truth and 4 in truth:
+def _check_brats(job: _Job, labels: Labels) -> None:
+    if job.scheme.regions == BRATS_REGIONS and 3 in labels and 4 in labels:
         raise InputError(
-            f"{job.pair.case} has labels 3 and 4: 4 is a resection cavity, not one of the regions "
-            "WT, TC, ET"
+            f"{job.pair.case} has labels 3 and 4, which gli2021 (1 NCR, 2 ED, 4 ET) does not; "
+            f"add --scheme NAME with one that fits: {fitting_schemes([3, 4])}"
         )
 
 

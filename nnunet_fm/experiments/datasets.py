@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from nnunet_fm.data.label_schemes import SCHEME_KEY, get_scheme
 from nnunet_fm.internal.config import Part
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import write_text
@@ -24,10 +25,17 @@ class Expected(Part):
     Attributes:
         cases: number of labelled cases.
         labels: names of labels or regions that its dataset.json must have; none if empty.
+        scheme: name of its BraTS label scheme, which names the labels too.
     """
 
     cases: Annotated[int, Field(gt=0)]
     labels: tuple[str, ...] = ()
+    scheme: str | None = None
+
+    @field_validator("scheme")
+    @classmethod
+    def _check_scheme(cls, name: str | None) -> str | None:
+        return name and get_scheme(name).name
 
 
 class Splits(Part):
@@ -58,7 +66,8 @@ def check_expected(dataset: Path, expected: Expected) -> None:
         expected: number of cases and names of labels.
 
     Raises:
-        ValueError: another number of cases, or a missing label.
+        ValueError: another number of cases, a missing label, or another label scheme (a dataset of
+            version 0.1 names none).
     """
     description = load_json(str(dataset / DATASET_JSON))
     number = dataset_id(dataset.name)
@@ -74,7 +83,16 @@ def check_expected(dataset: Path, expected: Expected) -> None:
             f"{dataset.name} has {preprocessed} of {expected.cases} cases preprocessed; type: "
             f"nnUNetv2_plan_and_preprocess -d {number}"
         )
-    missing = [label for label in expected.labels if label not in description["labels"]]
+    labels = list(expected.labels)
+    if expected.scheme:
+        labels += list(get_scheme(expected.scheme).dataset_labels())
+        recorded = description.get(SCHEME_KEY, expected.scheme)
+        if recorded != expected.scheme:
+            raise InputError(
+                f"{dataset.name} has the label scheme {recorded}, the sweep expects "
+                f"{expected.scheme}; {advice}"
+            )
+    missing = [label for label in labels if label not in description["labels"]]
     if missing:
         raise InputError(
             f"{dataset.name} has no label {missing[0]!r}; it has "

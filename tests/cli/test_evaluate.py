@@ -17,8 +17,8 @@ def test_scores_are_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFi
         write_labels(tmp_path / folder / "a.nii.gz", labels)
     folders = [str(tmp_path / "predictions"), str(tmp_path / "truth")]
     assert main(["evaluate", *folders, "-np", "1"]) == 2
-    assert "give --dataset-json FILE, or --regions brats" in capsys.readouterr().err
-    words = ["-np", "1", "--regions", "brats", "-o", str(tmp_path / "scores")]
+    assert "give --dataset-json FILE, --scheme NAME, or --regions brats" in capsys.readouterr().err
+    words = ["-np", "1", "--scheme", "gli2023", "-o", str(tmp_path / "scores")]
     assert main(["evaluate", *folders, *words]) == 0
     assert "| TC | 1 | 1.0000 ± nan |" in capsys.readouterr().out
     with (tmp_path / "scores" / "scores.csv").open() as stream:

@@ -35,7 +35,7 @@ def test_help_answers_without_torch(words: list[str]) -> None:
         (["plan", "-d", "7", "--encoder", "dinov3_test16"], "export nnUNet_preprocessed="),
         (["convert", "brats", "gone", "-d", "5", "-n", "X"], "export nnUNet_raw="),
         (["evaluate", "gone", "gone", "--regions", "brats"], "is no folder"),
-        (["evaluate", "gone", "gone"], "--regions brats"),
+        (["evaluate", "gone", "gone"], "is no folder"),
         (["info", "--encoder", "dinov3_test16", "--patch", "250", "256"], "nearest possible"),
     ],
 )

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from nnunet_fm.evaluation.labels import (
-    BRATS_REGIONS,
     LabelScheme,
     Region,
-    scheme_of_predictions,
 )
 
 
@@ -51,15 +49,3 @@ def test_a_label_without_a_region_is_refused(tmp_path: Path) -> None:
         ValueError, match=r"a.nii has label 3, 7, which no region names \(whole 1, 2; core 2\)"
     ):
         scheme.check_labels(np.array([[7, 0], [3, 1]]), Path("a.nii"))
-
-
-def test_the_scheme_of_predictions_is_the_dataset_s_or_brats(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"give --dataset-json FILE, or --regions brats"):
-        scheme_of_predictions(tmp_path)
-    assert scheme_of_predictions(tmp_path, "brats") == LabelScheme(BRATS_REGIONS)
-    (tmp_path / "dataset.json").write_text('{"labels": {"x": 1}, "file_ending": ".png"}')
-    assert scheme_of_predictions(tmp_path) == LabelScheme((Region("x", (1,)),), ending=".png")
-    assert scheme_of_predictions(tmp_path, "brats") == LabelScheme(BRATS_REGIONS, ending=".png")
-    other = tmp_path / "other.json"
-    other.write_text('{"labels": {"y": 2}}')
-    assert scheme_of_predictions(tmp_path, dataset_json=other) == LabelScheme((Region("y", (2,)),))

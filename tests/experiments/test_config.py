@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_fm.data.brats import LABELS
+from nnunet_fm.data.label_schemes import SCHEMES
 from nnunet_fm.encoders import build_encoder, get_card
 from nnunet_fm.experiments.config import Sweep, read_sweep
 from nnunet_fm.experiments.datasets import Splits
@@ -63,7 +63,12 @@ def test_every_shipped_sweep_is_read_and_its_encoders_are_known(name: str) -> No
     sweep = read_sweep(name)
     assert len(sweep.encoders) * len(sweep.ratios) == 36
     (expected,) = sweep.expected.values()
-    assert set(expected.labels) == set(LABELS) - {"background"}
+    assert set(SCHEMES[expected.scheme or ""].dataset_labels()) == {
+        "background",
+        "whole tumor",
+        "tumor core",
+        "enhancing tumor",
+    }
     assert sweep.splits == Splits()  # nnU-Net's own
     assert len(read_sweep(name, ["encoders.dinov3=null"]).encoders) == 5
     (dataset,) = sweep.datasets

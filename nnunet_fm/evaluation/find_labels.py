@@ -1,0 +1,141 @@
+"""Find what the labels of a folder mean: by a description, or by the schemes of BraTS."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from nnunet_fm.data.choose_scheme import choose_scheme
+from nnunet_fm.data.label_images import read_labels
+from nnunet_fm.data.label_schemes import SCHEMES
+from nnunet_fm.evaluation.label_folders import cases_of
+from nnunet_fm.evaluation.labels import NO_FOLDER, LabelScheme
+from nnunet_fm.internal.errors import InputError, MissingFileError
+
+# scheme of the labels that each configuration of `brats-evaluate` reads
+OFFICIAL_SCHEMES = {
+    "gli": "gli2024",
+    "mets": "mets2025",
+    "ped": "ped2024",
+    "MenRT": "menrt",
+    "MenPre": "men",
+    "GoAT": "goat",
+}
+
+
+@dataclass(frozen=True)
+class FoundLabels:
+    """A label scheme, and where it comes from.
+
+    Attributes:
+        scheme: the regions to score.
+        text: one line for the user.
+    """
+
+    scheme: LabelScheme
+    text: str
+
+
+def scheme_of_predictions(predictions: Path, dataset_json: Path | None = None) -> FoundLabels:
+    """Read the label scheme of a folder of predictions from its description.
+
+    Args:
+        predictions: folder of predictions.
+        dataset_json: description of the dataset (default: `dataset.json` in the folder).
+
+    Raises:
+        FileNotFoundError: the folder or the description does not exist.
+    """
+    description = _description(predictions, dataset_json)
+    if not description.is_file():
+        raise MissingFileError(
+            f"{description} does not exist; give --dataset-json FILE, --scheme NAME, or --regions "
+            "brats to find the scheme by the names of BraTS cases"
+        )
+    scheme = LabelScheme.read(description)
+    recorded = f", label scheme {scheme.brats}" if scheme.brats else ""
+    return FoundLabels(scheme, f"regions of {description}{recorded}")
+
+
+def brats_scheme(
+    predictions: Path,
+    truths: Path,
+    name: str | None = None,
+    dataset_json: Path | None = None,
+    workers: int = 2,
+) -> FoundLabels:
+    """Find the BraTS scheme of a folder of predictions and its truth.
+
+    Args:
+        predictions: folder of predictions.
+        truths: folder of their truth, with labels of the challenge or of nnU-Net.
+        name: name of the scheme; if None, the one that the description names, or else the one that
+            the case names and all labels of the truth tell.
+        dataset_json: description of the dataset (default: `dataset.json` in the folder of the
+            predictions); it may be missing.
+        workers: number of threads.
+
+    Raises:
+        FileNotFoundError: a folder does not exist or is empty.
+        ValueError: the scheme is unknown, not clear, or does not have all labels of the truth.
+    """
+    description = _description(predictions, dataset_json)
+    described = LabelScheme.read(description) if description.is_file() else LabelScheme(())
+    labels = labels_of(truths, described.ending, workers)
+    choice = choose_scheme(labels, name or described.brats or None, or_written=True)
+    text = choice.text
+    if described.brats and not name:
+        text += f" in {description}"
+    return FoundLabels(LabelScheme(choice.scored_regions, ending=described.ending), text)
+
+
+def labels_of(folder: Path, ending: str, workers: int = 2) -> dict[str, frozenset[int]]:
+    """Return the labels of every file of a folder, by case, without 0."""
+    cases = cases_of(folder, ending)
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        found = pool.map(_labels_in, [folder / f"{case}{ending}" for case in cases])
+        labels = list(tqdm(found, total=len(cases), desc="reading labels", leave=False))
+    return dict(zip(cases, labels, strict=True))
+
+
+def check_official(truths: Path, challenge: str, ending: str, name: str | None = None) -> None:
+    """Check that the labels of a folder mean what a configuration of `brats-evaluate` reads.
+
+    Args:
+        truths: folder of label files.
+        challenge: a key of `OFFICIAL_SCHEMES`.
+        ending: ending of the files.
+        name: name of the scheme of the files; if None, it is found by the names of the cases, and
+            cases of no challenge are taken to be of this one.
+
+    Raises:
+        ValueError: a label means something else, or nothing, to the tool.
+    """
+    official = SCHEMES[OFFICIAL_SCHEMES[challenge]]
+    labels = labels_of(truths, ending)
+    named = any(scheme.describes(case) for scheme in SCHEMES.values() for case in labels)
+    choice = choose_scheme(labels, name if name or named else official.name, or_written=True)
+    common = {region.name for region in choice.target.regions} & {r.name for r in official.regions}
+    for case, values in labels.items():
+        for label in sorted(values):
+            meant = {r.name for r in choice.scored_regions if label in r.labels} & common
+            read = {region.name for region in official.regions if label in region.labels}
+            if meant != read & common or not read:
+                raise InputError(
+                    f"{case} has label {label} of {choice.target.name} ({choice.target.meaning}), "
+                    f"but --official {challenge} reads {official.meaning}; give files with these "
+                    "labels, or omit --official"
+                )
+
+
+def _labels_in(file: Path) -> frozenset[int]:
+    labels = read_labels(file).labels
+    return frozenset(int(label) for label in np.unique(labels[labels != 0]))
+
+
+def _description(predictions: Path, dataset_json: Path | None) -> Path:
+    if not predictions.is_dir():
+        raise MissingFileError(f"{predictions} is {NO_FOLDER}")
+    return dataset_json or predictions / "dataset.json"
