@@ -5,6 +5,7 @@ Imports are made where they are needed, so that `--help` answers at once.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,6 +13,7 @@ from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 
 if TYPE_CHECKING:
+    from nnunet_fm_pretrain.data.prepare_group import Outcome
     from nnunet_fm_pretrain.data.preprocessing import StorePreprocessing
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -134,17 +136,22 @@ def _prepare(parsed: argparse.Namespace) -> int:
         parsed.dataset,
         parsed.licence,
     )
+    return _report_volumes(outcomes, parsed.o)
+
+
+def _report_volumes(outcomes: Sequence["Outcome"], store: Path) -> int:
+    """Print how many volumes were made and which failed; return the exit code."""
     failed = [o for o in outcomes if not o.record]
     made = sum(not o.ready for o in outcomes if o.record)
     ready = len(outcomes) - len(failed) - made
     subjects = sorted({f"{o.source.dataset}/{o.source.subject}" for o in outcomes})
     print(f"{len(subjects)} subjects: {some(subjects)}")
-    print(f"{made} volumes made, {ready} were ready, {len(failed)} failed: {parsed.o}")
+    print(f"{made} volumes made, {ready} were ready, {len(failed)} failed: {store}")
     for outcome in failed[:10]:
         print(f"  {outcome.source.name}: {outcome.reason}", file=sys.stderr)
     if failed:
         print(
-            f"all of them: {parsed.o}/failures*.csv. Repair or exclude them, then rerun the "
+            f"all of them: {store}/failures*.csv. Repair or exclude them, then rerun the "
             "command: finished volumes are kept",
             file=sys.stderr,
         )

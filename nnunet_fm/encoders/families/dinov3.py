@@ -74,20 +74,28 @@ class Dinov3(TimmViT):
         if rope != "float32":
             periods.copy_(periods.bfloat16())
         if rope == "bfloat16":
-            self.vit.rope.get_embed = self._bfloat16_table
+            self.vit.rope.get_embed = self.bfloat16_table
             for block in self.vit.blocks:
                 block.attn.q_norm = block.attn.k_norm = _Round()
 
-    def _bfloat16_table(self, shape: Sequence[int]) -> Float[Tensor, "n d"]:
+    def bfloat16_table(
+        self, shape: Sequence[int], stretch: Float[Tensor, "1"] | None = None
+    ) -> Float[Tensor, "n d"]:
         """Compute sines and cosines in bfloat16 throughout.
 
         Source: dinov3/layers/rope_position_encoding.py:57-106.
+
+        Args:
+            shape: rows and columns of patches.
+            stretch: factor on the coordinates, bfloat16 (pretraining draws it); None: 1.
         """
         periods = self.vit.rope.periods
         exact = {"device": periods.device, "dtype": torch.bfloat16}
         centres = [torch.arange(0.5, n, **exact) / n for n in shape]
         grid = torch.stack(torch.meshgrid(*centres, indexing="ij"), dim=-1)
         coordinates = 2.0 * grid.flatten(0, 1) - 1.0
+        if stretch is not None:
+            coordinates = coordinates * stretch
         angles = 2 * math.pi * coordinates[:, :, None] / periods.bfloat16()
         angles = angles.flatten(1).tile(2)
         return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)

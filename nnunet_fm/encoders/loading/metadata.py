@@ -15,6 +15,7 @@ from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.files import replaced_atomically
 
 KEY = "nnunet_fm_card"
+SUFFIXES = (".safetensors", ".pth")
 
 
 def write_encoder(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -29,8 +30,8 @@ def write_encoder(path: Path, state: Mapping[str, Tensor], about: Mapping[str, A
     Raises:
         InputError: another suffix.
     """
-    if path.suffix not in (".safetensors", ".pth"):
-        raise InputError(f"{path}: allowed are .safetensors and .pth")
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: allowed are {' and '.join(SUFFIXES)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_atomically(str(path)) as temporary:
         if path.suffix == ".pth":

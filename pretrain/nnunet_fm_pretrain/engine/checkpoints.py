@@ -12,6 +12,7 @@ from nnunet_fm.internal.files import replaced_atomically
 
 FOLDER = "checkpoints"
 NAME = re.compile(r"step_\d+\.pt")
+KEYS = ("step", "recipe", "store", "subjects", "licence", "objective", "optimisers")
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -25,7 +26,7 @@ def _step(path: Path) -> int:
 
 
 def latest(run: Path) -> Path:
-    """Return the newest checkpoint of a run folder, or `run` itself if it is a checkpoint.
+    """Return the newest checkpoint of a run folder, or `run` itself if it is a file.
 
     Raises:
         FileNotFoundError: the folder holds none.
@@ -57,14 +58,21 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: damaged, or not written by `pretrain run`.
     """
+    if not (path.parent.name == FOLDER and NAME.fullmatch(path.name)):
+        remedy = "give the folder of a run, or a file of its folder checkpoints"
+    else:
+        before = [p.name for p in checkpoints(path.parent.parent) if _step(p) < _step(path)]
+        then = f"continues from {before[-1]}" if before else "begins anew, as there is none before"
+        remedy = f"delete the file, and the run {then}"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}); delete it, the one before is used"
-        ) from None
-    if not isinstance(content, dict) or "objective" not in content:
-        raise CheckpointError(f"{path} is not a checkpoint of `nnunet-fm pretrain run`")
+        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}); {remedy}") from None
+    missing = [key for key in KEYS if not isinstance(content, dict) or key not in content]
+    if len(missing) == len(KEYS):
+        raise CheckpointError(f"{path} is not a checkpoint of `nnunet-fm pretrain run`; {remedy}")
+    if missing:
+        raise CheckpointError(f"{path} is damaged: it lacks {', '.join(missing)}; {remedy}")
     if "bad_steps" in content:  # the name in version 0.1
         content["skipped_steps"] = content.pop("bad_steps")
     return content

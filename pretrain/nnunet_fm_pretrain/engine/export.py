@@ -2,20 +2,28 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nnunet_fm.encoders.loading.metadata import write_encoder
+from nnunet_fm.encoders import load_encoder
+from nnunet_fm.encoders.loading.metadata import SUFFIXES, write_encoder
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.engine.method import Method
+from nnunet_fm_pretrain.engine.objective import Exported
+from nnunet_fm_pretrain.engine.recipe import Recipe
 from nnunet_fm_pretrain.engine.start import parse_earlier
 
 
 def export_checkpoint(
     content: dict[str, Any], method: Method, run: Path, out: Path, half: bool = False
 ) -> dict[str, Any]:
-    """Write the encoder of a checkpoint; `nnunet_fm_pretrain.runs.export` finds both.
+    """Write the encoder of a checkpoint, checked by reading it with the strict loader.
+
+    `nnunet_fm_pretrain.runs.export` finds checkpoint and method.
 
     Args:
         content: of the checkpoint.
@@ -28,18 +36,54 @@ def export_checkpoint(
         The card that was written into the file.
 
     Raises:
-        ValueError: another file name extension.
+        ValueError: another file name extension, or an encoder that the loader refuses.
     """
+    if out.suffix not in SUFFIXES:
+        raise InputError(f"{out}: allowed are {' and '.join(SUFFIXES)}")
     recipe = parse_earlier(content, method, run)
     objective = method.build(recipe)
     objective.load_state_dict(content["objective"])
     exported = objective.export_encoder()
+    card = _card(content, method.name, recipe, exported)
+    tensors = {k: v.half() if half else v for k, v in exported.tensors.items()}
+    unchecked = out.with_name(f"{out.stem}.unchecked{out.suffix}")
+    try:
+        with torch.no_grad():
+            write_encoder(unchecked, tensors, card)
+        _check(unchecked, exported)
+        os.replace(unchecked, out)
+    except InputError as error:
+        raise InputError(
+            f"the encoder of {run} would not load again, so {out} was not written: {error}"
+        ) from None
+    finally:
+        unchecked.unlink(missing_ok=True)
+    return card
+
+
+def _check(file: Path, exported: Exported) -> None:
+    """Raise ValueError unless the strict loader makes of a file what the method says it is."""
+    _, report = load_encoder(file)
+    found = (report.card, report.architecture)
+    if found != (exported.card, exported.architecture):
+        raise InputError(
+            f"it is read as {found[0]} ({found[1]}); the method exports {exported.card} "
+            f"({exported.architecture}), which has to be a registered weight card"
+        )
+    if report.missing:
+        raise InputError(f"it lacks {', '.join(report.missing)}")
+
+
+def _card(
+    content: Mapping[str, Any], method: str, recipe: Recipe, exported: Exported
+) -> dict[str, Any]:
+    """Return the metadata of the file: what the encoder is, and what it has seen."""
     subjects = content["subjects"]
-    card = {
+    return {
         "card": exported.card,
         "architecture": exported.architecture,
         "options": dict(exported.options),
-        "method": method.name,
+        "method": method,
         "step": content["step"],
         "steps": recipe.optimiser.steps,
         "datasets": ", ".join(sorted({s.split("/")[0] for s in subjects})),
@@ -49,7 +93,3 @@ def export_checkpoint(
         "licence": content["licence"],
         "recipe": json.dumps(content["recipe"]),
     }
-    tensors = {k: v.half() if half else v for k, v in exported.tensors.items()}
-    with torch.no_grad():
-        write_encoder(out, tensors, card)
-    return card

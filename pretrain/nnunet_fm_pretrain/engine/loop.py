@@ -34,7 +34,6 @@ from nnunet_fm_pretrain.engine.shutdown import GracefulShutdown
 
 logger = logging.getLogger(__name__)
 
-RECIPE = "recipe.yaml"
 ALARM_AFTER = 1000  # steps, or a tenth of the run: uniform targets are normal before
 FIRST_PHASE = 4  # number of the first phase's random stream, as in runs of version 0.1
 # torch.compile specialises on each block's stochastic depth and each input size; its default is 8
@@ -88,7 +87,7 @@ class Engine:
         if fabric.global_rank == 0 and former is None:
             run.mkdir(parents=True, exist_ok=True)
             content = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-            write_text(run / RECIPE, content)
+            write_text(run / start.RECIPE, content)
 
     def _check_phases(self) -> None:
         for phase in self.recipe.optimisers:

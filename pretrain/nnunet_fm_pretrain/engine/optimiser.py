@@ -21,7 +21,7 @@ def make_optimiser(modules: Mapping[str, nn.Module], recipe: OptimiserRecipe) ->
     for module in modules.values():
         scales = layer_scales(module, recipe)
         for name, parameter in module.named_parameters():
-            decay = 0.0 if without_decay(name, parameter) else recipe.weight_decay
+            decay = recipe.weight_decay if has_decay(name, parameter, recipe) else 0.0
             scale = scales.get(name, 1.0)
             groups.setdefault((scale, decay), []).append(parameter)
     return torch.optim.AdamW(
@@ -53,9 +53,11 @@ def layer_scales(module: nn.Module, recipe: OptimiserRecipe) -> dict[str, float]
     return scales
 
 
-def without_decay(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter has no weight decay: biases, norms, LayerScale and the extra tokens."""
-    return parameter.ndim < 2 or name.endswith(TOKENS)
+def has_decay(name: str, parameter: nn.Parameter, recipe: OptimiserRecipe) -> bool:
+    """Whether a parameter has weight decay: not biases, norms, LayerScale; tokens if asked for."""
+    if name.endswith(TOKENS):
+        return recipe.token_decay
+    return parameter.ndim > 1
 
 
 def learning_rate(step: int, recipe: OptimiserRecipe) -> float:

@@ -50,7 +50,9 @@ class OptimiserSettings(Part):
         lr_scaling: `none`, or `sqrt_1024` (times 4 sqrt(batch / 1024), as DINOv3's code does).
         final_lr: learning rate at the last step, reached by half a cosine.
         warmup_steps: length of the linear warm-up from 0.
-        weight_decay: constant; not applied to biases, norms, LayerScale and tokens.
+        weight_decay: constant; not applied to biases, norms and LayerScale.
+        token_decay: whether the weight decay is applied to the CLS, register and mask tokens too,
+            as in DINOv3's code.
         betas: of AdamW.
         layer_decay: factor on the learning rate from one block to the block below it.
         patch_embed_lr: further factor on the patch embedding.
@@ -62,6 +64,7 @@ class OptimiserSettings(Part):
     final_lr: Rate = 1e-6
     warmup_steps: Count = 10_000
     weight_decay: Rate = 0.04
+    token_decay: bool = False
     betas: tuple[Share, Share] = (0.9, 0.999)
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     patch_embed_lr: Rate = 0.2

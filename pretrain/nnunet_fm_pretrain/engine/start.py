@@ -15,6 +15,7 @@ from nnunet_fm_pretrain.engine.method import Method
 from nnunet_fm_pretrain.engine.objective import Objective
 from nnunet_fm_pretrain.engine.recipe import EncoderRecipe, Recipe, recipe_differences
 
+RECIPE = "recipe.yaml"  # what a run was begun with, in its folder
 OWN = "as its author says"
 DERIVATIVE = (
     "a derivative of the weights it started from, to be passed on under their terms "
@@ -53,7 +54,7 @@ def check_resumable(
     if changed:
         raise InputError(
             f"{run} holds a run of another recipe. Different: {some(changed)}. "
-            "Give a new folder, or the former recipe"
+            f"Give a new folder, or resume it with its own recipe: {run / RECIPE}"
         )
     if content["store"] != store.identity():
         raise InputError(

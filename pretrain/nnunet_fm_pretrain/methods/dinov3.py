@@ -40,6 +40,24 @@ def build_dinov3(architecture: str, layer_scale: float, drop_path: float) -> Din
     return encoder
 
 
+@torch.no_grad()
+def initialise_as_dinov3(encoder: Dinov3) -> None:
+    """Draw the weights as DINOv3's `init_weights` does (dinov3/models/vision_transformer.py).
+
+    timm differs in two ways: it divides the last linear weights of the attention and of the MLP of
+    block i by sqrt(2 (i + 1)), and `build_dinov3` draws the mask token at random. The patch
+    embedding, the norms and LayerScale are the same.
+    """
+    for module in encoder.vit.blocks.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.normal_(encoder.vit.cls_token, std=0.02)
+    nn.init.normal_(encoder.vit.reg_token, std=0.02)
+    nn.init.zeros_(encoder.mask_token)
+
+
 def export_dinov3(encoder: Dinov3, architecture: str) -> Exported:
     """Return an encoder in the names of the DINOv3 training code, with the card of such files."""
     tensors = to_dinov3(encoder.state_dict())

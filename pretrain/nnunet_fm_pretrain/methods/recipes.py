@@ -1,5 +1,6 @@
 """Reading recipes: shipped ones by name, files, and single keys from the command line."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 from nnunet_fm.internal.config import parse_settings, read_content, shipped_settings
 from nnunet_fm.internal.folders import folder
 from nnunet_fm_pretrain.engine.recipe import Recipe
-from nnunet_fm_pretrain.methods.registry import method_of
+from nnunet_fm_pretrain.methods.registry import DEFAULT, method_name, method_names, method_of
+
+logger = logging.getLogger(__name__)
 
 RECIPES = folder("recipes", Path(__file__).parents[1])
 
@@ -20,6 +23,8 @@ def shipped_recipes() -> dict[str, Path]:
 def read_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe as its method's recipe class, and change single keys of it.
 
+    A recipe that names no method is one of version 0.1, which had one method; this is said.
+
     Args:
         name: of a shipped recipe, or path of a YAML file.
         overrides: `part.key=value`, values as in YAML.
@@ -29,6 +34,15 @@ def read_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             value that is not allowed.
     """
     content, file = read_content("recipe", name, RECIPES, overrides)
+    if method_name(content) is None:
+        logger.warning(
+            "%s names no method and is read as a recipe of %s, as in version 0.1; "
+            "name one: objective.method=%s (installed: %s)",
+            file,
+            DEFAULT,
+            DEFAULT,
+            ", ".join(method_names()),
+        )
     return parse_recipe(content, file)
 
 

@@ -51,9 +51,14 @@ def method_of(content: Mapping[str, Any]) -> Method:
     Raises:
         ValueError: as `get_method`.
     """
+    return get_method(method_name(content) or DEFAULT)
+
+
+def method_name(content: Mapping[str, Any]) -> str | None:
+    """Return the name of the method in a recipe's plain data; None if there is none."""
     objective = content.get("objective")
-    name = objective.get("method", DEFAULT) if isinstance(objective, Mapping) else DEFAULT
-    return get_method(str(name))
+    name = objective.get("method") if isinstance(objective, Mapping) else None
+    return None if name is None else str(name)
 
 
 def _shipped() -> list[str]:

@@ -219,7 +219,7 @@ def test_a_damaged_checkpoint_is_named(store: SliceStore, tmp_path: Path) -> Non
     path = checkpoints.latest(tmp_path)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(
-        ValueError, match=f"{path.name} cannot be read .* delete it, the one before is used"
+        ValueError, match=f"{path.name} cannot be read .* delete the file, and the run begins anew"
     ):
         engine(short(2), store, tmp_path)
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float16
+from jaxtyping import Bool, Float, Float16, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -12,11 +12,15 @@ from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.sampling import SampleOrder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine.loader import empty_for_batch
-from nnunet_fm_pretrain.methods.braindino.block_masks import block_mask
+from nnunet_fm_pretrain.methods.braindino.block_masks import (
+    block_mask,
+    exact_block_mask,
+    patches_to_hide,
+)
 from nnunet_fm_pretrain.methods.braindino.multicrop import ViewMaker, fuse
 from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe, CropPair
 
-_PAIR_STREAM, _SAMPLE_STREAM = 1, 2  # keep the draws of steps and of samples apart
+_PAIR_STREAM, _SAMPLE_STREAM, _MASK_STREAM = 1, 2, 3  # keep the draws of steps and samples apart
 
 
 class MultiCropBatch(NamedTuple):
@@ -56,6 +60,7 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
                     "allowed: global sizes that are multiples of the patch, "
                     "and local sizes of at least one patch"
                 )
+        _check_neighbours(recipe, ranks)
         self.rank, self.ranks = rank, ranks
         self.steps = recipe.optimiser.steps
 
@@ -65,7 +70,9 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
     def __getitem__(self, step: int) -> MultiCropBatch:
         pair = self.views.pair(np.random.default_rng([self.seed, _PAIR_STREAM, step]))
         samples = self.order.samples(step, self.rank, self.ranks)
+        first = step * self.order.batch_size  # of all ranks
         batch = self._empty(pair, len(samples))
+        hidden = self._patches_to_hide(step, pair)
         for place, sample in enumerate(samples):
             rng = np.random.default_rng([self.seed, _SAMPLE_STREAM, sample])
             views = self.views(self._image(sample, rng), pair, rng)
@@ -74,10 +81,23 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
                 batch.global_crops[view, place] = torch.from_numpy(crop)
             for view, crop in enumerate(views.local_crops):
                 batch.local_crops[view, place] = torch.from_numpy(crop)
-            for mask in batch.masks[:, place]:
+            for view, mask in enumerate(batch.masks[:, place]):
                 grid = (mask.shape[0], mask.shape[1])
-                mask.copy_(torch.from_numpy(block_mask(self.masks, grid, rng)))
+                if hidden is None:
+                    drawn = block_mask(self.masks, grid, rng)
+                else:
+                    drawn = exact_block_mask(grid, int(hidden[view, sample - first]), rng)
+                mask.copy_(torch.from_numpy(drawn))
         return batch
+
+    def _patches_to_hide(self, step: int, pair: CropPair) -> Int[np.ndarray, "2 b"] | None:
+        """Draw the hidden patches of every crop of a step, over all ranks; None: crop by crop."""
+        if self.masks.draw == "crop":
+            return None
+        crops = 2 * self.order.batch_size
+        patches = (pair.global_size // self.patch) ** 2
+        rng = np.random.default_rng([self.seed, _MASK_STREAM, step])
+        return patches_to_hide(self.masks, crops, patches, rng).reshape(2, -1)
 
     def _empty(self, pair: CropPair, slices: int) -> MultiCropBatch:
         channels = 3 if self.views.recipe.fusion.probability else 1
@@ -102,3 +122,15 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
             slices = np.stack([self.store.read_slice(r, place) for r in registered])
             return fuse(slices, fusion, rng)
         return self.store.read_slice(record, place)[None].repeat(3, axis=0)
+
+
+def _check_neighbours(recipe: BrainDinoRecipe, ranks: int) -> None:
+    """Raise ValueError if KoLeo finds no second slice where it looks for neighbours."""
+    objective = recipe.objective
+    alone = recipe.optimiser.batch_size // ranks < 2
+    if alone and objective.koleo_weight and objective.koleo_neighbours == "rank":
+        raise InputError(
+            f"optimiser.batch_size {recipe.optimiser.batch_size} on {ranks} devices gives each one "
+            "slice, and KoLeo looks for its neighbour on the same device; allowed: "
+            f"optimiser.batch_size={2 * ranks} or more, or objective.koleo_weight=0"
+        )

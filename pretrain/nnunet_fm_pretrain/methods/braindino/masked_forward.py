@@ -20,7 +20,10 @@ class Tokens:
 
 
 def forward_tokens(
-    encoder: Dinov3, x: Float[Tensor, "b c h w"], masks: Bool[Tensor, "b th tw"] | None = None
+    encoder: Dinov3,
+    x: Float[Tensor, "b c h w"],
+    masks: Bool[Tensor, "b th tw"] | None = None,
+    stretch: float | None = None,
 ) -> Tokens:
     """Compute the tokens of `x`; equal to timm's `forward_features` where nothing is masked.
 
@@ -28,24 +31,38 @@ def forward_tokens(
         encoder: timm's DINOv3 network and its mask token.
         x: images; sides are multiples of the patch size.
         masks: True where the patch is hidden.
+        stretch: the rotary coordinates of each block are scaled by a number of its own, drawn
+            from exp(U(-ln stretch, ln stretch)); None: not scaled.
     """
     vit = encoder.vit
     x = vit.patch_embed(x)
+    grid = (x.shape[1], x.shape[2])
     if masks is not None:
         x = torch.where(masks[..., None], encoder.mask_token.to(x.dtype), x)
     x, rotary = vit._pos_embed(x)
     x = vit.norm_pre(x)
     for block in vit.blocks:
+        if stretch is not None:
+            rotary = encoder.bfloat16_table(grid, draw_stretch(stretch).to(x.device))
         x = encoder.run_block(block, x, rope=rotary)
     x = vit.norm(x)
     return Tokens(x[:, 0], x[:, vit.num_prefix_tokens :])
 
 
-def rescale_positions(encoder: Dinov3, factor: float) -> None:
-    """Stretch the rotary coordinates of each call by exp(U(-ln factor, ln factor)), as DINOv3 does.
+def draw_stretch(largest: float) -> Float[Tensor, "1"]:
+    """Draw from exp(U(-ln largest, ln largest)) in bfloat16.
 
-    Only in training mode. The angles are linear in the coordinates, so the periods are divided
-    during the call.
+    Source: dinov3/layers/rope_position_encoding.py, which is called for every block.
+    """
+    limit = math.log(largest)
+    return torch.empty(1, dtype=torch.bfloat16).uniform_(-limit, limit).exp()
+
+
+def rescale_positions(encoder: Dinov3, factor: float) -> None:
+    """Stretch the rotary coordinates of each call by exp(U(-ln factor, ln factor)).
+
+    Only in training mode. One number holds for all blocks, unlike in DINOv3's code. The angles are
+    linear in the coordinates, so the periods are divided during the call.
     """
     rope = encoder.vit.rope
     exact = rope.get_embed

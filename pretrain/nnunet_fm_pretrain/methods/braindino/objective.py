@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from lightly.loss import KoLeoLoss
 from lightly.models.utils import update_momentum
 from lightly.utils.dist import gather, world_size
@@ -28,7 +28,13 @@ from nnunet_fm_pretrain.methods.braindino.masked_forward import (
 from nnunet_fm_pretrain.methods.braindino.projection_head import PrototypeHead
 from nnunet_fm_pretrain.methods.braindino.prototype_loss import cross_entropy, logits, sinkhorn_bias
 from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
-from nnunet_fm_pretrain.methods.dinov3 import build_dinov3, export_dinov3, three_channels
+from nnunet_fm_pretrain.methods.braindino.sample_subset import set_constant_drop_path
+from nnunet_fm_pretrain.methods.dinov3 import (
+    build_dinov3,
+    export_dinov3,
+    initialise_as_dinov3,
+    three_channels,
+)
 
 CERTAIN, UNIFORM = 0.02, 0.98  # of ln K: a teacher entropy beyond means collapse
 SAME_DIRECTION = 0.995  # mean cosine of CLS tokens
@@ -54,7 +60,7 @@ class BrainDino(Objective):
             self.teacher = _Networks(recipe, drop_path=0.0)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
-        if recipe.encoder.rope_rescale:
+        if recipe.encoder.rope_rescale and recipe.encoder.rope_rescale_draw == "pass":
             rescale_positions(self.student.encoder, recipe.encoder.rope_rescale)
         if recipe.run.checkpointing:
             self.student.encoder.set_gradient_checkpointing(True)
@@ -88,10 +94,10 @@ class BrainDino(Objective):
         masks = batch.masks.flatten(0, 1)
         with torch.no_grad():
             taught = forward_tokens(self.teacher.encoder, global_crops)
-        seen = forward_tokens(self.student.encoder, global_crops, masks)
+        seen = self._student_tokens(global_crops, masks)
         views = [seen.cls.unflatten(0, (2, -1))]
         if len(batch.local_crops):
-            local_cls = forward_tokens(self.student.encoder, local_crops).cls
+            local_cls = self._student_tokens(local_crops).cls
             views.append(local_cls.unflatten(0, (len(batch.local_crops), -1)))
         teacher_cls = taught.cls.unflatten(0, (2, -1))
         dino, dino_entropy = self._dino(torch.cat(views), teacher_cls, step)
@@ -109,6 +115,16 @@ class BrainDino(Objective):
             {"dino": dino.detach(), "ibot": ibot.detach(), "koleo": koleo.detach()},
             monitors,
         )
+
+    def _student_tokens(
+        self, crops: Float[Tensor, "n 3 h w"], masks: Bool[Tensor, "n th tw"] | None = None
+    ) -> Tokens:
+        """Compute the student's tokens, with the rotary coordinates that the recipe asks for."""
+        encoder = self.recipe.encoder
+        stretch = None
+        if self.training and encoder.rope_rescale_draw == "block":
+            stretch = encoder.rope_rescale
+        return forward_tokens(self.student.encoder, crops, masks, stretch)
 
     def _dino(
         self, student_cls: Float[Tensor, "v b d"], teacher_cls: Float[Tensor, "2 b d"], step: int
@@ -162,10 +178,13 @@ class BrainDino(Objective):
         return -centre / temperature
 
     def _koleo(self, cls: Float[Tensor, "2 b d"]) -> Tensor:
-        """Sum KoLeo over the two crops, with neighbours among all ranks, in float32 (DINOv2)."""
+        """Sum KoLeo over the two crops, in float32.
+
+        Without the other ranks' slices, DistributedDataParallel averages the ranks' losses.
+        """
         with torch.autocast(cls.device.type, enabled=False):
             crops = list(cls.to(_exact(cls)))
-            if world_size() > 1:
+            if world_size() > 1 and self.settings.koleo_neighbours == "all":
                 crops = [torch.cat(gather(c.contiguous())) for c in crops]
             return torch.stack([self.koleo(c) for c in crops]).sum()
 
@@ -234,6 +253,10 @@ class _Networks(nn.Module):
         super().__init__()
         encoder = recipe.encoder
         self.encoder = build_dinov3(encoder.architecture, encoder.layer_scale, drop_path)
+        if encoder.initialisation == "dinov3":
+            initialise_as_dinov3(self.encoder)
+        if drop_path and encoder.drop_path_blocks == "constant":
+            set_constant_drop_path(self.encoder, drop_path)
         self.dino_head = PrototypeHead(self.encoder.width, recipe.objective.dino_head)
         self.ibot_head = PrototypeHead(self.encoder.width, recipe.objective.ibot_head)
 

@@ -26,14 +26,25 @@ class StudentRecipe(EncoderRecipe):
 
     Attributes:
         layer_scale: initial LayerScale.
-        drop_path: stochastic depth of the last block; it grows linearly from 0.
+        initialisation: `dinov3` (linear weights N(0, 0.02) in every block, mask token 0), or `timm`
+            (the last linear weights of a block get smaller with its depth, mask token
+            N(0, 0.02)).
+        drop_path: rate of stochastic depth.
+        drop_path_blocks: `constant` (DINOv3: every block has this rate, and drops the same number
+            of samples of each batch), or `rising` (timm: linear from 0 in the first block to this
+            rate in the last, drawn for each sample).
         rope_rescale: r of the student's rotary coordinates, which are scaled by
             exp(U(-ln r, ln r)); None: not scaled.
+        rope_rescale_draw: how often the scale is drawn: for each `block` (DINOv3), or once for each
+            forward `pass`.
     """
 
     layer_scale: Rate = 1e-5
+    initialisation: Literal["dinov3", "timm"] = "timm"
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    drop_path_blocks: Literal["constant", "rising"] = "rising"
     rope_rescale: Annotated[float, Field(ge=1)] | None = None
+    rope_rescale_draw: Literal["block", "pass"] = "pass"
 
 
 class CropPair(Part):
@@ -160,10 +171,14 @@ class MaskRecipe(Part):
     Attributes:
         probability: of a crop to be masked.
         ratio: range of the share of patches that are masked.
+        draw: for each `batch` (DINOv3: exactly the share `probability` of a step's global crops is
+            masked, and the shares of patches are spread evenly over `ratio`), or for each `crop`
+            (both are drawn at random, and blocks that do not fit leave a mask smaller).
     """
 
     probability: Share = 0.5
     ratio: tuple[Share, Share] = (0.1, 0.5)
+    draw: Literal["batch", "crop"] = "crop"
 
     @model_validator(mode="after")
     def _ratio_is_ordered(self) -> "MaskRecipe":
@@ -182,6 +197,8 @@ class BrainDinoObjective(ObjectiveRecipe):
         dino_weight: weight of the CLS loss.
         ibot_weight: weight of the masked patch loss (lambda in the paper).
         koleo_weight: weight of the nearest-neighbour spread, summed over the two global crops.
+        koleo_neighbours: where KoLeo looks for a slice's nearest neighbour: among the slices of one
+            `rank` (DINOv3's default), or of `all` ranks.
         centring: `sinkhorn` (DINOv3) or `mean` (exponential moving average of the teacher's mean).
         centre_momentum: momentum of `mean`.
         student_temperature: constant.
@@ -198,6 +215,7 @@ class BrainDinoObjective(ObjectiveRecipe):
     dino_weight: Rate = 1.0
     ibot_weight: Rate = 1.0
     koleo_weight: Rate = 0.1
+    koleo_neighbours: Literal["rank", "all"] = "all"
     centring: Literal["sinkhorn", "mean"] = "sinkhorn"
     centre_momentum: Share = 0.9
     student_temperature: Temperature = 0.1
@@ -209,6 +227,9 @@ class BrainDinoObjective(ObjectiveRecipe):
 
 class BrainDinoRecipe(Recipe):
     """One run of BrainDINO.
+
+    The default of a key that version 0.1 did not have is what it did, so that its runs are resumed
+    as they were begun; the shipped recipes state such keys.
 
     Attributes:
         stage: 1, or 2 for high resolution, which starts from a stage 1 run.
