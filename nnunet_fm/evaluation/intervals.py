@@ -17,6 +17,7 @@ from jaxtyping import Float, Integer, Shaped
 from scipy import stats
 
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.messages import counted
 
 Weights = Float[np.ndarray, "b n"]  # how often each of n cases counts, in each of b resamples
 Statistic = Callable[[Weights], Float[np.ndarray, " b"]]
@@ -86,7 +87,7 @@ class Bootstrap:
     ) -> None:
         names, of_case = np.unique(subjects, return_inverse=True)
         if len(names) < 2:
-            raise InputError(f"{len(names)} subjects; an interval needs 2 or more")
+            raise InputError(f"{counted(len(names), 'subject')}; an interval needs 2 or more")
         groups = _group_subjects(of_case, len(names), strata)
         self.method = "BCa" if strata is None else "stratified BCa"
         self.unit_weights = np.ones((1, len(subjects)))

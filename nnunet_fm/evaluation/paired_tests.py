@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Shaped
 from scipy import stats
 
 RESAMPLES = 5000
+ROUNDING = 1e-12  # relative; differences that are equal up to this tie
 PerCase = Float[np.ndarray, " n"]
 Adjustment = Callable[[Sequence[float]], Float[np.ndarray, " m"]]
 
@@ -42,13 +43,14 @@ def permutation_p(
     if subjects is not None:
         of_row = np.unique(subjects, return_inverse=True)[1]
     observed = abs(statistic(second) - statistic(first))
+    rounding = ROUNDING * (abs(statistic(second)) + abs(statistic(first)))
     hits = 0
     for _ in range(resamples):
         swap = (rng.random(of_row.max() + 1) < 0.5)[of_row]
         swap = swap.reshape(-1, *[1] * (first.ndim - 1))
         swapped_first = np.where(swap, second, first)
         swapped_second = np.where(swap, first, second)
-        hits += abs(statistic(swapped_second) - statistic(swapped_first)) >= observed - 1e-12
+        hits += abs(statistic(swapped_second) - statistic(swapped_first)) >= observed - rounding
     return (hits + 1) / (resamples + 1)
 
 
@@ -57,10 +59,18 @@ def wilcoxon_p(first: PerCase, second: PerCase) -> float:
 
     Exact up to 50 cases without ties, else the normal approximation (scipy). 1 if no case differs.
     """
-    differences = second - first
+    differences = _differences(first, second)
     if not differences.any():
         return 1.0
     return float(stats.wilcoxon(differences, zero_method="wilcox").pvalue)
+
+
+def _differences(first: PerCase, second: PerCase) -> PerCase:
+    """Subtract without rounding errors, so that 0.3 - 0.2 and 0.2 - 0.1 tie."""
+    largest = max(np.abs(first).max(initial=0), np.abs(second).max(initial=0))
+    step = ROUNDING * (largest or 1.0)
+    rounded: PerCase = np.round((second - first) / step) * step
+    return rounded
 
 
 def rank_biserial(first: PerCase, second: PerCase) -> float:
@@ -68,7 +78,8 @@ def rank_biserial(first: PerCase, second: PerCase) -> float:
 
     It is the share of the ranks in favour of the second minus that in favour of the first.
     """
-    differences = (second - first)[second != first]
+    differences = _differences(first, second)
+    differences = differences[differences != 0]
     if not len(differences):
         return 0.0
     ranks = stats.rankdata(np.abs(differences))
@@ -77,7 +88,7 @@ def rank_biserial(first: PerCase, second: PerCase) -> float:
 
 def cohen_dz(first: PerCase, second: PerCase) -> float:
     """Compute Cohen's dz: mean difference over the differences' deviation; NaN where that is 0."""
-    differences = second - first
+    differences = _differences(first, second)
     deviation = differences.std(ddof=1) if len(differences) > 1 else 0.0
     return float(differences.mean() / deviation) if deviation > 0 else float("nan")
 

@@ -13,6 +13,7 @@ from scipy import stats
 from nnunet_fm.evaluation.intervals import Weights
 from nnunet_fm.internal.errors import InputError
 
+ROUNDING = 1e-9
 Times = Float[np.ndarray, " n"]
 Events = Bool[np.ndarray, " n"]
 Labels = Integer[np.ndarray, " n"]
@@ -126,7 +127,8 @@ def median_survival(curve: Curve) -> tuple[float, float, float]:
 
 
 def _half_time(times: Float[np.ndarray, " t"], survival: Float[np.ndarray, " t"]) -> float:
-    reached = np.flatnonzero(survival <= 0.5)  # false for NaN
+    # a share of exactly one half may be a rounding error above it; false for NaN
+    reached = np.flatnonzero(survival <= 0.5 + ROUNDING)
     return float(times[reached[0]]) if len(reached) else float("nan")
 
 

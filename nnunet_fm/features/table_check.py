@@ -8,7 +8,7 @@ from nnunet_fm.data.subject_table import Table
 from nnunet_fm.data.volumes import BadVolumeError, read_volume
 from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.features.leakage import overlaps_within
-from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.messages import counted, some
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def check_table(table: Table, hashes: InputHashes, read: bool = False) -> TableR
         f"{o.test_case} is {o.match} ({o.evidence})" for o in overlaps_within(table, hashes, read)
     ]
     if twins:
-        problems.append(f"{len(twins)} subjects have two names: {some(twins)}")
+        problems.append(f"{counted(len(twins), 'subject')} with two names: {some(twins)}")
     hashes.save()
     return TableReport(_summary(table), problems)
 
@@ -45,7 +45,7 @@ def _summary(table: Table) -> list[str]:
     complete = sum(len(row.volumes) == len(table.modalities) for row in table.rows)
     subjects = {row.subject for row in table.rows}
     return [
-        f"{len(table.rows)} rows, {len(subjects)} subjects",
+        f"{counted(len(table.rows), 'row')}, {counted(len(subjects), 'subject')}",
         "splits: " + ", ".join(f"{name} {count}" for name, count in sorted(splits.items())),
         "volumes: " + ", ".join(f"{name} {volumes[name]}" for name in table.modalities),
         f"rows with all {len(table.modalities)} modalities: {complete}",

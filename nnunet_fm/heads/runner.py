@@ -24,7 +24,9 @@ from nnunet_fm.heads.saved_runs import (
     PREDICTIONS,
     RESULTS,
     FinishedRun,
+    class_columns,
     read_run,
+    run_folder,
     setting_name,
 )
 from nnunet_fm.heads.splits import Cases, Split, fold_numbers, make_splits, subset, tested_cases
@@ -77,7 +79,7 @@ def run_task(data: TaskData, out: Path, figures: bool = True) -> FinishedRun:
         ValueError: a training side without a class or without an event.
     """
     splits, tested = make_splits(data)
-    folder = out / data.name / data.encoder / data.identity()[:12]
+    folder = run_folder(out, data)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / ABOUT, json.dumps(_describe(data, tested)))
     results = []
@@ -243,7 +245,7 @@ def _prediction_lines(
     data: TaskData, cases: Cases, truth: TrueTargets, model: str, prediction: Prediction
 ) -> list[dict[str, Any]]:
     """Return the lines of the table of predictions, one per case."""
-    outputs = data.targets.classes or ("prediction",)
+    outputs = class_columns(data.targets.classes) or ["prediction"]
     lines = []
     for n, case in enumerate(cases):
         line = {

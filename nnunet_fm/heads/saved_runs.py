@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float
 
 from nnunet_fm.heads.metrics import Output, TrueTargets
 from nnunet_fm.heads.results import Result
+from nnunet_fm.heads.task_data import TaskData
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
@@ -28,6 +30,8 @@ COLUMN_TYPES = {
     "n_test": int,
 }
 Line = dict[str, str]
+# columns of the predictions beside those of the classes
+CASE_COLUMNS = ("case", "subject", "model", "fold", "truth", "event", "high_risk")
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class FinishedRun:
     def _parse(self, lines: list[Line]) -> Predictions:
         classes = self.about["classes"]
         if classes:
-            output = np.stack([_numbers(lines, column) for column in classes], axis=1)
+            columns = class_columns(classes)
+            output = np.stack([_numbers(lines, column) for column in columns], axis=1)
         else:
             output = _numbers(lines, "prediction")
         truth = TrueTargets(
@@ -93,6 +98,22 @@ class FinishedRun:
         )
         cases = tuple(line["case"] for line in lines)
         return Predictions(cases, truth, output, _numbers(lines, "high_risk", default="0") == 1)
+
+
+def class_columns(classes: Sequence[str]) -> list[str]:
+    """Name the columns of the probabilities like the classes, `class case` for a class `case`."""
+    return [f"class {name}" if name in CASE_COLUMNS else name for name in classes]
+
+
+def run_folder(out: Path, data: TaskData) -> Path:
+    """Return the folder of a run: its own, or that of version 0.1 with the same classes."""
+    parent = out / data.name / data.encoder
+    folder = parent / data.identity()[:12]
+    former = parent / data.former_identity()[:12]
+    if folder.is_dir() or not (former / ABOUT).is_file():
+        return folder
+    classes = json.loads((former / ABOUT).read_text()).get("classes")
+    return former if classes == list(data.targets.classes) else folder
 
 
 def setting_name(ratio: float, seed: int) -> str:

@@ -1,5 +1,8 @@
 """Targets of a task: numbers read from the text of a table, and which rows are skipped."""
 
+import logging
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -7,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from nnunet_fm.data.subject_table import Row
-from nnunet_fm.data.table_rows import MISSING
+from nnunet_fm.data.table_rows import is_missing
 from nnunet_fm.heads.subsets import quantile_strata, survival_strata
 from nnunet_fm.heads.task import Task
 from nnunet_fm.internal.errors import InputError
@@ -15,8 +18,12 @@ from nnunet_fm.internal.messages import some
 
 # from this many cases on, "all events before all censored times" is not a coincidence
 SUSPICIOUS = 20
+STATUS = {"0": False, "1": True, "false": False, "true": True}
+MISSING_CODES = (-1, -9, -99, -999, -9999)  # of SPSS and PLINK, among others
 Values = Float[np.ndarray, " n"]
 Events = Bool[np.ndarray, " n"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,8 @@ class Targets:
         values: class number, number, or time of each row.
         events: survival: whether the time ends with an event; all True for other kinds.
         classes: label of each class number; empty if the task is not a classification.
-        left_out: number of rows without a target, or with a label that is skipped.
+        left_out: number of rows without a target or an event status, or with a label that is
+            skipped.
     """
 
     kept: Integer[np.ndarray, " n"]
@@ -70,8 +78,9 @@ def read_targets(task: Task, rows: Sequence[Row]) -> Targets:
     """Read the targets of a table's rows.
 
     Raises:
-        ValueError: a column does not exist, a value is not a number, a label is in no class, there
-            is only one class or no event, or the events merely mean "before a certain day".
+        ValueError: a column does not exist, a value is not a number, a status is neither 0 nor 1, a
+            label is in no class, labels differ only in case or number format, there is only one
+            class or no event, or the events merely mean "before a certain day".
     """
     for name in (task.target, task.event):
         if name and name not in rows[0].values:
@@ -97,16 +106,51 @@ def read_targets(task: Task, rows: Sequence[Row]) -> Targets:
 
 
 def _read_column(task: Task, rows: Sequence[Row]) -> _Column:
-    kept = [n for n, row in enumerate(rows) if row.values[task.target].lower() not in MISSING]
+    kept = [n for n, row in enumerate(rows) if _has_target(task, row)]
     events = np.ones(len(kept), bool)
     if task.event:
-        events = _numbers(task.event, [rows[n].values[task.event] for n in kept]) == 1
+        events = _read_status(task.event, [rows[n].values[task.event] for n in kept])
     return _Column(np.array(kept, int), [rows[n].values[task.target] for n in kept], events)
+
+
+def _has_target(task: Task, row: Row) -> bool:
+    """Return whether a row has a target, and an event status if the task needs one.
+
+    A word for missing values that the task names as a class is a label.
+    """
+    text = row.values[task.target]
+    if task.event and is_missing(row.values[task.event]):
+        return False
+    return text in (task.classes or {}) or not is_missing(text)
+
+
+def _read_status(column: str, texts: Sequence[str]) -> Events:
+    """Read the status at the end of the time: 1 or true with an event, 0 or false without."""
+    status = {text: _status(text) for text in texts}
+    if None in status.values():
+        counts = Counter(texts)
+        seen = [f"{text} ({counts[text]} rows)" for text in sorted(counts)]
+        coding = ""
+        if {text.removesuffix(".0") for text in counts} == {"1", "2"}:
+            coding = " If 1 is censored and 2 is an event, as in R's survival, subtract 1."
+        raise InputError(
+            f"column {column} holds {some(seen, 8)}; allowed: 1 or true for an event, 0 or false "
+            f"for a censored time, and an empty cell for an unknown status, which is left out."
+            f"{coding} Recode the column"
+        )
+    return np.array([status[text] for text in texts], bool)
+
+
+def _status(text: str) -> bool | None:
+    """Return a status of 0, 1, 0.0, 1.0, true or false; None for anything else."""
+    return STATUS.get(text.lower().removesuffix(".0"))
 
 
 def _threshold_classes(task: Task, column: _Column, threshold: float) -> Targets:
     """Classify a number; the class of a case censored up to the threshold is unknown."""
     numbers = _numbers(task.target, column.texts)
+    if task.event:
+        _check_times(task.target, numbers)
     above = numbers > threshold
     known = column.events | above
     classes = (f"<={threshold:g}", f">{threshold:g}")
@@ -117,6 +161,7 @@ def _threshold_classes(task: Task, column: _Column, threshold: float) -> Targets
 def _label_classes(task: Task, column: _Column) -> Targets:
     numbers = task.classes
     if not numbers:
+        _refuse_variants(task.target, column.texts)
         numbers = {label: number for number, label in enumerate(sorted(set(column.texts)))}
     unknown = sorted(set(column.texts) - set(numbers))
     if unknown:
@@ -134,6 +179,29 @@ def _label_classes(task: Task, column: _Column) -> Targets:
     )
 
 
+def _refuse_variants(column: str, texts: Sequence[str]) -> None:
+    """Refuse labels that differ only in case, spaces or number format: they are one class."""
+    variants: dict[str, list[str]] = {}
+    for text in sorted(set(texts)):
+        variants.setdefault(_plain_label(text), []).append(text)
+    same = [" and ".join(labels) for labels in variants.values() if len(labels) > 1]
+    if same:
+        labels = ", ".join(f"{text}: NUMBER" for text in sorted(set(texts))[:4])
+        raise InputError(
+            f"labels of {column} differ only in case, spaces or number format: {some(same)}. Write "
+            f"them alike in the table, or number the classes: classes='{{{labels}}}'"
+        )
+
+
+def _plain_label(text: str) -> str:
+    """Return a label in lower case, with single spaces, or as a number without its format."""
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    try:
+        return str(float(plain))
+    except ValueError:
+        return plain
+
+
 def _survival(task: Task, targets: Targets) -> Targets:
     """Check the events, and skip subjects that were censored too early."""
     _check_events(task, targets.values, targets.events)
@@ -144,10 +212,7 @@ def _survival(task: Task, targets: Targets) -> Targets:
 def _check_events(task: Task, times: Values, events: Events) -> None:
     if not events.any():
         raise InputError(f"no event: {task.event} is 1 nowhere; a survival task needs some")
-    if (times < 0).any():
-        raise InputError(
-            f"{task.target} is negative in {int((times < 0).sum())} rows; allowed: 0 and more"
-        )
+    _check_times(task.target, times)
     if len(times) < SUSPICIOUS:
         return
     censored = times[~events]
@@ -157,6 +222,13 @@ def _check_events(task: Task, times: Values, events: Events) -> None:
             f"{task.event} is 1 exactly where {task.target} is at most {times[events].max():g}: "
             "a label 'before that day', not an event. Give the recorded event, or use a threshold "
             "(classification)"
+        )
+
+
+def _check_times(column: str, times: Values) -> None:
+    if (times < 0).any():
+        raise InputError(
+            f"{column} is negative in {int((times < 0).sum())} rows; allowed: 0 and more"
         )
 
 
@@ -173,11 +245,35 @@ def _class_names(numbers: dict[str, int | None]) -> tuple[str, ...]:
 
 def _numbers(column: str, texts: Sequence[str]) -> Values:
     try:
-        values = np.array([float(text) for text in texts])
+        values = np.array([_number(text) for text in texts])
     except ValueError as error:
-        raise InputError(f"column {column} holds a value that is not a number: {error}") from None
+        raise InputError(
+            f"column {column} holds a value that is not a number: {error}. Write 63.5 with a "
+            "point, and leave unknown values empty"
+        ) from None
     if not np.isfinite(values).all():
         raise InputError(
             f"column {column} holds values that are not finite; leave them empty or write n/a"
         )
+    _warn_of_codes(column, values)
     return values
+
+
+def _number(text: str) -> float:
+    if "_" in text:  # Python reads 1_0 as 10
+        raise ValueError(text)
+    return float(text)
+
+
+def _warn_of_codes(column: str, values: Values) -> None:
+    """Warn if the only negative value of a column is a usual code for missing values."""
+    negative = values[values < 0]
+    codes = set(negative.tolist())
+    if len(codes) == 1 and codes <= set(MISSING_CODES):
+        logger.warning(
+            "column %s holds %g in %d rows, and no other negative value; if it stands for a "
+            "missing value, leave these cells empty",
+            column,
+            negative[0],
+            len(negative),
+        )

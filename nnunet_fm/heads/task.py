@@ -60,8 +60,8 @@ class Task(Part):
         kind: `classification`, `regression` or `survival`.
         target: column of the label, the number or the time (days); `modality` where `unit` is
             `volume`.
-        event: column that is 1 where the time ends with an event and 0 where it is censored; for
-            survival, and for a `threshold` on a time.
+        event: column that is 1 or true where the time ends with an event, 0 or false where it is
+            censored; for survival, and for a `threshold` on a time.
         classes: classification: class number of each label, null for a label whose cases are
             skipped; by default the sorted labels are numbered.
         threshold: classification of a number: up to the threshold, or above it. Cases censored up

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from nnunet_fm.heads.metrics import TrueTargets
 from nnunet_fm.heads.targets import Targets, read_targets
 from nnunet_fm.heads.task import Task, read_task, task_name
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.messages import counted
 
 MODALITY = "modality"  # column of a case that is one volume
 
@@ -61,17 +63,30 @@ class TaskData:
 
     def identity(self) -> str:
         """Return the SHA-256 of everything that results depend on."""
+        return self._digest([list(self.targets.classes)] if self.targets.classes else [])
+
+    def former_identity(self) -> str:
+        """Return the identity of version 0.1, which did not hold the names of the classes."""
+        return self._digest([])
+
+    def _digest(self, more: list[list[str]]) -> str:
         digest = hashlib.sha256(self.task.model_dump_json(exclude={"paper"}).encode())
         for part in (self.x, self.targets.values, self.targets.events):
             digest.update(np.ascontiguousarray(part).tobytes())
-        digest.update(json.dumps([self.names, self.subjects, self.splits, self.leakage]).encode())
+        parts = [self.names, self.subjects, self.splits, self.leakage, *more]
+        digest.update(json.dumps(parts).encode())
         return digest.hexdigest()
 
     def summary(self) -> str:
-        """Summarise the numbers of cases in one line."""
+        """Summarise the numbers of cases, and of the cases of each class, in one line."""
+        cases = counted(len(self.names), "case")
+        subjects = counted(len(set(self.subjects)), "subject")
+        target = "target or event status" if self.task.event else "target"
+        counts = Counter(self.targets.values.tolist())
+        classes = [f"{name} {counts[n]}" for n, name in enumerate(self.targets.classes)]
         return (
-            f"{len(self.names)} cases of {len(set(self.subjects))} subjects; "
-            f"{self.targets.left_out} without a target, {self.incomplete} without a volume"
+            f"{cases} of {subjects}; {self.targets.left_out} without a {target}, "
+            f"{self.incomplete} without a volume" + (f"; {', '.join(classes)}" if classes else "")
         )
 
 

@@ -19,3 +19,8 @@ def some(items: Sequence[str], most: int = 4) -> str:
     """List the first few of `items`, and how many more there are."""
     shown = ", ".join(str(i) for i in items[:most])
     return shown + (f", and {len(items) - most} more" if len(items) > most else "")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun in singular or plural, e.g. `1 subject`, `2 subjects`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

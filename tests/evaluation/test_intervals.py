@@ -61,7 +61,7 @@ def test_stratified_intervals_cover_and_never_lose_a_class() -> None:
     )
     same = Bootstrap(np.arange(10), resamples=50).interval(lambda w: np.full(len(w), 0.5))
     assert (same.low, same.high) == (0.5, 0.5)
-    with pytest.raises(ValueError, match="1 subjects; an interval needs 2 or more"):
+    with pytest.raises(ValueError, match="1 subject; an interval needs 2 or more"):
         Bootstrap(np.zeros(5))
 
 

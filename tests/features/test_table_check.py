@@ -25,7 +25,7 @@ def test_counts_and_problems_of_a_table_are_reported(tmp_path: Path) -> None:
     assert [p.split(":")[0] for p in report.problems] == [
         "1 volumes are missing",
         "1 volumes cannot be used",
-        "1 subjects have two names",
+        "1 subject with two names",
     ]
     fine = check_table(
         read_table(write_lines(tmp_path, ["a,0.nii,train"])), InputHashes(tmp_path / "m"), True
