@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_fm.cli.parser import Commands
-from nnunet_fm.internal.errors import ExistingFileError, FailedRunError
+from nnunet_fm.internal.errors import ExistingFileError, FailedRunError, InputError
 from nnunet_fm.nnunet.commands import command, environment, log_tail
 
 DATASET, NAME = 999, "FMDemo"
@@ -36,8 +36,7 @@ def add_command(commands: Commands) -> None:
 
 
 def _demo(parsed: argparse.Namespace) -> None:
-    encoder = str(Path(parsed.encoder).absolute()) if parsed.encoder else None
-    run_demo(parsed.o.absolute(), encoder)
+    run_demo(parsed.o.absolute(), parsed.encoder)
 
 
 def run_demo(out: Path, encoder: str | None = None) -> Path:
@@ -45,16 +44,19 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
 
     Args:
         out: folder for everything; an earlier demo in it is removed.
-        encoder: weight file or card; the small bundled encoder if None.
+        encoder: weight file or name, as in `nnunet-fm plan`; the small bundled encoder if None.
 
     Returns:
         The picture.
 
     Raises:
+        MissingFileError, CheckpointError, InputError: the encoder cannot be used; nothing is made.
         FileExistsError: the folder holds something else.
         RuntimeError: a step failed; the message names its log.
     """
     started = time.monotonic()
+    if encoder is not None:
+        encoder = _checked_encoder(encoder)
     steps = StepRunner(out)
     if encoder is None:
         print(
@@ -73,6 +75,24 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
     print(f"  model        {out / 'nnUNet_results'}")
     print(f"  logs         {out / 'logs'}")
     return picture
+
+
+def _checked_encoder(given: str) -> str:
+    """Load the encoder, and return its name, or its absolute path as the steps change folders.
+
+    Raises:
+        MissingFileError, CheckpointError, InputError: as `EncoderSource.resolve`, or an encoder of
+            volumes.
+    """
+    from nnunet_fm.encoders import EncoderSource
+
+    source = EncoderSource.resolve(given)
+    if source.load().input_spec.spatial_dims != 2:
+        raise InputError(
+            f"{given} holds {source.architecture}, an encoder of volumes; the demo trains on "
+            "slices. Allowed: a 2-D encoder"
+        )
+    return source.file or given
 
 
 def _make_data(steps: "StepRunner", out: Path) -> None:

@@ -45,18 +45,28 @@ def _list(_: argparse.Namespace) -> None:
 def _show(parsed: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from nnunet_fm.encoders import get_card
+    import torch
 
-    for key, value in asdict(get_card(parsed.name)).items():
+    from nnunet_fm.encoders import build_encoder, get_card, intensity_of, orientation_of
+
+    card = get_card(parsed.name)
+    values = asdict(card)
+    with torch.device("meta"):
+        encoder = build_encoder(card.architecture, **card.options)
+    values["intensity"] = intensity_of(encoder, card.name)
+    values["orientation"] = orientation_of(encoder, card.name)
+    for key, value in values.items():
         print(f"{key:16}{', '.join(value) if isinstance(value, tuple) else value}")
 
 
 def _verify(parsed: argparse.Namespace) -> None:
     from nnunet_fm.encoders import load_encoder
     from nnunet_fm.encoders.loading.load_report import describe, fingerprint
+    from nnunet_fm.encoders.options import check_given_options
     from nnunet_fm.internal.arguments import parse_key_values
 
     options = parse_key_values(parsed.encoder_options)
+    check_given_options(options)
     encoder, report = load_encoder(parsed.file, parsed.encoder, **options)
     print(describe(report))
     print(f"fingerprint   {fingerprint(encoder)}")

@@ -1,6 +1,6 @@
 """Encoders: one file per family behind one contract, weight cards, and the strict loader."""
 
-from nnunet_fm.encoders.cards import bundled_weights, get_card, intensity_of
+from nnunet_fm.encoders.cards import bundled_weights, get_card, intensity_of, orientation_of
 from nnunet_fm.encoders.contract import Encoder, FeatureInfo, InputSpec
 from nnunet_fm.encoders.key_format import Converted, KeyFormat
 from nnunet_fm.encoders.loading.load import load_encoder
@@ -36,6 +36,7 @@ __all__ = [
     "get_card",
     "intensity_of",
     "load_encoder",
+    "orientation_of",
     "random_state",
     "register_architecture",
     "register_cards",

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nnunet_fm.encoders.contract import Encoder
-from nnunet_fm.encoders.registry import ARCHITECTURES, CARDS, find_architecture
+from nnunet_fm.encoders.registry import ARCHITECTURES, CARDS, WITHDRAWN, find_architecture
 from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.folders import folder
@@ -26,13 +26,16 @@ def get_card(name: str) -> WeightCard:
     """Return the card called `name`, or the only card called `name.*` (`braindino_vitb16`).
 
     An architecture, `timm/NAME` or a class of the user's gives a bare card: no published weights,
-    default options.
+    and options of the architecture.
 
     Raises:
-        InputError: unknown name; close matches are named.
+        InputError: unknown name (close matches are named), or a card that was withdrawn.
     """
     if name in CARDS:
         return CARDS[name]
+    for withdrawn in WITHDRAWN.values():
+        if name in (withdrawn.name, withdrawn.name.split(".")[0]):
+            raise InputError(f"card {name} is no longer offered: {withdrawn.reason}")
     architecture = find_architecture(name)
     if architecture is not None:
         return WeightCard(
@@ -40,6 +43,7 @@ def get_card(name: str) -> WeightCard:
             architecture=name,
             licence="as its author says",
             source="",
+            options=dict(architecture.options),
             ignored=architecture.ignored,
         )
     tagged = [card for card in CARDS.values() if card.name.split(".")[0] == name]
@@ -52,7 +56,27 @@ def get_card(name: str) -> WeightCard:
     raise InputError(unknown("encoder", name, [*CARDS, *ARCHITECTURES], hint))
 
 
+def is_known(name: str) -> bool:
+    """Whether `get_card` knows the name."""
+    try:
+        get_card(name)
+    except InputError:
+        return False
+    return True
+
+
+def card_of_plans(name: str) -> str:
+    """Return the card that reads the weight file of plans which name the card `name`."""
+    return WITHDRAWN[name].instead if name in WITHDRAWN else name
+
+
 def intensity_of(encoder: Encoder, card: str) -> str:
     """Return the intensity convention of the pretraining: the card's or the architecture's."""
     known = CARDS.get(card)
     return (known.intensity if known else None) or encoder.input_spec.intensity
+
+
+def orientation_of(encoder: Encoder, card: str) -> str:
+    """Return the orientation of the pretraining images: the card's or the architecture's."""
+    known = CARDS.get(card)
+    return (known.orientation if known else None) or encoder.input_spec.orientation

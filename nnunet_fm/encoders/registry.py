@@ -7,7 +7,7 @@ that installed packages name under the entry point group `nnunet_fm.encoders`.
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pydoc import locate
 from typing import Any, cast
@@ -17,14 +17,17 @@ from torch import Tensor, nn
 
 from nnunet_fm.encoders.contract import Encoder, groups_around_blocks
 from nnunet_fm.encoders.key_format import Converted, KeyFormat
-from nnunet_fm.encoders.weight_card import WeightCard
-from nnunet_fm.internal.errors import InputError
+from nnunet_fm.encoders.options import check_option_names
+from nnunet_fm.encoders.weight_card import WeightCard, WithdrawnCard
+from nnunet_fm.internal.errors import InputError, UserError
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm.internal.plugins import load_plugins
 
 ENTRY_POINTS = "nnunet_fm.encoders"
 REQUIRED = ("kind", "input_spec", "in_channels", "feature_info")
 Builder = Callable[..., nn.Module]
+# What constructors raise for values that they cannot use.
+BAD_VALUE = (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError, LookupError)
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,22 @@ class Architecture:
         ignored: regular expressions of keys that files may hold besides the encoder, for files
             without a weight card of their own.
         adapt: last change to a file's tensors, given the options that the encoder is built with.
+        options: of new uses under the architecture's name, where they are not the constructor's
+            defaults, which plans of earlier versions rely on.
+        shown: returns the options that the tensors of a file show, e.g. the size of its images.
     """
 
     name: str
     build: Builder
     ignored: tuple[str, ...] = ()
     adapt: Callable[[Converted, Mapping[str, Any]], None] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    shown: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] | None = None
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
 CARDS: dict[str, WeightCard] = {}
+WITHDRAWN: dict[str, WithdrawnCard] = {}
 KEY_FORMATS: dict[str, KeyFormat] = {}
 _NAMESPACES: dict[str, Builder] = {}
 
@@ -56,6 +65,8 @@ def register_architecture(
     build: Builder,
     ignored: tuple[str, ...] = (),
     adapt: Callable[[Converted, Mapping[str, Any]], None] | None = None,
+    options: Mapping[str, Any] | None = None,
+    shown: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] | None = None,
 ) -> None:
     """Add an architecture; the arguments are those of `Architecture`.
 
@@ -68,7 +79,7 @@ def register_architecture(
     """
     if name in ARCHITECTURES or name.startswith(tuple(_NAMESPACES)):
         raise InputError(f"architecture {name!r} is already registered")
-    ARCHITECTURES[name] = Architecture(name, build, ignored, adapt)
+    ARCHITECTURES[name] = Architecture(name, build, ignored, adapt, options or {}, shown)
 
 
 def register_namespace(prefix: str, build: Builder) -> None:
@@ -77,15 +88,26 @@ def register_namespace(prefix: str, build: Builder) -> None:
 
 
 def register_cards(*cards: WeightCard) -> None:
-    """Add weight cards.
+    """Add weight cards, after their architectures.
 
     Raises:
-        InputError: a name is taken.
+        InputError: a name is taken or has no tag, or the architecture is unknown or does not take
+            the card's options.
     """
     for card in cards:
         if card.name in CARDS:
             raise InputError(f"weight card {card.name!r} is already registered")
+        if not all(card.name.partition(".")):
+            raise InputError(f"weight card {card.name!r}; allowed: names as family_arch.weights")
+        check_option_names(
+            card.architecture, known_architecture(card.architecture).build, card.options
+        )
         CARDS[card.name] = card
+
+
+def withdraw_card(card: WithdrawnCard) -> None:
+    """Explain the absence of a card of an earlier version, and read plans that name it."""
+    WITHDRAWN[card.name] = card
 
 
 def register_key_format(key_format: KeyFormat) -> None:
@@ -150,6 +172,19 @@ def find_user_class(name: str) -> type[nn.Module] | None:
     return type(found.__name__, (found, _Undeclared), {"__module__": found.__module__})
 
 
+def known_architecture(name: str) -> Architecture:
+    """Return the architecture called `name`.
+
+    Raises:
+        InputError: there is none; close matches are named.
+    """
+    found = find_architecture(name)
+    if found is None:
+        hint = "Any timm ViT: timm/NAME. A class of yours: its importable dotted path."
+        raise InputError(unknown("encoder architecture", name, ARCHITECTURES, hint))
+    return found
+
+
 def build_encoder(architecture: str, taps: Sequence[int] | None = None, **options: Any) -> Encoder:
     """Build an encoder with random weights; nothing is read or downloaded.
 
@@ -163,15 +198,17 @@ def build_encoder(architecture: str, taps: Sequence[int] | None = None, **option
         InputError: unknown architecture (close matches are named) or option, or a class that does
             not declare what `Encoder` asks for.
     """
-    found = find_architecture(architecture)
-    if found is None:
-        hint = "Any timm ViT: timm/NAME. A class of yours: its importable dotted path."
-        raise InputError(unknown("encoder architecture", architecture, ARCHITECTURES, hint))
+    found = known_architecture(architecture)
+    check_option_names(architecture, found.build, options)
     try:
         built = cast(Encoder, found.build(taps=taps, **options))
-    except TypeError as error:
+    except UserError:
+        raise
+    except BAD_VALUE as error:
+        if not options:
+            raise
         raise InputError(
-            f"{architecture} does not take these options {options}: {error}"
+            f"{architecture} cannot be built with the options {options}: {error}"
         ) from error
     missing = [name for name in REQUIRED if not hasattr(built, name)]
     if type(built).features is Encoder.features:

@@ -1,7 +1,10 @@
 """What is known about a published checkpoint."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
+
+from nnunet_fm.internal.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,15 @@ class WeightCard:
         ignored: regular expressions of keys that the file may hold besides the encoder.
         shipped: file in the folder `weights`, for weights that come with this package.
         spatial_dims: 2 for slices, 3 for volumes.
-        files: patterns of the published file's name, or of `folder/name` if all files of a family
-            have the same name.
-        by_files_alone: whether only the file name can tell these weights from a user's own file
-            with the same tensors and other options.
+        files: patterns of the published file's name; of its whole path if they contain a slash, for
+            files whose folder alone has a distinctive name.
+        by_files_alone: whether only the file name can tell these weights from files of others with
+            the same tensors, which have another licence or need other options.
         intensity: of the pretraining images, if it is not the architecture's usual one.
+        orientation: of the pretraining images, if it is not the architecture's usual one.
+
+    Raises:
+        InputError: a field of the wrong kind.
     """
 
     name: str
@@ -43,3 +50,40 @@ class WeightCard:
     files: tuple[str, ...] = ()
     by_files_alone: bool = False
     intensity: str | None = None
+    orientation: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check what a plain mistake would break only later, for another file or another user."""
+        for name in ("pretrained_on", "allowed_missing", "ignored", "files"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or not all(isinstance(v, str) for v in values):
+                raise InputError(
+                    f"weight card {self.name}: {name} is {values!r}; allowed: a tuple of texts"
+                )
+        for pattern in self.ignored:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise InputError(
+                    f"weight card {self.name}: ignored has {pattern!r}, which is no regular "
+                    f"expression ({error})"
+                ) from None
+        if self.spatial_dims not in (2, 3):
+            raise InputError(
+                f"weight card {self.name}: spatial_dims {self.spatial_dims}; allowed: 2, 3"
+            )
+
+
+@dataclass(frozen=True)
+class WithdrawnCard:
+    """A card of an earlier version that is no longer offered.
+
+    Attributes:
+        name: `family_arch.weights`.
+        reason: a sentence for users who ask for it.
+        instead: the card that reads the weight files of plans that name it.
+    """
+
+    name: str
+    reason: str
+    instead: str

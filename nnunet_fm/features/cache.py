@@ -143,12 +143,21 @@ class FeatureCache:
         if encoder is not None:
             fitting = [recipe for recipe in recipes if _is_called(recipe, encoder)]
         if len(fitting) != 1:
-            names = [f"{recipe.name} ({recipe.identity()[:12]})" for recipe in fitting or recipes]
-            raise InputError(
-                f"{len(fitting)} recipes in {self.folder} fit encoder {encoder!r}; it holds "
-                f"{some(names) or 'nothing'}. Give a name, or the code in brackets"
-            )
+            raise InputError(self._which(fitting or recipes, encoder))
         return fitting[0]
+
+    def _which(self, recipes: list[FeatureRecipe], encoder: str | None) -> str:
+        """Message for a choice between recipes, of which none or several are called `encoder`."""
+        if not recipes:
+            return f"{self.folder} holds no features; type `nnunet-fm features extract` first"
+        names = some([f"{recipe.name} ({recipe.identity()[:12]})" for recipe in recipes])
+        if encoder is None:
+            problem = f"holds features of {len(recipes)} encoders or settings"
+        elif any(_is_called(recipe, encoder) for recipe in recipes):
+            problem = f"holds features of {len(recipes)} settings of encoder {encoder!r}"
+        else:
+            problem = f"holds no features of encoder {encoder!r}"
+        return f"{self.folder} {problem}: {names}. Say which: --encoder with a name, or a code"
 
     def perturbed(self, recipe: FeatureRecipe) -> list[FeatureRecipe]:
         """Return the recipes of perturbed volumes with the same encoder and preprocessing."""

@@ -6,7 +6,8 @@ from typing import Any
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_fm.data.sequences import match_channels
-from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of
+from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, orientation_of
+from nnunet_fm.encoders.declared import check_declared
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.folders import folder
 from nnunet_fm.internal.messages import unknown
@@ -50,6 +51,7 @@ def frozen_configuration(
     preset = _preset(options)
     source = _encoder_source(options, preset)
     encoder = source.load()
+    check_declared(encoder, source.architecture, source.options)
     arguments, report = _network_arguments(encoder, source, preset, options, dataset, dims)
     patch = tuple(options.patch or preset["patch_size"])
     stack = None
@@ -79,7 +81,7 @@ def frozen_configuration(
         report.append(f"data of {options.configuration} reused")
     sides = configuration["patch_size"][1 if stack else 0 :]
     name = f"{'25' if stack else dims}d_fm{side_label(sides)}"
-    return name, configuration, [*_encoder_report(source), *report]
+    return name, configuration, [*_encoder_report(source, encoder), *report]
 
 
 def _encoder_source(options: ConfigurationOptions, preset: dict[str, Any]) -> EncoderSource:
@@ -93,11 +95,19 @@ def _encoder_source(options: ConfigurationOptions, preset: dict[str, Any]) -> En
     )
 
 
-def _encoder_report(source: EncoderSource) -> list[str]:
+def _encoder_report(source: EncoderSource, encoder: Encoder) -> list[str]:
     origin = "RANDOM weights: a baseline, not a foundation model"
     if source.report is not None:
         origin = f"from {source.report.file} (card by {source.report.chosen_because})"
-    return [f"encoder {source.card}, {origin}", f"tensor hash {source.sha256}"]
+    lines = [f"encoder {source.card}, {origin}", f"tensor hash {source.sha256}"]
+    orientation = orientation_of(encoder, source.card)
+    if orientation == "RAS" and "image_orientation" not in source.options:
+        lines.append(
+            "pretrained on RAS volumes; nnU-Net passes images as their files store them. If yours "
+            "are stored otherwise, e.g. LPS as BraTS's: --encoder-option image_orientation=LPS "
+            "(mixed: nnU-Net's reader NibabelIOWithReorient, which turns all of them to RAS)"
+        )
+    return lines
 
 
 def _network_arguments(

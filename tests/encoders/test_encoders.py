@@ -15,7 +15,7 @@ from nnunet_fm.encoders import (
     random_state,
 )
 from nnunet_fm.encoders.cards import bundled_weights
-from nnunet_fm.encoders.families.dinov3 import to_dinov3
+from nnunet_fm.encoders.families.dinov3_keys import to_dinov3
 
 SMALL = ["dinov3_test16", "dinov3_vitt16", "dinov2_test14", "timm/vit_tiny_patch16_224"]
 # Parameters in millions; DINOv3: Meta's model table (arXiv:2508.10104), DINOv2: arXiv:2304.07193.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from nnunet_fm.encoders.families.dinov3 import from_dinov3, to_dinov3
+from nnunet_fm.encoders.families.dinov3_keys import from_dinov3, to_dinov3
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 from nnunet_fm.network.decoders.tokens import weight_from_convolution

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_fm.encoders import build_encoder
-from nnunet_fm.encoders.families.dinov3 import to_dinov3
+from nnunet_fm.encoders.families.dinov3_keys import to_dinov3
 
 
 def randomised(architecture: str, **options: object) -> nn.Module:
@@ -34,3 +34,15 @@ def official(**options: object) -> State:
 def braindino(state: State) -> dict:
     heads = {"dino_head.mlp.0.weight": torch.ones(2), "ibot_head.last_layer.weight": torch.ones(2)}
     return {"teacher": {f"backbone.{k}": v for k, v in state.items()} | heads, "iteration": 3}
+
+
+def amaes_names(state: State) -> State:
+    """Give the tensors of AMAES' U-Net their authors' names."""
+    renamed = {}
+    for key, value in state.items():
+        if ".all_modules." in key:
+            continue
+        _, _, stage, _, _, number, part, name = key.split(".")
+        conv = "in_conv" if stage == "0" else f"encoder_conv{stage}"
+        renamed[f"{conv}.conv{int(number) + 1}.{part}.{name}"] = value
+    return renamed

@@ -49,3 +49,26 @@ class FormerEncoder(OwnEncoder):
 
     def parameters_in_use(self) -> list[nn.Parameter]:
         return [self.convolution.weight]
+
+
+class TwoMaps(OwnEncoder):
+    """Declares one map and gives two."""
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        return [self.convolution(x), self.convolution(x)]
+
+
+class WrongStride(OwnEncoder):
+    """Declares another stride than its convolution has."""
+
+    def __init__(self, taps: Any = None) -> None:
+        super().__init__()
+        self.feature_info = [FeatureInfo(8, 4, "blocks.0")]
+
+
+class WrongChannels(OwnEncoder):
+    """Declares more channels than it gives."""
+
+    def __init__(self, taps: Any = None) -> None:
+        super().__init__()
+        self.feature_info = [FeatureInfo(16, 8, "blocks.0")]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
 from torch import Tensor
@@ -18,14 +19,20 @@ from nnunet_fm.encoders.registry import (
 from nnunet_fm.encoders.weight_card import WeightCard
 
 STAGES = 5
+# `rec_head` of the pretraining and `pred_head` of a fine-tuning, or a decoder saved by itself
+DECODERS = ("rec_head.", "pred_head.", "decoder", "out_conv", "ds_out_conv", "upsample", "head")
 
 
-def amaes(taps: Sequence[int] | None = None, width: int = 32) -> VolumeUNetEncoder:
+def amaes(
+    taps: Sequence[int] | None = None, width: int = 32, image_orientation: str | None = None
+) -> VolumeUNetEncoder:
     """Build the encoder.
 
     Args:
         taps: stages whose maps are returned; all if None.
         width: channels at full resolution: 32 for B, 64 for XL.
+        image_orientation: of the images that it is used on, e.g. `LPS`, to turn them to the RAS of
+            the pretraining; None leaves them as they are.
     """
     widths = [width * 2**n for n in range(STAGES)]
     body = PlainConvEncoder(
@@ -38,7 +45,7 @@ def amaes(taps: Sequence[int] | None = None, width: int = 32) -> VolumeUNetEncod
         pool="max",
         **CONVOLUTIONS,
     )
-    return VolumeUNetEncoder(body, taps, widths, 128, "xyz", ZERO_TO_ONE)
+    return VolumeUNetEncoder(body, taps, widths, 128, "xyz", ZERO_TO_ONE, "RAS", image_orientation)
 
 
 _AMAES = re.compile(
@@ -54,8 +61,8 @@ def from_amaes(state: Mapping[str, Tensor]) -> Converted:
     result = Converted({})
     for key, value in state.items():
         match = _AMAES.fullmatch(key)
-        if match is None and key.startswith(("decoder", "out_conv", "upsample", "head")):
-            result.dropped[key] = "decoder of the pretraining"
+        if match is None and key.startswith(DECODERS):
+            result.dropped[key] = "decoder"
         elif match is None:
             result.tensors[key] = value  # the loader reports it as unexpected
         else:
@@ -78,6 +85,8 @@ def _card(size: str, file: str) -> WeightCard:
         architecture=f"amaes_{size}",
         licence="not stated in the repository",
         source=f"{file} of https://zenodo.org/records/13604788",
+        files=(f"{Path(file).stem}*",),
+        by_files_alone=True,  # FOMO25's baselines have the same network, other data and licence
         pretrained_on=("BRAINS-45K, see its paper",),
         citation="arXiv:2408.00640",
         spatial_dims=3,

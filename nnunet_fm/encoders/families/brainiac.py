@@ -34,6 +34,9 @@ BRAINIAC_V1 = (
     "ViT-B/16, whose file holds backbone.patch_embedding.*. Get that one: "
     "nnunet-fm encoders show brainiac_vitb16.v2"
 )
+UNETR = "unetr.vit."  # in files of the authors' segmentation
+# Heads of the authors' classifiers, and the decoder of their UNETR.
+TASK_HEADS = (r"classifier\..*", r"criterion\..*", r"unetr\.(encoder[1-4]|decoder[2-5]|out)\..*")
 TINY: dict[str, Any] = {  # of tests
     "image_size": 48,
     "hidden_size": 24,
@@ -163,21 +166,28 @@ class VolumeViT(Encoder):
 
 
 def from_monai_vit(state: Mapping[str, Tensor]) -> Converted:
-    """Convert MONAI's names of a ViT; cross attention, which a plain ViT lacks, is dropped."""
+    """Convert MONAI's names of a ViT; cross attention, which a plain ViT lacks, is dropped.
+
+    BrainIAC's segmentation files hold two: UNETR's, which segmented, and one that was not used.
+    """
     result = Converted({})
+    segments = any(key.startswith(UNETR) for key in state)
     for key, value in state.items():
         if ".cross_attn." in key or ".norm_cross_attn." in key:
             result.dropped[key] = "cross attention, not used in a plain ViT"
         elif key.startswith("conv3d_transpose"):
             result.dropped[key] = "decoder of the pretraining (ViTAutoEnc)"
+        elif segments and key.startswith("vit."):
+            result.dropped[key] = "transformer that the segmentation network did not use"
         else:
-            result.tensors[key if key.startswith("vit.") else f"vit.{key}"] = value
+            name = key.removeprefix(UNETR)
+            result.tensors[name if name.startswith("vit.") else f"vit.{name}"] = value
     return result
 
 
 def _is_monai_vit(state: Mapping[str, Tensor]) -> bool:
     name = "patch_embedding.position_embeddings"
-    return name in state or f"vit.{name}" in state
+    return any(f"{prefix}{name}" in state for prefix in ("", "vit.", UNETR))
 
 
 def _is_brainiac_v1(state: Mapping[str, Tensor]) -> bool:
@@ -189,9 +199,9 @@ def _refuse_brainiac_v1(state: Mapping[str, Tensor]) -> Converted:
     raise InputError(BRAINIAC_V1)
 
 
-register_architecture("brainiac_vitb16", VolumeViT, PROJECTORS)
-register_architecture("volume_test16", partial(VolumeViT, **TINY), PROJECTORS)
-register_key_format(KeyFormat("MONAI ViT", _is_monai_vit, from_monai_vit))
+register_architecture("brainiac_vitb16", VolumeViT, PROJECTORS + TASK_HEADS)
+register_architecture("volume_test16", partial(VolumeViT, **TINY), PROJECTORS + TASK_HEADS)
+register_key_format(KeyFormat("MONAI ViT", _is_monai_vit, from_monai_vit, prefixes=("unetr.vit.",)))
 register_key_format(
     KeyFormat("BrainIAC of 2025", _is_brainiac_v1, _refuse_brainiac_v1, generic=True)
 )
@@ -205,6 +215,9 @@ register_cards(
         citation="10.1038/s41593-026-02202-6",
         ignored=PROJECTORS,
         spatial_dims=3,
+        files=("*brainiac*", "*brainiac*/backbone.safetensors"),
+        by_files_alone=True,  # a ViT-B of MONAI, which anybody may have trained
+        orientation="LAS (its template)",
     ),
     WeightCard(
         name="volta3d_vitb16.t1",
@@ -214,6 +227,8 @@ register_cards(
         pretrained_on=("T1-weighted MRI, see its paper",),
         spatial_dims=3,
         files=("*volta*",),
+        by_files_alone=True,
         intensity=ZERO_TO_ONE,
+        orientation="RAS",
     ),
 )

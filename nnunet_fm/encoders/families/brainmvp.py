@@ -14,6 +14,7 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
+from nnunet_fm.encoders.axes import Turn
 from nnunet_fm.encoders.contract import (
     ZERO_TO_ONE,
     Encoder,
@@ -102,6 +103,8 @@ class VolumeUniFormer(Encoder):
             through the final norm.
         widths: channels of the stages.
         depths: blocks of the stages.
+        image_orientation: of the images that the encoder is used on, e.g. `LPS`, to turn them to
+            the RAS of the pretraining; None leaves them as they are.
     """
 
     kind = "pyramid"
@@ -112,10 +115,12 @@ class VolumeUniFormer(Encoder):
         taps: Sequence[int] | None = None,
         widths: Sequence[int] = (64, 128, 320, 512),
         depths: Sequence[int] = (3, 4, 8, 3),
+        image_orientation: str | None = None,
     ) -> None:
         super().__init__()
         self.taps = checked_taps(taps, len(widths), range(len(widths)))
         self.stages = len(widths)
+        self.turn = Turn("zxy", image_orientation)
         body: dict[str, nn.Module] = {}
         inputs = (1, *widths[:-1])
         for n, width_in, width, count in zip(
@@ -139,7 +144,7 @@ class VolumeUniFormer(Encoder):
             InputError: a side of the input is not a multiple of 16.
         """
         check_sides(x.shape[2:], self.input_spec.divisor, "largest stride")
-        x = x.transpose(3, 4)
+        x = self.turn.apply(x)
         maps = []
         for n in range(1, self.taps[-1] + 2):
             x = self.uniformer[f"patch_embed{n}"](x)
@@ -148,7 +153,7 @@ class VolumeUniFormer(Encoder):
             if n == self.stages:
                 x = self.uniformer["norm"](x)
             maps.append(x)
-        return [maps[n].transpose(3, 4) for n in self.taps]
+        return [self.turn.undo(maps[n]) for n in self.taps]
 
     def active_parameters(self) -> Iterator[nn.Parameter]:
         """Yield all parameters except those of stages above the last tap."""

@@ -1,4 +1,4 @@
-"""DINOv3 vision transformers: Meta's, BrainDINO's, MedDINOv3's and FlexiCT's.
+"""DINOv3 vision transformers: Meta's, BrainDINO's and MedDINOv3's.
 
 They are bit-equal to the official definition. The network is timm's port (Apache-2.0) with two
 additions: the mask token, which pretraining needs and which the paper counts, and the precision of
@@ -7,7 +7,6 @@ the rotary embedding. The official training code always computes it in bfloat16
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
@@ -17,14 +16,16 @@ from jaxtyping import Float
 from timm.layers import LayerNorm
 from torch import Tensor, nn
 
+from nnunet_fm.encoders.families.dinov3_keys import from_dinov3, from_transformers_dinov3
 from nnunet_fm.encoders.families.timm_vit import TimmViT
-from nnunet_fm.encoders.key_format import Converted, KeyFormat, State
+from nnunet_fm.encoders.key_format import Converted, KeyFormat
 from nnunet_fm.encoders.registry import (
     register_architecture,
     register_cards,
     register_key_format,
+    withdraw_card,
 )
-from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.encoders.weight_card import WeightCard, WithdrawnCard
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some, unknown
 
@@ -108,115 +109,6 @@ class _Round(nn.Module):
         return x.bfloat16()
 
 
-_DINOV3_RENAMES = (
-    ("storage_tokens", "reg_token"),
-    (".ls1.gamma", ".gamma_1"),
-    (".ls2.gamma", ".gamma_2"),
-)
-_GATED_RENAMES = (
-    (".mlp.w1.", ".mlp.fc1_g."),
-    (".mlp.w2.", ".mlp.fc1_x."),
-    (".mlp.w3.", ".mlp.fc2."),
-)
-
-
-_TRANSFORMERS_RENAMES = (
-    (r"^embeddings\.patch_embeddings\.", "patch_embed.proj."),
-    (r"^embeddings\.register_tokens", "storage_tokens"),
-    (r"^embeddings\.", ""),
-    (r"^(model\.)?layer\.", "blocks."),
-    (r"\.attention\.o_proj\.", ".attn.proj."),
-    (r"\.layer_scale(\d)\.lambda1", r".ls\1.gamma"),
-    (r"\.mlp\.gate_proj\.", ".mlp.w1."),
-)
-
-
-def from_dinov3(state: Mapping[str, Tensor]) -> Converted:
-    """Convert official DINOv3 names: `storage_tokens`, `ls1.gamma`, fused `attn.qkv`."""
-    result = Converted({})
-    masks = {k: v for k, v in state.items() if k.endswith("qkv.bias_mask")}
-    for key, value in state.items():
-        if key == "rope_embed.periods":
-            result.dropped[key] = f"recomputed; stored as {str(value.dtype).removeprefix('torch.')}"
-        elif key.startswith("local_cls_norm."):
-            result.dropped[key] = "norm of local crops, used in pretraining only"
-        elif key in masks:
-            result.dropped[key] = "applied to the bias"
-        elif key.endswith("attn.qkv.bias"):
-            _split_qkv_bias(result, key, value, masks.get(f"{key}_mask"))
-        elif key == "mask_token":
-            result.tensors[key] = value.reshape(1, -1)
-        else:
-            for old, new in (*_DINOV3_RENAMES, *_GATED_RENAMES):
-                key = key.replace(old, new)
-            result.tensors[f"vit.{key}"] = value
-    return result
-
-
-def _split_qkv_bias(result: Converted, key: str, bias: Tensor, mask: Tensor | None) -> None:
-    """Split a fused bias into those of queries and values.
-
-    The bias of the keys must be masked or zero: timm's attention has none.
-    """
-    query, middle, value = bias.chunk(3)
-    masked = mask is not None and not mask.chunk(3)[1].nan_to_num(0).any()
-    if not masked and middle.nan_to_num(1).any():
-        raise InputError(
-            f"{key} has a non-zero key bias that is not masked (mask_k_bias: false in its "
-            "training); timm's DINOv3 cannot hold it, and dropping it would change the features. "
-            "Allowed: checkpoints trained with mask_k_bias: true."
-        )
-    stem = f"vit.{key.removesuffix('qkv.bias')}"
-    result.tensors |= {f"{stem}q_bias": query.clone(), f"{stem}v_bias": value.clone()}
-
-
-def from_transformers_dinov3(state: Mapping[str, Tensor]) -> Converted:
-    """Convert `transformers` DINOv3 names (separate q, k, v), through the official ones."""
-    official: State = {}
-    gated = any(".mlp.gate_proj." in k for k in state)
-    for key, value in state.items():
-        new = key
-        for pattern, replacement in _TRANSFORMERS_RENAMES:
-            new = re.sub(pattern, replacement, new)
-        new = new.replace(".mlp.up_proj.", ".mlp.w2." if gated else ".mlp.fc1.")
-        new = new.replace(".mlp.down_proj.", ".mlp.w3." if gated else ".mlp.fc2.")
-        official[new] = value
-    for key in [k for k in official if k.endswith(".attention.q_proj.weight")]:
-        stem = key.removesuffix("q_proj.weight")
-        fused = stem.replace(".attention.", ".attn.qkv.")
-        parts = [official.pop(f"{stem}{p}_proj.weight", None) for p in "qkv"]
-        if any(p is None for p in parts):
-            raise InputError(f"{stem}*: one of q_proj, k_proj, v_proj is missing")
-        official[f"{fused}weight"] = torch.cat([p for p in parts if p is not None])
-        biases = [official.pop(f"{stem}{p}_proj.bias", None) for p in "qkv"]
-        if any(b is not None for b in biases):
-            width = official[f"{fused}weight"].shape[0] // 3
-            official[f"{fused}bias"] = torch.cat(
-                [torch.zeros(width) if b is None else b for b in biases]
-            )
-    return from_dinov3(official)
-
-
-def to_dinov3(state: Mapping[str, Tensor]) -> State:
-    """Convert this project's names to the official ones (`dino_encoder` in BrainDINO's release)."""
-    official: State = {}
-    gated = any(".mlp.fc1_g." in k for k in state)
-    for key, value in state.items():
-        if key.endswith(("q_bias", "v_bias")):
-            continue
-        new = key.removeprefix("vit.")
-        for theirs, ours in (*_DINOV3_RENAMES, *(_GATED_RENAMES if gated else ())):
-            new = new.replace(ours, theirs)
-        official[new] = value
-    for key in [k for k in state if k.endswith("attn.q_bias")]:
-        stem = key.removesuffix("q_bias")
-        query, value = state[key], state[f"{stem}v_bias"]
-        official[f"{stem.removeprefix('vit.')}qkv.bias"] = torch.cat(
-            [query, torch.zeros_like(query), value]
-        )
-    return official
-
-
 def drop_zero_bias(converted: Converted, options: Mapping[str, Any]) -> None:
     """Drop query and value biases that are all zero, as in Meta's distilled models.
 
@@ -261,6 +153,9 @@ _BRAINDINO_DATA = (
     "ACRIN-DSC-MR-Brain",
     "ACRIN-FMISO-Brain",
 )
+# The test images of the benchmarks were among the slices of CT-3M (ricklisz/MedDINOv3 issue 4).
+# LiTS is the liver task of the Medical Segmentation Decathlon.
+_MEDDINOV3_DATA = ("CT-3M", "AMOS22", "BTCV", "KiTS23", "LiTS", "Liver-MSD")
 
 
 def _is_dinov3(state: Mapping[str, Tensor]) -> bool:
@@ -271,7 +166,7 @@ def _is_transformers(state: Mapping[str, Tensor]) -> bool:
     return "embeddings.patch_embeddings.weight" in state
 
 
-def _register_architectures() -> None:
+def _register_architectures() -> list[str]:
     published = {
         "vits16": "small",
         "vits16plus": "small_plus",
@@ -287,18 +182,19 @@ def _register_architectures() -> None:
     builders["nano8"] = partial(small, patch_size=8, embed_dim=128, num_heads=2, depth=4)
     builders["test16"] = partial(small, embed_dim=32, num_heads=2, depth=4)
     for short, build in builders.items():
-        name = f"dinov3_{short}"
-        register_architecture(name, build, PRETRAINING_HEADS, drop_zero_bias)
-        register_cards(
-            WeightCard(
-                name=f"{name}.trained",
-                architecture=name,
-                source="any checkpoint written by the DINOv3 training code or by this project",
-                licence="as its author says",
-                options=TRAINING_CODE,
-                ignored=PRETRAINING_HEADS,
-            )
-        )
+        register_architecture(f"dinov3_{short}", build, PRETRAINING_HEADS, drop_zero_bias)
+    return [f"dinov3_{short}" for short in builders]
+
+
+def _trained_card(architecture: str) -> WeightCard:
+    return WeightCard(
+        name=f"{architecture}.trained",
+        architecture=architecture,
+        source="any checkpoint written by the DINOv3 training code or by this project",
+        licence="as its author says",
+        options=TRAINING_CODE,
+        ignored=PRETRAINING_HEADS,
+    )
 
 
 def _meta_card(short: str, data: str) -> WeightCard:
@@ -320,6 +216,7 @@ _MEDICAL: dict[str, Any] = {
     "ignored": PRETRAINING_HEADS,
 }
 
+_architectures = _register_architectures()
 register_cards(
     WeightCard(
         name="synth_vitt16.v1",
@@ -333,9 +230,7 @@ register_cards(
     *(_meta_card(s, "LVD1689M") for s in ("vits16", "vits16plus", "vitb16", "vitl16")),
     _meta_card("vitl16", "SAT493M"),
     _meta_card("vith16plus", "LVD1689M"),
-)
-_register_architectures()
-register_cards(
+    *map(_trained_card, _architectures),
     WeightCard(
         name="braindino_vitb16.mri6m",
         licence="weights not released (2026-04)",
@@ -347,18 +242,23 @@ register_cards(
     WeightCard(
         name="meddinov3_vitb16.ct3m",
         licence="Apache-2.0 as stated on its page; derived from the DINOv3 code",
-        source="https://github.com/ricklisz/MedDINOv3",
-        pretrained_on=("CT-3M",),
+        source="model.pth of https://github.com/ricklisz/MedDINOv3",
+        pretrained_on=_MEDDINOV3_DATA,
         citation="arXiv:2509.02379",
+        intensity="CT clipped to -1000 to 1000 HU, minus 65.1084, divided by 178.0166",
         **_MEDICAL,
     ),
-    WeightCard(
+)
+withdraw_card(
+    WithdrawnCard(
         name="flexict_vitb16.ct",
-        licence="MIT as stated by its repository; derived from the DINOv3 code",
-        source="the FlexiCT repository",
-        pretrained_on=("CT, see its paper",),
-        **_MEDICAL,
-    ),
+        reason=(
+            "FlexiCT's released encoders (864 wide, 16 blocks, patches of 8, CC BY-NC-ND 4.0) are "
+            "not this network, and this version has no encoder for them. For a file of your own "
+            "that fits a DINOv3 ViT-B/16: --card dinov3_vitb16.trained"
+        ),
+        instead="dinov3_vitb16.trained",
+    )
 )
 register_key_format(KeyFormat("transformers DINOv3", _is_transformers, from_transformers_dinov3))
 register_key_format(KeyFormat("DINOv3", _is_dinov3, from_dinov3, prefixes=("dino_encoder.",)))

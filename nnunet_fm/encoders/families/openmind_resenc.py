@@ -55,7 +55,7 @@ def _is_unet(state: Mapping[str, Tensor]) -> bool:
     return any(name in state or f"body.{name}" in state for name in names)
 
 
-register_architecture("openmind_resencl", resenc)
+register_architecture("openmind_resencl", resenc, PROJECTORS)
 register_architecture(
     "volume_testpyramid", partial(resenc, widths=(4, 6, 8), blocks=(1, 1, 1)), PROJECTORS
 )
@@ -71,6 +71,9 @@ register_cards(
         ),
         pretrained_on=("OpenMind", "OpenNeuro"),
         citation="arXiv:2412.17041",
+        ignored=PROJECTORS,
         spatial_dims=3,
+        files=("*/*resencl-openmind*",),
+        by_files_alone=True,  # nnFoundation, SSL3D and nnU-Net itself have the same network
     )
 )

@@ -171,6 +171,22 @@ def from_primus(state: Mapping[str, Tensor]) -> Converted:
     return place_under(state, "", _EXCLUDED, "decoder or head of the pretraining")
 
 
+def sizes_in_file(tensors: Mapping[str, Tensor], image: int) -> dict[str, int]:
+    """Return the option `image_size` where a file's positions are not for the architecture's.
+
+    VoCo and SimCLR were trained on cubes of 64 voxels (nnssl's vocoEvaTrainer.py).
+
+    Args:
+        tensors: in our names.
+        image: side of the cubes that the architecture's positions are for, in voxels.
+    """
+    kernel, positions = tensors.get("down_projection.proj.weight"), tensors.get("eva.pos_embed")
+    if kernel is None or positions is None:
+        return {}
+    found = round(positions.shape[1] ** (1 / 3)) * kernel.shape[-1]
+    return {} if found == image else {"image_size": found}
+
+
 def _is_primus(state: Mapping[str, Tensor]) -> bool:
     return "down_projection.proj.weight" in state and "eva.pos_embed" in state
 
@@ -189,15 +205,20 @@ def _card(tag: str, token_order: str, methods: tuple[str, ...]) -> WeightCard:
         pretrained_on=("OpenMind", "OpenNeuro"),
         citation="arXiv:2412.17041",
         spatial_dims=3,
+        ignored=PROJECTORS,
         files=tuple(f"*primusm-openmind-{method}*/*" for method in methods),
+        by_files_alone=True,
     )
 
 
-register_architecture("openmind_primusm", VolumePrimus)
+register_architecture(
+    "openmind_primusm", VolumePrimus, PROJECTORS, shown=partial(sizes_in_file, image=160)
+)
 register_architecture(
     "volume_testprimus",
     partial(VolumePrimus, image_size=32, width=24, depth=4, num_heads=2),
     PROJECTORS,
+    shown=partial(sizes_in_file, image=32),
 )
 register_key_format(KeyFormat("Primus", _is_primus, from_primus))
 register_cards(_card("mae", "hwd", METHODS), _card("simmim", "whd", ("SimMIM",)))

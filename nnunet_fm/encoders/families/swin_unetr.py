@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nnunet_fm.encoders.axes import reverse_axes
+from nnunet_fm.encoders.axes import Turn
 from nnunet_fm.encoders.contract import (
     Encoder,
     FeatureInfo,
@@ -51,6 +51,8 @@ class VolumeSwin(Encoder):
         legacy_merging: merge patches as MONAI before 1.5 did (Project-MONAI/MONAI issue 8284). The
             shapes of the weights are the same, the features are not: the weight card has to say
             which.
+        image_orientation: of the images that the encoder is used on, e.g. `LPS`, to turn them to
+            RAS, see `orientation` of the weight card; None leaves them as they are.
     """
 
     kind = "pyramid"
@@ -63,6 +65,7 @@ class VolumeSwin(Encoder):
         heads: Sequence[int] = (3, 6, 12, 24),
         modalities: Sequence[str] | None = None,
         legacy_merging: bool = False,
+        image_orientation: str | None = None,
     ) -> None:
         from monai.networks.nets.swin_unetr import SwinTransformer
 
@@ -78,6 +81,7 @@ class VolumeSwin(Encoder):
             )
         self.taps = checked_taps(taps, 5, range(5))
         spec = InputSpec(3, PATCH * 2**4, (96,) * 3, axis_order="xyz", orientation="as acquired")
+        self.turn = Turn("xyz", image_orientation)
         self.input_spec = spec.of_modalities(modalities)
         self.feature_info = [
             FeatureInfo(width * 2**n, PATCH * 2**n, f"layers{n}") for n in self.taps
@@ -90,8 +94,8 @@ class VolumeSwin(Encoder):
             InputError: a side of the input is not a multiple of 32.
         """
         check_sides(x.shape[2:], self.input_spec.divisor, "largest stride")
-        maps = self.swin(reverse_axes(x))
-        return [reverse_axes(maps[n]) for n in self.taps]
+        maps = self.swin(self.turn.apply(x))
+        return [self.turn.undo(maps[n]) for n in self.taps]
 
     def active_parameters(self) -> Iterator[nn.Parameter]:
         """Yield all parameters except those of stages above the last tap."""
@@ -134,7 +138,10 @@ def _is_monai_swin(state: Mapping[str, Tensor]) -> bool:
 
 
 def _brainsegfounder_card(
-    tag: str, modalities: tuple[str, ...], pretrained_on: tuple[str, ...]
+    tag: str,
+    modalities: tuple[str, ...],
+    pretrained_on: tuple[str, ...],
+    orientation: str | None = None,
 ) -> WeightCard:
     """Return the card of weights on several channels; the files do not name their sequences."""
     return WeightCard(
@@ -152,6 +159,7 @@ def _brainsegfounder_card(
         files=(f"model_weights_{tag}-pretrain*",),
         by_files_alone=True,
         intensity=CT_WINDOW,
+        orientation=orientation,
     )
 
 
@@ -166,7 +174,7 @@ register_key_format(
 )
 register_cards(
     # What its code calls T2 is UK Biobank's T2 FLAIR, field 20253.
-    _brainsegfounder_card("ukb", ("T1", "FLAIR"), ("UK-Biobank",)),
+    _brainsegfounder_card("ukb", ("T1", "FLAIR"), ("UK-Biobank",), "RAS"),
     _brainsegfounder_card(
         "brats",
         ("FLAIR", "T1c", "T1", "T2"),
@@ -186,5 +194,6 @@ register_cards(
         files=("model_swinvit*", "ssl_pretrained_weights*", "swin_unetr.base_5000ep*"),
         by_files_alone=True,
         intensity=CT_WINDOW,
+        orientation="RAS",
     ),
 )

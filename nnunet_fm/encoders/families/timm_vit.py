@@ -1,7 +1,7 @@
 """Any plain vision transformer of timm as an encoder: `timm/NAME`."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 from jaxtyping import Float
@@ -46,6 +46,7 @@ class TimmViT(Encoder):
     """
 
     kind = "tokens"
+    passed_on: ClassVar[tuple[type, ...]] = (VisionTransformer, Eva)  # take `arguments`
 
     def __init__(
         self,

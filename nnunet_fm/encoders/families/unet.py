@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nnunet_fm.encoders.axes import reverse_axes
+from nnunet_fm.encoders.axes import Turn
 from nnunet_fm.encoders.contract import (
     Encoder,
     FeatureInfo,
@@ -38,6 +38,9 @@ class VolumeUNetEncoder(Encoder):
         axis_order: `zyx` for weights trained with nnU-Net's readers, `xyz` for those trained on
             NIfTI arrays as stored.
         intensity: of the pretraining images.
+        orientation: of the pretraining images.
+        image_orientation: of the images that the encoder is used on, if they have to be turned to
+            `orientation`, e.g. `LPS`.
     """
 
     kind = "pyramid"
@@ -51,6 +54,8 @@ class VolumeUNetEncoder(Encoder):
         native: int,
         axis_order: str,
         intensity: str,
+        orientation: str = "as acquired",
+        image_orientation: str | None = None,
     ) -> None:
         super().__init__()
         self.body = body
@@ -60,9 +65,10 @@ class VolumeUNetEncoder(Encoder):
             2 ** (len(widths) - 1),
             (native,) * 3,
             axis_order,
-            orientation="as acquired",
+            orientation=orientation,
             intensity=intensity,
         )
+        self.turn = Turn(axis_order, image_orientation)
         self.feature_info = [FeatureInfo(widths[n], 2**n, f"stages.{n}") for n in self.taps]
 
     def features(self, x: Float[Tensor, "b c z y x"]) -> list[Float[Tensor, "b d tz ty tx"]]:
@@ -72,11 +78,8 @@ class VolumeUNetEncoder(Encoder):
             InputError: a side of the input is not a multiple of the largest stride.
         """
         check_sides(x.shape[2:], self.input_spec.divisor, "largest stride")
-        if self.input_spec.axis_order == "zyx":
-            maps: Any = self.run_block(self.body, x)
-            return [maps[n] for n in self.taps]
-        maps = self.run_block(self.body, reverse_axes(x))
-        return [reverse_axes(maps[n]) for n in self.taps]
+        maps: Any = self.run_block(self.body, self.turn.apply(x))
+        return [self.turn.undo(maps[n]) for n in self.taps]
 
     def active_parameters(self) -> Iterator[nn.Parameter]:
         """Yield all parameters except those of stages above the last tap."""

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nnunet_fm.encoders.cards import get_card
 from nnunet_fm.encoders.key_format import Converted
 from nnunet_fm.encoders.loading.read import CheckpointError
 from nnunet_fm.encoders.registry import CARDS, build_encoder
@@ -20,6 +21,8 @@ from nnunet_fm.internal.messages import some
 
 # A file is taken for a damaged one of its kind if at most this share of its tensors differs.
 MAX_DIFFERENT = 0.2
+SHARED_NAMES = {"dinov2", "dinov3"}  # in names of files by many authors
+UNKNOWN_NAME = "no published file has this name, so its licence and pretraining data are unknown"
 SAY_WHICH = "--encoder NAME to verify, --card NAME to plan"
 
 
@@ -43,9 +46,14 @@ def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[W
         )
     fitting = [card for card in _of_one_build(nearest) if not card.shipped]
     for reason, cards in _candidates(path, fitting, containers).items():
-        same_options = all(card.options == cards[0].options for card in cards)
-        if cards and same_options:
+        if cards and _same_options(cards):
             return cards[0], reason
+    by_tensors = [card for card in fitting if not card.by_files_alone]
+    if by_tensors and _same_options(fitting):
+        return by_tensors[0], "shapes"
+    bare = get_card(nearest.architecture)
+    if _same_options([bare, *fitting]):
+        return bare, f"shapes; {UNKNOWN_NAME}"
     names = " or ".join(card.name for card in fitting)
     raise CheckpointError(
         f"{path.name} holds the tensors of {nearest.architecture}, which {names} and files of "
@@ -57,10 +65,10 @@ def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[W
 def _candidates(
     path: Path, fitting: list[WeightCard], containers: list[str]
 ) -> dict[str, list[WeightCard]]:
-    """Return the cards that each kind of evidence leaves, strongest evidence first."""
+    """Return the cards that each kind of evidence besides shapes leaves, the strongest first."""
     by_tensors = [card for card in fitting if not card.by_files_alone]
     words = set(re.split(r"[^a-z0-9]+", path.stem.lower()))
-    families = words - {"dinov3"}
+    families = words - SHARED_NAMES
     return {
         "shapes and the published file's name": [c for c in fitting if _is_published(path, c)],
         "shapes and the weights' name in the file name": [
@@ -69,11 +77,14 @@ def _candidates(
         "shapes and the family's name in the file name": [
             c for c in by_tensors if c.name.split("_")[0] in families
         ],
-        "shapes, and the container that the DINOv3 training code writes": [
+        "shapes, and the container that the DINO training code writes": [
             c for c in by_tensors if c.name.endswith(".trained") and containers
         ],
-        "shapes": fitting if by_tensors else [],
     }
+
+
+def _same_options(cards: Sequence[WeightCard]) -> bool:
+    return all(card.options == cards[0].options for card in cards)
 
 
 def closest(tensors: Mapping[str, Tensor]) -> tuple[WeightCard, list[str]]:
@@ -154,13 +165,9 @@ def _of_one_build(card: WeightCard) -> list[WeightCard]:
 
 
 def _is_published(path: Path, card: WeightCard) -> bool:
-    """Whether a file has the name under which its authors publish it."""
-    name = path.name.lower()
-    with_folder = f"{path.absolute().parent.name}/{path.name}".lower()
-    for pattern in card.files:
-        if fnmatchcase(with_folder if "/" in pattern else name, pattern.lower()):
-            return True
-    return False
+    """Whether a file has the name under which its authors publish it, or lies in such a folder."""
+    name, whole = path.name.lower(), path.absolute().as_posix().lower()
+    return any(fnmatchcase(whole if "/" in p else name, p.lower()) for p in card.files)
 
 
 def _is_named(card: WeightCard, words: set[str]) -> bool:

@@ -1,7 +1,7 @@
 """The strict loader: a file becomes an encoder, or an error that names the tensors in the way."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 from nnunet_fm.encoders.cards import bundled_weights, get_card
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.key_format import Converted
-from nnunet_fm.encoders.loading.identify import closest, identify, nearest_by_shapes
+from nnunet_fm.encoders.loading.identify import SAY_WHICH, closest, identify, nearest_by_shapes
 from nnunet_fm.encoders.loading.load_report import LoadReport, tensors_sha256
 from nnunet_fm.encoders.loading.metadata import embedded_card
 from nnunet_fm.encoders.loading.read import (
@@ -28,8 +28,8 @@ from nnunet_fm.encoders.registry import (
     CARDS,
     KEY_FORMATS,
     build_encoder,
-    find_architecture,
     find_user_class,
+    known_architecture,
 )
 from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.internal.errors import InputError
@@ -70,14 +70,16 @@ def load_encoder(
     chosen, reason = _choose_card(file, card)
     converted = file.converted
     _return_unknown_heads(file, chosen)
-    options = {k: v for k, v in {**chosen.options, **build}.items() if k != "taps"}
-    architecture = find_architecture(chosen.architecture)
-    if architecture is not None and architecture.adapt is not None:
+    architecture = known_architecture(chosen.architecture)
+    shown = architecture.shown(converted.tensors) if architecture.shown else {}
+    options = {k: v for k, v in {**chosen.options, **shown, **build}.items() if k != "taps"}
+    if architecture.adapt is not None:
         try:
             architecture.adapt(converted, options)
         except InputError as error:
             raise CheckpointError(f"{file.path.name}: {error}") from None
     encoder = build_encoder(chosen.architecture, build.get("taps"), **options)
+    _check_dimensions(chosen, encoder)
     _check(file.path.name, encoder, converted, chosen)
     missing = _fill(encoder, converted)
     return encoder, LoadReport(
@@ -134,6 +136,7 @@ class _WeightFile:
                 converted = KEY_FORMATS[unwrapped.format].convert(inside)
             except InputError as error:
                 raise CheckpointError(f"{path.name}: {error}") from None
+        converted.dropped |= unwrapped.dropped
         return cls(path, embedded_card(path, content), unwrapped, converted, heads)
 
 
@@ -150,8 +153,10 @@ def _choose_card(file: _WeightFile, card: str | None) -> tuple[WeightCard, str]:
 def _return_unknown_heads(file: _WeightFile, card: WeightCard) -> None:
     """Drop the heads that the card lists; keep the others, which the check then refuses."""
     for key, tensor in file.heads.items():
-        if any(re.fullmatch(pattern, key) for pattern in card.ignored):
-            file.converted.dropped[key] = "pretraining head"
+        if _matches(card.ignored, key):
+            published = any(_matches(known.ignored, key) for known in CARDS.values())
+            reason = "pretraining head" if published else "head of a fine-tuning"
+            file.converted.dropped[key] = reason
         else:
             file.converted.tensors[key] = tensor
 
@@ -165,8 +170,13 @@ def _own_names(card: str | None, build: Mapping[str, Any]) -> frozenset[str]:
 
 def _is_head(key: str) -> bool:
     """Whether a card lists the key as not the encoder's; identification disregards it."""
-    patterns = {p for card in CARDS.values() for p in card.ignored if p != "mask_token"}
-    return any(re.fullmatch(p, key) for p in patterns)
+    patterns = {p for card in CARDS.values() for p in card.ignored}
+    patterns |= {p for architecture in ARCHITECTURES.values() for p in architecture.ignored}
+    return key != "mask_token" and _matches(patterns, key)
+
+
+def _matches(patterns: Iterable[str], key: str) -> bool:
+    return any(re.fullmatch(pattern, key) for pattern in patterns)
 
 
 def _unknown_format(path: Path, state: Mapping[str, Tensor]) -> str:
@@ -184,6 +194,15 @@ def _checked_file_sha256(path: Path, card: WeightCard) -> str:
             f"{path.name} is not the published {card.name}: SHA-256 {found}, not {card.sha256}"
         )
     return found
+
+
+def _check_dimensions(card: WeightCard, encoder: Encoder) -> None:
+    dims = encoder.input_spec.spatial_dims
+    if card.name in CARDS and card.spatial_dims != dims:
+        raise InputError(
+            f"weight card {card.name} says spatial_dims={card.spatial_dims}, and its architecture "
+            f"{card.architecture} has {dims}; correct the card, or its files are never recognised"
+        )
 
 
 def _check(name: str, encoder: Encoder, converted: Converted, card: WeightCard) -> None:
@@ -209,15 +228,35 @@ def _check(name: str, encoder: Encoder, converted: Converted, card: WeightCard) 
     }
     sentences = [f"{len(keys)} {what}: {some(keys)}" for what, keys in problems.items() if keys]
     if sentences:
-        advice = _advice(card, converted) if missing or unexpected or shapes else ""
+        advice = ""
+        if missing or shapes:
+            advice = _advice(card, converted)
+        elif unexpected:
+            advice = _advice_on_heads(card, unexpected) or _advice(card, converted)
         raise CheckpointError(f"{name} does not fit {card.name}. {'; '.join(sentences)}.{advice}")
 
 
 def _advice(card: WeightCard, converted: Converted) -> str:
     better, different = closest(converted.tensors)
     if different or better.architecture == card.architecture:
-        return " Download the file again, or name the encoder: --encoder NAME."
+        return (
+            " If the file is complete (download it again), it is of another encoder: see "
+            f"`nnunet-fm encoders list`, and name its card ({SAY_WHICH})."
+        )
     return f" Its tensors are those of {better.architecture}."
+
+
+def _advice_on_heads(card: WeightCard, unexpected: Sequence[str]) -> str:
+    """Explain a file that holds the encoder and heads which only its architecture lists."""
+    bare = get_card(card.architecture)
+    if bare == card or not all(_matches(bare.ignored, key) for key in unexpected):
+        return ""
+    return (
+        " The encoder is complete, and these are heads of another training: the file was trained "
+        f"further, for a task, and is not the published {card.name}. To use it as it is (it has "
+        f"seen the patients of that task): --encoder {bare.name} to verify, --card {bare.name} to "
+        f"plan. For the published file: nnunet-fm encoders show {card.name}"
+    )
 
 
 def _fill(encoder: Encoder, converted: Converted) -> list[str]:

@@ -3,8 +3,11 @@
 Pickled code is never run.
 """
 
+import pickletools
+import re
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ PREFIXES = (
     "model.",
 )
 WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.", "_fsdp_wrapped_module.")
+WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
+TEACHER = "eval/training_N/teacher_checkpoint.pth"  # of DINOv2's and DINOv3's training code
 OWN_FORMAT = "the encoder's own"
 
 
@@ -40,8 +45,11 @@ def read_tensors(path: Path) -> Any:
 
     Raises:
         MissingFileError: there is no such file.
-        CheckpointError: truncated, of another kind, or a pickle that holds more than tensors.
+        CheckpointError: a folder, or a file that is truncated, of another kind, or a pickle that
+            holds more than tensors.
     """
+    if path.is_dir():
+        raise CheckpointError(_about_folder(path))
     if not path.is_file():
         raise MissingFileError(
             f"encoder file {str(path)!r} does not exist; give the path of a .pth or .safetensors"
@@ -59,21 +67,54 @@ def read_tensors(path: Path) -> Any:
         raise _unreadable(path, error) from None
 
 
+def _about_folder(path: Path) -> str:
+    """Name the weight files in a folder that was given for a file."""
+    found = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    files = [name for name in found if Path(name).suffix in WEIGHT_SUFFIXES]
+    inside = f"a file in it: {some(files)}" if files else "a weight file; there is none in it"
+    kind = "a folder"
+    if any(name.endswith(".distcp") for name in found):
+        kind = "a distributed checkpoint (a folder of .distcp files, which belongs to a training)"
+        inside = f"the teacher that the training code writes beside it ({TEACHER}); {inside}"
+    return f"{path} is {kind}; give {inside}"
+
+
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
     """Say why torch did not read a file: pickled objects, or not a PyTorch file."""
     text = str(error)
     first_line = text.splitlines()[0][:200] if text else ""
+    if re.search(r"\.rank_?\d+\.", path.name) or "sharded_tensor" in text:
+        return CheckpointError(
+            f"{path.name} is the part of a training state that one process wrote (student, "
+            "teacher and optimiser, cut into shards), not an encoder. Give the teacher that the "
+            f"training code writes: {TEACHER}"
+        )
     if "weights_only" in text or "Unsupported" in text or "unpickl" in text.lower():
+        key = _container_in_pickle(path)
         return CheckpointError(
             f"{path.name} holds pickled objects besides tensors, which could run code, and is not "
-            "opened. If you trust it, save its tensors alone: "
-            "torch.save(torch.load(FILE, weights_only=False)['teacher'], 'tensors.pth'). "
+            "opened. If you trust it, save its tensors alone and give that file: "
+            f"torch.save(torch.load({path.name!r}, weights_only=False){key}, 'tensors.pth'). "
             f"Details: {first_line}"
         )
     return CheckpointError(
         f"{path.name} is truncated or not a PyTorch file ({type(error).__name__}: {first_line}); "
         "download it again, or give a .pth, .pt or .safetensors"
     )
+
+
+def _container_in_pickle(path: Path) -> str:
+    """Return the index that selects the tensors, e.g. `['state_dict']`; empty if none is found.
+
+    The pickle is read as a list of instructions, of which none is run.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
+            words = {word for _, word, _ in pickletools.genops(archive.read(name))}
+    except (zipfile.BadZipFile, StopIteration, ValueError):
+        return ""
+    return next((f"[{name!r}]" for name in CONTAINERS if name in words), "")
 
 
 @dataclass(frozen=True)
@@ -85,12 +126,14 @@ class Unwrapped:
         containers: names of the dictionaries around it, outermost first.
         prefixes: removed from the names, in this order.
         format: name of the key format; None if unknown.
+        dropped: for each tensor that was left out, the reason.
     """
 
     tensors: dict[str, Tensor]
     containers: list[str]
     prefixes: list[str]
     format: str | None
+    dropped: dict[str, str] = field(default_factory=dict)
 
 
 def unwrap(content: Any, own: frozenset[str] = frozenset()) -> Unwrapped:
@@ -107,6 +150,11 @@ def unwrap(content: Any, own: frozenset[str] = frozenset()) -> Unwrapped:
     state = {str(key): v for key, v in content.items() if isinstance(v, Tensor)}
     for wrapper in WRAPPERS:
         state = {key.replace(f".{wrapper}", "."): v for key, v in state.items()}
+    dropped: dict[str, str] = {}
+    if any(key.startswith("teacher.") for key in state):
+        students = [key for key in state if key.startswith("student.")]
+        dropped = dict.fromkeys(students, "student of the training; the teacher is used")
+        state = {key: v for key, v in state.items() if key not in dropped}
     prefixes: list[str] = []
     while format_of(state, own) is None:
         prefix = _next_prefix(state, own)
@@ -115,7 +163,7 @@ def unwrap(content: Any, own: frozenset[str] = frozenset()) -> Unwrapped:
         prefixes.append(prefix)
         outside = {key: v for key, v in state.items() if not key.startswith(prefix)}
         state = _inside(state, prefix) | outside
-    return Unwrapped(state, containers, prefixes, format_of(state, own))
+    return Unwrapped(state, containers, prefixes, format_of(state, own), dropped)
 
 
 def _without_containers(content: Any) -> tuple[Mapping[Any, Any], list[str]]:

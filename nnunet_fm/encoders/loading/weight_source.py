@@ -4,16 +4,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunet_fm.encoders.cards import bundled_weights, get_card
+from nnunet_fm.encoders.cards import bundled_weights, card_of_plans, get_card, is_known
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.loading.load import load_encoder
 from nnunet_fm.encoders.loading.load_report import LoadReport, tensors_sha256
-from nnunet_fm.encoders.loading.read import CheckpointError
+from nnunet_fm.encoders.loading.read import WEIGHT_SUFFIXES, CheckpointError
+from nnunet_fm.encoders.options import check_given_options
 from nnunet_fm.encoders.registry import build_random
 from nnunet_fm.internal.errors import InputError, MissingFileError
 
 DEFAULT_SEED = 0
-WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class EncoderSource:
             MissingFileError, CheckpointError, InputError: as `load_encoder`, or arguments that do
                 not go together.
         """
+        check_given_options(options or {})
         if _is_path(given):
             return cls._trained(given, card, seed, options, taps)
         if card is not None:
@@ -181,7 +182,8 @@ class EncoderSource:
 
     def _load_file(self) -> tuple[Encoder, str]:
         try:
-            encoder, report = load_encoder(self.file or self.card, self.card, **self.options)
+            card = card_of_plans(self.card)
+            encoder, report = load_encoder(self.file or card, card, **self.options)
         except MissingFileError:
             raise MissingFileError(
                 f"encoder file {self.file!r} named by the plans is missing (tensor hash "
@@ -199,4 +201,8 @@ class EncoderSource:
 
 
 def _is_path(given: str) -> bool:
-    return Path(given).suffix in WEIGHT_SUFFIXES or Path(given).is_file()
+    """Whether a file or folder was given; a folder may have the name of an encoder."""
+    path = Path(given)
+    if path.suffix in WEIGHT_SUFFIXES or path.is_file():
+        return True
+    return path.is_dir() and not is_known(given)

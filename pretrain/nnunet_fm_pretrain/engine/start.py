@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_fm.encoders import get_card, load_encoder
+from nnunet_fm.encoders import LoadReport, get_card, load_encoder
 from nnunet_fm.internal.config import parse_settings
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
@@ -17,10 +17,7 @@ from nnunet_fm_pretrain.engine.recipe import EncoderRecipe, Recipe, recipe_diffe
 
 RECIPE = "recipe.yaml"  # what a run was begun with, in its folder
 OWN = "as its author says"
-DERIVATIVE = (
-    "a derivative of the weights it started from, to be passed on under their terms "
-    "(Meta's: DINOv3 License)"
-)
+DERIVATIVE = "a derivative of"
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +114,18 @@ def start_from_file(objective: Objective, encoder: EncoderRecipe) -> str:
             f"{encoder.architecture}; type encoder.architecture={report.architecture}"
         )
     objective.load_encoder(module)
-    logger.warning(
-        "starts from %s (%s): %s", report.card, get_card(report.card).licence, DERIVATIVE
-    )
-    return DERIVATIVE
+    licence = licence_of_derivative(report)
+    logger.warning("starts from %s: the result is %s", report.file, licence)
+    return licence
+
+
+def licence_of_derivative(start: LoadReport) -> str:
+    """Return the licence note of weights trained from a file.
+
+    A note that the file carries, because it is a derivative itself, is kept.
+    """
+    carried = str(start.about.get("licence", ""))
+    if carried.startswith(DERIVATIVE):
+        return carried
+    licence = carried or get_card(start.card).licence
+    return f"{DERIVATIVE} {start.card}, to be passed on under the terms of those: {licence}"

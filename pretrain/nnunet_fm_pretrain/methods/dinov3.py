@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nnunet_fm.encoders import build_encoder
-from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE, Dinov3, to_dinov3
+from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE, Dinov3
+from nnunet_fm.encoders.families.dinov3_keys import to_dinov3
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.engine.objective import Exported
 

@@ -42,11 +42,12 @@ def test_amaes_is_read_from_its_own_names(
 ) -> None:
     published = Amaes(width).eval()
     state = {f"model.encoder.{k}": v for k, v in published.state_dict().items()}
+    file = f"unet_{name.removeprefix('amaes_unet')}_lw_dec_fullaug.pth"
     torch.save(
-        state | {"model.decoder.decoder_conv1.conv1.conv.weight": torch.zeros(2)},
-        tmp_path / "weights.pth",
+        state | {"model.rec_head.decoder_conv1.conv1.conv.weight": torch.zeros(2)},
+        tmp_path / file,
     )
-    encoder, report = load_encoder(tmp_path / "weights.pth")
+    encoder, report = load_encoder(tmp_path / file)
     assert (report.card, report.format) == (f"{name}.brains45k", "AMAES")
     assert report.parameters == count
     x = torch.randn(1, 1, 32, 16, 48)

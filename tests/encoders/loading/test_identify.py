@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.encoder_files import amaes_names
 from nnunet_fm.encoders import build_encoder
 
 WITHOUT_MONAI = "import sys; sys.modules['monai'] = None; import torch; "
@@ -19,31 +20,22 @@ def run_without_monai(code: str, *words: str) -> "subprocess.CompletedProcess[st
 
 
 @pytest.mark.parametrize(
-    ("architecture", "card"),
-    [("openmind_resencl", "openmind_resencl.mae"), ("amaes_unetb", "amaes_unetb.brains45k")],
+    ("architecture", "file", "card"),
+    [
+        ("openmind_resencl", "ResEncL-OpenMind-MAE.pth", "openmind_resencl.mae"),
+        ("amaes_unetb", "unet_b_lw_dec_fullaug.pth", "amaes_unetb.brains45k"),
+    ],
 )
 def test_a_3d_file_that_needs_no_monai_is_identified_without_it(
-    architecture: str, card: str, tmp_path: Path
+    architecture: str, file: str, card: str, tmp_path: Path
 ) -> None:
-    torch.save(build_encoder(architecture).state_dict(), tmp_path / "w.pth")
+    state = build_encoder(architecture).state_dict()
     if architecture.startswith("amaes"):
-        content = torch.load(tmp_path / "w.pth", weights_only=True)
-        torch.save(amaes_names(content), tmp_path / "w.pth")
-    done = run_without_monai(LOAD, str(tmp_path / "w.pth"))
+        state = amaes_names(state)
+    torch.save(state, tmp_path / file)
+    done = run_without_monai(LOAD, str(tmp_path / file))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [card]
-
-
-def amaes_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The authors' names of the tensors."""
-    renamed = {}
-    for key, value in state.items():
-        if ".all_modules." in key:
-            continue
-        _, _, stage, _, _, number, part, name = key.split(".")
-        conv = "in_conv" if stage == "0" else f"encoder_conv{stage}"
-        renamed[f"{conv}.conv{int(number) + 1}.{part}.{name}"] = value
-    return renamed
 
 
 def test_cards_that_were_not_compared_are_named(tmp_path: Path) -> None:

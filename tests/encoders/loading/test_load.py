@@ -10,7 +10,7 @@ from torch import Tensor
 
 from helpers.encoder_files import State, braindino, official, randomised
 from nnunet_fm.encoders import CARDS, CheckpointError, Converted, build_encoder, load_encoder
-from nnunet_fm.encoders.families.dinov3 import to_dinov3
+from nnunet_fm.encoders.families.dinov3_keys import to_dinov3
 from nnunet_fm.encoders.loading.identify import identify
 from nnunet_fm.encoders.loading.load_report import describe, fingerprint
 
@@ -53,7 +53,7 @@ def transformers(state: State) -> State:
 
 FORMS = {
     "BrainDINO": braindino,
-    "FlexiCT": lambda s: {"teacher": {f"model_ema.backbone.{k}": v for k, v in s.items()}},
+    "averaged": lambda s: {"teacher": {f"model_ema.backbone.{k}": v for k, v in s.items()}},
     "DDP": lambda s: {"state_dict": {f"module.backbone.{k}": v for k, v in s.items()}},
     "checkpointed": lambda s: {
         "model_ema": {

@@ -17,7 +17,8 @@ from lightning_fabric import Fabric
 
 from helpers.pretraining import small_recipe
 from nnunet_fm.encoders import load_encoder, random_state
-from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE, to_dinov3
+from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE
+from nnunet_fm.encoders.families.dinov3_keys import to_dinov3
 from nnunet_fm.encoders.loading.metadata import write_encoder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine import checkpoints
@@ -294,7 +295,7 @@ def test_a_warm_start_says_what_follows_for_the_licence(
     export(tmp_path / "one", tmp_path / "encoder.pth")
     warm = short(2, encoder={"init": str(tmp_path / "encoder.pth")})
     begun = engine(warm, store, tmp_path / "two")
-    assert "starts from dinov3_test16.trained (as its author says): a derivative" in caplog.text
+    assert "a derivative of dinov3_test16.trained, to be passed on under the terms" in caplog.text
     assert same(
         dict(begun.objective.teacher.encoder.state_dict()),
         dict(load_encoder(tmp_path / "encoder.pth")[0].state_dict()),
