@@ -33,8 +33,13 @@ def find_fault(path: Path, root: Path) -> str:
     name = bids.parse_name(path.name)
     if name is not None:
         return name.fault()
-    text = path.name.split(".nii")[0].lower().replace("gold_standard", "goldstandard")
-    words = re.split("[^a-z0-9]+", text)
+    return fault_of_words(path.name.split(".nii")[0])
+
+
+def fault_of_words(text: str) -> str:
+    """Return what the single words of a name say that it is, if that is no image; else nothing."""
+    plain = text.lower().replace("gold_standard", "goldstandard")
+    words = re.split("[^a-z0-9]+", plain)
     for fault, pattern in (
         (bids.MASK, MASK_WORD),
         (bids.MAP, MAP_WORD),

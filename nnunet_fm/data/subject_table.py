@@ -1,11 +1,13 @@
 """Tables of subjects: visits with their images, splits and targets."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_fm.data import bids
 from nnunet_fm.data.bids_visits import find_visits
+from nnunet_fm.data.image_names import fault_of_words
 from nnunet_fm.data.table_rows import (
     SESSION_COLUMN,
     SESSION_COLUMNS,
@@ -16,6 +18,8 @@ from nnunet_fm.data.table_rows import (
 )
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some, unknown
+
+logger = logging.getLogger(__name__)
 
 SPLIT_COLUMN = "split"
 MASK_COLUMN = "mask"
@@ -117,13 +121,16 @@ def read_table(
 
 
 def _path_columns(rows: Rows) -> tuple[str, ...]:
-    """Return the columns whose every value, if not missing, is a path."""
+    """Return the columns whose every value, if not missing, is the path of an image."""
     names = []
     for column in rows.columns:
         values = [cells[column] for cells in rows.cells if not is_missing(cells[column])]
         if column != MASK_COLUMN and values and all(map(is_path, values)):
             names.append(column)
-    return tuple(names)
+    masks = [name for name in names if fault_of_words(name) == bids.MASK]
+    if masks:
+        logger.warning("%s: columns of masks are no modalities: %s", rows.file, some(masks))
+    return tuple(name for name in names if name not in masks)
 
 
 def _check_path_columns(rows: Rows, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -134,6 +134,15 @@ def test_the_alphabet_does_not_decide_between_candidates(
     assert [path.name for path in row.volumes.values()] == [f"sub-01_{taken}.nii.gz"]
 
 
+@pytest.mark.parametrize("column", ["seg", "lesion_mask", "Consensus", "wmh", "FLAIR_roi"])
+def test_columns_of_masks_are_no_modalities(
+    column: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows: list[dict[str, object]] = [{"subject_id": "a", "T1": "a.nii.gz", column: "b.nii.gz"}]
+    assert read_table(write_table(tmp_path / "t.csv", rows)).modalities == ("T1",)
+    assert f"columns of masks are no modalities: {column}" in caplog.text
+
+
 def test_contrast_agents_make_another_sequence(tmp_path: Path) -> None:
     table = bids_dataset(tmp_path, "sub-01_T1w", "sub-01_ce-gd_T1w")
     (row,) = read_table(table).rows
@@ -188,11 +197,17 @@ def test_participants_that_would_be_lost_are_an_error(
         ("train/CASE7/t1", "CASE7"),
         ("T1/CASE7", "CASE7"),
         ("CASE7/ses-1/t1", "CASE7"),
+        ("study/patient07/t1", "patient07"),
     ],
 )
 def test_the_subject_is_the_case(path: str, subject: str, tmp_path: Path) -> None:
     (source,) = find_sources(touch(tmp_path, path))
     assert (source.subject, source.sequence) == (subject, "T1")
+
+
+def test_the_folder_of_one_subject_is_the_subject(tmp_path: Path) -> None:
+    sources = find_sources(touch(tmp_path / "CASE7", "t1", "flair"), "d")
+    assert [source.name for source in sources] == ["d/CASE7_FLAIR", "d/CASE7_T1"]
 
 
 def test_folders_that_may_be_subjects_or_visits_are_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ GROUP = re.compile(
     r"|(.*[-_ ])?(train|training|val|validation|test|testing)([-_ ]?(data|set|dataset))?",
     re.IGNORECASE,
 )
+SUBJECT = re.compile(r"(sub|subj|subject|pat|patient|case)[-_ ]?\d+", re.IGNORECASE)
 # folders below those of the subjects: visits, dates, numbers
 SESSION = re.compile(
     r"(ses|session|visit|scan|mr|tp|bl|baseline|follow|fu|pre|post|day|month|year|week|run|exam"
@@ -123,7 +124,8 @@ def folder_sources(root: Path, dataset: str) -> list[Source]:
     found: list[tuple[Place, Path]] = []
     for path in _images(files, root):
         stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-        found.append((find_place(path.relative_to(root).parts[:-1], stem), path))
+        folders = path.relative_to(root).parts[:-1]
+        found.append((find_place(folders, stem, root.absolute().name), path))
     for path in sorted({p.parent for p in files if _is_dicom(p)}):
         folders = path.relative_to(root).parts or (path.resolve().name,)
         found.append((find_place(folders), path))
@@ -132,16 +134,18 @@ def folder_sources(root: Path, dataset: str) -> list[Source]:
     return [Source(p.subject, dataset, p.sequence, path, session=p.session) for p, path in found]
 
 
-def find_place(folders: Sequence[str], stem: str = "") -> Place:
+def find_place(folders: Sequence[str], stem: str = "", root: str = "") -> Place:
     """Find subject, session and sequence of a file.
 
     A BIDS name says all of them. Otherwise the subject is the first folder whose name the file name
-    begins with; else the first that is an id of a known collection; else the first that is not the
-    name of a group (HGG, train, ...) or of a sequence; else the file name without its sequence.
+    begins with; else the first that is an id of a known collection or a numbered patient; else the
+    first that is not the name of a group (HGG, train, ...) or of a sequence; else the file name
+    without its sequence; else, for `t1.nii.gz`, the given folder.
 
     Args:
         folders: between the given folder and the file.
         stem: file name without ending; empty for a DICOM series, whose folder is the last one.
+        root: name of the given folder.
     """
     name = bids.parse_name(stem)
     if name is not None:
@@ -154,7 +158,7 @@ def find_place(folders: Sequence[str], stem: str = "") -> Place:
     certain = certain or [f for f in others if _is_known(f)]
     possible = certain or [f for f in others if not GROUP.fullmatch(f)]
     if not possible:
-        subject = _without_sequence(stem) if stem else folders[0]
+        subject = (_without_sequence(stem) or root or stem) if stem else folders[0]
         return Place(subject, sequence or UNKNOWN, tuple(folders))
     index = others.index(possible[0])
     visits = others[index + 1 :]
@@ -184,7 +188,8 @@ def _begins_with(stem: str, folder: str) -> bool:
 
 
 def _is_known(folder: str) -> bool:
-    return subject_name(folder).startswith(CANONICAL_PREFIX)
+    is_numbered = SUBJECT.fullmatch(folder) is not None
+    return is_numbered or subject_name(folder).startswith(CANONICAL_PREFIX)
 
 
 def _refuse_unclear_subjects(places: Iterable[Place]) -> None:
@@ -240,7 +245,7 @@ def warn_of_skipped(faults: Iterable[tuple[str, Path]]) -> None:
 def _without_sequence(stem: str) -> str:
     words = re.split(r"([_\-.])", stem)
     kept = [w for w in words if canonical_sequence(w) is None]
-    return re.sub(r"[_\-.]{2,}", "_", "".join(kept)).strip("_-.") or stem
+    return re.sub(r"[_\-.]{2,}", "_", "".join(kept)).strip("_-.")
 
 
 def _is_dicom(path: Path) -> bool:

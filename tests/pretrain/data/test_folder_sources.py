@@ -27,13 +27,16 @@ from nnunet_fm_pretrain.data.folder_sources import find_place, folder_sources
         ("S1/T1/scan", ("S1", "scan", "T1")),
         ("S1/scan", ("S1", "scan", "unknown")),
         ("1/10_t1", ("1", "", "T1")),
+        ("ms/patient07/t1", ("patient07", "", "T1")),
+        ("t1", ("given", "", "T1")),  # the folder of one subject
+        ("flair_brain", ("brain", "", "FLAIR")),
         ("ses-1/anat/sub-01_ses-1_T1w", ("01", "ses-1", "T1")),  # a subject's folder of BIDS
         ("IXI002-T1", ("IXI002", "", "T1")),
     ],
 )
 def test_subject_session_and_sequence(path: str, expected: tuple[str, str, str]) -> None:
     *folders, stem = path.split("/")
-    place = find_place(folders, stem)
+    place = find_place(folders, stem, "given")
     assert (place.subject, place.session, place.sequence) == expected
 
 
