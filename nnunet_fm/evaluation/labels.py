@@ -90,6 +90,8 @@ class LabelScheme:
             )
             fitting = fitting_schemes(found)
             hint = f"add --scheme NAME if one of these fits: {fitting}; or " if fitting else ""
+            if self.brats and SCHEMES[self.brats].covers(found):
+                hint = f"add --scheme {self.brats}, which knows the challenge's files too; or "
             raise InputError(
                 f"{file} has label {', '.join(map(str, unnamed))}, which no region names "
                 f"({regions}); {hint}give the description of these labels with --dataset-json FILE"

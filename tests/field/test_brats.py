@@ -409,6 +409,19 @@ def test_evaluate_finds_the_scheme_that_convert_recorded(
     assert set(dice_of(tmp_path)) == {"WT", "TC", "ET", "NET", "CC", "ED"}
 
 
+def test_the_truth_of_a_recorded_scheme_may_be_the_challenge_s(
+    convert: Converter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_case(convert.source / "BraTS2021_00006", (1, 2, 4), UNTIL_2021)
+    assert convert()[0] == 0
+    write_pair(tmp_path, "BraTS2021_00006", (1, 2, 4), (1, 2, 3))
+    shutil.copy(convert.dataset / "dataset.json", tmp_path / "predictions")
+    assert evaluate(tmp_path) == 2
+    assert "add --scheme gli2021" in capsys.readouterr().err
+    assert evaluate(tmp_path, "--scheme", "gli2021") == 0
+    assert dice_of(tmp_path) == ALL_RIGHT
+
+
 def test_a_refused_label_names_the_schemes_that_have_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
