@@ -68,14 +68,18 @@ class FileNames:
             patterns[pattern] = channel
         return cls(patterns)
 
-    def recognise(self, file_name: str) -> tuple[str, str] | None:
-        """Return the case and the channel (or `seg`) of a file; None if its name says neither."""
+    def given(self, file_name: str) -> tuple[str, str] | None:
+        """Return the case and the channel (or `seg`) of a file by the patterns, or None."""
         for pattern, channel in self.patterns.items():
             match = re.fullmatch(_as_regex(pattern), file_name)
             if match:
                 stem = match[1] if match.groups() else ""
                 return stem.rstrip("_-."), channel
-        return _usual_name(_ENDING.sub("", file_name))
+        return None
+
+    def recognise(self, file_name: str) -> tuple[str, str] | None:
+        """Return the case and the channel (or `seg`) of a file; None if its name says neither."""
+        return self.given(file_name) or _usual_name(_ENDING.sub("", file_name))
 
 
 def find_cases(source: Path, names: FileNames | None = None) -> list[BratsCase]:
@@ -130,7 +134,8 @@ def _as_regex(pattern: str) -> str:
 
 def _cases_in_folder(files: Sequence[Path], names: FileNames) -> list[BratsCase]:
     """Group the files of one folder by case."""
-    recognised = [(path, names.recognise(path.name)) for path in files]
+    in_order = sorted(files, key=lambda path: names.given(path.name) is None)  # given ones first
+    recognised = [(path, names.recognise(path.name)) for path in in_order]
     stems = {found[0] for _, found in recognised if found and found[1] != SEGMENTATION}
     cases = {stem: BratsCase(stem or files[0].parent.name) for stem in sorted(stems)}
     for path, found in recognised:
@@ -139,10 +144,11 @@ def _cases_in_folder(files: Sequence[Path], names: FileNames) -> list[BratsCase]
         else:
             stem = found[0] if found else _owner(path, cases)
             case = cases.setdefault(stem, BratsCase(stem or path.parent.name))
-        if found is None:
+        first = case.files.get(found[1]) if found else None
+        if found is None or (first and names.given(first.name) and not names.given(path.name)):
             case.others.append(path)
-        elif found[1] in case.files:
-            case.repeated.append(f"{found[1]}: {case.files[found[1]].name} and {path.name}")
+        elif first:
+            case.repeated.append(f"{found[1]}: {first.name} and {path.name}")
         else:
             case.files[found[1]] = path
     return list(cases.values())

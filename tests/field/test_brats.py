@@ -275,6 +275,17 @@ def test_images_with_other_names_are_named_and_can_be_given(convert: Converter) 
     assert "unknown channel 'T1w'" in convert("--channel", "T1w=*")[1]
 
 
+def test_a_given_name_comes_before_the_usual_one(convert: Converter) -> None:
+    case = convert.source / "BraTS2021_00006"
+    write_case(case, (1, 2, 4), UNTIL_2021)
+    write(case / "BraTS2021_00006_t1_bet.nii.gz")
+    code, printed = convert("--channel", "T1=*_t1_bet.nii.gz")
+    assert code == 1
+    assert "BraTS2021_00006: not used: BraTS2021_00006_t1.nii.gz" in printed
+    image = convert.dataset / "imagesTr" / "BraTS2021_00006_0000.nii.gz"
+    assert image.resolve().name == "BraTS2021_00006_t1_bet.nii.gz"
+
+
 def test_every_file_is_used_or_named(convert: Converter) -> None:
     case = convert.source / "BraTS2021_00006"
     write_case(case, (1, 2, 4), UNTIL_2021)
