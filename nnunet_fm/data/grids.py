@@ -22,6 +22,7 @@ ORIGIN_VOXELS = 1.0  # images of one grid lie no further apart
 SPACING_TOLERANCE = 2e-3  # relative
 DIRECTION_TOLERANCE_DEG = 0.2
 ROUNDING_VOXELS = 1e-3
+FORM_CODES = ("qform_code", "sform_code")
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's axes to NIfTI's
 
 Values = Shaped[np.ndarray, "..."]
@@ -34,6 +35,8 @@ class Grid:
     Attributes:
         shape: number of voxels along each axis as stored, x first; a picture is one slice.
         affine: voxel numbers to mm, in NIfTI's axes (right, anterior, superior).
+        oriented: the header says how the axes lie; a NIfTI file whose codes of qform and sform are
+            both 0 does not.
 
     Raises:
         ValueError: the affine puts several voxels in one place, or none anywhere.
@@ -41,6 +44,7 @@ class Grid:
 
     shape: tuple[int, int, int]
     affine: Float[np.ndarray, "4 4"]
+    oriented: bool = True
 
     def __post_init__(self) -> None:
         volume = np.linalg.det(self.affine[:3, :3]) if np.isfinite(self.affine).all() else 0.0
@@ -61,7 +65,8 @@ class Grid:
         affine[:count, :count] = directions * np.array(image.GetSpacing())
         affine[:count, 3] = image.GetOrigin()
         shape = (*image.GetSize(), 1)[:3]
-        return cls(shape, RAS_FROM_LPS @ affine)
+        codes = [image.GetMetaData(key) for key in FORM_CODES if image.HasMetaDataKey(key)]
+        return cls(shape, RAS_FROM_LPS @ affine, not codes or set(codes) != {"0"})
 
     @property
     def spacing(self) -> tuple[float, ...]:
@@ -179,6 +184,8 @@ def grid_difference(stored: Grid, wanted: Grid, most_voxels: float = ORIGIN_VOXE
     differences = []
     if angle > DIRECTION_TOLERANCE_DEG:
         differences.append(f"axes turned by {angle:.1f} degrees")
+    if stored.oriented != wanted.oriented and not has_same_axes(stored, wanted):
+        differences.append("one header gives no orientation (qform and sform codes are 0)")
     if turned.shape != wanted.shape:
         differences.append(f"{_times(turned.shape)} voxels against {_times(wanted.shape)}")
     if not np.allclose(turned.spacing, wanted.spacing, rtol=SPACING_TOLERANCE, atol=0):

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
+from nnunet_fm.internal.errors import InputError
+
 Mask = Bool[np.ndarray, "*grid"]
 # Spacings in headers are rounded; a distance of one voxel is not to exceed a tolerance of one voxel
 # for that.
@@ -13,7 +15,12 @@ ROUNDING_MM = 1e-4
 
 
 def dice(prediction: Mask, truth: Mask) -> float:
-    """Compute the Dice similarity, 0 to 1. Both masks empty: 1; one empty: 0."""
+    """Compute the Dice similarity, 0 to 1. Both masks empty: 1; one empty: 0.
+
+    Raises:
+        ValueError: the masks are not boolean, or not of one shape.
+    """
+    _check_masks(prediction, truth)
     total = int(prediction.sum()) + int(truth.sum())
     return 1.0 if total == 0 else 2.0 * int((prediction & truth).sum()) / total
 
@@ -33,7 +40,11 @@ def surface_distances(
     Returns:
         Distances from the prediction to the truth, and from the truth to the prediction; None if a
         mask is empty.
+
+    Raises:
+        ValueError: the masks are not boolean, or not of one shape.
     """
+    _check_masks(prediction, truth)
     if not prediction.any() or not truth.any():
         return None
     box = _bounding_box(prediction | truth)
@@ -93,6 +104,14 @@ def surface_dice(
 def image_diagonal(shape: Sequence[int], spacing: Sequence[float]) -> float:
     """Compute the diagonal of an image in mm: the penalty for an empty or missing mask."""
     return float(np.linalg.norm(np.asarray(shape) * np.asarray(spacing)))
+
+
+def _check_masks(prediction: Mask, truth: Mask) -> None:
+    if prediction.shape != truth.shape or prediction.dtype != bool or truth.dtype != bool:
+        raise InputError(
+            f"masks of {prediction.dtype} {prediction.shape} and {truth.dtype} {truth.shape}; "
+            "allowed: boolean masks of one shape, e.g. labels == 1"
+        )
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:

@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -60,6 +61,19 @@ def test_the_distance_at_which_grids_differ_is_given() -> None:
     assert "0.5 voxels" in grid_difference(moved, plain, 0.1)
     far = Grid(SHAPE, affine_of(origin=(1e4, 0, 0)))
     assert grid_difference(far, plain, float("inf")) == ""
+
+
+def test_a_header_without_an_orientation_is_not_turned_by_guess(tmp_path: Path) -> None:
+    labels = np.zeros(SHAPE, np.uint8)
+    bare = nib.Nifti1Image(labels, None)
+    bare.set_qform(None, 0)
+    bare.set_sform(None, 0)
+    nib.save(bare, tmp_path / "bare.nii")
+    unknown = read_grid(tmp_path / "bare.nii")
+    ras = read_grid(write_stored(tmp_path / "ras.nii", labels, affine_of()))
+    lps = read_grid(write_stored(tmp_path / "lps.nii", labels, np.diag([-1.0, -1, 1, 1])))
+    assert "no orientation" in grid_difference(unknown, ras, float("inf"))
+    assert grid_difference(unknown, lps) == grid_difference(unknown, unknown) == ""
 
 
 def test_a_header_without_a_place_is_refused() -> None:

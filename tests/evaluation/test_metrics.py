@@ -68,3 +68,12 @@ def test_surface_dice_counts_voxels_within_the_tolerance() -> None:
         1.0,
         0.0,
     )
+
+
+@pytest.mark.parametrize("other", [np.ones((4, 1), bool), np.ones((3, 4), np.uint8) * 2])
+def test_labels_and_other_shapes_are_refused(other: np.ndarray) -> None:
+    mask = np.ones((3, 4), bool)
+    with pytest.raises((ValueError, TypeError)):  # the tests' own check of shapes comes first
+        dice(mask, other)
+    with pytest.raises((ValueError, TypeError)):
+        hausdorff95(other, mask, (1, 1))
