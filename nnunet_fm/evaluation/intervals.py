@@ -1,6 +1,8 @@
-"""Bootstrap confidence intervals over subjects, stratified and bias-corrected.
+"""Confidence intervals over subjects: bias-corrected bootstrap, Student's t of few subjects.
 
-Source: Efron, JASA 1987. Everything that reports an interval uses this module:
+Source: Efron, JASA 1987 (BCa); Efron and Stein, Ann. Statist. 1981 (jackknife). Everything that
+reports an interval uses this module. `benchmarks/interval_coverage.py` measures how often intervals
+of few subjects contain the true value:
 
 >>> import numpy as np
 >>> values = np.array([0.7, 0.8, 0.9, 0.6])
@@ -23,6 +25,11 @@ Weights = Float[np.ndarray, "b n"]  # how often each of n cases counts, in each 
 Statistic = Callable[[Weights], Float[np.ndarray, " b"]]
 Values = Float[np.ndarray, " n"]
 RESAMPLES = 2000
+# BCa intervals of the mean of 7 subjects contain it in 77 to 86 of 100 samples, not in 95
+FEWEST_FOR_BCA = 15
+STUDENT = "Student's t"
+FEW_STRATIFIED = f"stratified BCa of fewer than {FEWEST_FOR_BCA} subjects, less than 95 %"
+NO_SPREAD = "none: the same in all resamples"
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Interval:
         value: the statistic.
         low: lower limit.
         high: upper limit.
-        method: how the limits were computed, e.g. `stratified BCa`.
+        method: how the limits were computed, e.g. `stratified BCa`; what is special about those of
+            few subjects.
         level: confidence level.
         resamples: number of resamples.
     """
@@ -59,7 +67,11 @@ class Change:
 
 
 class Bootstrap:
-    """BCa intervals of statistics of the same cases, all from the same resamples of subjects.
+    """Intervals of statistics of the same cases, all from the same resamples of subjects.
+
+    They are BCa intervals from `FEWEST_FOR_BCA` subjects on. With fewer they are Student's t
+    intervals with the jackknife's standard error, which for a mean is the usual one. With strata
+    (AUC, C-index) they stay BCa, which is not worse than t there, and the method says so.
 
     Args:
         subjects: subject of each case; a subject is drawn with all of its cases.
@@ -69,7 +81,7 @@ class Bootstrap:
         seed: seed of the draws.
 
     Attributes:
-        method: `BCa` or `stratified BCa`.
+        method: how limits are computed, see `Interval`.
         unit_weights: weights of 1, i.e. the original sample.
         drawn: weights of each resample.
         without_one: weights that leave out each subject in turn.
@@ -89,7 +101,7 @@ class Bootstrap:
         if len(names) < 2:
             raise InputError(f"{counted(len(names), 'subject')}; an interval needs 2 or more")
         groups = _group_subjects(of_case, len(names), strata)
-        self.method = "BCa" if strata is None else "stratified BCa"
+        self.method = _method(len(names), strata is not None)
         self.unit_weights = np.ones((1, len(subjects)))
         self.drawn = _draw(groups, len(names), resamples, seed)[:, of_case]
         self.without_one = _leave_one_out(groups, len(names))[:, of_case]
@@ -103,15 +115,19 @@ class Bootstrap:
 
         Returns:
             Limits over the resamples in which the statistic is defined. Where it is the same in all
-            of them, both limits are that value.
+            of them (an AUC of 1), both limits are that value, and the method says that they are
+            none.
         """
         value = float(statistic(self.unit_weights)[0])
-        drawn = statistic(self.drawn)
         jackknife = statistic(self.without_one) if len(self.without_one) else np.zeros(1)
-        low, high = bca_limits(
-            drawn[np.isfinite(drawn)], value, jackknife[np.isfinite(jackknife)], level
-        )
-        return Interval(value, low, high, self.method, level, len(self.drawn))
+        jackknife = jackknife[np.isfinite(jackknife)]
+        if self.method == STUDENT:
+            low, high = student_limits(value, jackknife, level)
+            return Interval(value, low, high, _unless_equal(low, high, STUDENT), level)
+        drawn = statistic(self.drawn)
+        low, high = bca_limits(drawn[np.isfinite(drawn)], value, jackknife, level)
+        method = _unless_equal(low, high, self.method)
+        return Interval(value, low, high, method, level, len(self.drawn))
 
     def change(self, before: Statistic, after: Statistic) -> Change:
         """Compute the statistic `after` and its difference from `before`, of the same cases."""
@@ -139,7 +155,7 @@ def difference(first: Statistic, second: Statistic) -> Statistic:
 
 
 def mean_limits(values: Values) -> tuple[float, float]:
-    """Compute 95 % BCa limits of a mean over cases, each a subject of its own.
+    """Compute 95 % limits of a mean over cases, each a subject of its own, see `Bootstrap`.
 
     Returns:
         Lower and upper limit; NaN with fewer than two cases.
@@ -179,6 +195,34 @@ def bca_limits(
         share = stats.norm.cdf(bias + z / (1 - acceleration * z))
         limits.append(float(np.percentile(drawn, 100 * share)))
     return limits[0], limits[1]
+
+
+def student_limits(
+    estimate: float, jackknife: Float[np.ndarray, " j"], level: float
+) -> tuple[float, float]:
+    """Compute Student's t limits with the jackknife's standard error; NaN with fewer than two.
+
+    Args:
+        estimate: the statistic of the original sample.
+        jackknife: the statistic without each subject in turn.
+        level: confidence level.
+    """
+    count = len(jackknife)
+    if count < 2:
+        return float("nan"), float("nan")
+    error = np.sqrt((count - 1) / count * ((jackknife - jackknife.mean()) ** 2).sum())
+    half = float(stats.t.ppf((1 + level) / 2, count - 1) * error)
+    return estimate - half, estimate + half
+
+
+def _method(subjects: int, has_strata: bool) -> str:
+    if subjects < FEWEST_FOR_BCA:
+        return FEW_STRATIFIED if has_strata else STUDENT
+    return "stratified BCa" if has_strata else "BCa"
+
+
+def _unless_equal(low: float, high: float, method: str) -> str:
+    return NO_SPREAD if low == high else method
 
 
 Group = Integer[np.ndarray, "..."]  # numbers of the subjects of one stratum

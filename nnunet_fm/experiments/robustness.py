@@ -28,10 +28,10 @@ class PerturbedScore:
         severity: strength of the perturbation; the clean images are listed in each family, at the
             severity that changes nothing.
         value: mean over the cases.
-        low: lower 95 % BCa limit of the mean.
+        low: lower 95 % limit of the mean.
         high: upper limit.
         change: mean difference from the clean images.
-        change_low: lower 95 % BCa limit of the difference.
+        change_low: lower 95 % limit of the difference.
         change_high: upper limit.
         cases: number of cases.
         seeds: number of seeds.

@@ -65,7 +65,7 @@ class Summary:
         metric: key of the metric.
         mean: mean over the cases.
         sd: standard deviation over the cases (ddof 1); NaN with one case.
-        low: lower 95 % BCa limit of the mean; NaN with one case.
+        low: lower 95 % limit of the mean; NaN with one case.
         high: upper limit.
         sd_seeds: standard deviation of the seeds' means; NaN with one seed.
         cases: number of cases.
@@ -100,7 +100,7 @@ class PairedComparison:
         reference: name of the reference encoder.
         other: name of the other encoder.
         difference: mean over the cases of other minus reference.
-        low: lower 95 % BCa limit of the difference.
+        low: lower 95 % limit of the difference.
         high: upper limit.
         wilcoxon_p: signed-rank test over the cases.
         permutation_p: test of the mean difference, by swaps within cases.

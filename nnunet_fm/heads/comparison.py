@@ -22,6 +22,7 @@ from nnunet_fm.evaluation.paired_tests import (
 from nnunet_fm.heads.figures import draw_runs
 from nnunet_fm.heads.metrics import MetricFunction, TrueTargets
 from nnunet_fm.heads.models import has_scores
+from nnunet_fm.heads.results import few_cases_note
 from nnunet_fm.heads.saved_runs import FinishedRun, Predictions
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.files import write_csv
@@ -60,7 +61,7 @@ class EncoderComparison:
         first_value: metric of the first encoder, mean over the seeds.
         second_value: metric of the second encoder, mean over the seeds.
         difference: second minus first.
-        low: lower 95 % BCa limit of the difference over the tested cases.
+        low: lower 95 % limit of the difference over the tested cases.
         high: upper limit.
         p: two-sided p of swaps of each subject's outputs (all seeds together), or of McNemar's test
             (kNN, first seed, one case per subject).
@@ -274,7 +275,8 @@ def _adjust(comparisons: Sequence[EncoderComparison]) -> list[EncoderComparison]
 
 def comparison_table(comparisons: Sequence[EncoderComparison]) -> str:
     """Format one line per comparison."""
-    return markdown_table(COLUMNS, [_row(c) for c in comparisons])
+    table = markdown_table(COLUMNS, [_row(c) for c in comparisons])
+    return table + few_cases_note(c.n_test for c in comparisons)
 
 
 def _row(c: EncoderComparison) -> list[str]:

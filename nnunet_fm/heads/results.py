@@ -1,13 +1,19 @@
 """Results of a task and their table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from nnunet_fm.evaluation.intervals import FEW_STRATIFIED, FEWEST_FOR_BCA, NO_SPREAD, STUDENT
 from nnunet_fm.internal.markdown import markdown_table
 
 LOGRANK = "log-rank p"
+FEW_CASES = (
+    f"Fewer than {FEWEST_FOR_BCA} subjects: the limits of MAE, RMSE and R2 are Student's t limits; "
+    "those of AUC, accuracy and C-index are bootstrap limits, which contain the true value less "
+    "often than in 95 %."
+)
 COLUMNS = (
     "model",
     "metric",
@@ -75,7 +81,7 @@ class PerturbedResult:
         severity: its severity; the clean volumes are in each family at the severity of no change.
         metric: name of the metric.
         value: its value over the tested cases.
-        low: lower 95 % BCa limit over the tested cases.
+        low: lower 95 % limit over the tested cases.
         high: upper limit.
         change: value minus that of the same model on the clean volumes.
         change_low: lower limit of the change.
@@ -102,7 +108,8 @@ class PerturbedResult:
 def results_table(results: Sequence[Result]) -> str:
     """Format one line per model, metric and ratio; p-values are not averaged, so not shown.
 
-    A line has the mean over seeds, the lowest and highest seed, and the mean limits.
+    A line has the mean over seeds, the lowest and highest seed, and the mean limits: `none` where
+    no resample changes the value. A note says if there are few subjects.
     """
     groups: dict[tuple[str, str, float], list[Result]] = {}
     for result in results:
@@ -110,8 +117,15 @@ def results_table(results: Sequence[Result]) -> str:
             key = (result.model, result.metric, result.ratio)
             groups.setdefault(key, []).append(result)
     table = markdown_table(COLUMNS, [_row(group) for group in groups.values()])
-    leakage = sorted({result.leakage for result in results if result.leakage})
-    return "\n".join([table, *(f"\nLeakage allowed: {text}" for text in leakage)])
+    notes = [f"Leakage allowed: {text}" for text in sorted({r.leakage for r in results} - {""})]
+    if {STUDENT, FEW_STRATIFIED} & {result.interval for result in results}:
+        notes.insert(0, FEW_CASES)
+    return "\n".join([table, *(f"\n{note}" for note in notes)])
+
+
+def few_cases_note(cases: Iterable[int]) -> str:
+    """Return the note below a table if limits come from few cases; else nothing."""
+    return f"\n\n{FEW_CASES}" if min(cases, default=FEWEST_FOR_BCA) < FEWEST_FOR_BCA else ""
 
 
 def _row(group: Sequence[Result]) -> list[object]:
@@ -119,6 +133,7 @@ def _row(group: Sequence[Result]) -> list[object]:
     values = np.array([result.value for result in group])
     low = np.mean([result.low for result in group])
     high = np.mean([result.high for result in group])
+    has_limits = any(result.interval != NO_SPREAD for result in group)
     return [
         first.model,
         first.metric,
@@ -128,5 +143,5 @@ def _row(group: Sequence[Result]) -> list[object]:
         f"{values.mean():.3g}",
         f"{values.min():.3g}",
         f"{values.max():.3g}",
-        f"{low:.3g} to {high:.3g}",
+        f"{low:.3g} to {high:.3g}" if has_limits else "none",
     ]

@@ -81,3 +81,23 @@ def test_limits_of_a_mean_and_of_a_change_are_those_of_the_bootstrap() -> None:
         minus.high,
     )
     assert change.change == pytest.approx(after.mean() - before.mean())
+
+
+def test_intervals_of_few_subjects_are_student_s_t() -> None:
+    values = RNG(0).random(7)
+    interval = Bootstrap(np.arange(7)).interval(weighted_mean(values))
+    theirs = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((theirs.low, theirs.high))
+    assert interval.method == "Student's t"
+    assert Bootstrap(np.arange(15)).method == "BCa"
+    assert Bootstrap(np.arange(14), np.arange(14) % 2).method.endswith("less than 95 %")
+    sure = Bootstrap(np.arange(7)).interval(weighted_mean(np.ones(7)))
+    assert (sure.low, sure.method) == (1, "none: the same in all resamples")
+
+
+def test_intervals_of_few_subjects_contain_the_true_mean() -> None:
+    hits = 0
+    for seed in range(400):
+        low, high = mean_limits(RNG(seed).beta(8, 2, 7))
+        hits += low <= 0.8 <= high
+    assert 0.91 < hits / 400 < 0.98  # BCa: 0.82

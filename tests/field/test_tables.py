@@ -1,6 +1,7 @@
 """Tables as laboratories have them: the right value, or a refusal that says what to do."""
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from helpers.heads import run_quickly, task_data
 from nnunet_fm.cli.main import main
 from nnunet_fm.data.subject_table import Row, read_table
 from nnunet_fm.data.table_rows import read_rows
+from nnunet_fm.evaluation.intervals import mean_limits
 from nnunet_fm.evaluation.paired_tests import cohen_dz, permutation_p, rank_biserial, wilcoxon_p
 from nnunet_fm.evaluation.survival import concordance, kaplan_meier, median_survival
 from nnunet_fm.heads.saved_runs import read_run
@@ -344,10 +346,23 @@ def test_a_median_survival_at_exactly_one_half_is_reached() -> None:
     assert median_survival(kaplan_meier(times, events))[0] == 15
 
 
-@pytest.mark.parametrize("n", range(2, 60, 2))
-def test_the_median_survival_of_complete_data_is_the_middle_time(n: int) -> None:
-    times = np.arange(1.0, n + 1)
-    assert median_survival(kaplan_meier(times, np.ones(n, bool)))[0] == n / 2
+def exact_median(times: np.ndarray, events: np.ndarray) -> float:
+    share = Fraction(1)
+    for time in np.unique(times):
+        died = int(events[times == time].sum())
+        share *= 1 - Fraction(died, int((times >= time).sum()))
+        if share <= Fraction(1, 2):
+            return float(time)
+    return float("nan")
+
+
+def test_a_median_survival_is_that_of_exact_fractions() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        times = rng.integers(1, 25, 10).astype(float)
+        events = rng.random(10) < 0.8
+        median = median_survival(kaplan_meier(times, events))[0]
+        assert median == pytest.approx(exact_median(times, events), nan_ok=True)
 
 
 def test_equal_differences_of_pairs_tie() -> None:
@@ -361,7 +376,22 @@ def test_equal_differences_of_pairs_tie() -> None:
 
 
 def test_a_permutation_p_of_large_values_counts_ties() -> None:
-    first = np.array([1e9 + 0.1, 2e9, 3e9])
-    second = np.array([2e9 + 0.2, 3e9, 4e9])
-    p = permutation_p(lambda values: float(values.mean()), first, second, 2000)
-    assert p == pytest.approx(0.25, abs=0.05)  # the observed swap and its mirror image, of 8
+    first = np.array([1, 2, 3, 7, 5]) * 1e6 / 7
+    second = first + np.array([1, 1, 1, -1, -1]) * 1e5 / 7
+    p = permutation_p(lambda values: float(values.mean()), first, second, 500)
+    assert p == 1  # five equal differences, swapped or not, sum to at least one of them
+
+
+# Kind: limits that claim 95 % and contain the true value less often.
+def test_limits_of_seven_patients_hold_or_are_labelled(tmp_path: Path) -> None:
+    hits = 0
+    for seed in range(300):
+        low, high = mean_limits(np.random.default_rng(seed).normal(0.8, 0.1, 7))
+        hits += low <= 0.8 <= high
+    assert hits / 300 > 0.92
+    data = task_data(tmp_path, "classification", target="label", models=("linear", "trivial"))
+    splits = ["train" if n > 7 else "test" for n in range(len(data.names))]
+    _, folder = run_quickly(replace(data, splits=splits), tmp_path / "o")
+    table = (folder / "results.md").read_text()
+    assert "less often than in 95 %" in table
+    assert "0.5 to 0.5" not in table  # of the trivial model, whatever the cases

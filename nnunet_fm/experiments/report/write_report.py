@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_fm.evaluation.intervals import FEWEST_FOR_BCA
 from nnunet_fm.evaluation.segmentation import CaseScore
 from nnunet_fm.experiments.report import figures
 from nnunet_fm.experiments.report.cases import ReportCase, draw_case, read_cases, viewer_data
@@ -27,10 +28,12 @@ CURVE_METRICS = METRICS[:2]  # Dice and HD95 as curves over the ratios
 OTHER_METRICS = "HD95, surface Dice, lesions"
 CASES = "Worst and median case"
 CONVENTIONS = (
-    "Intervals are 95 % BCa bootstrap limits over the cases; a case's value is the mean of its "
-    "seeds. * differs from the reference encoder: Wilcoxon signed-rank test over the cases, "
-    "p < 0.05 after Holm over all ratios and encoders of a table's column. Bold: best mean of a "
-    "ratio. HD95: larger of the two directed 95th percentiles, in mm; both masks empty: Dice 1, "
+    "Intervals are 95 % limits of the mean over the cases: BCa bootstrap limits of {fewest} cases "
+    "or more, Student's t limits of fewer, for which bootstrap limits are too narrow. Both are too "
+    "narrow for skewed values such as HD95. A case's value is the mean of its seeds. "
+    "* differs from the reference encoder: Wilcoxon signed-rank test over the cases, p < 0.05 "
+    "after Holm over all ratios and encoders of a table's column. Bold: best mean of a ratio. "
+    "HD95: larger of the two directed 95th percentiles, in mm; both masks empty: Dice 1, "
     "HD95 0; one empty: Dice 0, HD95 the image diagonal. Surface Dice at {tolerance:g} mm. "
     "Lesions: connected components of at least {lesion:g} mm³, not those of the BraTS challenges. "
     "nnU-Net does not seed the training: seeds are those of the subsets, and a repeated run "
@@ -217,7 +220,9 @@ def _sections(
 ) -> list[Section]:
     """Lay out the page; charts and tables name their section themselves."""
     conventions = CONVENTIONS.format(
-        tolerance=options.metrics.tolerance_mm, lesion=options.metrics.lesion_mm3
+        fewest=FEWEST_FOR_BCA,
+        tolerance=options.metrics.tolerance_mm,
+        lesion=options.metrics.lesion_mm3,
     )
     provenance = Section(
         "Provenance",
