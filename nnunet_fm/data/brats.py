@@ -149,15 +149,25 @@ def _check_dataset(raw: Path, dataset_id: int, name: str) -> None:
 
 
 def _skip_duplicates(cases: Sequence[BratsCase], result: Conversion) -> list[BratsCase]:
-    """Return the first case of each name; list the others as skipped."""
+    """Return the first case of each name; list the others as skipped.
+
+    A segmentation in a folder of its own joins the images of its name.
+    """
     unique: dict[str, BratsCase] = {}
-    for case in cases:
-        if case.name in unique:
-            folder = next(iter([*case.files.values(), *case.others])).parent
-            result.skipped[f"{case.name} ({folder})"] = "a second case of this name"
+    images_first = sorted(cases, key=lambda case: set(case.files) <= {SEGMENTATION})
+    for case in images_first:
+        first = unique.setdefault(case.name, case)
+        if first is case:
+            continue
+        alone = list(case.files) == [SEGMENTATION]
+        if alone and SEGMENTATION not in first.files:
+            first.files[SEGMENTATION] = case.files[SEGMENTATION]
+            first.others += case.others
         else:
-            unique[case.name] = case
-    return list(unique.values())
+            what = "segmentation" if alone else "case"
+            folder = next(iter([*case.files.values(), *case.others])).parent
+            result.skipped[f"{case.name} ({folder})"] = f"a second {what} of this name"
+    return sorted(unique.values(), key=lambda case: case.name)
 
 
 def _refuse_nothing(

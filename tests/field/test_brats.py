@@ -302,6 +302,20 @@ def test_every_file_is_used_or_named(convert: Converter) -> None:
     assert "BraTS2021_00006" in (convert.dataset / "skipped.csv").read_text()
 
 
+def test_segmentations_in_a_folder_of_their_own_join_their_images(convert: Converter) -> None:
+    write_case(convert.source / "images" / "BraTS-MET-00001-000", None)
+    write_case(convert.source / "images" / "BraTS-MET-00002-000", (1, 3))
+    for case in ("BraTS-MET-00001-000", "BraTS-MET-00002-000"):
+        write(convert.source / "corrected" / f"{case}-seg.nii.gz", (2,))
+    code, printed = convert()
+    assert code == 1
+    assert "2 training and 0 test cases" in printed
+    assert convert.labels("BraTS-MET-00001-000") == [0, 2]
+    assert convert.labels("BraTS-MET-00002-000") == [0, 1, 3]
+    folder = convert.source / "corrected"
+    assert f"BraTS-MET-00002-000 ({folder}): a second segmentation of this name" in printed
+
+
 def test_mixed_orientations_are_listed(convert: Converter) -> None:
     write_case(convert.source / "BraTS2021_00001", (1, 2, 4), UNTIL_2021)
     write_case(convert.source / "BraTS2021_00002", (1, 2, 4), UNTIL_2021)
