@@ -119,7 +119,7 @@ def sequence_in_file_name(file_name: str) -> str | None:
 
 
 def without_sequence(stem: str) -> str:
-    """Return a file name without its ending and without the sequences that it mentions.
+    """Return a file name without its ending and without the sequences that it mentions; or empty.
 
     Example:
         >>> without_sequence("case_7_T1_Gd_brain")
@@ -136,7 +136,7 @@ def without_sequence(stem: str) -> str:
             last = places[start + length - 1].end()
             kept[first:last] = [""] * (last - first)
         start += max(length, 1)
-    return re.sub(r"[_\-.\s]{2,}", "_", "".join(kept)).strip("_-. ") or stem
+    return re.sub(r"[_\-.\s]{2,}", "_", "".join(kept)).strip("_-. ")
 
 
 def match_channels(sequences: Sequence[str], channel_names: Sequence[str]) -> list[int | None]:

@@ -16,6 +16,7 @@ from nnunet_fm.data.label_schemes import SCHEMES
 from nnunet_fm.data.sequences import sequence_in_file_name
 from nnunet_fm.evaluation.find_labels import check_official
 from nnunet_fm.experiments.datasets import Expected, check_expected
+from nnunet_fm_pretrain.data.folder_sources import find_place
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,11 @@ from nnunet_fm.experiments.datasets import Expected, check_expected
 )
 def test_contrast_agents_are_read_from_file_names(name: str, sequence: str | None) -> None:
     assert sequence_in_file_name(f"{name}.nii.gz") == sequence
+
+
+@pytest.mark.parametrize("name", ["p7_T1_Gd", "p7_T1_post", "p7_T1-CE", "p7_T2_FLAIR", "p7_T1"])
+def test_a_contrast_agent_is_no_part_of_the_subject(name: str) -> None:
+    assert find_place((), name).subject == "p7"
 
 
 SINCE_2023 = ("-t1n", "-t1c", "-t2w", "-t2f", "-seg")

@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 
 from nnunet_fm.data import bids
 from nnunet_fm.data.image_names import find_fault
-from nnunet_fm.data.sequences import canonical_sequence, sequence_in_file_name
+from nnunet_fm.data.sequences import (
+    canonical_sequence,
+    sequence_in_file_name,
+    without_sequence,
+)
 from nnunet_fm.data.subject_ids import CANONICAL_PREFIX, subject_name
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import walk_files
@@ -158,7 +162,7 @@ def find_place(folders: Sequence[str], stem: str = "", root: str = "") -> Place:
     certain = certain or [f for f in others if _is_known(f)]
     possible = certain or [f for f in others if not GROUP.fullmatch(f)]
     if not possible:
-        subject = (_without_sequence(stem) or root or stem) if stem else folders[0]
+        subject = (without_sequence(stem) or root or stem) if stem else folders[0]
         return Place(subject, sequence or UNKNOWN, tuple(folders))
     index = others.index(possible[0])
     visits = others[index + 1 :]
@@ -240,12 +244,6 @@ def warn_of_skipped(faults: Iterable[tuple[str, Path]]) -> None:
         logger.warning(
             "skipped %d files that are no images: %s", len(skipped), bids.list_faults(skipped)
         )
-
-
-def _without_sequence(stem: str) -> str:
-    words = re.split(r"([_\-.])", stem)
-    kept = [w for w in words if canonical_sequence(w) is None]
-    return re.sub(r"[_\-.]{2,}", "_", "".join(kept)).strip("_-.")
 
 
 def _is_dicom(path: Path) -> bool:
