@@ -6,10 +6,11 @@
 #
 # SWEEP is brats2021, brats2023_men, brats2023_mets or brats2024_goat. ENCODER is a weight file; it
 # is used frozen and fine-tuned. Give the weights of DINOv3 with encoders.dinov3.encoder=FILE, or
-# remove it with encoders.dinov3=null. Rerun the same command to resume. All keys: docs/sweeps.md.
+# remove it with encoders.dinov3=null. Rerun the same command to resume. --dry-run checks everything
+# and changes nothing: it prints what would be converted and preprocessed. All keys: docs/sweeps.md.
 set -euo pipefail
 if [ $# -lt 3 ]; then
-    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 source=$1 sweep=$2 encoder=$3
@@ -25,20 +26,33 @@ case $sweep in
         exit 2
         ;;
 esac
+: "${nnUNet_raw:?is not set}" "${nnUNet_preprocessed:?is not set}" "${nnUNet_results:?is not set}"
+case " $* " in *" --dry-run "*) dry_run=1 ;; esac
+step() { # runs a command; in a dry run, only prints it
+    if [ -z "${dry_run:-}" ]; then "$@"; else printf 'would run:' && printf ' %q' "$@" && echo; fi
+}
 dataset=$(printf 'Dataset%03d_%s' $id $name)
 described=$nnUNet_raw/$dataset/dataset.json
-# exit code 1: written, but something was left out; the sweep then checks the number of cases
-[ -f "$described" ] || nnunet-fm convert brats "$source" -d $id -n $name || [ -f "$described" ]
+if [ ! -f "$described" ]; then
+    [ -d "$source" ] || { echo "$source is no folder; give the downloaded one" >&2 && exit 2; }
+    # exit code 1: written, but something was left out; the sweep then checks the number of cases
+    step nnunet-fm convert brats "$source" -d $id -n $name || [ -f "$described" ]
+fi
 plans=$nnUNet_preprocessed/$dataset
-count() { find -L "$1" -maxdepth 1 -name "$2" 2> /dev/null | wc -l; }
+count() { { find -L "$1" -maxdepth 1 -name "$2" 2> /dev/null || true; } | wc -l; }
 cases=$(count "$nnUNet_raw/$dataset/labelsTr" '*.nii.gz')
+[ "$cases" -gt 0 ] || unfinished=1
 for configuration in 2d 3d_fullres; do
     [ "$(count "$plans/nnUNetPlans_$configuration" '*.pkl')" -ge "$cases" ] || unfinished=1
 done
 # nnU-Net copies the ground truth at the end
 [ "$(count "$plans/gt_segmentations" '*.nii.gz')" -ge "$cases" ] || unfinished=1
-[ -z "${unfinished:-}" ] || nnUNetv2_plan_and_preprocess -d $id -c 2d 3d_fullres
-weights=("encoders.braindino.encoder=$encoder" "encoders.finetuned.encoder=$encoder")
+[ -z "${unfinished:-}" ] || step nnUNetv2_plan_and_preprocess -d $id -c 2d 3d_fullres
+if [ -n "${dry_run:-}" ] && [ -n "${unfinished:-}" ]; then
+    echo "the sweep itself can be checked once $dataset is preprocessed"
+    exit 0
+fi
+weights=("encoders.braindino.encoder='$encoder'" "encoders.finetuned.encoder='$encoder'")
 nnunet-fm sweep "$sweep" -o "sweeps/$sweep" "${weights[@]}" "$@" || failed=$?
 case " $* " in *" --dry-run "* | *" --print "* | *" slurm "*) exit "${failed:-0}" ;; esac
 nnunet-fm report "sweeps/$sweep" -o "sweeps/$sweep/report"

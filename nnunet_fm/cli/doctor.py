@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nnunet_fm.encoders import EncoderSource
 
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+WORKERS = ("nnUNet_n_proc_DA", "nnUNet_def_n_proc")  # numbers of processes
 CHECKED_PACKAGES = ("nnunetv2", "timm", "torch")
 ENOUGH_DISK = 10 << 30  # bytes
 
@@ -31,12 +32,15 @@ def add_command(commands: Commands) -> None:
 
 
 def run_checks() -> Iterator[Finding]:
-    """Check versions, device, nnU-Net's folders, the trainers' folder, disk and encoder files."""
+    """Check versions, device, nnU-Net's folders and processes, trainers, disk, encoder files."""
     for name in CHECKED_PACKAGES:
         yield _check_version(name)
     yield _check_device()
     for name in NNUNET_FOLDERS:
         yield _check_folder(name)
+    for name in WORKERS:
+        if name in os.environ:
+            yield _check_workers(name)
     yield _check_trainers()
     yield from _check_encoders()
 
@@ -92,6 +96,19 @@ def _check_folder(name: str) -> Finding:
         fix = f"free disk space below {value}: a training needs about 10 GB"
         return Finding("warn", what, fix)
     return Finding("ok", what)
+
+
+def _check_workers(name: str) -> Finding:
+    """Check a number of processes: nnU-Net's planner sets as many threads, and stops at 0."""
+    value = os.environ[name]
+    if value.isdecimal() and int(value) > 0:
+        return Finding("ok", f"{name}={value}")
+    return Finding(
+        "fail",
+        f"{name}={value!r} is not a whole number above 0: nnU-Net's planning and preprocessing "
+        "stop with it",
+        f"export {name}=1, or unset {name}",
+    )
 
 
 def _check_trainers() -> Finding:

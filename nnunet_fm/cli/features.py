@@ -226,6 +226,7 @@ def _extract(parsed: argparse.Namespace) -> int:
     from nnunet_fm.internal.arguments import parse_key_values
     from nnunet_fm.internal.files import write_csv
 
+    cache = FeatureCache(parsed.cache)
     table = read_table(parsed.table, parsed.modalities, parsed.prefer)
     encoder, recipe = open_encoder(
         parsed.encoder,
@@ -240,7 +241,6 @@ def _extract(parsed: argparse.Namespace) -> int:
     )
     blocks = ", ".join(str(layer) for layer in recipe.layers)
     print(f"{recipe.name}, blocks {blocks}, recipe {recipe.identity()[:12]}")
-    cache = FeatureCache(parsed.cache)
     part = (parsed.part_id, parsed.num_parts)
     results = extract(table, encoder, recipe, cache, part, parsed.batch_size, parsed.np)
     failed = [result for result in results if result.reason]
@@ -303,7 +303,7 @@ def _gc(parsed: argparse.Namespace) -> None:
 def _existing_cache(folder: Path) -> "FeatureCache":
     from nnunet_fm.features.cache import FeatureCache
 
-    if not folder.is_dir():
+    if not folder.exists():
         raise MissingFileError(
             f"{folder} is not a feature cache; type: nnunet-fm features extract TABLE "
             f"--cache {folder}"

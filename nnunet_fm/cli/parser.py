@@ -2,7 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from nnunet_fm.internal.messages import unknown
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -32,10 +36,21 @@ class CommandParser(argparse.ArgumentParser):
         """Parse as argparse does, after inserting the default sub-command where none is given."""
         argv = list(args or ())
         default = self.get_default("default_command")
+        names = self._names()
         words = [word for word in argv if word != "--debug"]
-        if default and words and words[0] not in {*self._names(), "-h", "--help"}:
-            argv.insert(0, default)
+        if words and words[0] not in {*names, "-h", "--help"}:
+            self._refuse_unknown(words[0], names, default)
+            if default:
+                argv.insert(0, default)
         return super().parse_known_args(argv, namespace)
+
+    def _refuse_unknown(self, word: str, names: set[str], default: str | None) -> None:
+        """Exit for a word that is no command; with a default, only for one that resembles one."""
+        if not names or word.startswith("-"):
+            return
+        if default and (Path(word).exists() or not get_close_matches(word, names, cutoff=0.75)):
+            return
+        self.error(unknown("command", word, names, f"See {self.prog} --help."))
 
     def _names(self) -> set[str]:
         groups = [a for a in self._actions if isinstance(a, argparse._SubParsersAction)]

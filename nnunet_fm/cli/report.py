@@ -36,7 +36,7 @@ def add_command(commands: Commands) -> None:
 def _report(parsed: argparse.Namespace) -> None:
     from nnunet_fm.experiments.find_runs import find_runs
     from nnunet_fm.experiments.report.contents import ReportOptions, make_report
-    from nnunet_fm.experiments.report.write_report import write_report
+    from nnunet_fm.experiments.report.write_report import FOLD_ALL, write_report
     from nnunet_fm.experiments.status import read_status_of_folders
     from nnunet_fm.internal.folders import nnunet_folder
 
@@ -54,4 +54,6 @@ def _report(parsed: argparse.Namespace) -> None:
     files = write_report(report, raw, preprocessed, parsed.o, options)
     if report.unfinished:
         print(f"UNFINISHED: {len(report.unfinished)} of {len(runs)} runs are not in the report")
+    if report.has_fold_all:
+        print(f"NOTE: {FOLD_ALL.strip()}")
     print(f"wrote {files[0]}, and {len(files) - 1} files in tables/ and figures/")

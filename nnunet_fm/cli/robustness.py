@@ -69,6 +69,7 @@ def _robustness(parsed: argparse.Namespace) -> None:
     predict_runs(scored, perturbations, raw, parsed.device, parsed.brain_masks)
     scores = score_perturbations(scored, preprocessed, options, parsed.np)
     for dataset in dict.fromkeys(score.dataset for score in scores):
-        print(to_markdown(robustness_table(dataset, METRICS[0], scores)))
+        cases = {one.run.ratio: one.train_cases for one in scored if one.run.dataset == dataset}
+        print(to_markdown(robustness_table(dataset, METRICS[0], scores, cases)))
     folders = " ".join(str(folder) for folder in parsed.runs)
     print(f"for figures, type: nnunet-fm report {folders} -o REPORT")

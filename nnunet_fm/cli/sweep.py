@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import shlex
 import time
 from pathlib import Path
 
@@ -29,7 +30,11 @@ def _add_run(group: Commands) -> None:
     run.add_argument(
         "-o", type=Path, metavar="FOLDER", help="logs and records (default: sweeps/NAME)"
     )
-    run.add_argument("--dry-run", action="store_true", help="plan and show the runs, train nothing")
+    run.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything and show the runs; change nothing on disk",
+    )
     run.add_argument("--print", action="store_true", help="print the commands, for any scheduler")
     run.add_argument(
         "--executor",
@@ -58,12 +63,19 @@ def _run(parsed: argparse.Namespace) -> int:
     from nnunet_fm.experiments.status import read_status, status_table
 
     sweep = read_sweep(parsed.config, parsed.overrides)
-    prepared = prepare_sweep(sweep, parsed.o or Path("sweeps") / Path(parsed.config).stem)
+    prepared = prepare_sweep(
+        sweep,
+        parsed.o or Path("sweeps") / Path(parsed.config).stem,
+        dry_run=parsed.dry_run,
+        elsewhere=parsed.print or parsed.executor == "slurm",
+    )
     if parsed.print:
         for argv in prepared.commands():
-            print(" ".join(argv))
+            print(shlex.join(argv))
         return 0
     print(status_table(read_status(prepared.runs, prepared.folder)))
+    for argv in prepared.preprocessing:
+        print(f"to be preprocessed first: {shlex.join(argv)}")
     cost = describe_estimate(prepared.cost, sweep.max_parallel)
     print(f"{cost}, {free_gigabytes():.0f} GB free")
     if parsed.dry_run:

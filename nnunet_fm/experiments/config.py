@@ -3,14 +3,14 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from nnunet_fm.experiments.datasets import Expected, Splits
 from nnunet_fm.internal.config import Part, read_settings
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.nnunet.plan_options import ConfigurationOptions, Count, Positive
+from nnunet_fm.nnunet.plan_options import ConfigurationOptions, Count, Device, Positive
 
 CONFIGS = Path(__file__).parent / "configs"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
@@ -56,7 +56,7 @@ class Sweep(Part):
     folds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
     splits: Splits | None = None
     expected: dict[int, Expected] = Field(default_factory=dict)
-    device: Literal["cpu", "cuda", "mps"] = "cuda"
+    device: Device = "cuda"
     max_parallel: Positive = Field(1, validation_alias=AliasChoices(*MAX_PARALLEL))
     gpus: tuple[Count, ...] = ()
     processes: Positive | None = None

@@ -1,13 +1,13 @@
 """Estimate the cost of a sweep: hours from finished epochs, disk from trainable parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.nnunet.checkpoint_size import checkpoint_bytes
+from nnunet_fm.nnunet.planning import NewPlans
 from nnunet_fm.nnunet.training_log import Progress, read_progress
 
 CHECKPOINTS = 2  # the best one and the last
@@ -28,12 +28,12 @@ class Estimate:
     gigabytes: float
 
 
-def estimate(runs: Sequence[Run], preprocessed: Path) -> Estimate:
+def estimate(runs: Sequence[Run], plans: Mapping[tuple[str, str], NewPlans]) -> Estimate:
     """Estimate the hours and gigabytes that the unfinished runs still need.
 
     Args:
         runs: all runs of the sweep.
-        preprocessed: nnUNet_preprocessed.
+        plans: their plans, by dataset and identifier.
     """
     progress = {run: read_progress(run.folder) for run in runs}
     sizes: dict[Kind, int] = {}
@@ -46,8 +46,9 @@ def estimate(runs: Sequence[Run], preprocessed: Path) -> Estimate:
         started = [p for other, p in progress.items() if p.epoch and _kind(other) == kind]
         seconds += _seconds_left(progress[run], started)
         if kind not in sizes:
+            of_run = plans[run.dataset, run.plans]
             sizes[kind] = CHECKPOINTS * checkpoint_bytes(
-                preprocessed / run.dataset, run.plans, run.configuration
+                of_run.path.parent, of_run.content, run.configuration
             )
         size += max(0, sizes[kind] - _saved_bytes(run))
     return Estimate(seconds / 3600, size / 1e9)

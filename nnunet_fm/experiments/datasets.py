@@ -1,8 +1,8 @@
-"""Check that a dataset is the one that a sweep is about, and write its folds."""
+"""Check that a dataset is the one that a sweep is about, and find its folds."""
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from pydantic import Field, field_validator, model_validator
@@ -10,13 +10,19 @@ from pydantic import Field, field_validator, model_validator
 from nnunet_fm.data.label_schemes import SCHEME_KEY, get_scheme
 from nnunet_fm.internal.config import Part
 from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.files import write_text
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.datasets import dataset_id
-from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH, SPLITS_JSON
-from nnunet_fm.nnunet.splits import NNUNET_SEED, draw_folds
+from nnunet_fm.nnunet.file_names import DATASET_JSON, SPLITS_JSON
+from nnunet_fm.nnunet.splits import (
+    NNUNET_FOLDS,
+    NNUNET_SEED,
+    Split,
+    dataset_folds,
+    draw_folds,
+    labelled_cases,
+)
 
-Folds = list[dict[str, list[str]]]
+FEWEST_VALIDATED = 2  # cases of a fold: one case has no spread
 
 
 class Expected(Part):
@@ -48,7 +54,7 @@ class Splits(Part):
     """
 
     seed: int = NNUNET_SEED
-    folds: Annotated[int, Field(ge=2)] = 5
+    folds: Annotated[int, Field(ge=2)] = NNUNET_FOLDS
     file: Path | None = None
 
     @model_validator(mode="after")
@@ -77,7 +83,7 @@ def check_expected(dataset: Path, expected: Expected) -> None:
             f"{dataset.name} has {description['numTraining']} labelled cases, the sweep expects "
             f"{expected.cases}; {advice}"
         )
-    preprocessed = len(_preprocessed_cases(dataset))
+    preprocessed = len(labelled_cases(dataset))
     if preprocessed < expected.cases:
         raise InputError(
             f"{dataset.name} has {preprocessed} of {expected.cases} cases preprocessed; type: "
@@ -100,38 +106,58 @@ def check_expected(dataset: Path, expected: Expected) -> None:
         )
 
 
-def write_splits(dataset: Path, splits: Splits) -> None:
-    """Write the folds of a preprocessed dataset, unless it has the same folds already.
+def sweep_folds(dataset: Path, splits: Splits | None) -> list[Split] | None:
+    """Return the folds of a preprocessed dataset that a sweep trains on; nothing is written.
 
     Args:
         dataset: its folder in nnUNet_preprocessed.
-        splits: how the cases are divided.
+        splits: how the cases are divided; if None, as the dataset's own file says, or as nnU-Net
+            will draw them.
+
+    Returns:
+        The folds; None if the cases are not known before they are preprocessed.
 
     Raises:
         FileNotFoundError: the file of splits does not exist.
-        ValueError: the dataset has other folds, or the file names other cases.
+        ValueError: the dataset has other folds or too few cases, or the file names other cases.
     """
+    own = dataset_folds(dataset)
+    if splits is None:
+        if own == []:
+            cases = len(labelled_cases(dataset))
+            raise InputError(
+                f"{dataset.name} has {cases} cases, too few for nnU-Net's {NNUNET_FOLDS} folds; "
+                f"type splits.folds=N with N from 2 to {max(2, cases // FEWEST_VALIDATED)}"
+            )
+        return own
     folds = _draw(dataset, splits) if splits.file is None else _read(dataset, splits.file)
     target = dataset / SPLITS_JSON
-    if not target.is_file():
-        write_text(target, json.dumps(folds, indent=4))
-    elif _sorted(load_json(str(target))) != _sorted(folds):
+    if target.is_file() and _sorted(own or []) != _sorted(folds):
         source = splits.file or f"seed {splits.seed}, {splits.folds} folds"
         raise InputError(
             f"{target} holds other folds than the sweep's ({source}); type splits=null to use "
             "them, or move that file away (with the runs that were trained on it)"
         )
+    return folds
 
 
-def _preprocessed_cases(dataset: Path) -> list[str]:
-    """List the cases; nnU-Net copies their ground truth once all are preprocessed."""
-    ending = load_json(str(dataset / DATASET_JSON))["file_ending"]
-    files = (dataset / GROUND_TRUTH).glob(f"*{ending}")
-    return sorted(file.name.removesuffix(ending) for file in files)
+def check_fold(dataset: Path, folds: list[Split], fold: int) -> None:
+    """Refuse a fold that does not exist, or that validates too few cases.
+
+    nnU-Net would divide the cases in another way for a fold that its file does not have.
+    """
+    if fold >= len(folds):
+        raise InputError(f"fold {fold} of {dataset.name}; allowed: 0 to {len(folds) - 1}")
+    validated = len(folds[fold]["val"])
+    if validated < FEWEST_VALIDATED:
+        raise InputError(
+            f"fold {fold} of {dataset.name} validates {validated} case; allowed: "
+            f"{FEWEST_VALIDATED} or more, e.g. with fewer folds: splits.folds=N"
+        )
 
 
-def _draw(dataset: Path, splits: Splits) -> Folds:
-    cases = _preprocessed_cases(dataset)
+def _draw(dataset: Path, splits: Splits) -> list[Split]:
+    cases = labelled_cases(dataset)
     if len(cases) < splits.folds:
         raise InputError(
             f"{dataset.name} has {len(cases)} preprocessed cases for {splits.folds} folds; type: "
@@ -141,22 +167,22 @@ def _draw(dataset: Path, splits: Splits) -> Folds:
     return draw_folds(cases, splits.seed, splits.folds)
 
 
-def _read(dataset: Path, file: Path) -> Folds:
+def _read(dataset: Path, file: Path) -> list[Split]:
     if not file.is_file():
         raise MissingFileError(f"splits.file {file} does not exist")
     try:
-        folds: Folds = json.loads(file.read_text())
+        folds: list[Split] = json.loads(file.read_text())
         named = {case for fold in folds for side in ("train", "val") for case in fold[side]}
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{file} is not a splits_final.json ({type(error).__name__}: {error}); allowed: a "
             'list of {"train": [CASE, ...], "val": [CASE, ...]}'
         ) from None
-    unknown = sorted(named - set(_preprocessed_cases(dataset)))
+    unknown = sorted(named - set(labelled_cases(dataset)))
     if unknown:
         raise InputError(f"{file} names {some(unknown)}, which {dataset.name} does not have")
     return folds
 
 
-def _sorted(folds: list[dict[str, Any]]) -> Folds:
+def _sorted(folds: list[Split]) -> list[Split]:
     return [{side: sorted(cases) for side, cases in fold.items()} for fold in folds]

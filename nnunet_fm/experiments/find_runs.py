@@ -12,6 +12,7 @@ from nnunet_fm.experiments.runs import RUNS, Run, read_runs
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.file_names import PLANS_JSON
+from nnunet_fm.nnunet.splits import ALL, parse_fold
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
 MODEL = re.compile(r"(?P<trainer>[^_]\w*?)__(?P<plans>.+)__(?P<configuration>.+)")
@@ -85,12 +86,12 @@ def _runs_in(folder: Path) -> list[Run]:
         _read_run(model, fold)
         for model in models
         for fold in sorted(model.glob("fold_*"))
-        if fold.name.removeprefix("fold_").isdecimal() and (model / PLANS_JSON).is_file()
+        if parse_fold(fold.name) is not None and (model / PLANS_JSON).is_file()
     ]
     if not runs:
         raise MissingFileError(
             f"{folder} holds no runs; allowed: a sweep's folder (sweeps/NAME), "
-            "nnUNet_results/DatasetNNN_X, or a model in that, with folds 0, 1, ..."
+            "nnUNet_results/DatasetNNN_X, or a model in that, with folds 0, 1, ... or all"
         )
     return runs
 
@@ -107,12 +108,15 @@ def _read_run(model: Path, fold: Path) -> Run:
     encoder = f"nnU-Net {names['configuration']}"
     if encoder_source(plans, names["configuration"]):
         encoder = SUBSET.sub("", names["plans"])
+    number = parse_fold(fold.name)
+    if number == ALL:  # never averaged or compared with runs that validate on unseen cases
+        encoder += " (fold all)"
     return Run(
         dataset=model.parent.name,
         encoder=encoder,
         ratio=subset.ratio,
         seed=subset.seed,
-        fold=int(fold.name.removeprefix("fold_")),
+        fold=0 if number is None else number,
         trainer=names["trainer"],
         plans=names["plans"],
         configuration=names["configuration"],

@@ -1,36 +1,53 @@
 """Plan a sweep: check everything, then write the plans of every run."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_fm.experiments.config import EncoderEntry, Sweep
-from nnunet_fm.experiments.datasets import check_expected, write_splits
+from nnunet_fm.experiments.datasets import check_expected, check_fold, sweep_folds
 from nnunet_fm.experiments.runs import Run, State
-from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.messages import some, unknown
-from nnunet_fm.nnunet.commands import trainer_names
+from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.internal.files import write_text
+from nnunet_fm.internal.folders import nnunet_folder
+from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.commands import require_trainer
 from nnunet_fm.nnunet.datasets import dataset_id, dataset_name
-from nnunet_fm.nnunet.file_names import PLANS_JSON, SPLITS_JSON
-from nnunet_fm.nnunet.plan_options import PlanOptions
-from nnunet_fm.nnunet.planning import WrittenPlans, default_trainer, write_plans
+from nnunet_fm.nnunet.file_names import DATASET_JSON, PLANS_JSON, SPLITS_JSON
+from nnunet_fm.nnunet.next_steps import default_trainer, preprocess_command
+from nnunet_fm.nnunet.plan_options import Device, PlanOptions
+from nnunet_fm.nnunet.planning import NewPlans, make_plans
 from nnunet_fm.nnunet.run_identity import plan_differences
+from nnunet_fm.nnunet.splits import Split
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
 
 @dataclass(frozen=True)
 class PlannedSweep:
-    """A sweep whose plans are written.
+    """A sweep that was checked; it is on disk once `write` has been called.
 
     Attributes:
         runs: the runs, dataset by dataset, encoder by encoder.
+        plans: their plans, by dataset and identifier.
+        folds: new content of files of folds.
         preprocessing: commands that have to run first, e.g. for another normalisation.
     """
 
     runs: list[Run]
+    plans: dict[tuple[str, str], NewPlans]
+    folds: dict[Path, list[Split]]
     preprocessing: list[list[str]]
+
+    def write(self) -> None:
+        """Write the plans and the folds into the preprocessed datasets."""
+        for file, folds in self.folds.items():
+            if not file.is_file():
+                write_text(file, json.dumps(folds, indent=4))
+        for plans in self.plans.values():
+            plans.write()
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,7 @@ class _Subset:
 
 
 def plan_sweep(sweep: Sweep, preprocessed: Path, results: Path) -> PlannedSweep:
-    """Check everything, then write the plans of every run.
+    """Check everything and make the plans of every run; nothing is written.
 
     Args:
         sweep: the sweep.
@@ -53,26 +70,31 @@ def plan_sweep(sweep: Sweep, preprocessed: Path, results: Path) -> PlannedSweep:
         results: nnUNet_results.
 
     Raises:
-        FileNotFoundError: a missing file of splits or weights.
+        FileNotFoundError: a missing file of splits or weights, or no images to preprocess.
         ValueError: an unknown dataset, encoder or trainer, an impossible plan, a fold that does
-            not exist, or a run's folder that holds another run.
+            not exist, ratios that are one subset, or a run's folder that holds another run.
     """
     datasets = [dataset_name(number) for number in sweep.datasets]
     for entry in sweep.encoders.values():
-        _check_trainer(_trainer(entry))
-    for dataset in datasets:
-        _check_dataset(sweep, preprocessed / dataset)
+        require_trainer(_trainer(entry))
+    folds = {dataset: _check_dataset(sweep, preprocessed / dataset) for dataset in datasets}
     runs: list[Run] = []
-    preprocessing: dict[tuple[str, str], list[str]] = {}
+    made: dict[tuple[str, str], NewPlans] = {}
+    preprocessing: dict[Path, list[str]] = {}  # by data, which serve all ratios and seeds
     for subset in _subsets(sweep, datasets):
-        written = _write_plans(subset, preprocessed)
-        if not written.preprocessed:  # the same data serves all ratios and seeds
-            data = (subset.dataset, _data_identifier(written))
-            preprocessing[data] = _preprocess_command(subset.dataset, written)
-        runs += [_run(subset, fold, written, results) for fold in sweep.folds]
-    for run in runs:
-        _check_folder(run, preprocessed)
-    return PlannedSweep(runs, list(preprocessing.values()))
+        plans = _make_plans(subset, preprocessed, sweep.device)
+        made[subset.dataset, plans.identifier] = plans
+        if not plans.preprocessed:
+            _check_raw(subset.dataset, plans)
+            preprocessing[plans.data] = preprocess_command(plans.content, plans.configuration)
+        for fold in sweep.folds:
+            runs.append(_run(subset, fold, folds[subset.dataset], plans, results))
+            _check_folder(runs[-1], plans)
+    new_folds = {}
+    if sweep.splits:
+        new_folds = {preprocessed / name / SPLITS_JSON: f for name, f in folds.items() if f}
+    _check_batches(runs, made)
+    return PlannedSweep(runs, made, new_folds, list(preprocessing.values()))
 
 
 def _subsets(sweep: Sweep, datasets: list[str]) -> Iterator[_Subset]:
@@ -92,60 +114,85 @@ def _trainer(entry: EncoderEntry) -> str:
     return entry.trainer or default_trainer(entry.encoder, dimensions, entry.mix_slices)
 
 
-def _check_trainer(name: str) -> None:
-    known = trainer_names()
-    if name not in known:
-        raise InputError(unknown("trainer", name, known))
-
-
-def _check_dataset(sweep: Sweep, dataset: Path) -> None:
-    """Check a preprocessed dataset against the sweep, and write the sweep's folds into it."""
+def _check_dataset(sweep: Sweep, dataset: Path) -> list[Split] | None:
+    """Check a preprocessed dataset against the sweep, and return its folds if they are known."""
+    if not (dataset / DATASET_JSON).is_file():
+        raise MissingFileError(
+            f"{dataset.name} is not preprocessed; type: nnUNetv2_plan_and_preprocess "
+            f"-d {dataset_id(dataset.name)}"
+        )
     expected = sweep.expected.get(dataset_id(dataset.name))
     if expected:
         check_expected(dataset, expected)
-    if sweep.splits:
-        write_splits(dataset, sweep.splits)
-    splits = dataset / SPLITS_JSON
-    if not splits.is_file():
-        return  # nnU-Net draws five folds in its first training
-    folds = load_json(str(splits))
+    folds = sweep_folds(dataset, sweep.splits)
+    if folds is None:
+        return None
     for fold in sweep.folds:
-        if fold >= len(folds):
+        check_fold(dataset, folds, fold)
+        for seed in sweep.seeds:
+            _check_ratios(sweep.ratios, seed, f"fold {fold} of {dataset.name}", folds[fold])
+    return folds
+
+
+def _check_ratios(ratios: Sequence[float], seed: int, where: str, split: Split) -> None:
+    """Refuse ratios that select the same cases: their runs would differ in name only."""
+    cases = len(split["train"])
+    ratio_of: dict[tuple[str, ...], float] = {}
+    for ratio in ratios:
+        subset = tuple(TrainSubset(ratio, seed).select(split["train"]))
+        other = ratio_of.setdefault(subset, ratio)
+        if other != ratio:
             raise InputError(
-                f"fold {fold} of {dataset.name}; allowed: 0 to {len(folds) - 1} ({splits})"
-            )
-        if len(folds[fold]["val"]) < 2:
-            raise InputError(
-                f"fold {fold} of {dataset.name} validates {len(folds[fold]['val'])} case; "
-                "allowed: 2 or more"
+                f"ratios {other:g} and {ratio:g} are the same {len(subset)} of the {cases} "
+                f"training cases of {where}; remove one of them from ratios"
             )
 
 
-def _write_plans(subset: _Subset, preprocessed: Path) -> WrittenPlans:
+def _check_raw(dataset: str, plans: NewPlans) -> None:
+    """Refuse data that are not preprocessed and that cannot be."""
+    raw = nnunet_folder("nnUNet_raw") / dataset
+    if not (raw / DATASET_JSON).is_file():
+        raise MissingFileError(
+            f"configuration {plans.configuration} of {dataset} was never preprocessed "
+            f"({plans.data} is not complete), and {raw} holds no images to preprocess; restore "
+            "them, or choose another configuration"
+        )
+
+
+def _check_batches(runs: Sequence[Run], plans: Mapping[tuple[str, str], NewPlans]) -> None:
+    """Refuse one encoder with several batches, as plans of an earlier sweep may have one."""
+    first: dict[tuple[str, str], int] = {}
+    for run in runs:
+        content = plans[run.dataset, run.plans].content
+        batch = int(content["configurations"][run.configuration].get("batch_size", 0))
+        known = first.setdefault((run.dataset, run.encoder), batch)
+        if batch != known:
+            raise InputError(
+                f"encoder {run.encoder} of {run.dataset} has plans with batches of {known} and of "
+                f"{batch}; give encoders.{run.encoder}.batch_size={known}, or another name"
+            )
+
+
+def _make_plans(subset: _Subset, preprocessed: Path, device: Device) -> NewPlans:
     percent = TrainSubset(subset.ratio, subset.seed).percent
     options = PlanOptions(
         **subset.entry.model_dump(exclude={"trainer"}),
         train_ratio=subset.ratio,
         subset_seed=subset.seed,
         output=f"SW_{subset.name}_r{percent}_s{subset.seed}",
+        device=device,
     )
-    return write_plans(preprocessed / subset.dataset, options)
+    return make_plans(preprocessed / subset.dataset, options)
 
 
-def _data_identifier(written: WrittenPlans) -> str:
-    """Return the name of the folder of preprocessed data that a configuration uses."""
-    configuration = load_json(str(written.path))["configurations"][written.configuration]
-    return str(configuration.get("data_identifier", written.configuration))
-
-
-def _preprocess_command(dataset: str, written: WrittenPlans) -> list[str]:
-    argv = ["nnUNetv2_preprocess", "-d", str(dataset_id(dataset))]
-    return [*argv, "-plans_name", written.identifier, "-c", written.configuration]
-
-
-def _run(subset: _Subset, fold: int, written: WrittenPlans, results: Path) -> Run:
+def _run(
+    subset: _Subset, fold: int, folds: list[Split] | None, plans: NewPlans, results: Path
+) -> Run:
     trainer = _trainer(subset.entry)
-    model = f"{trainer}__{written.identifier}__{written.configuration}"
+    model = f"{trainer}__{plans.identifier}__{plans.configuration}"
+    train_cases = 0
+    if folds:
+        train_cases = len(TrainSubset(subset.ratio, subset.seed).select(folds[fold]["train"]))
     return Run(
         dataset=subset.dataset,
         encoder=subset.name,
@@ -153,19 +200,19 @@ def _run(subset: _Subset, fold: int, written: WrittenPlans, results: Path) -> Ru
         seed=subset.seed,
         fold=fold,
         trainer=trainer,
-        plans=written.identifier,
-        configuration=written.configuration,
+        plans=plans.identifier,
+        configuration=plans.configuration,
         folder=results / subset.dataset / model / f"fold_{fold}",
+        train_cases=train_cases,
     )
 
 
-def _check_folder(run: Run, preprocessed: Path) -> None:
+def _check_folder(run: Run, plans: NewPlans) -> None:
     """Refuse a run's folder that was written with other plans; nnU-Net keeps a copy of them."""
     kept = run.folder.parent / PLANS_JSON
     if run.state() is State.NEW or not kept.is_file():
         return
-    current = load_json(str(preprocessed / run.dataset / f"{run.plans}.json"))
-    different = plan_differences(load_json(str(kept)), current, run.configuration)
+    different = plan_differences(load_json(str(kept)), plans.content, run.configuration)
     if different:
         raise InputError(
             f"{run.folder} holds a run of another {some(different)}; give the encoder another "

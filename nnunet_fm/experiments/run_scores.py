@@ -22,6 +22,7 @@ from nnunet_fm.nnunet.file_names import (
     SPLITS_JSON,
     VALIDATION,
 )
+from nnunet_fm.nnunet.splits import ALL, Fold, fold_split
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
 MEAN = "mean"  # of the regions, where there are several
@@ -111,9 +112,10 @@ def _label_scheme(run: Run) -> LabelScheme:
 
 def _split(run: Run, preprocessed: Path) -> dict[str, list[str]] | None:
     """Return the training and validation cases of a run's fold; None if there is no such file."""
-    splits = preprocessed / run.dataset / SPLITS_JSON
-    folds = load_json(str(splits)) if splits.is_file() else []
-    return folds[run.fold] if run.fold < len(folds) else None
+    dataset = preprocessed / run.dataset
+    if run.fold != ALL and not (dataset / SPLITS_JSON).is_file():
+        return None
+    return fold_split(dataset, run.fold)
 
 
 def _check_same_regions(runs: Sequence[Run]) -> None:
@@ -132,7 +134,7 @@ def _check_same_regions(runs: Sequence[Run]) -> None:
 
 def _check_same_cases(cases: dict[Run, list[str]]) -> None:
     """Check that all runs of a dataset and fold validated the same cases."""
-    first: dict[tuple[str, int], Run] = {}
+    first: dict[tuple[str, Fold], Run] = {}
     for run, names in cases.items():
         other = first.setdefault((run.dataset, run.fold), run)
         different = sorted(set(names) ^ set(cases[other]))

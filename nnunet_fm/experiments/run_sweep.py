@@ -16,10 +16,11 @@ from nnunet_fm.experiments.child_processes import run_logged
 from nnunet_fm.experiments.config import Sweep
 from nnunet_fm.experiments.cost_estimate import Estimate, estimate
 from nnunet_fm.experiments.execute import RunOutcome, run_locally
-from nnunet_fm.experiments.planner import plan_sweep
+from nnunet_fm.experiments.planner import PlannedSweep, plan_sweep
 from nnunet_fm.experiments.run_locks import LOGS
 from nnunet_fm.experiments.runs import Run, State, write_runs
-from nnunet_fm.internal.errors import StorageError
+from nnunet_fm.internal.device import missing_device
+from nnunet_fm.internal.errors import InputError, StorageError
 from nnunet_fm.internal.folders import nnunet_folder
 
 LOG = logging.getLogger(__name__)
@@ -29,19 +30,29 @@ Reporter = Callable[[str], None]
 
 @dataclass(frozen=True)
 class PreparedSweep:
-    """A sweep that was checked, and whose plans and list of runs are written.
+    """A sweep that was checked; unless it is a dry run, its plans and list of runs are written.
 
     Attributes:
         sweep: the sweep.
         folder: its folder, with logs and records.
-        runs: all of its runs, finished or not.
-        preprocessing: commands that have to run before the first training.
+        planned: its runs and their plans.
     """
 
     sweep: Sweep
     folder: Path
-    runs: list[Run]
-    preprocessing: list[list[str]]
+    planned: PlannedSweep
+
+    @property
+    def runs(self) -> list[Run]:
+        """All of its runs, finished or not."""
+        return self.planned.runs
+
+    @property
+    def preprocessing(self) -> list[list[str]]:
+        """Commands that have to run before the first training."""
+        processes = self.sweep.processes
+        words = ["-np", str(processes)] if processes else []
+        return [[*argv, *words] for argv in self.planned.preprocessing]
 
     @property
     def unfinished(self) -> list[Run]:
@@ -55,31 +66,49 @@ class PreparedSweep:
     @cached_property
     def cost(self) -> Estimate:
         """Hours and gigabytes that the unfinished runs were estimated to need."""
-        return estimate(self.runs, nnunet_folder("nnUNet_preprocessed"))
+        return estimate(self.runs, self.planned.plans)
 
 
-def prepare_sweep(sweep: Sweep, folder: Path) -> PreparedSweep:
+def prepare_sweep(
+    sweep: Sweep, folder: Path, dry_run: bool = False, elsewhere: bool = False
+) -> PreparedSweep:
     """Check a sweep, then write its plans and its list of runs; train nothing.
 
     Args:
         sweep: the sweep.
         folder: folder for logs and records.
+        dry_run: only check; nothing is written.
+        elsewhere: another machine will train, so that the devices of this one do not count.
 
     Raises:
-        ValueError, FileNotFoundError: see `plan_sweep`.
+        ValueError, FileNotFoundError: see `plan_sweep`; or this machine has no such device.
     """
     folder = folder.absolute()
     results = nnunet_folder("nnUNet_results")
     planned = plan_sweep(sweep, nnunet_folder("nnUNet_preprocessed"), results)
-    write_runs(planned.runs, folder)
-    return PreparedSweep(sweep, folder, planned.runs, planned.preprocessing)
+    prepared = PreparedSweep(sweep, folder, planned)
+    if prepared.unfinished and not elsewhere:
+        _check_device(sweep)
+    if not dry_run:
+        planned.write()
+        write_runs(planned.runs, folder)
+    return prepared
+
+
+def _check_device(sweep: Sweep) -> None:
+    missing = missing_device(sweep.device, sweep.gpus)
+    if missing:
+        raise InputError(
+            f"device {sweep.device}: this machine has {missing}; type device=cpu or gpus=[0], or "
+            "train elsewhere: --executor slurm, or --print"
+        )
 
 
 def free_gigabytes() -> float:
-    """Free disk space in nnUNet_results."""
-    results = nnunet_folder("nnUNet_results")
-    results.mkdir(parents=True, exist_ok=True)
-    return shutil.disk_usage(results).free / 1e9
+    """Free disk space in nnUNet_results, or where it will be."""
+    results = nnunet_folder("nnUNet_results").absolute()
+    existing = next(folder for folder in (results, *results.parents) if folder.exists())
+    return shutil.disk_usage(existing).free / 1e9
 
 
 def run_sweep(
@@ -101,7 +130,8 @@ def run_sweep(
         KeyboardInterrupt: Ctrl-C or SIGTERM; call again to resume.
         ValueError, FileNotFoundError: see `plan_sweep`.
     """
-    return train_prepared(prepare_sweep(sweep, folder), executor, report)
+    prepared = prepare_sweep(sweep, folder, elsewhere=executor == "slurm")
+    return train_prepared(prepared, executor, report)
 
 
 def train_prepared(
@@ -111,8 +141,6 @@ def train_prepared(
     _check_disk(prepared.cost.gigabytes)
     sweep = prepared.sweep
     for argv in prepared.preprocessing:
-        if sweep.processes:
-            argv = [*argv, "-np", str(sweep.processes)]
         report(f"$ {' '.join(argv)}")
         run_logged(argv, prepared.folder / LOGS / "preprocessing.log")
     runs = prepared.unfinished

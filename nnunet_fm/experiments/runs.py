@@ -10,8 +10,18 @@ from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import write_text
 from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.file_names import FINAL_CHECKPOINT, LATEST_CHECKPOINT, SUMMARY_JSON
+from nnunet_fm.nnunet.splits import ALL, Fold
 
 RUNS = "runs.json"  # file of a sweep
+
+
+def ratio_text(ratio: float, train_cases: int) -> str:
+    """Write a ratio and the number of training cases that it is, where that is known.
+
+    >>> ratio_text(0.1, 3), ratio_text(0.1, 0)
+    ('0.1 (3)', '0.1')
+    """
+    return f"{ratio:g} ({train_cases})" if train_cases else f"{ratio:g}"
 
 
 class State(str, Enum):
@@ -38,28 +48,31 @@ class Run:
         encoder: name in the sweep.
         ratio: share of the training cases, above 0 to 1.
         seed: seed of the subset.
-        fold: fold of the cross-validation.
+        fold: fold of the cross-validation, or `all`.
         trainer: nnU-Net's `-tr`.
         plans: nnU-Net's `-p`.
         configuration: nnU-Net's configuration, e.g. `2d_fm256`.
         folder: `fold_N` in nnUNet_results.
+        train_cases: number of cases that it is trained on; 0 if unknown.
     """
 
     dataset: str
     encoder: str
     ratio: float
     seed: int
-    fold: int
+    fold: Fold
     trainer: str
     plans: str
     configuration: str
     folder: Path
+    train_cases: int = 0
 
     @property
     def name(self) -> str:
         """Short name, unique within a sweep."""
         number = dataset_id(self.dataset)
-        return f"{number:03d}_{self.encoder}_r{self.ratio:g}_s{self.seed}_f{self.fold}"
+        fold = self.fold if self.fold == ALL else f"f{self.fold}"
+        return f"{number:03d}_{self.encoder}_r{self.ratio:g}_s{self.seed}_{fold}"
 
     def state(self) -> State:
         """Look at the files that nnU-Net writes: new, interrupted or finished."""

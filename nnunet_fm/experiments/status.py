@@ -16,7 +16,7 @@ from nnunet_fm.nnunet.file_names import SUMMARY_JSON
 from nnunet_fm.nnunet.training_log import read_progress
 
 REFRESH_SECONDS = 10
-HEAD = ("run", "state", "epoch", "EMA Dice", "left", "Dice")
+HEAD = ("run", "cases", "state", "epoch", "EMA Dice", "left", "Dice")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class RunStatus:
         seconds_left: estimate for the remaining epochs; NaN before the first epoch.
         dice: mean Dice of the validation; NaN until the run is finished.
         reason: why it failed; else empty.
+        train_cases: number of cases that it is trained on; 0 if unknown.
     """
 
     run: str
@@ -46,6 +47,7 @@ class RunStatus:
     seconds_left: float
     dice: float
     reason: str = ""
+    train_cases: int = 0
 
 
 def read_status(runs: Sequence[Run], folder: Path, running: Sequence[str] = ()) -> list[RunStatus]:
@@ -107,6 +109,7 @@ def _run_status(run: Run, folder: Path, is_running: bool) -> RunStatus:
         seconds_left=seconds_left,
         dice=dice,
         reason=reason,
+        train_cases=run.train_cases,
     )
 
 
@@ -129,6 +132,7 @@ def cells(status: RunStatus) -> tuple[str, ...]:
     epoch = f"{status.epoch}/{status.epochs}" if status.epochs else ""
     return (
         status.run,
+        str(status.train_cases or ""),
         status.state.value,
         epoch,
         _number(status.ema_dice),

@@ -20,9 +20,10 @@ from nnunet_fm.evaluation.paired_tests import (
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
+from nnunet_fm.nnunet.splits import Fold
 
 Values = Float[np.ndarray, " n"]
-SeedFold = tuple[int, int]
+SeedFold = tuple[int, Fold]
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,11 @@ class EncoderRuns:
         return sorted({scored.run.seed for scored in self.runs})
 
     @property
+    def train_cases(self) -> int:
+        """Number of training cases, the largest of the folds; 0 if unknown."""
+        return max(scored.train_cases for scored in self.runs)
+
+    @property
     def seed_fold_pairs(self) -> set[SeedFold]:
         """Seed and fold of each run."""
         return {(scored.run.seed, scored.run.fold) for scored in self.runs}
@@ -218,7 +224,7 @@ def _summary(group: EncoderRuns, region: str, metric: Metric) -> Summary:
         sd_seeds=_deviation(np.array(seed_means)),
         cases=len(values),
         seeds=len(group.seeds),
-        train_cases=max(scored.train_cases for scored in group.runs),
+        train_cases=group.train_cases,
     )
 
 

@@ -55,6 +55,9 @@ class FeatureCache:
     Args:
         folder: folder of the cache; created when the first entry is written.
 
+    Raises:
+        ValueError: there is a file of that name.
+
     Example:
         >>> cache = FeatureCache("feature_cache")
         >>> table = read_table("subjects.csv")  # doctest: +SKIP
@@ -63,6 +66,8 @@ class FeatureCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"cache {folder} is a file; allowed: a folder, or a new name for one")
         self.hashes = InputHashes(self.folder / "hashes.sqlite")
         self._recipe_dirs: dict[str, Path] = {}
 

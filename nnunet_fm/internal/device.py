@@ -2,7 +2,9 @@
 
 import ctypes
 import functools
+import os
 import sys
+from collections.abc import Sequence
 from typing import Literal
 
 import psutil
@@ -12,6 +14,31 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 # glibc's mallopt parameters (malloc.h)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def default_device() -> str:
+    """Return `cuda` if this machine has a GPU of that kind, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def missing_device(device: str, gpus: Sequence[int] = ()) -> str:
+    """Say what this machine lacks to train on a device; empty if it can.
+
+    Args:
+        device: `cpu`, `cuda` or `mps`.
+        gpus: numbers of the GPUs, as CUDA_VISIBLE_DEVICES has them.
+    """
+    if device == "mps" and not torch.backends.mps.is_available():
+        return "no Apple GPU (mps)"
+    if device != "cuda":
+        return ""
+    if not torch.cuda.is_available():
+        return "no CUDA GPU"
+    count = torch.cuda.device_count()
+    absent = [str(gpu) for gpu in gpus if gpu >= count]
+    if absent and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        return f"no GPU {', '.join(absent)}; it has 0 to {count - 1}"
+    return ""
 
 
 def best_precision(device: torch.device) -> tuple[Precision, str]:

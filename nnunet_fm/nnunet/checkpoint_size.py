@@ -1,6 +1,7 @@
 """How large the checkpoints of a training will be, before it begins."""
 
 from pathlib import Path
+from typing import Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -14,15 +15,15 @@ FROZEN_TENSORS = 3  # AdamW has two
 STOCK_TENSORS = 2  # SGD has one
 
 
-def checkpoint_bytes(dataset: Path, plans: str, configuration: str) -> int:
+def checkpoint_bytes(dataset: Path, plans: dict[str, Any], configuration: str) -> int:
     """Bytes of one checkpoint: the trained parameters and their optimiser's state.
 
     Args:
         dataset: the preprocessed dataset's folder.
-        plans: identifier of the plans.
+        plans: content of the plans.
         configuration: one of theirs.
     """
-    manager = PlansManager(load_json(str(dataset / f"{plans}.json")))
+    manager = PlansManager(plans)
     resolved = manager.get_configuration(configuration)
     description = load_json(str(dataset / DATASET_JSON))
     network = get_network_from_plans(

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.folders import EXT_TRAINER, with_trainers
+from nnunet_fm.internal.folders import EXT_TRAINER, folder, with_trainers
 from nnunet_fm.internal.messages import unknown
 
 TAIL = 15  # lines of a log that an error message quotes
@@ -35,6 +35,11 @@ def command(argv: Sequence[str]) -> list[str]:
     return [program, *argv[1:]]
 
 
+def device_words(device: str) -> list[str]:
+    """Return the words of nnU-Net's commands for a device; its default is `cuda`."""
+    return [] if device == "cuda" else ["-device", device]
+
+
 def log_tail(log: Path) -> str:
     """Quote the last lines of a log, for the error message of a command that failed."""
     tail = "\n".join(log.read_text(errors="ignore").splitlines()[-TAIL:])
@@ -56,9 +61,18 @@ def check_trainer(argv: Sequence[str]) -> None:
     if not is_nnunet or "-tr" not in argv[:-1]:
         return
     name = argv[list(argv).index("-tr") + 1]
+    require_trainer(name)
+
+
+def require_trainer(name: str) -> None:
+    """Raise ValueError unless nnU-Net finds a trainer; close matches or ours are named."""
     known = trainer_names()
-    if name not in known:
-        raise InputError(unknown("trainer", name, known))
+    if name in known:
+        return
+    ours = ", ".join(sorted(_class_names(folder("trainers"))))
+    raise InputError(
+        unknown("trainer", name, known, f"nnunet-fm has {ours}; nnU-Net has nnUNetTrainer, ...")
+    )
 
 
 def trainer_names() -> set[str]:
@@ -71,9 +85,12 @@ def trainer_names() -> set[str]:
     if specification is not None:
         package = Path(specification.origin or "").parent
         folders.append(package / "training" / "nnUNetTrainer")
+    return set().union(*map(_class_names, folders))
+
+
+def _class_names(trainers: Path) -> set[str]:
     names: set[str] = set()
-    for folder in folders:
-        for file in folder.rglob("*.py") if folder.is_dir() else ():
-            text = file.read_text(errors="ignore")
-            names.update(re.findall(r"^class (\w+)\(", text, re.MULTILINE))
+    for file in trainers.rglob("*.py") if trainers.is_dir() else ():
+        text = file.read_text(errors="ignore")
+        names.update(re.findall(r"^class (\w+)\(", text, re.MULTILINE))
     return names

@@ -51,8 +51,7 @@ def _name_of_id(number: int) -> str:
 
     names = [str(name) for name in find_candidate_datasets(number)]
     if not names:
-        known = some(_known_datasets(), 10)
-        raise InputError(f"no dataset {number} in nnU-Net's folders; there are: {known or 'none'}")
+        raise InputError(no_such_dataset(str(number)))
     if len(names) > 1:
         raise InputError(
             f"several datasets have the id {number}: {', '.join(names)}; give the full name"
@@ -60,7 +59,21 @@ def _name_of_id(number: int) -> str:
     return names[0]
 
 
-def _known_datasets() -> list[str]:
-    """Return the names of the datasets in nnU-Net's folders."""
-    folders = [Path(os.environ[name]) for name in FOLDERS if os.environ.get(name)]
-    return sorted({path.name for folder in folders for path in folder.glob("Dataset*")})
+def no_such_dataset(given: str) -> str:
+    """Message for a dataset that none of nnU-Net's folders has: it names those they have."""
+    known = [f"{name} ({', '.join(stages)})" for name, stages in sorted(known_datasets().items())]
+    unset = [name for name in FOLDERS if not os.environ.get(name)]
+    note = f" ({' and '.join(unset)} not set)" if unset else ""
+    there = some(known, 10) or "none"
+    return f"no dataset {given} in nnU-Net's folders{note}; there are: {there}"
+
+
+def known_datasets() -> dict[str, list[str]]:
+    """List the datasets of nnU-Net's folders with where they are: raw, preprocessed, results."""
+    stages: dict[str, list[str]] = {}
+    for variable in FOLDERS:
+        root = os.environ.get(variable)
+        for path in sorted(Path(root).glob("Dataset*")) if root else []:
+            if path.is_dir():
+                stages.setdefault(path.name, []).append(variable.removeprefix("nnUNet_"))
+    return stages

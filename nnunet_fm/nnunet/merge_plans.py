@@ -1,5 +1,6 @@
 """Plans that exist already under the same name: one name is one run."""
 
+import os
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from nnunet_fm.encoders import EncoderSource
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
+from nnunet_fm.nnunet.file_names import PLANS_JSON
+from nnunet_fm.nnunet.run_identity import plan_differences
 
 
 def merge_existing_configurations(preprocessed: Path, plans: dict[str, Any], name: str) -> None:
@@ -46,6 +49,44 @@ def merge_existing_configurations(preprocessed: Path, plans: dict[str, Any], nam
             f"another name (-o {identifier}_2), or remove {path} if nothing was trained with it"
         )
     plans["configurations"] = {**added, **plans["configurations"]}
+
+
+def existing_configuration(preprocessed: Path, identifier: str, name: str) -> dict[str, Any] | None:
+    """Return a configuration of plans that exist already; None if there is none."""
+    path = preprocessed / f"{identifier}.json"
+    configurations = load_json(str(path)).get("configurations", {}) if path.is_file() else {}
+    configuration: dict[str, Any] | None = configurations.get(name)
+    return configuration
+
+
+def refuse_trained_otherwise(plans: dict[str, Any]) -> None:
+    """Refuse plans under whose name another model is in training or trained.
+
+    nnU-Net keeps a copy of the plans beside the model: to resume it, or to predict with it, the
+    plans have to stay what they were.
+
+    Args:
+        plans: the plans to be written.
+
+    Raises:
+        ValueError: a model in nnUNet_results differs; the message says in what.
+    """
+    identifier = plans["plans_name"]
+    results = os.environ.get("nnUNet_results")
+    if not results:
+        return
+    for kept in sorted(
+        Path(results, plans["dataset_name"]).glob(f"*__{identifier}__*/{PLANS_JSON}")
+    ):
+        configuration = kept.parent.name.rpartition("__")[2]
+        if configuration not in plans["configurations"]:
+            continue
+        different = plan_differences(load_json(str(kept)), plans, configuration)
+        if different:
+            raise InputError(
+                f"{kept.parent} was trained with plans {identifier} of another {some(different)}. "
+                f"Give these another name (-o {identifier}_2), or move that folder away"
+            )
 
 
 def _conflicts(

@@ -48,15 +48,11 @@ def derive_configuration(
         "batch_size": batch_size or _scaled_batch(stock, whole_patch),
         "field_of_view": fov,
     }
-    patch_text = "x".join(map(str, whole_patch))
-    report = [f"patch {patch_text}, batch {configuration['batch_size']}"]
     if fov == "native":
-        return configuration, [
-            *report,
-            f"field of view native: spacing {_millimetres(stock['spacing'])} kept",
-        ]
+        spacing = _millimetres(stock["spacing"])
+        return configuration, [f"field of view native: spacing {spacing} kept"]
     fitted, line = _fit_median_slice(stock, sides)
-    return configuration | fitted, [*report, line]
+    return configuration | fitted, [line]
 
 
 def _fit_median_slice(stock: dict[str, Any], sides: Sequence[int]) -> tuple[dict[str, Any], str]:

@@ -12,6 +12,7 @@ STOCK_PLANS = "nnUNetPlans"
 NO_ENCODER = "none"
 FieldOfView = Literal["native", "fit"]
 Intensity = Literal["encoder", "stock"]
+Device = Literal["cpu", "cuda", "mps"]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -93,6 +94,11 @@ class PlanOptions(ConfigurationOptions):
     )
     output: Annotated[str | None, Flag("-o", metavar="IDENTIFIER")] = Field(
         None, description="name of the plans to write (default: FM_<encoder>[_rNNN])"
+    )
+    device: Annotated[Device | None, Flag("-device")] = Field(
+        None,
+        description="where it will be trained: the default batch is smaller on a CPU (default: "
+        "cuda if this machine has a GPU, else cpu)",
     )
 
     @property

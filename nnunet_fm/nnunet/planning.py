@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,33 +11,56 @@ from batchgenerators.utilities.file_and_folder_operations import load_json, save
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.encoders import CARDS, bundled_weights
+from nnunet_fm.internal.device import default_device
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import replaced_atomically
 from nnunet_fm.internal.messages import unknown
-from nnunet_fm.nnunet.datasets import dataset_id
+from nnunet_fm.nnunet.datasets import DATASET_NAME, dataset_id, known_datasets, no_such_dataset
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
-from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH
+from nnunet_fm.nnunet.file_names import (
+    DATASET_JSON,
+    FINGERPRINT_JSON,
+    GROUND_TRUTH,
+    SPLITS_JSON,
+)
 from nnunet_fm.nnunet.frozen_configuration import frozen_configuration
-from nnunet_fm.nnunet.merge_plans import merge_existing_configurations
+from nnunet_fm.nnunet.merge_plans import (
+    existing_configuration,
+    merge_existing_configurations,
+    refuse_trained_otherwise,
+)
+from nnunet_fm.nnunet.next_steps import (
+    default_trainer,
+    preprocess_command,
+    subset_report,
+    train_command,
+)
 from nnunet_fm.nnunet.patch import derive_configuration, side_label
 from nnunet_fm.nnunet.plan_options import NO_ENCODER, PlanOptions
 from nnunet_fm.nnunet.pretraining_overlap import seen_in_pretraining
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
+NO_PLANS = (DATASET_JSON, FINGERPRINT_JSON, SPLITS_JSON)  # other JSON files beside nnU-Net's plans
+CPU_PIXELS = 8 * 256 * 256  # of a batch that is trained on a CPU, unless the user asks for more
+
 
 @dataclass(frozen=True)
-class WrittenPlans:
-    """Plans that were written.
+class NewPlans:
+    """Plans that were checked; they are on disk once `write` has been called.
 
     Attributes:
         path: the file.
+        content: what it holds.
         configuration: the new one, e.g. `2d_fm256`.
-        preprocessed: whether nnU-Net has preprocessed its data already.
+        data: folder of the configuration's preprocessed data.
+        preprocessed: whether nnU-Net has preprocessed the data already.
         summary: text for the user, with the commands to run next.
     """
 
     path: Path
+    content: dict[str, Any]
     configuration: str
+    data: Path
     preprocessed: bool
     summary: str
 
@@ -45,18 +69,26 @@ class WrittenPlans:
         """Name for `-p`."""
         return self.path.stem
 
-
-def default_trainer(encoder: str, spatial_dims: int = 2, mix_slices: int | None = None) -> str:
-    """Name the trainer for `-tr` where the user gives none."""
-    if encoder == NO_ENCODER:
-        return "SubsetTrainer"
-    if mix_slices is not None:
-        return "FrozenDinoTrainer25D"
-    return "FrozenDinoTrainer" if spatial_dims == 2 else "FrozenVolumeTrainer"
+    def write(self) -> None:
+        """Write the file atomically."""
+        with replaced_atomically(str(self.path)) as temporary:
+            save_json(self.content, temporary, sort_keys=False)
 
 
-def write_plans(preprocessed: Path, options: PlanOptions) -> WrittenPlans:
-    """Write the plans.
+def write_plans(preprocessed: Path, options: PlanOptions) -> NewPlans:
+    """Make plans and write them; arguments and errors as `make_plans`.
+
+    Raises:
+        ValueError: a model was trained with other plans of this name.
+    """
+    plans = make_plans(preprocessed, options)
+    refuse_trained_otherwise(plans.content)
+    plans.write()
+    return plans
+
+
+def make_plans(preprocessed: Path, options: PlanOptions) -> NewPlans:
+    """Make plans and check them; nothing is written.
 
     Args:
         preprocessed: the dataset's folder in `nnUNet_preprocessed`.
@@ -66,18 +98,7 @@ def write_plans(preprocessed: Path, options: PlanOptions) -> WrittenPlans:
         FileNotFoundError: the dataset has not been planned by nnU-Net yet.
         ValueError: impossible options; the message names what is possible.
     """
-    source = preprocessed / f"{options.source_plans}.json"
-    if not source.is_file():
-        raise MissingFileError(
-            f"{source} does not exist. Type `nnUNetv2_plan_and_preprocess -d ID "
-            f"-c {options.configuration}` first"
-        )
-    plans = load_json(str(source))
-    if options.configuration not in plans["configurations"]:
-        known = plans["configurations"]
-        raise InputError(
-            unknown("configuration", options.configuration, known, "Plan it with nnU-Net first.")
-        )
+    plans = _source_plans(preprocessed, options)
     plans["train_subset"] = options.subset.to_json()
     _refuse_ignored(options)
     stock = PlansManager(plans).get_configuration(options.configuration).configuration
@@ -85,13 +106,61 @@ def write_plans(preprocessed: Path, options: PlanOptions) -> WrittenPlans:
         name, report = _stock_plans(plans, stock, options)
     else:
         name, report = _frozen_plans(plans, stock, options, preprocessed)
+    report += _settle_batch(preprocessed, plans, name, options)
     merge_existing_configurations(preprocessed, plans, name)
-    trainer = default_trainer(options.encoder, len(stock["patch_size"]), options.mix_slices)
-    path = _save(preprocessed, plans)
     data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
     ready = _is_preprocessed(data)
-    return WrittenPlans(
-        path, name, ready, _summary(plans, report, name, trainer, preprocess=not ready)
+    report += subset_report(preprocessed, plans)
+    trainer = default_trainer(options.encoder, len(stock["patch_size"]), options.mix_slices)
+    commands = [] if ready else [preprocess_command(plans, name)]
+    device = options.device or default_device()
+    commands.append(train_command(preprocessed, plans, name, trainer, device))
+    lines = [f"plans {plans['plans_name']}, configuration {name}:", *(f"  {r}" for r in report)]
+    lines += ["next:", *(f"  {shlex.join(argv)}" for argv in commands)]
+    return NewPlans(
+        path=preprocessed / f"{plans['plans_name']}.json",
+        content=plans,
+        configuration=name,
+        data=data,
+        preprocessed=ready,
+        summary="\n".join(lines),
+    )
+
+
+def _source_plans(preprocessed: Path, options: PlanOptions) -> dict[str, Any]:
+    """Read the plans to start from.
+
+    Raises:
+        FileNotFoundError: nnU-Net has not planned the dataset, or there are no such plans.
+        ValueError: they have no such configuration.
+    """
+    source = preprocessed / f"{options.source_plans}.json"
+    if not source.is_file():
+        raise MissingFileError(_missing_plans(preprocessed, options))
+    plans: dict[str, Any] = load_json(str(source))
+    known = plans.get("configurations", {})
+    if options.configuration not in known:
+        raise InputError(
+            unknown("configuration", options.configuration, known, "Plan it with nnU-Net first.")
+        )
+    return plans
+
+
+def _missing_plans(preprocessed: Path, options: PlanOptions) -> str:
+    """Say which plans the dataset has, or how nnU-Net plans it."""
+    others = [path.stem for path in preprocessed.glob("*.json") if path.name not in NO_PLANS]
+    if others:
+        return unknown(
+            "plans", options.source_plans, others, f"These are the plans of {preprocessed.name}."
+        )
+    name = preprocessed.name
+    known = known_datasets()
+    if known and name not in known:
+        return no_such_dataset(name)
+    number = dataset_id(name) if DATASET_NAME.fullmatch(name) else "ID"
+    return (
+        f"{preprocessed / options.source_plans}.json does not exist. Type "
+        f"`nnUNetv2_plan_and_preprocess -d {number} -c {options.configuration}` first"
     )
 
 
@@ -188,28 +257,25 @@ def _is_preprocessed(data: Path) -> bool:
     return len(list(data.glob("*.pkl"))) >= load_json(str(description))["numTraining"]
 
 
-def _save(preprocessed: Path, plans: dict[str, Any]) -> Path:
-    path = preprocessed / f"{plans['plans_name']}.json"
-    with replaced_atomically(str(path)) as temporary:
-        save_json(plans, temporary, sort_keys=False)
-    return path
+def _settle_batch(
+    preprocessed: Path, plans: dict[str, Any], name: str, options: PlanOptions
+) -> list[str]:
+    """Keep the batch of existing plans, or limit it on a CPU, where the user asks for none.
 
-
-def _summary(
-    plans: dict[str, Any], report: list[str], name: str, trainer: str, preprocess: bool
-) -> str:
-    """Text for the user: what was written, and the commands to run next."""
-    subset = plans["train_subset"]
-    identifier = plans["plans_name"]
-    lines = [f"plans {identifier}, configuration {name}:", *(f"  {line}" for line in report)]
-    if subset["ratio"] < 1:
-        lines.append(
-            f"  trains on {100 * subset['ratio']:g} % of the training cases "
-            f"(seed {subset['seed']}, {subset['rule']})"
-        )
-    lines.append("next:")
-    dataset = dataset_id(plans["dataset_name"])  # nnUNetv2_preprocess accepts only ids
-    if preprocess:
-        lines.append(f"  nnUNetv2_preprocess -d {dataset} -plans_name {identifier} -c {name}")
-    lines.append(f"  nnUNetv2_train {dataset} {name} 0 -tr {trainer} -p {identifier}")
-    return "\n".join(lines)
+    Returns:
+        What to report: patch and batch of a new configuration.
+    """
+    configuration = plans["configurations"][name]
+    if "patch_size" not in configuration or "field_of_view" not in configuration:
+        return []  # nnU-Net's own configuration
+    patch = configuration["patch_size"]
+    default = configuration["batch_size"]
+    note = ""
+    existing = existing_configuration(preprocessed, plans["plans_name"], name)
+    if options.batch_size is None and existing is not None:
+        configuration["batch_size"] = existing.get("batch_size", default)
+    elif options.batch_size is None and (options.device or default_device()) == "cpu":
+        configuration["batch_size"] = min(default, max(2, CPU_PIXELS // math.prod(patch)))
+        if configuration["batch_size"] < default:
+            note = f" (for a CPU; on a GPU {default}: -device cuda; or give --batch-size)"
+    return [f"patch {'x'.join(map(str, patch))}, batch {configuration['batch_size']}{note}"]

@@ -17,8 +17,8 @@ from nnunet_fm.data.image_checks import find_cases
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
-from nnunet_fm.nnunet.datasets import dataset_name
 from nnunet_fm.nnunet.predictor import BatchedPredictor, bare_network
+from nnunet_fm.nnunet.trained_models import check_model
 
 PROGRAM = "nnunet-fm predict"
 
@@ -65,10 +65,9 @@ def predict_with_arguments(
         What is wrong with the cases and files that were not predicted, by name.
 
     Raises:
-        UserError: an unknown dataset after `-d`, or no input case that can be predicted.
+        UserError: an unknown dataset, model or fold, or no input case that can be predicted.
     """
-    if "-d" in argv[:-1]:
-        dataset_name(argv[argv.index("-d") + 1])
+    check_model(argv)
     stock = predict_from_raw_data
     entry = stock.predict_entry_point_modelfolder if "-m" in argv else stock.predict_entry_point
     problems: dict[str, str] = {}

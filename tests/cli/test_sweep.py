@@ -90,7 +90,7 @@ def test_a_killed_sweep_goes_on_and_a_finished_one_does_nothing(
 def _look_at_robustness_and_report(run: Callable[..., Any], sweep: Path, model: Path) -> None:
     asked = ("nnunet-fm", "robustness", sweep, "--perturb", "gamma=2", "-device", "cpu", "-np", 1)
     said = run(*asked, "--ratio", 0.5).stdout
-    values = dict(re.findall(r"\| tiny \| 0.5 \| mean \| gamma \| (\d) \| ([\d.]+) ", said))
+    values = dict(re.findall(r"\| tiny \| 0.5 \(2\) \| mean \| gamma \| (\d) \| ([\d.]+) ", said))
     assert list(values) == ["1", "2"]
     clean, changed = (model / "fold_0" / "perturbed" / name for name in ("none", "gamma_2"))
     for file in (model / "fold_0" / "validation").glob("*.nii.gz"):

@@ -19,7 +19,7 @@ def test_folds_are_drawn_as_nnunet_does_or_given_and_never_replaced(
     before = target.read_text() if target.is_file() else None
     target.unlink(missing_ok=True)
     try:
-        plan_sweep(Sweep.model_validate(SMALL | {"splits": {}}), *folders)
+        plan_sweep(Sweep.model_validate(SMALL | {"splits": {}}), *folders).write()
         drawn = json.loads(target.read_text())
         cases = sorted({case for fold in drawn for case in fold["val"]})
         assert drawn == generate_crossval_split(cases, seed=12345, n_splits=5)
@@ -33,7 +33,7 @@ def test_folds_are_drawn_as_nnunet_does_or_given_and_never_replaced(
         (tmp_path / "own.json").write_text(json.dumps(own))
         plan_sweep(
             Sweep.model_validate(SMALL | {"splits": {"file": str(tmp_path / "own.json")}}), *folders
-        )
+        ).write()
         assert json.loads(target.read_text()) == own
         (tmp_path / "own.json").write_text(json.dumps([{"train": ["nobody"], "val": cases}]))
         with pytest.raises(ValueError, match="names nobody, which Dataset007_Small does not have"):

@@ -62,9 +62,13 @@ def test_every_run_has_plans_and_a_folder_of_its_own(folders: tuple[Path, Path])
         "stock": {},
     }
     sweep = Sweep.model_validate(
-        SMALL | {"encoders": encoders, "ratios": [0.5, 1.0], "seeds": [1, 2], "folds": [0, 1]}
+        SMALL
+        | {"encoders": encoders, "ratios": [0.5, 1.0], "seeds": [1, 2], "folds": [0, 1]}
+        | {"splits": {"folds": 3}}
     )
     planned = plan_sweep(sweep, *folders)
+    assert not list(folders[0].rglob("SW_*"))
+    planned.write()
     assert len(planned.runs) == 24
     assert (
         len({run.folder for run in planned.runs}) == len({run.name for run in planned.runs}) == 24

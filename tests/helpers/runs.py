@@ -130,4 +130,4 @@ p = pathlib.Path(folder); (p / "validation").mkdir(parents=True)
 
 def fake(folder: Path, number: int, code: str) -> Fake:
     fold = folder / "results" / f"{number}" / "fold_0"
-    return Fake("Dataset007_Small", f"e{number}", 1.0, 0, 0, "T", "P", "2d", fold, code)
+    return Fake("Dataset007_Small", f"e{number}", 1.0, 0, 0, "T", "P", "2d", fold, code=code)

@@ -20,6 +20,7 @@ from nnunet_fm.experiments.summary import (
 )
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.splits import ALL
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,11 @@ class Report:
                 return comparison.reference
         present = {group.encoder for group in self.groups_of(dataset)}
         return next(encoder for encoder in self.encoder_index if encoder in present)
+
+    @property
+    def has_fold_all(self) -> bool:
+        """Whether a run validated on the cases that it was trained on."""
+        return any(scored.run.fold == ALL for scored in self.scored)
 
     def main_region(self, dataset: str) -> str:
         """Return the mean of the regions, or the only region."""

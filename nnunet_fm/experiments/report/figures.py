@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunet_fm.experiments.robustness import PerturbedScore
+from nnunet_fm.experiments.runs import ratio_text
 from nnunet_fm.experiments.summary import EncoderRuns, Metric, Summary
 from nnunet_fm.internal.plotting import MARKS, colour, draw_band, new_figure
 
@@ -29,7 +30,8 @@ def ratio_curves(
     """
     summaries = [s for s in summaries if s.metric == metric.key]
     regions = list(dict.fromkeys(s.region for s in summaries))
-    ratios = sorted({s.ratio for s in summaries})
+    cases = {s.ratio: s.train_cases for s in summaries}
+    ratios = sorted(cases)
     figure, panels = new_figure(len(regions), size=PANEL)
     for axes, region in zip(panels, regions, strict=True):
         for encoder, number in encoder_index.items():
@@ -45,8 +47,8 @@ def ratio_curves(
                     encoder,
                     number,
                 )
-        axes.set(title=region, xlabel="share of the training cases")
-        axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+        axes.set(title=region, xlabel="share of the training cases (number)")
+        axes.set_xticks(ratios, [ratio_text(ratio, cases[ratio]) for ratio in ratios])
     panels[0].set_ylabel(metric.name)
     _add_legend(figure, panels[0])
     return figure
@@ -76,7 +78,8 @@ def case_distributions(
         metric: the metric.
         encoder_index: number of each encoder.
     """
-    ratios = sorted({group.ratio for group in groups})
+    cases = {group.ratio: group.train_cases for group in groups}
+    ratios = sorted(cases)
     width = max(2.2, 0.7 * len(encoder_index) + 0.8)
     figure, panels = new_figure(len(ratios), size=(width, PANEL[1]))
     for axes, ratio in zip(panels, ratios, strict=True):
@@ -84,7 +87,7 @@ def case_distributions(
             if group.ratio == ratio and group.encoder in encoder_index:
                 values = np.array(list(group.by_case(region, metric.key).values()))
                 _draw_cases(axes, values, encoder_index[group.encoder])
-        axes.set_title(f"ratio {ratio:g}")
+        axes.set_title(f"ratio {ratio_text(ratio, cases[ratio])}")
         axes.set_xticks(
             list(encoder_index.values()), list(encoder_index), rotation=35, ha="right", fontsize=8
         )

@@ -1,12 +1,13 @@
 """The tables of a report, laid out once for Markdown, LaTeX and HTML."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from nnunet_fm.experiments.robustness import PerturbedScore
 from nnunet_fm.experiments.run_cost import Cost, Provenance
+from nnunet_fm.experiments.runs import ratio_text
 from nnunet_fm.experiments.summary import METRICS, Metric, PairedComparison, Summary
 
 LEVEL = 0.05  # of significance
@@ -123,14 +124,24 @@ def _is_best(summary: Summary, rivals: Sequence[Summary], metric: Metric) -> boo
 
 
 def comparison_table(
-    dataset: str, metric: Metric, comparisons: Sequence[PairedComparison]
+    dataset: str,
+    metric: Metric,
+    comparisons: Sequence[PairedComparison],
+    train_cases: Mapping[float, int],
 ) -> Table:
-    """Tabulate the tests behind the stars of a dataset and metric."""
+    """Tabulate the tests behind the stars of a dataset and metric.
+
+    Args:
+        dataset: full name of the dataset.
+        metric: the metric.
+        comparisons: comparisons of all datasets and metrics.
+        train_cases: number of training cases of each ratio; 0 if unknown.
+    """
     comparisons = _select(comparisons, dataset, metric)
     reference = comparisons[0].reference if comparisons else ""
     rows = [
         _plain_row(
-            f"{c.ratio:g}",
+            ratio_text(c.ratio, train_cases.get(c.ratio, 0)),
             c.region,
             c.other,
             f"{c.difference:+.{metric.digits}f}",
@@ -147,7 +158,7 @@ def comparison_table(
         for c in comparisons
     ]
     head = (
-        *("ratio", "region", "encoder", "difference", "95 %"),
+        *("ratio (cases)", "region", "encoder", "difference", "95 %"),
         *("Wilcoxon p", "Holm", "permutation p", "Holm"),
         *("rank-biserial r", "Cohen d_z", "cases", "seeds"),
     )
@@ -155,12 +166,17 @@ def comparison_table(
     return Table(caption, head, rows)
 
 
-def robustness_table(dataset: str, metric: Metric, scores: Sequence[PerturbedScore]) -> Table:
-    """Values under perturbations and changes from the clean images."""
+def robustness_table(
+    dataset: str,
+    metric: Metric,
+    scores: Sequence[PerturbedScore],
+    train_cases: Mapping[float, int],
+) -> Table:
+    """Values under perturbations and changes from the clean images; see `comparison_table`."""
     rows = [
         _plain_row(
             s.encoder,
-            f"{s.ratio:g}",
+            ratio_text(s.ratio, train_cases.get(s.ratio, 0)),
             s.region,
             s.family,
             f"{s.severity:g}",
@@ -175,7 +191,7 @@ def robustness_table(dataset: str, metric: Metric, scores: Sequence[PerturbedSco
         if (s.dataset, s.metric) == (dataset, metric.key)
     ]
     head = (
-        *("encoder", "ratio", "region", "family", "severity"),
+        *("encoder", "ratio (cases)", "region", "family", "severity"),
         *(metric.name, "95 %", "change", "95 %", "cases", "seeds"),
     )
     return Table(f"{dataset}: {metric.name} on perturbed images", head, rows)
@@ -224,12 +240,19 @@ def all_tables(
     """Return every table that has rows, by file name; the page collapses all but Dice."""
     tables = {}
     for dataset in dict.fromkeys(s.dataset for s in summaries):
+        train_cases = {s.ratio: s.train_cases for s in summaries if s.dataset == dataset}
         for metric in METRICS:
             stem = f"{dataset}_{metric.key}"
             sections = {
                 stem: ("Summary", summary_table(dataset, metric, summaries, comparisons)),
-                f"{stem}_tests": ("Tests", comparison_table(dataset, metric, comparisons)),
-                f"{stem}_robustness": ("Robustness", robustness_table(dataset, metric, scores)),
+                f"{stem}_tests": (
+                    "Tests",
+                    comparison_table(dataset, metric, comparisons, train_cases),
+                ),
+                f"{stem}_robustness": (
+                    "Robustness",
+                    robustness_table(dataset, metric, scores, train_cases),
+                ),
             }
             collapsed = metric is not METRICS[0]
             for name, (section, table) in sections.items():

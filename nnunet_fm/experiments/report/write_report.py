@@ -40,6 +40,11 @@ CONVENTIONS = (
     "differs; with one seed a test compares two trained networks, not encoders."
 )
 
+FOLD_ALL = (
+    "Runs of fold all are scored on all cases, including those that they were trained on: these "
+    "scores say nothing about unseen cases. "
+)
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -224,6 +229,7 @@ def _sections(
         tolerance=options.metrics.tolerance_mm,
         lesion=options.metrics.lesion_mm3,
     )
+    note = FOLD_ALL + conventions if report.has_fold_all else conventions
     provenance = Section(
         "Provenance",
         collapsed=[provenance_table(report.provenance)],
@@ -242,7 +248,7 @@ def _sections(
         )
 
     return [
-        section("Summary", OTHER_METRICS, conventions),
+        section("Summary", OTHER_METRICS, note),
         section("Ratios"),
         section("Cases"),
         section("Tests", f"tests of {OTHER_METRICS}"),

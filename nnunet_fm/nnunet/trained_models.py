@@ -1,0 +1,79 @@
+"""Trained models that a prediction names: whether nnUNet_results has them, and their folds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_fm.internal.errors import MissingFileError
+from nnunet_fm.internal.folders import nnunet_folder
+from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.datasets import dataset_name
+from nnunet_fm.nnunet.file_names import FINAL_CHECKPOINT, PLANS_JSON
+from nnunet_fm.nnunet.splits import folds_to_predict, parse_fold
+
+NNUNET_FOLDS = ("0", "1", "2", "3", "4")  # that nnU-Net predicts with by default
+
+
+def check_model(argv: Sequence[str]) -> None:
+    """Check that a prediction's model and its folds exist, before anything is loaded.
+
+    Args:
+        argv: flags of `nnUNetv2_predict`, or of `nnUNetv2_predict_from_modelfolder`.
+
+    Raises:
+        FileNotFoundError: no such model, or a fold without its checkpoint; the message names
+            those there are, as they are typed.
+        ValueError: an unknown dataset.
+    """
+    if "-h" in argv or "--help" in argv:
+        return
+    model = _model_folder(argv)
+    if model is None:
+        return  # nnU-Net says which flag is missing
+    if not (model / PLANS_JSON).is_file():
+        raise MissingFileError(f"{model} is no trained model; {_trained_models(model.parent)}")
+    checkpoint = _value(argv, "-chk", FINAL_CHECKPOINT)
+    there = {path.parent.name for path in model.glob(f"fold_*/{checkpoint}")}
+    folds = _values(argv, "-f") or NNUNET_FOLDS
+    missing = [fold for fold in folds if f"fold_{fold}" not in there]
+    if missing:
+        known = [fold for fold in map(parse_fold, there) if fold is not None]
+        typed = " ".join(map(str, folds_to_predict(known)))
+        advice = f"type -f {typed}" if known else "train it first, or name another one with -chk"
+        raise MissingFileError(
+            f"{model} has no {checkpoint} of fold {', '.join(missing)}; {advice}"
+        )
+
+
+def _model_folder(argv: Sequence[str]) -> Path | None:
+    """Return the folder of the model; None where a flag is missing."""
+    if _value(argv, "-m"):
+        return Path(_value(argv, "-m"))
+    dataset = _value(argv, "-d")
+    configuration = _value(argv, "-c")
+    if not dataset or not configuration:
+        return None
+    folder = dataset_name(dataset)
+    trainer = _value(argv, "-tr", "nnUNetTrainer")
+    name = f"{trainer}__{_value(argv, '-p', 'nnUNetPlans')}__{configuration}"
+    return nnunet_folder("nnUNet_results") / folder / name
+
+
+def _trained_models(folder: Path) -> str:
+    models = [path.parent.name.split("__") for path in sorted(folder.glob(f"*__*__*/{PLANS_JSON}"))]
+    typed = [f"-tr {m[0]} -p {'__'.join(m[1:-1])} -c {m[-1]}" for m in models]
+    return f"{folder.name} has {some(typed, 10) or 'none'}"
+
+
+def _value(argv: Sequence[str], flag: str, default: str = "") -> str:
+    return argv[list(argv).index(flag) + 1] if flag in argv[:-1] else default
+
+
+def _values(argv: Sequence[str], flag: str) -> list[str]:
+    """Return the words behind a flag that takes several."""
+    values: list[str] = []
+    if flag in argv:
+        for word in argv[list(argv).index(flag) + 1 :]:
+            if word.startswith("-"):
+                break
+            values.append(word)
+    return values
