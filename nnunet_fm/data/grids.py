@@ -17,7 +17,8 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from nnunet_fm.internal.errors import InputError
 
-ORIGIN_VOXELS = 1.0  # images of one grid lie no further apart
+ORIGIN_VOXELS = 1.0  # a truth and its prediction lie no further apart
+SAME_GRID_VOXELS = 0.1  # masks, and images that are stacked, lie no further apart
 # Rounding in headers: either moves a voxel at the edge of a head by less than half its size.
 SPACING_TOLERANCE = 2e-3  # relative
 DIRECTION_TOLERANCE_DEG = 0.2
@@ -197,6 +198,19 @@ def grid_difference(stored: Grid, wanted: Grid, most_voxels: float = ORIGIN_VOXE
         distance = float(np.linalg.norm(turned.centre - wanted.centre))
         differences.append(f"origins {distance:.4g} mm ({offset:.3g} voxels) apart")
     return ", ".join(differences)
+
+
+def stacking_problem(stored: Grid, first: Grid) -> str:
+    """Describe why an image cannot be stacked on another, voxel by voxel as both are stored.
+
+    Returns:
+        The differences, or an empty text if there are none.
+    """
+    difference = grid_difference(stored, first, SAME_GRID_VOXELS)
+    if difference or has_same_axes(stored, first):
+        return difference
+    names = ["".join(nib.aff2axcodes(grid.affine)) for grid in (stored, first)]
+    return f"axes stored as {names[0]} against {names[1]}"
 
 
 def grid_offset(stored: Grid, wanted: Grid) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from nibabel.filebasedimages import ImageFileError
 
+from nnunet_fm.data.grids import Grid, stacking_problem
 from nnunet_fm.internal.errors import MissingFileError
 
 IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".dcm")
@@ -83,28 +84,23 @@ def _case_problem(files: Mapping[str, Path], needed: Sequence[str], ending: str)
 
 
 def _grid_problem(files: Mapping[str, Path]) -> str | None:
-    """Compare size, spacing, origin and direction of a case's images (headers only)."""
+    """Compare the places of a case's images (headers only)."""
     headers = {channel: _header(path) for channel, path in files.items()}
-    name, first = next(iter(headers.items()))
+    name = next(iter(headers))
     for channel, header in headers.items():
-        if len(header["size"]) != 3:
-            return f"{channel} has {len(header['size'])} dimensions, 3 are needed"
-        for key, value in header.items():
-            if len(value) != len(first[key]) or not np.allclose(value, first[key], atol=1e-3):
-                return f"different grids: {key} {value} of {channel}, {first[key]} of {name}"
+        if header.GetDimension() != 3:
+            return f"{channel} has {header.GetDimension()} dimensions, 3 are needed"
+        problem = stacking_problem(Grid.of_image(header), Grid.of_image(headers[name]))
+        if problem:
+            return f"different grids: {problem} ({channel} against {name})"
     return None
 
 
-def _header(path: Path) -> dict[str, tuple[float, ...]]:
+def _header(path: Path) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    return {
-        "size": reader.GetSize(),
-        "spacing": reader.GetSpacing(),
-        "origin": reader.GetOrigin(),
-        "direction": reader.GetDirection(),
-    }
+    return reader
 
 
 def _voxel_problem(files: Mapping[str, Path]) -> str | None:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from nnunet_fm.data.dicom import read_dicom
-from nnunet_fm.data.grids import Grid, grid_difference, has_same_axes, reorient
+from nnunet_fm.data.grids import SAME_GRID_VOXELS, Grid, grid_difference, reorient, stacking_problem
 from nnunet_fm.data.volume_errors import BadVolumeError as BadVolumeError
 from nnunet_fm.internal.errors import InputError
 
@@ -20,7 +20,6 @@ Mask = Bool[np.ndarray, "z y x"]
 
 ORIENTATION = ("L", "P", "S")
 SMALLEST_SIDE, MOST_VOXELS = 16, 1 << 29
-SAME_GRID_VOXELS = 0.1  # masks and registered sequences are no further apart than that
 MOST_LABELS = 20  # a volume with no more distinct values is a label map
 SAMPLE = 1 << 14  # voxels looked at first
 GREY_LEVELS = 1000  # voxels are rounded to this many levels before they are hashed
@@ -113,10 +112,7 @@ def check_same_grid(images: Sequence[nib.Nifti1Image]) -> None:
         BadVolumeError: shapes or affines differ.
     """
     for image in images[1:]:
-        first = _grid(images[0])
-        difference = grid_difference(_grid(image), first, SAME_GRID_VOXELS)
-        if not difference and not has_same_axes(_grid(image), first):
-            difference = "axes in another order"  # of images tilted by about 45 degrees
+        difference = stacking_problem(_grid(image), _grid(images[0]))
         if difference:
             raise BadVolumeError(
                 f"its session's sequences lie in different places: {difference}; registered ones "

@@ -9,7 +9,14 @@ import pytest
 import SimpleITK as sitk
 
 from helpers.stored_volumes import affine_of, write_stored
-from nnunet_fm.data.grids import Grid, grid_difference, grid_offset, read_grid, reorient
+from nnunet_fm.data.grids import (
+    Grid,
+    grid_difference,
+    grid_offset,
+    read_grid,
+    reorient,
+    stacking_problem,
+)
 
 SHAPE = (4, 5, 6)
 
@@ -61,6 +68,14 @@ def test_the_distance_at_which_grids_differ_is_given() -> None:
     assert "0.5 voxels" in grid_difference(moved, plain, 0.1)
     far = Grid(SHAPE, affine_of(origin=(1e4, 0, 0)))
     assert grid_difference(far, plain, float("inf")) == ""
+
+
+def test_images_are_stacked_only_as_they_are_stored() -> None:
+    plain = Grid(SHAPE, affine_of())
+    assert stacking_problem(Grid(SHAPE, affine_of(origin=(0.004, 0, 0))), plain) == ""
+    assert "0.5 voxels" in stacking_problem(Grid(SHAPE, affine_of(origin=(0.5, 0, 0))), plain)
+    flipped = affine_of(origin=(3, 0, 0)) @ np.diag([-1.0, 1, 1, 1])
+    assert stacking_problem(Grid(SHAPE, flipped), plain) == "axes stored as LAS against RAS"
 
 
 def test_a_header_without_an_orientation_is_not_turned_by_guess(tmp_path: Path) -> None:

@@ -42,12 +42,20 @@ def complex_numbers(path: Path) -> None:
         (
             lambda f: write(f / "b_0001.nii.gz", np.ones((2, 4, 5))),
             "b",
-            "different grids: size",
+            "different grids: 5 x 4 x 2 voxels against 4 x 4 x 2 (0001 against 0000)",
         ),
         (
             lambda f: write(f / "b_0001.nii.gz", np.ones((2, 4, 4)), 2.0),
             "b",
-            "different grids: spacing",
+            "different grids: voxels of 2 x 1 x 1 mm against 1 x 1 x 1 mm (0001",
+        ),
+        (
+            lambda f: sitk.WriteImage(
+                sitk.Flip(sitk.ReadImage(str(f / "b_0001.nii.gz")), (True, False, False), False),
+                str(f / "b_0001.nii.gz"),
+            ),
+            "b",
+            "different grids: axes stored as RPS against LPS (0001 against 0000)",
         ),
         (
             lambda f: (f / "b_0001.nii.gz").write_bytes((f / "a_0001.nii.gz").read_bytes()[:100]),
