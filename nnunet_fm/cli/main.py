@@ -35,6 +35,7 @@ from nnunet_fm.internal.errors import UserError
 from nnunet_fm.internal.extras import EXTRAS, install_command
 
 USER_ERROR, BUG = 2, 1  # exit codes
+TORCH_JIT = "ignore:`torch.jit:FutureWarning"  # torch warns of its own deprecated functions
 LESS = "rerun with fewer processes (-np 1) or a smaller batch"
 
 
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 2 after an error that the user can fix (one message), 1 after any other error
         (a traceback), else the command's own.
     """
-    warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)  # torch's own
+    warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
+    if TORCH_JIT not in sys.warnoptions:
+        sys.warnoptions.append(TORCH_JIT)  # worker processes take it over when they start
     parsed = parse(sys.argv[1:] if arguments is None else arguments)
     return run_reporting_errors(lambda: parsed.function(parsed), getattr(parsed, "debug", False))
 

@@ -1,7 +1,9 @@
 """Pretraining: runs that cannot be continued, exports that would not load, unclear recipes."""
 
 import logging
+import multiprocessing.util
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -250,6 +252,18 @@ def test_a_run_is_resumed_with_its_own_recipe_when_the_shipped_one_has_changed(
     assert f"resume it with its own recipe: {copy / 'recipe.yaml'}" in said
     assert run(copy / "recipe.yaml", store, copy) == 0
     assert same(torch.load(last), torch.load(checkpoints.latest(begun)))
+
+
+def test_workers_do_not_repeat_torch_s_own_warnings(begun: Path) -> None:
+    """`begun` called the command line; workers get the interpreter's flags of this process."""
+    flags: list[str] = multiprocessing.util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    program = "import warnings; warnings.warn('{} is deprecated', FutureWarning)"
+    heard = []
+    for name in ("`torch.jit.interface`", "`other`"):
+        words = [sys.executable, *flags, "-c", program.format(name)]
+        heard.append(subprocess.run(words, capture_output=True, text=True, check=True).stderr)
+    assert heard[0] == ""
+    assert "`other` is deprecated" in heard[1]
 
 
 def without_new_keys(recipe: dict[str, Any]) -> None:
