@@ -1,5 +1,6 @@
 """The batched predictor against nnU-Net's own."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -147,20 +148,24 @@ def test_other_networks_are_left_to_stock() -> None:
 def test_predictions_equal_those_of_nnunetv2_predict(
     stock_prediction: Path, images: Path, run: Run, tmp_path: Path
 ) -> None:
+    shutil.copytree(images, tmp_path / "in")
+    (tmp_path / "in/stray.nii.gz").write_bytes(next(images.glob("*.nii.gz")).read_bytes())
+    out = tmp_path / "out"
     words = predict_words(
-        images, tmp_path, *stock_words(), "--save_probabilities", "--precision", "float32"
+        tmp_path / "in", out, *stock_words(), "--save_probabilities", "--precision", "float32"
     )
-    said = run("nnunet-fm", "predict", *words).stdout
+    said = run("nnunet-fm", "predict", *words, expect=1).stdout
     assert "precision float32 (asked for)" in said
-    stock, ours = labels_in(stock_prediction), labels_in(tmp_path)
+    assert "not predicted: stray.nii.gz: not named CASE_0000.nii.gz" in said
+    assert "1 cases or files were not predicted, the others were: stray.nii.gz" in said
+    stock, ours = labels_in(stock_prediction), labels_in(out)
     assert list(stock) == list(ours)
     assert len(ours) == 2
     for name in stock:
         assert (stock[name] == ours[name]).mean() > 0.999  # stock sums in half precision
         case = name.removesuffix(".nii.gz")
         p, q = (
-            np.load(folder / f"{case}.npz")["probabilities"]
-            for folder in (stock_prediction, tmp_path)
+            np.load(folder / f"{case}.npz")["probabilities"] for folder in (stock_prediction, out)
         )
         assert np.abs(p - q).max() < 2e-3
 

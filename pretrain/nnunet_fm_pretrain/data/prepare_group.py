@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,6 +122,8 @@ def make_group(sources: Sequence[Source], options: PrepareOptions) -> list[Outco
         == (digests[name], options.key(), group)
         for name, record in records.items()
     )
+    licences = {source.name: source.licence for source in sources}
+    records = {n: r and replace(r, licence=licences[n]) for n, r in records.items()}
     if not ready:
         read, failed = _read_all([s for s in sources if s.name in digests], options)
         records, more_failed = _write_all(read, digests, group, options)

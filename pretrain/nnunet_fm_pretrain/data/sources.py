@@ -52,7 +52,8 @@ def find_sources(given: Path, dataset: str | None = None, licence: str = "") -> 
         sources = folder_sources(given, dataset or given.resolve().name)
     if not sources:
         raise MissingFileError(
-            f"no .nii, .nii.gz or DICOM series in {given}; give a folder that holds some"
+            f"no .nii, .nii.gz or DICOM series in {given} that can be an image; give a folder that "
+            f"holds some, or a CSV ({', '.join(COLUMNS)}) that names them whatever they are called"
         )
     _refuse_duplicates(sources)
     return sorted((replace(s, licence=s.licence or licence) for s in sources), key=lambda s: s.name)

@@ -20,6 +20,7 @@ from nnunet_fm.encoders import Encoder, build_encoder, load_encoder, random_stat
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.exclusion import read_subjects
+from nnunet_fm_pretrain.data.folder_sources import nnunet_images
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
 from nnunet_fm_pretrain.probing.features import (
     frozen_eval,
@@ -169,7 +170,13 @@ def probe_patches(
         fold: number of the fold.
         size: slices are resized to this side.
     """
-    about = json.loads((raw / "dataset.json").read_text())
+    described = nnunet_images(raw)
+    if described is None:
+        raise InputError(
+            f"{raw} is no nnU-Net dataset (dataset.json with file_ending and channel_names, and "
+            "imagesTr); give --dataset nnUNet_raw/DatasetXXX"
+        )
+    about = described[1]
     cases_of = json.loads(split.read_text())[fold]
     ending, channels = about["file_ending"], len(about["channel_names"])
     cases = {

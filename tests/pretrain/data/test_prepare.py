@@ -149,6 +149,16 @@ def test_an_interrupted_store_is_not_completed_with_other_options(
         prepare(volumes, job, processes=1)
 
 
+def test_a_licence_given_later_reaches_the_manifest(
+    volumes: Path, store: SliceStore, tmp_path: Path
+) -> None:
+    shutil.copytree(store.folder, tmp_path / "store")
+    job = PrepareOptions(tmp_path / "store", SMALL)
+    outcomes = prepare(volumes, job, processes=1, licence="CC BY")
+    assert all(outcome.ready for outcome in outcomes)
+    assert {record.licence for record in SliceStore(job.store).records} == {"CC BY"}
+
+
 def test_registered_stores_stay_registered(tmp_path: Path) -> None:
     write_volume_file(tmp_path / "mri/a/t1.nii.gz")
     write_volume_file(tmp_path / "mri/a/t2.nii.gz", seed=1)

@@ -194,3 +194,12 @@ def test_an_nnunet_dataset_is_probed_by_patches(tmp_path: Path, encoder_file: Pa
         "random, seed 0",
     ]
     assert results[0].value > 0.7
+
+
+@pytest.mark.parametrize("about", [None, "{}", '{"labels": {"1": "WT"}}'])
+def test_a_folder_that_is_no_nnunet_dataset_is_refused(about: str | None, tmp_path: Path) -> None:
+    (tmp_path / "imagesTr").mkdir()
+    if about:
+        (tmp_path / "dataset.json").write_text(about)
+    with pytest.raises(ValueError, match="is no nnU-Net dataset"):
+        next(probe_patches({}, tmp_path, tmp_path / "split.json", 0, 64))
