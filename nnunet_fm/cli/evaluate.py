@@ -97,7 +97,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
             parsed.predictions, parsed.truth, parsed.scheme, parsed.dataset_json, parsed.np
         )
     else:
-        found = scheme_of_predictions(parsed.predictions, parsed.dataset_json)
+        found = scheme_of_predictions(parsed.predictions, parsed.truth, parsed.dataset_json)
     print(found.text)
     options = metric_options(parsed)
     out = parsed.o or parsed.predictions

@@ -57,8 +57,8 @@ class Conversion:
         for case, files in self.unused.items():
             if case in self.test:
                 lines.append(
-                    f"{case} has no segmentation and became a test case; not used: {files}. If one "
-                    "of them is the segmentation, remove this dataset and rerun with "
+                    f"{case} has no segmentation and is a test case; not used: {files}. If one of "
+                    "them is the segmentation, convert again with "
                     f"--segmentation '{files.split(', ')[0]}'"
                 )
             else:
@@ -66,7 +66,7 @@ class Conversion:
         if self.training and self.test:
             total = len(self.training) + len(self.test)
             lines.append(
-                f"{len(self.test)} of {total} cases have no segmentation and became test cases: "
+                f"{len(self.test)} of {total} cases have no segmentation and are test cases: "
                 f"{some(self.test)}"
             )
         if len(self.orientations) > 1:

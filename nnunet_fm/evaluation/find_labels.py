@@ -1,5 +1,6 @@
 """Find what the labels of a folder mean: by a description, or by the schemes of BraTS."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nnunet_fm.data.choose_scheme import choose_scheme
+from nnunet_fm.data.choose_scheme import SchemeChoice, choose_scheme
 from nnunet_fm.data.label_images import read_labels
-from nnunet_fm.data.label_schemes import SCHEMES
+from nnunet_fm.data.label_schemes import SCHEMES, BratsScheme
 from nnunet_fm.evaluation.label_folders import cases_of
 from nnunet_fm.evaluation.labels import NO_FOLDER, LabelScheme
 from nnunet_fm.internal.errors import InputError, MissingFileError
@@ -38,15 +39,20 @@ class FoundLabels:
     text: str
 
 
-def scheme_of_predictions(predictions: Path, dataset_json: Path | None = None) -> FoundLabels:
+def scheme_of_predictions(
+    predictions: Path, truths: Path, dataset_json: Path | None = None
+) -> FoundLabels:
     """Read the label scheme of a folder of predictions from its description.
 
     Args:
         predictions: folder of predictions.
+        truths: folder of their truth.
         dataset_json: description of the dataset (default: `dataset.json` in the folder).
 
     Raises:
         FileNotFoundError: the folder or the description does not exist.
+        ValueError: the description names a BraTS scheme, but the truth is of another challenge,
+            with labels that mean something else.
     """
     description = _description(predictions, dataset_json)
     if not description.is_file():
@@ -55,6 +61,7 @@ def scheme_of_predictions(predictions: Path, dataset_json: Path | None = None) -
             "brats to find the scheme by the names of BraTS cases"
         )
     scheme = LabelScheme.read(description)
+    _check_recorded(scheme, truths, description)
     recorded = f", label scheme {scheme.brats}" if scheme.brats else ""
     return FoundLabels(scheme, f"regions of {description}{recorded}")
 
@@ -83,6 +90,8 @@ def brats_scheme(
     """
     description = _description(predictions, dataset_json)
     described = LabelScheme.read(description) if description.is_file() else LabelScheme(())
+    if name is None:
+        _check_recorded(described, truths, description)
     labels = labels_of(truths, described.ending, workers)
     choice = choose_scheme(labels, name or described.brats or None, or_written=True)
     text = choice.text
@@ -117,16 +126,39 @@ def check_official(truths: Path, challenge: str, ending: str, name: str | None =
     labels = labels_of(truths, ending)
     named = any(scheme.describes(case) for scheme in SCHEMES.values() for case in labels)
     choice = choose_scheme(labels, name if name or named else official.name, or_written=True)
-    common = {region.name for region in choice.target.regions} & {r.name for r in official.regions}
+    _check_same_meaning(labels, choice, official, f"--official {challenge}")
+
+
+def _check_recorded(scheme: LabelScheme, truths: Path, description: Path) -> None:
+    """Check the labels of truths whose names are those of another challenge than recorded."""
+    if not scheme.brats:
+        return
+    recorded = SCHEMES[scheme.brats]
+    others = [
+        case
+        for case in cases_of(truths, scheme.ending)
+        if not recorded.describes(case) and any(s.describes(case) for s in SCHEMES.values())
+    ]
+    if others:
+        labels = {case: _labels_in(truths / f"{case}{scheme.ending}") for case in others}
+        choice = choose_scheme(labels, or_written=True)
+        _check_same_meaning(labels, choice, recorded, str(description))
+
+
+def _check_same_meaning(
+    labels: Mapping[str, frozenset[int]], choice: SchemeChoice, reader: BratsScheme, name: str
+) -> None:
+    """Check that every label belongs to the same regions for its files and for its reader."""
+    common = {region.name for region in choice.target.regions} & {r.name for r in reader.regions}
     for case, values in labels.items():
         for label in sorted(values):
             meant = {r.name for r in choice.scored_regions if label in r.labels} & common
-            read = {region.name for region in official.regions if label in region.labels}
+            read = {region.name for region in reader.scored_regions if label in region.labels}
             if meant != read & common or not read:
                 raise InputError(
                     f"{case} has label {label} of {choice.target.name} ({choice.target.meaning}), "
-                    f"but --official {challenge} reads {official.meaning}; give files with these "
-                    "labels, or omit --official"
+                    f"but {name} reads {reader.name} ({reader.meaning}); give files with these "
+                    "labels"
                 )
 
 

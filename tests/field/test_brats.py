@@ -241,8 +241,8 @@ def test_a_segmentation_with_another_name_is_named(name: str, convert: Converter
     write(case / name, (1, 4))
     code, printed = convert()
     assert code == 1
-    assert f"{case.name} has no segmentation and became a test case; not used: {name}" in printed
-    assert f"1 of 2 cases have no segmentation and became test cases: {case.name}" in printed
+    assert f"{case.name} has no segmentation and is a test case; not used: {name}" in printed
+    assert f"1 of 2 cases have no segmentation and are test cases: {case.name}" in printed
     shutil.rmtree(convert.dataset)
     assert convert("--strict")[0] == 2
     assert not list(convert.raw.iterdir())
@@ -451,6 +451,36 @@ def test_the_truth_of_a_recorded_scheme_may_be_the_challenge_s(
     assert "add --scheme gli2021" in capsys.readouterr().err
     assert evaluate(tmp_path, "--scheme", "gli2021") == 0
     assert dice_of(tmp_path) == ALL_RIGHT
+
+
+@pytest.mark.parametrize("words", [(), ("--regions", "brats")])
+@pytest.mark.parametrize(
+    ("recorded", "case", "truth", "message"),
+    [
+        # a model of one challenge, tested on another
+        ("gli2024", "BraTS2021_00006", (1, 2, 4), "label 4 of gli2021"),
+        ("gli2024", "BraTS-PED-00001-000", (1, 2, 3, 4), "label 1 of ped2024"),
+        ("ped2024", "BraTS-GLI-00001-000", (1, 2, 3), "label 1 of gli2023"),
+        ("gli2024", "BraTS-MET-00001-000", (1, 2, 3), None),
+        ("gli2023", "BraTS2021_00006", (1, 2, 3), None),
+        ("gli2021", "BraTS-GLI-00001-000", (1, 2, 3), None),
+    ],
+)
+def test_a_truth_of_another_challenge_has_to_mean_the_same(
+    recorded: str,
+    case: str,
+    truth: Sequence[int],
+    message: str | None,
+    words: Sequence[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_pair(tmp_path, case, truth, truth)
+    labels = SCHEMES[recorded].dataset_labels()
+    description = json.dumps({"labels": labels, "label_scheme": recorded})
+    (tmp_path / "predictions" / "dataset.json").write_text(description)
+    assert evaluate(tmp_path, *words) == (2 if message else 0)
+    assert (message or "") in capsys.readouterr().err
 
 
 def test_a_refused_label_names_the_schemes_that_have_it(
