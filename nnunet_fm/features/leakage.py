@@ -249,11 +249,19 @@ def raise_or_describe(overlaps: Sequence[Overlap], allowed: bool) -> str:
 
 def _add_manifest(file: Path, seen: Seen) -> None:
     """Add the records of a slice store's manifest."""
-    for line in file.read_text().splitlines():
-        record = json.loads(line)
-        spelling = f"{record['dataset']}/{record['subject']}"
-        seen.names.add(subject_name(record["subject"], record["dataset"]), spelling)
-        seen.files[record["source_sha256"]] = spelling
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            record = json.loads(line)
+            subject, dataset = record["subject"], record["dataset"]
+            source = record["source_sha256"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{file}, line {number} is no record of `nnunet-fm pretrain prepare`; give a slice "
+                "store, its manifest.jsonl, or a CSV of subjects"
+            ) from None
+        spelling = f"{dataset}/{subject}"
+        seen.names.add(subject_name(subject, dataset), spelling)
+        seen.files[source] = spelling
         if record.get("voxels_sha256"):
             seen.voxels[record["voxels_sha256"]] = spelling
 

@@ -78,8 +78,15 @@ class FinishedRun:
             )
         by_model: dict[str, list[Line]] = {}
         with path.open(newline="") as stream:
-            for line in csv.DictReader(stream):
+            reader = csv.DictReader(stream)
+            for line in reader:
                 by_model.setdefault(line["model"], []).append(line)
+        lacking = set(class_columns(self.about["classes"])) - set(reader.fieldnames or ())
+        if lacking:  # of version 0.1, which wrote a class called `case` over the cases
+            raise InputError(
+                f"{path} has no column {some(sorted(lacking))}; remove {self.folder} and rerun the "
+                "heads run command"
+            )
         return {model: self._parse(lines) for model, lines in by_model.items()}
 
     def _parse(self, lines: list[Line]) -> Predictions:

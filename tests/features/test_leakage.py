@@ -156,3 +156,10 @@ def test_the_command_line_checks_and_exits_with_3(tmp_path: Path, run: Any) -> N
     output = run("nnunet-fm", "features", "check-leakage", path, *words, expect=3).stdout
     assert "IXI012 is IXI012-HH-1211 (subject)" in output
     assert (tmp_path / "leak.csv").read_text().splitlines()[1] == "IXI012,IXI012-HH-1211,subject"
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"subject": "1"}'])
+def test_a_manifest_of_something_else_is_refused_with_its_line(line: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=r"line 1 is no record of .*give a slice store"):
+        read_seen(tmp_path / "manifest.jsonl", InputHashes(tmp_path / "memo"))

@@ -395,3 +395,13 @@ def test_limits_of_seven_patients_hold_or_are_labelled(tmp_path: Path) -> None:
     table = (folder / "results.md").read_text()
     assert "less often than in 95 %" in table
     assert "0.5 to 0.5" not in table  # of the trivial model, whatever the cases
+
+
+def test_predictions_whose_cases_were_overwritten_say_how_to_go_on(tmp_path: Path) -> None:
+    data = task_data(tmp_path, "classification", target="label", models=("trivial",), ratios=(1.0,))
+    data = replace(data, targets=replace(data.targets, classes=("case", "control")))
+    folder = run_quickly(data, tmp_path / "o")[1]
+    file = folder / "predictions_ratio_1_seed_0.csv"
+    file.write_text(file.read_text().replace("class case", "case"))  # as version 0.1 did
+    with pytest.raises(ValueError, match="no column class case; remove .* and rerun"):
+        read_run(folder).predictions(1.0, 0)

@@ -13,7 +13,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nnunet_fm.evaluation.classification import weighted_auc
-from nnunet_fm.evaluation.intervals import RESAMPLES, Bootstrap, Statistic, Weights
+from nnunet_fm.evaluation.intervals import (
+    FEWEST_FOR_BCA,
+    RESAMPLES,
+    Bootstrap,
+    Statistic,
+    Weights,
+)
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.markdown import markdown_table
 
@@ -22,6 +28,10 @@ ALPHAS = tuple(10.0**e for e in range(-2, 6))
 CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 PATCH_RESAMPLES = 500  # each sorts all patches of the test patients
 SAMPLED_PATCHES = 20_000
+FEW_SUBJECTS = (
+    f"Fewer than {FEWEST_FOR_BCA} subjects: limits of MAE and AP are Student's t limits, those of "
+    "AUC bootstrap limits, which contain the true value less often than in 95 %."
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class ProbeResult:
         target: what was predicted.
         metric: `MAE`, `AUC` or `AP`.
         value: of the metric.
-        low: lower limit of the 95 % bootstrap interval over subjects.
+        low: lower limit of the 95 % interval over subjects.
         high: upper limit.
         n: tested subjects.
     """
@@ -203,4 +213,6 @@ def markdown(results: Sequence[ProbeResult]) -> str:
         )
         for r in results
     ]
-    return markdown_table(("target", "metric", "features", "value", "95 % interval", "n"), rows)
+    table = markdown_table(("target", "metric", "features", "value", "95 % interval", "n"), rows)
+    has_few = any(1 < r.n < FEWEST_FOR_BCA for r in results)
+    return f"{table}\n\n{FEW_SUBJECTS}" if has_few else table
