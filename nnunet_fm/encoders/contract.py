@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nnunet_fm.encoders.axes import Turn
 from nnunet_fm.internal.errors import InputError
 
 # Intensity conventions that can be applied; the first is nnU-Net's, with its mask or without.
@@ -93,6 +94,8 @@ class Encoder(nn.Module):
         feature_info: one entry per map that `features` returns.
         taps: numbers of the tapped blocks or stages; empty if they cannot be chosen.
         depth: number of transformer blocks; 0 for other networks.
+        turn: to the orientation of the pretraining, if the encoder takes the option
+            `image_orientation`.
         gradient_checkpointing: whether `run_block` recomputes activations in the backward pass.
 
     Example:
@@ -111,6 +114,7 @@ class Encoder(nn.Module):
     feature_info: Sequence[FeatureInfo]
     taps: tuple[int, ...] = ()
     depth: int = 0
+    turn: Turn | None = None
     gradient_checkpointing: bool = False
 
     def features(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "b d *cells"]]:

@@ -1,5 +1,6 @@
 """Extract slice-wise CLS tokens of a frozen encoder and their means (BrainDINO, section 4.3.2)."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from nnunet_fm.data.preprocessing import PERCENTILES
 from nnunet_fm.data.sequences import match_channels
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_table import Table
-from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of
+from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, orientation_of
 from nnunet_fm.features.cache import POOLED, FeatureCache
 from nnunet_fm.features.embedding import embed_volumes
 from nnunet_fm.features.intensity import RESCALED
@@ -23,9 +24,15 @@ from nnunet_fm.features.volume_loader import VolumeRef, iter_preprocessed
 from nnunet_fm.internal.arguments import check_part
 from nnunet_fm.internal.errors import InputError
 
+NOT_TURNED = (
+    "was pretrained on RAS volumes, and volumes are read as LPS here; to turn them: "
+    "--encoder-option image_orientation=LPS"
+)
 PREPROCESSING_VERSION = 1  # raised whenever the same input gives other values
 SHAPE = (128, 256, 256)  # voxels, (z, y, x), as in the paper
 PRECISIONS = ("bfloat16", "float32")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,9 @@ def open_encoder(
     module = source.load()
     _check_layers(module, source.architecture, layers)
     _check_one_channel(module, source.architecture)
+    may_turn = module.turn is not None and "image_orientation" not in source.options
+    if may_turn and orientation_of(module, source.card) == "RAS":
+        logger.warning("%s %s", source.card, NOT_TURNED)
     preprocessing: dict[str, Any] = {
         "shape": _fit_to_patches(module, shape),
         "percentiles": list(PERCENTILES),

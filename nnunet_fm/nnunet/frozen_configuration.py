@@ -104,9 +104,10 @@ def _encoder_report(source: EncoderSource, encoder: Encoder) -> list[str]:
     if orientation == "RAS" and "image_orientation" not in source.options:
         lines.append(
             "pretrained on RAS volumes; nnU-Net passes images as their files store them. If yours "
-            "are stored otherwise, e.g. LPS as BraTS's: --encoder-option image_orientation=LPS "
-            "(mixed: nnU-Net's reader NibabelIOWithReorient, which turns all of them to RAS)"
+            "are stored otherwise: nnU-Net's reader NibabelIOWithReorient turns them to RAS"
         )
+        if encoder.turn is not None:
+            lines[-1] += "; all of them LPS, as BraTS's: --encoder-option image_orientation=LPS"
     return lines
 
 

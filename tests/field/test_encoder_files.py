@@ -37,6 +37,7 @@ from nnunet_fm.encoders.axes import Turn
 from nnunet_fm.encoders.declared import check_declared
 from nnunet_fm.encoders.loading.identify import identify
 from nnunet_fm.encoders.registry import WITHDRAWN
+from nnunet_fm.features.extraction import open_encoder
 from nnunet_fm.nnunet.pretraining_overlap import seen_in_pretraining
 from nnunet_fm_pretrain.engine.start import licence_of_derivative
 
@@ -250,10 +251,12 @@ def dinov2_names(encoder: Encoder, chunks: bool) -> State:
     return state
 
 
-@pytest.mark.parametrize("form", ["teacher file", "whole state", "chunks"])
+@pytest.mark.parametrize("form", ["teacher file", "whole state", "chunks", "one channel"])
 def test_training_checkpoints_of_dinov2_are_read(form: str, tmp_path: Path) -> None:
     """Patches of 16, images of 96 pixels, heads, and a student beside the teacher."""
     options = {"patch_size": 16, "image_size": 96, "positions": "offset"}
+    if form == "one channel":
+        options["in_chans"] = 1
     encoder = randomised("dinov2_test14", **options)
     names = dinov2_names(encoder, chunks=form == "chunks")
     heads = {
@@ -270,7 +273,7 @@ def test_training_checkpoints_of_dinov2_are_read(form: str, tmp_path: Path) -> N
     loaded, report = load_encoder(tmp_path / "teacher_checkpoint.pth")
     assert report.card == "dinov2_test14.trained"
     assert report.options == options
-    x = torch.randn(1, 3, 64, 80)
+    x = torch.randn(1, loaded.in_channels, 64, 80)
     torch.testing.assert_close(loaded.embed(x), encoder.embed(x))
     assert report.dropped["dino_head.mlp.0.weight"] == "pretraining head"
     if form == "whole state":
@@ -445,6 +448,14 @@ def restored(array: Tensor, stored: str) -> Tensor:
         for channel in array[0]
     ]
     return torch.from_numpy(np.stack(channels).copy())[None]
+
+
+@pytest.mark.parametrize("options", [{}, {"image_orientation": "LPS"}])
+def test_features_extract_says_that_its_volumes_are_lps(
+    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    open_encoder("amaes_unetb", options={"width": 2, **options})
+    assert ("image_orientation=LPS" in caplog.text) == (not options)
 
 
 @pytest.mark.parametrize("code", ["LP", "LPP", "XYZ", "LRS", "", "LPSA"])

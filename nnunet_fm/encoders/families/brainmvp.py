@@ -120,7 +120,7 @@ class VolumeUniFormer(Encoder):
         super().__init__()
         self.taps = checked_taps(taps, len(widths), range(len(widths)))
         self.stages = len(widths)
-        self.turn = Turn("zxy", image_orientation)
+        self.turn: Turn = Turn("zxy", image_orientation)
         body: dict[str, nn.Module] = {}
         inputs = (1, *widths[:-1])
         for n, width_in, width, count in zip(

@@ -27,7 +27,8 @@ SIZES = {"vits14": "small", "vitb14": "base", "vitl14": "large", "vitg14": "gian
 REGISTERS = ("", "_reg4")
 POSITIONS = ("antialias", "offset")
 OFFSET = 0.1  # cells
-PATCH, IMAGE = 14, 518  # pixels, of the released models
+CHANNELS = 3  # this and the next two: of the released models
+PATCH, IMAGE = 14, 518  # pixels
 TEST_IMAGE = 56
 
 
@@ -114,22 +115,25 @@ def from_dinov2(state: Mapping[str, Tensor]) -> Converted:
 def sizes_in_file(tensors: Mapping[str, Tensor], image: int) -> dict[str, int]:
     """Return the sizes in which a file differs from the released models.
 
-    The training code's own sizes are patches of 16 and images of 224 pixels.
+    The training code's own sizes are patches of 16 and images of 224 pixels; grey images may have
+    been trained on with one channel.
 
     Args:
         tensors: in our names.
         image: side of the images that the architecture's positions are for, in pixels.
 
     Returns:
-        The options `patch_size` and `image_size`, where they are not the architecture's.
+        The options `in_chans`, `patch_size` and `image_size`, where they are not the
+        architecture's.
     """
     kernel, positions = tensors.get("vit.patch_embed.proj.weight"), tensors.get("vit.pos_embed")
     if kernel is None or positions is None or kernel.ndim != 4 or positions.ndim != 3:
         return {}
     patch = kernel.shape[-1]
     cells = positions.shape[1] - (0 if "vit.reg_token" in tensors else 1)
-    found = {"patch_size": patch, "image_size": math.isqrt(max(cells, 0)) * patch}
-    usual = {"patch_size": PATCH, "image_size": image}
+    side = math.isqrt(max(cells, 0)) * patch
+    found = {"in_chans": kernel.shape[1], "patch_size": patch, "image_size": side}
+    usual = {"in_chans": CHANNELS, "patch_size": PATCH, "image_size": image}
     return {name: value for name, value in found.items() if value != usual[name]}
 
 

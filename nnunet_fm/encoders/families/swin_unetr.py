@@ -81,7 +81,7 @@ class VolumeSwin(Encoder):
             )
         self.taps = checked_taps(taps, 5, range(5))
         spec = InputSpec(3, PATCH * 2**4, (96,) * 3, axis_order="xyz", orientation="as acquired")
-        self.turn = Turn("xyz", image_orientation)
+        self.turn: Turn = Turn("xyz", image_orientation)
         self.input_spec = spec.of_modalities(modalities)
         self.feature_info = [
             FeatureInfo(width * 2**n, PATCH * 2**n, f"layers{n}") for n in self.taps

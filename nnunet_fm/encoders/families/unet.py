@@ -68,7 +68,7 @@ class VolumeUNetEncoder(Encoder):
             orientation=orientation,
             intensity=intensity,
         )
-        self.turn = Turn(axis_order, image_orientation)
+        self.turn: Turn = Turn(axis_order, image_orientation)
         self.feature_info = [FeatureInfo(widths[n], 2**n, f"stages.{n}") for n in self.taps]
 
     def features(self, x: Float[Tensor, "b c z y x"]) -> list[Float[Tensor, "b d tz ty tx"]]:
