@@ -44,7 +44,7 @@ CONTEXT = 3  # the wider window of pixels is this many patches a side
 
 
 def encoders_and_random(files: Sequence[Path], seeds: int) -> dict[str, Encoder]:
-    """Load encoders, and build the same network with the random weights of its training's start.
+    """Load encoders, and build the same network with random weights (timm's initialisation).
 
     Args:
         files: weight files of one network.
