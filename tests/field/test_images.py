@@ -93,6 +93,17 @@ def test_files_outside_bids_that_are_no_images_are_none(
     assert f"{name}.nii.gz" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["T1_map", "tumor_seg", "T1_phase"])
+def test_dicom_folders_that_hold_no_images_are_none(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for folder in ("T1", name):
+        (tmp_path / "case1" / folder).mkdir(parents=True)
+        (tmp_path / "case1" / folder / "1.dcm").touch()
+    assert [s.name for s in find_sources(tmp_path, "d")] == ["d/case1_T1"]
+    assert name in caplog.text
+
+
 @pytest.mark.parametrize("labels", [(0, 1), (0, 1, 2, 4), (0, 255)])
 def test_a_mask_without_a_telling_name_is_told_by_its_values(
     labels: tuple[int, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]

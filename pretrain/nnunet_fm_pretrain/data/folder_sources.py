@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_fm.data import bids
-from nnunet_fm.data.image_names import find_fault
+from nnunet_fm.data.image_names import fault_of_words, find_fault
 from nnunet_fm.data.sequences import (
     canonical_sequence,
     sequence_in_file_name,
@@ -130,7 +130,7 @@ def folder_sources(root: Path, dataset: str) -> list[Source]:
         stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
         folders = path.relative_to(root).parts[:-1]
         found.append((find_place(folders, stem, root.absolute().name), path))
-    for path in sorted({p.parent for p in files if _is_dicom(p)}):
+    for path in _series(files, root):
         folders = path.relative_to(root).parts or (path.resolve().name,)
         found.append((find_place(folders), path))
     _refuse_unclear_subjects([place for place, _ in found])
@@ -228,6 +228,14 @@ def _refuse_repeated_subjects(places: Iterable[Place]) -> None:
                 f"subject {subject} lies in several folders: {some(sorted(folders))}; one subject "
                 "or several? Give a CSV with the columns subject_id, dataset, sequence, path"
             )
+
+
+def _series(files: Iterable[Path], root: Path) -> list[Path]:
+    """List the folders of DICOM files; those named like masks or maps are named and skipped."""
+    folders = {path.parent for path in files if _is_dicom(path)}
+    found = {p: fault_of_words(p.name) if p != root else "" for p in folders}
+    warn_of_skipped((fault, path) for path, fault in found.items() if fault)
+    return sorted(path for path, fault in found.items() if not fault)
 
 
 def _images(files: Iterable[Path], root: Path) -> list[Path]:

@@ -377,7 +377,7 @@ def test_a_store_is_made_from_one_input_in_one_number_of_parts(
     (tmp_path / "exclude.txt").write_text("sub-99\n")
     with pytest.raises(
         ValueError,
-        match=r"none of the ids .* \(99\) is a subject here; the subjects are called S00",
+        match=r"none of the ids .* \(sub-99\) is a subject here; the subjects are called S00",
     ):
         prepare(
             volumes,
