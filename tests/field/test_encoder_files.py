@@ -63,6 +63,9 @@ State = dict[str, Tensor]
         ("fomo25_unet_b.ckpt", "amaes_unetb", ["state_dict"], ""),
         ("BrainIAC.ckpt", "brainiac_vitb16", ["state_dict"], "v2"),
         ("my_mae_vit.pt", "brainiac_vitb16", [], ""),
+        ("models--ricklisz123--MedDINOv3-ViTB-16-CT-3M/snapshots/1f/model.pth",
+         "dinov3_vitb16", ["teacher"], "meddinov3_vitb16.ct3m"),
+        ("my_run/model.pth", "dinov3_vitb16", ["teacher"], "trained"),
         ("dinov2_vits14_pretrain.pth", "dinov2_vits14", [], "lvd142m"),
         ("models--timm--vit_small_patch14_dinov2.lvd142m/snapshots/1f/model.safetensors",
          "dinov2_vits14", [], "lvd142m"),
@@ -78,7 +81,8 @@ def test_a_licence_is_stated_for_published_files_alone(
     with torch.device("meta"):
         tensors = build_encoder(architecture).state_dict()
     found, reason = identify(tmp_path / file, Converted(tensors), containers)
-    assert found.name == (f"{architecture}.{card}" if card else architecture)
+    tagged = card if "." in card else f"{architecture}.{card}"
+    assert found.name == (tagged if card else architecture)
     if not card:
         assert found.licence == "as its author says"
         assert not found.pretrained_on
@@ -183,6 +187,21 @@ def test_positions_of_smaller_cubes_are_read_from_the_file(tmp_path: Path) -> No
     again = EncoderSource.from_plans(EncoderSource.resolve(
         str(tmp_path / "f.pth"), "volume_testprimus").to_plans())  # fmt: skip
     assert tensors_sha256(again.load().state_dict()) == report.sha256
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_uk_biobank_file_is_read_with_the_channels_that_it_has(
+    channels: int, tmp_path: Path
+) -> None:
+    modalities = None if channels == 1 else ["T1", "T2"]
+    with torch.device("meta"):
+        shapes = build_encoder("swin_unetr48", modalities=modalities).state_dict()
+    state = {k: torch.zeros(()).expand(v.shape) for k, v in shapes.items()}
+    torch.save({"state_dict": state}, tmp_path / "model_weights_UKB-pretrain.pt")
+    encoder, report = load_encoder(tmp_path / "model_weights_UKB-pretrain.pt")
+    assert (report.card, encoder.in_channels) == ("brainsegfounder_swin48.ukb", channels)
+    assert encoder.input_spec.modalities == (None if channels == 1 else ("T1", "FLAIR"))
+    assert report.options["legacy_merging"] is True
 
 
 # ---- DINOv2 ----

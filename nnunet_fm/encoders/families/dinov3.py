@@ -243,6 +243,7 @@ register_cards(
         name="meddinov3_vitb16.ct3m",
         licence="Apache-2.0 as stated on its page; derived from the DINOv3 code",
         source="model.pth of https://github.com/ricklisz/MedDINOv3",
+        files=("*/*meddinov3*/model.pth",),
         pretrained_on=_MEDDINOV3_DATA,
         citation="arXiv:2509.02379",
         intensity="CT clipped to -1000 to 1000 HU, minus 65.1084, divided by 178.0166",

@@ -132,6 +132,15 @@ def from_monai_swin(state: Mapping[str, Tensor]) -> Converted:
     return place_under(renamed, "swin.", _EXCLUDED, "decoder or head of the pretraining")
 
 
+def channels_in_file(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the option `modalities` of a file with one channel, whatever its card says.
+
+    BrainSegFounder's page shows its UK Biobank weights with two; others load them with one.
+    """
+    kernel = tensors.get("swin.patch_embed.proj.weight")
+    return {"modalities": None} if kernel is not None and kernel.shape[1] == 1 else {}
+
+
 def _is_monai_swin(state: Mapping[str, Tensor]) -> bool:
     name = "layers1.0.blocks.0.norm1.weight"
     return name in state or f"swin.{name}" in state
@@ -163,7 +172,7 @@ def _brainsegfounder_card(
     )
 
 
-register_architecture("swin_unetr48", VolumeSwin)
+register_architecture("swin_unetr48", VolumeSwin, shown=channels_in_file)
 register_architecture(
     "volume_testswin",
     partial(VolumeSwin, width=12, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8)),

@@ -45,7 +45,7 @@ def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[W
             f"{_skipped_cards(converted.tensors)}"
         )
     fitting = [card for card in _of_one_build(nearest) if not card.shipped]
-    for reason, cards in _candidates(path, fitting, containers).items():
+    for reason, cards in _candidates(path, nearest.architecture, fitting, containers).items():
         if cards and _same_options(cards):
             return cards[0], reason
     by_tensors = [card for card in fitting if not card.by_files_alone]
@@ -63,14 +63,16 @@ def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[W
 
 
 def _candidates(
-    path: Path, fitting: list[WeightCard], containers: list[str]
+    path: Path, architecture: str, fitting: list[WeightCard], containers: list[str]
 ) -> dict[str, list[WeightCard]]:
     """Return the cards that each kind of evidence besides shapes leaves, the strongest first."""
     by_tensors = [card for card in fitting if not card.by_files_alone]
     words = set(re.split(r"[^a-z0-9]+", path.stem.lower()))
     families = words - SHARED_NAMES
     return {
-        "shapes and the published file's name": [c for c in fitting if _is_published(path, c)],
+        "shapes and the published file's name": [
+            c for c in CARDS.values() if _is_published(path, c) and c.architecture == architecture
+        ],
         "shapes and the weights' name in the file name": [
             c for c in by_tensors if _is_named(c, words)
         ],

@@ -71,7 +71,8 @@ def load_encoder(
     converted = file.converted
     _return_unknown_heads(file, chosen)
     architecture = known_architecture(chosen.architecture)
-    shown = architecture.shown(converted.tensors) if architecture.shown else {}
+    shown = dict(architecture.shown(converted.tensors)) if architecture.shown else {}
+    shown = {k: v for k, v in shown.items() if chosen.options.get(k) != v}
     options = {k: v for k, v in {**chosen.options, **shown, **build}.items() if k != "taps"}
     if architecture.adapt is not None:
         try:
