@@ -127,6 +127,9 @@ def test_pretraining_excludes_a_subject_however_the_list_spells_it(
 def test_pretraining_excludes_a_subject_by_its_id_in_another_collection(tmp_path: Path) -> None:
     source = Source("BraTS-GLI-00097-000", "BraTS2023", "T1", Path("x"))
     assert without_subjects([source], ["BraTS2021_00097"]) == ([], [])
+    table = tmp_path / "ucsf.csv"
+    table.write_text("subject_id,BraTS21 ID\nUCSF-PDGM-004,BraTS2021_00097\n")
+    assert without_subjects([source], read_subjects(table))[0] == []
 
 
 # Kind: a table whose cells do not stand where they seem to.

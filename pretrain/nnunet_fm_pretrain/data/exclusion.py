@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_fm.data.subject_ids import SubjectNames, subject_name
+from nnunet_fm.data.subject_ids import SubjectNames, cross_references, subject_name
 from nnunet_fm.data.table_rows import read_subject_list
 from nnunet_fm_pretrain.data.source import Source
 
@@ -11,11 +11,18 @@ from nnunet_fm_pretrain.data.source import Source
 def read_subjects(path: Path) -> list[str]:
     """Read subject ids, `ID` or `DATASET/ID`, from a table or a plain list.
 
+    Ids of the same patients in other collections, e.g. in a column `BraTS21 ID`, are read, too.
+
     Raises:
         FileNotFoundError, ValueError: see `read_subject_list`.
     """
     rows = read_subject_list(path)
-    return [rows.subject(cells) for cells in rows.cells]
+    ids = []
+    for cells in rows.cells:
+        subject = rows.subject(cells)
+        own = {subject_name(subject)}
+        ids += [subject, *(text for text in cells.values() if cross_references([text]) - own)]
+    return ids
 
 
 def without_subjects(
