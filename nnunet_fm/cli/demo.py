@@ -116,7 +116,9 @@ def _plan(steps: "StepRunner", encoder: str) -> None:
 
 
 def _train_and_predict(steps: "StepRunner", out: Path) -> None:
-    model = ["-p", PLANS, "-tr", TRAINER, "-device", _device()]
+    from nnunet_fm.internal.device import default_device
+
+    model = ["-p", PLANS, "-tr", TRAINER, "-device", default_device()]
     argv = ["nnUNetv2_train", DATASET, CONFIGURATION, 0, *model]
     steps.run("training", argv)
     argv = ["nnunet-fm", "predict", "-i", _test_images(out), "-o", out / "predictions"]
@@ -226,12 +228,6 @@ def progress_line(line: str) -> str:
         scores = [f"{name} {value}" for name, value in zip(REGIONS, values, strict=False)]
         return f"validation patches, Dice {', '.join(scores)}"
     return text if "tensor hash" in text else ""
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _test_images(out: Path) -> Path:

@@ -23,6 +23,7 @@ from nnunet_fm.data.volumes import Mask
 from nnunet_fm.experiments.child_processes import run_logged
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.experiments.runs import Run, State
+from nnunet_fm.internal.device import missing_device
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import TEMPORARY
 from nnunet_fm.internal.messages import some
@@ -139,7 +140,8 @@ def predict_perturbed(
         Folder of predictions; it exists only once it is complete.
 
     Raises:
-        ValueError: the folder holds predictions of other cases or other brain masks.
+        ValueError: the folder holds predictions of other cases or other brain masks, or this
+            machine has no such device.
         FileNotFoundError: a raw image or a mask is missing.
         RuntimeError: the prediction failed; the message holds the end of its log.
     """
@@ -151,6 +153,9 @@ def predict_perturbed(
     if target.is_dir():
         _check_record(target, record)
         return target
+    missing = missing_device(device)
+    if missing:
+        raise InputError(f"-device {device}: this machine has {missing}; type -device cpu")
     images = raw_images(run.dataset, cases, raw)
     ending = str(load_json(str(run.folder.parent / DATASET_JSON))["file_ending"])
     partial = target.with_name(f"{target.name}{TEMPORARY}")

@@ -19,6 +19,7 @@ from helpers.runs import CASES, DATASET, REGIONS, image, labels, write_run
 from nnunet_fm.cli import doctor
 from nnunet_fm.cli.main import main
 from nnunet_fm.experiments.find_runs import find_runs
+from nnunet_fm.experiments.perturbed_predictions import predict_perturbed
 from nnunet_fm.experiments.run_scores import score_runs
 from nnunet_fm.experiments.runs import Run
 from nnunet_fm.internal.device import missing_device
@@ -187,6 +188,16 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert missing_device("cuda", [0, 1]) == missing_device("cuda") == missing_device("cpu") == ""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")  # a scheduler's, numbered otherwise
     assert missing_device("cuda", [3, 5]) == ""
+
+
+def test_perturbed_images_are_not_written_for_a_gpu_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    run = Run(NAME, "x", 1.0, 1, 0, "T", "P", "2d", tmp_path / "fold_0")
+    with pytest.raises(ValueError, match="no CUDA GPU; type -device cpu"):
+        predict_perturbed(run, None, ["case"], tmp_path, "cuda")
+    assert not list(tmp_path.iterdir())
 
 
 def test_data_that_were_never_preprocessed_are_said(
