@@ -31,7 +31,7 @@ def check_declared(encoder: Encoder, architecture: str, options: Mapping[str, An
         with torch.device("meta"), torch.no_grad():
             copy = build_encoder(architecture, tuple(encoder.taps) or None, **options).eval()
             maps = copy.features(torch.zeros(1, encoder.in_channels, *spec.native_size))
-    except (RuntimeError, NotImplementedError):  # its shapes depend on the values
+    except (RuntimeError, ValueError, TypeError):  # it needs values, which this copy has not
         return
     given = [_channels_and_strides(found, spec.native_size) for found in maps]
     declared = [

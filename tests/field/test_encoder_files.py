@@ -519,9 +519,10 @@ def test_maps_that_differ_from_what_an_encoder_declares(name: str) -> None:
         check_declared(build_encoder(whole), whole, {})
 
 
-def test_maps_that_are_as_declared() -> None:
-    whole = "helpers.own_encoders.OwnEncoder"
-    check_declared(build_encoder(whole), whole, {})
+@pytest.mark.parametrize(("name", "options"), [("OwnEncoder", {}), ("ReadsValues", {"width": 8})])
+def test_maps_that_are_as_declared(name: str, options: dict[str, Any]) -> None:
+    whole = f"helpers.own_encoders.{name}"
+    check_declared(build_encoder(whole, **options), whole, options)
 
 
 @pytest.mark.parametrize(

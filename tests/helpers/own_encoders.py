@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nnunet_fm.encoders import FeatureInfo, InputSpec
@@ -72,3 +73,11 @@ class WrongChannels(OwnEncoder):
     def __init__(self, taps: Any = None) -> None:
         super().__init__()
         self.feature_info = [FeatureInfo(16, 8, "blocks.0")]
+
+
+class ReadsValues(OwnEncoder):
+    """Needs the values of a tensor to be built."""
+
+    def __init__(self, taps: Any = None, width: int = 8) -> None:
+        super().__init__()
+        self.widths = [float(value) for value in torch.linspace(1, width, 3)]
