@@ -23,8 +23,6 @@ def export_checkpoint(
 ) -> dict[str, Any]:
     """Write the encoder of a checkpoint, checked by reading it with the strict loader.
 
-    `nnunet_fm_pretrain.runs.export` finds checkpoint and method.
-
     Args:
         content: of the checkpoint.
         method: that trained it.
