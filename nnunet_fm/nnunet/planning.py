@@ -13,7 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_fm.encoders import CARDS, bundled_weights
 from nnunet_fm.internal.device import default_device
 from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.files import replaced_atomically
+from nnunet_fm.internal.files import replaced_atomically, visible_files
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm.nnunet.datasets import DATASET_NAME, dataset_id, known_datasets, no_such_dataset
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
@@ -216,7 +216,7 @@ def _pretraining_data(card: str, preprocessed: Path, dataset: dict[str, Any]) ->
     if not pretrained_on:
         return []
     report = [f"pretrained on {', '.join(pretrained_on)}: keep these apart from your test cases"]
-    first_case = next((p.name for p in sorted((preprocessed / GROUND_TRUTH).glob("*"))), "")
+    first_case = next((p.name for p in visible_files(preprocessed / GROUND_TRUTH, "")), "")
     title = str(dataset.get("name", ""))
     seen = seen_in_pretraining(pretrained_on, preprocessed.name, first_case, title)
     if seen:

@@ -6,6 +6,7 @@ from pathlib import Path
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
+from nnunet_fm.internal.files import visible_files
 from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH, SPLITS_JSON
 
 NNUNET_SEED = 12345  # of the folds that nnU-Net draws by itself
@@ -48,8 +49,8 @@ def labelled_cases(dataset: Path) -> list[str]:
     if "file_ending" not in facts:
         return []
     ending = facts["file_ending"]
-    files = (dataset / GROUND_TRUTH).glob(f"*{ending}")
-    return sorted(file.name.removesuffix(ending) for file in files)
+    files = visible_files(dataset / GROUND_TRUTH, ending)
+    return [file.name.removesuffix(ending) for file in files]
 
 
 def dataset_folds(dataset: Path) -> list[Split] | None:
