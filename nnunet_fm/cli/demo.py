@@ -11,6 +11,7 @@ from pathlib import Path
 from nnunet_fm.cli.parser import Commands
 from nnunet_fm.internal.errors import ExistingFileError, FailedRunError, InputError
 from nnunet_fm.nnunet.commands import command, environment, log_tail
+from nnunet_fm.nnunet.datasets import FOLDERS
 
 DATASET, NAME = 999, "FMDemo"
 SCHEME = "gli2023"  # of the labels
@@ -20,7 +21,6 @@ MARKER = ".nnunet-fm-demo"  # only a folder that holds it is cleared
 TRAINING_CASES, TEST_CASES, EPOCHS = 20, 4, 12
 REGIONS = ("WT", "TC", "ET")
 FLAIR = 3  # number of the channel that is drawn
-NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 def add_command(commands: Commands) -> None:
@@ -102,7 +102,7 @@ def _make_data(steps: "StepRunner", out: Path) -> None:
     steps.announce(f"making {TRAINING_CASES} training and {TEST_CASES} test cases (synthetic)")
     write_brats(out / "brats", TRAINING_CASES)
     write_brats(out / "test", TEST_CASES, first_seed=TRAINING_CASES, labelled=False)
-    (out / NNUNET_FOLDERS[0]).mkdir()
+    (out / "nnUNet_raw").mkdir()
     argv = ("nnunet-fm", "convert", "brats", out / "brats", "-d", DATASET, "-n", NAME)
     steps.run("converting to nnU-Net", (*argv, "--scheme", SCHEME))
     _copy_test_images(out / "test", _test_images(out))
@@ -173,7 +173,7 @@ class StepRunner:
         self.logs.mkdir(parents=True)
         (out / MARKER).touch()
         self.count = 0
-        self.environment = environment() | {name: str(out / name) for name in NNUNET_FOLDERS}
+        self.environment = environment() | {name: str(out / name) for name in FOLDERS}
         self.environment |= {
             "nnUNet_n_proc_DA": "2",
             "nnUNet_def_n_proc": "2",

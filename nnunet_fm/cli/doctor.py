@@ -13,11 +13,11 @@ from packaging.requirements import Requirement
 from nnunet_fm.cli.parser import Commands
 from nnunet_fm.internal.findings import Finding, print_findings
 from nnunet_fm.internal.folders import EXT_TRAINER, folder
+from nnunet_fm.nnunet.datasets import FOLDERS
 
 if TYPE_CHECKING:
     from nnunet_fm.encoders import EncoderSource
 
-NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 WORKERS = ("nnUNet_n_proc_DA", "nnUNet_def_n_proc")  # numbers of processes
 CHECKED_PACKAGES = ("nnunetv2", "timm", "torch")
 ENOUGH_DISK = 10 << 30  # bytes
@@ -36,7 +36,7 @@ def run_checks() -> Iterator[Finding]:
     for name in CHECKED_PACKAGES:
         yield _check_version(name)
     yield _check_device()
-    for name in NNUNET_FOLDERS:
+    for name in FOLDERS:
         yield _check_folder(name)
     for name in WORKERS:
         if name in os.environ:
@@ -63,9 +63,9 @@ def _check_version(package: str) -> Finding:
 def _check_device() -> Finding:
     import torch
 
-    from nnunet_fm.internal.device import best_precision
+    from nnunet_fm.internal.device import best_precision, default_device
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(default_device())
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
     precision, reason = best_precision(device)
     what = f"device {device.type} ({name}), precision {precision} ({reason})"

@@ -108,7 +108,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
             parsed.official,
             parsed.official_tool,
             parsed.ignore_origin,
-            parsed.scheme,
+            parsed.scheme or found.scheme.brats or None,
+            parsed.np,
         )
         write_csv(official, out / "official.csv")
         print(f"wrote {out / 'official.csv'}")

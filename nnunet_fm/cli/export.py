@@ -24,14 +24,14 @@ def _export(parsed: argparse.Namespace) -> None:
     from nnunet_fm.internal.device import default_device
     from nnunet_fm.nnunet.commands import device_words
     from nnunet_fm.nnunet.export import export_model
-    from nnunet_fm.nnunet.splits import folds_to_predict, parse_fold
+    from nnunet_fm.nnunet.splits import folds_to_predict
 
     folds = export_model(parsed.model, parsed.out, parsed.chk)
     print(
         f"wrote {parsed.out} ({', '.join(folds)}). "
         "The encoder's weights are inside: mind their licence."
     )
-    numbers = folds_to_predict([fold for fold in map(parse_fold, folds) if fold is not None])
+    numbers = folds_to_predict(folds)
     argv = ["nnUNetv2_predict_from_modelfolder", "-m", str(parsed.out), "-i", "INPUT"]
     argv += ["-o", "OUTPUT", "-f", *map(str, numbers), *device_words(default_device())]
     print(f"predict with: {shlex.join(argv)}")

@@ -57,7 +57,7 @@ def _robustness(parsed: argparse.Namespace) -> None:
     from nnunet_fm.experiments.report.tables import robustness_table
     from nnunet_fm.experiments.robustness import score_perturbations
     from nnunet_fm.experiments.run_scores import score_runs
-    from nnunet_fm.experiments.summary import METRICS
+    from nnunet_fm.experiments.summary import METRICS, group_runs, train_cases_by_ratio
     from nnunet_fm.internal.folders import nnunet_folder
 
     preprocessed = nnunet_folder("nnUNet_preprocessed")
@@ -69,7 +69,7 @@ def _robustness(parsed: argparse.Namespace) -> None:
     predict_runs(scored, perturbations, raw, parsed.device, parsed.brain_masks)
     scores = score_perturbations(scored, preprocessed, options, parsed.np)
     for dataset in dict.fromkeys(score.dataset for score in scores):
-        cases = {one.run.ratio: one.train_cases for one in scored if one.run.dataset == dataset}
+        cases = train_cases_by_ratio(g for g in group_runs(scored) if g.dataset == dataset)
         print(to_markdown(robustness_table(dataset, METRICS[0], scores, cases)))
     folders = " ".join(str(folder) for folder in parsed.runs)
     print(f"for figures, type: nnunet-fm report {folders} -o REPORT")

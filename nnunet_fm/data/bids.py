@@ -100,6 +100,10 @@ class BidsImage:
         """MRI sequence, as `sequences.SPELLINGS` names it; None if the name tells none."""
         return self.name.sequence if self.name else None
 
+    def entity(self, key: str) -> str:
+        """Value of an entity of the name; empty if the name has none."""
+        return self.name.entities.get(key, "") if self.name else ""
+
 
 def is_nifti(path: Path) -> bool:
     """Return whether a file name is that of a NIfTI file, hidden files excluded."""
@@ -222,7 +226,7 @@ def _lies_in(name: BidsName, subject: str, session: str) -> bool:
 
 
 def _has(image: BidsImage, key: str, value: str) -> bool:
-    found = image.name.entities.get(key, "") if image.name else ""
+    found = image.entity(key)
     if found.isdigit() and value.isdigit():  # run-01 is run 1
         return int(found) == int(value)
     return found == value

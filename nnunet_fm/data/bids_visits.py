@@ -1,7 +1,7 @@
 """The visits of the people in a `participants.tsv`: which folder is theirs, which images."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,12 +63,16 @@ def find_visits(
     if skipped:
         logger.warning("not images: %s", bids.list_faults(skipped))
     used = set(folders.values())
-    _refuse_several(table, found, used, prefer)
     visits: dict[str, list[BidsVisit]] = {subject: [] for subject in used}
+    several = []
     for (subject, session), images in found.items():
         if subject in visits:
-            volumes = {s: bids.preferred(i, prefer)[0].path for s, i in sorted(images.items())}
+            kept = {s: bids.preferred(images[s], prefer) for s in sorted(images)}
+            several += [candidates for candidates in kept.values() if len(candidates) > 1]
+            volumes = {sequence: candidates[0].path for sequence, candidates in kept.items()}
             visits[subject].append(BidsVisit(subject, session, volumes))
+    if several:
+        raise InputError(_describe_several(table, several))
     return [
         visits[folders[person]] or [BidsVisit(folders[person], "", {})]
         for person in (bids.subject_id(p) for p in participants)
@@ -89,9 +93,11 @@ def match_participants(table: Path, people: Sequence[str]) -> dict[str, str]:
     matched = {person: person for person in people if person in folders}
     free = [f for f in folders if f not in matched]
     waiting = list(dict.fromkeys(person for person in people if person not in matched))
+    folders_of = _by_plain_id(folders)
+    people_of = _by_plain_id(set(people))
     for person in waiting:
-        alike = [f for f in folders if without_padding(f) == without_padding(person)]
-        others = [p for p in set(people) if without_padding(p) == without_padding(person)]
+        alike = folders_of.get(without_padding(person), [])
+        others = people_of[without_padding(person)]
         if len(alike) > 1 or (alike and len(others) > 1):
             raise InputError(
                 f"{table}: {some(sorted(others))} can be {some([f'sub-{f}' for f in alike])}; "
@@ -111,38 +117,34 @@ def match_participants(table: Path, people: Sequence[str]) -> dict[str, str]:
     return {**{person: person for person in lost}, **matched}
 
 
+def _by_plain_id(ids: Iterable[str]) -> dict[str, list[str]]:
+    """Group ids that differ in leading zeros or in case only."""
+    groups: dict[str, list[str]] = {}
+    for name in ids:
+        groups.setdefault(without_padding(name), []).append(name)
+    return groups
+
+
 def _warn_of_changes(table: Path, changed: Mapping[str, str], lost: Sequence[str]) -> None:
     if changed:
         pairs = [f"{person} is sub-{folder}" for person, folder in changed.items()]
-        logger.warning("%s: ids matched without leading zeros: %s", table, some(pairs))
+        logger.warning("%s: ids matched in spite of leading zeros or case: %s", table, some(pairs))
     if lost:
         logger.warning("%s: %d participants have no images: %s", table, len(lost), some(lost))
 
 
-def _refuse_several(
-    table: Path,
-    found: Mapping[tuple[str, str], Mapping[str, Sequence[bids.BidsImage]]],
-    used: set[str],
-    prefer: bids.Preferences,
-) -> None:
-    """Raise InputError if a visit has several images of one sequence."""
-    several = []
-    for (subject, _), images in found.items():
-        if subject in used:
-            kept = [bids.preferred(candidates, prefer) for candidates in images.values()]
-            several += [candidates for candidates in kept if len(candidates) > 1]
-    if not several:
-        return
+def _describe_several(table: Path, several: Sequence[Sequence[bids.BidsImage]]) -> str:
+    """Message for visits that have several images of one sequence."""
     first = several[0]
-    differing = [k for k in _keys(first) if len({_value(image, k) for image in first}) > 1]
+    differing = [k for k in _keys(first) if len({image.entity(k) for image in first}) > 1]
     advice = "give a table with a column of paths"
     if differing:
         key = differing[0]
         advice = (
-            f"choose with --prefer {key}={_value(first[0], key)} (repeat it for more entities; "
+            f"choose with --prefer {key}={first[0].entity(key)} (repeat it for more entities; "
             f"{key}= takes the one without {key}), or {advice}"
         )
-    raise InputError(
+    return (
         f"{len(several)} visits of {table} have several images of one sequence, e.g. "
         f"{some([image.path.name for image in first])}; {advice}"
     )
@@ -150,7 +152,3 @@ def _refuse_several(
 
 def _keys(images: Sequence[bids.BidsImage]) -> list[str]:
     return list(dict.fromkeys(k for i in images if i.name for k in i.name.entities))
-
-
-def _value(image: bids.BidsImage, key: str) -> str:
-    return image.name.entities.get(key, "") if image.name else ""

@@ -234,7 +234,7 @@ def _write_case(item: CheckedCase, choice: SchemeChoice, folder: Path, copy: boo
 
 def _written_labels(segmentation: sitk.Image, scheme: BratsScheme) -> sitk.Image:
     """Return the labels as nnU-Net gets them."""
-    array = np.rint(sitk.GetArrayFromImage(segmentation))
+    array = np.rint(sitk.GetArrayFromImage(segmentation))  # checked by `check_case`
     labels = np.zeros(array.shape, np.uint8)
     for label, written in scheme.written.items():
         labels[array == label] = written

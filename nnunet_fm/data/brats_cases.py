@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunet_fm.data.bids import is_nifti
 from nnunet_fm.data.label_schemes import FOUR_CHANNELS
 from nnunet_fm.data.sequences import split_sequence
 from nnunet_fm.internal.errors import InputError, MissingFileError
@@ -99,7 +100,7 @@ def find_cases(source: Path, names: FileNames | None = None) -> list[BratsCase]:
         raise MissingFileError(f"{source} is not a folder; give the one that holds the BraTS cases")
     folders: dict[Path, list[Path]] = {}
     for path in walk_files(source):
-        if _ENDING.search(path.name) and not path.name.startswith("."):
+        if is_nifti(path):
             folders.setdefault(path.parent, []).append(path)
     cases = [
         case for files in folders.values() for case in _cases_in_folder(files, names or FileNames())

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
-import numpy as np
 from nibabel.orientations import aff2axcodes
 
 from nnunet_fm.data.brats_cases import SEGMENTATION, BratsCase
 from nnunet_fm.data.image_checks import find_problem
-from nnunet_fm.data.label_images import read_labels
+from nnunet_fm.data.label_images import foreground, read_labels
 from nnunet_fm.data.label_schemes import SCHEMES
 from nnunet_fm.internal.errors import InputError
 
@@ -55,8 +54,7 @@ def _labels(segmentation: Path) -> frozenset[int]:
     Raises:
         ValueError: values that are no whole numbers, or that no challenge has.
     """
-    values = read_labels(segmentation).labels
-    labels = frozenset(int(label) for label in np.unique(values[values != 0]))
+    labels = foreground(read_labels(segmentation).labels)
     strange = sorted(labels - {label for s in SCHEMES.values() for label in s.labels})
     if strange:
         raise InputError(

@@ -42,7 +42,6 @@ class _Group:
     candidates: list[BratsScheme]
     cases: list[str]
     labels: set[int]
-    or_written: bool = False
 
     @property
     def found(self) -> str:
@@ -70,8 +69,8 @@ def choose_scheme(
     if name is not None:
         return _given(get_scheme(name), foreground, or_written)
     labelled = {case: values for case, values in foreground.items() if values}
-    groups = _groups(labelled or foreground, or_written)
-    chosen = [(group, _scheme_of(group)) for group in groups]
+    groups = _groups(labelled or foreground)
+    chosen = [(group, _scheme_of(group, or_written)) for group in groups]
     first = chosen[0][1]
     for group, scheme in chosen:
         if scheme.written_regions != first.written_regions:
@@ -108,16 +107,16 @@ def _misfit(name: str, meaning: str, cases: list[str], labels: Iterable[int]) ->
     )
 
 
-def _groups(labels: Mapping[str, set[int]], or_written: bool) -> list[_Group]:
+def _groups(labels: Mapping[str, set[int]]) -> list[_Group]:
     """Group cases that can be of one challenge; the last group has names that no challenge uses."""
     groups: list[_Group] = []
-    nameless = _Group([], [], set(), or_written)
+    nameless = _Group([], [], set())
     for case, values in labels.items():
         candidates = [scheme for scheme in SCHEMES.values() if scheme.describes(case)]
         group = nameless
         if candidates:
             common = [g for g in groups if any(s in g.candidates for s in candidates)]
-            group = common[0] if common else _Group(candidates, [], set(), or_written)
+            group = common[0] if common else _Group(candidates, [], set())
             group.candidates = [s for s in group.candidates if s in candidates]
             if not common:
                 groups.append(group)
@@ -126,11 +125,11 @@ def _groups(labels: Mapping[str, set[int]], or_written: bool) -> list[_Group]:
     return [*groups, nameless] if nameless.cases else groups
 
 
-def _scheme_of(group: _Group) -> BratsScheme:
+def _scheme_of(group: _Group, or_written: bool) -> BratsScheme:
     """Return the smallest scheme that has the labels, if all that have them agree on them."""
     if not group.candidates:
         raise InputError(_nameless(group))
-    fitting = [s for s in group.candidates if s.covers(group.labels, group.or_written)]
+    fitting = [s for s in group.candidates if s.covers(group.labels, or_written)]
     if not fitting:
         names = " or ".join(scheme.name for scheme in group.candidates)
         meaning = "; ".join(scheme.meaning for scheme in group.candidates)

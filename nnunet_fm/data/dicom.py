@@ -14,6 +14,7 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.errors import InvalidDicomError
 
+from nnunet_fm.data.grids import Grid
 from nnunet_fm.data.volume_errors import BadVolumeError
 
 TAGS = [
@@ -22,11 +23,12 @@ TAGS = [
     "SamplesPerPixel",
     "NumberOfFrames",
     "ImagePositionPatient",
+    "ImageOrientationPatient",
     "ComplexImageComponent",
 ]
 NO_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "SR", "KO")  # modalities
 NO_MAGNITUDE = ("P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY")  # of ImageType
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's axes to NIfTI's
+SAME_DIRECTION = 1e-3  # of the cosines of slices
 
 
 @contextmanager
@@ -64,7 +66,7 @@ def read_dicom(folder: Path) -> nib.Nifti1Image:
 
 def _header(file: Path) -> pydicom.Dataset:
     try:
-        return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
+        return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
     except (InvalidDicomError, OSError, ValueError) as error:
         raise BadVolumeError(f"{file.name} is not readable DICOM: {error}") from None
 
@@ -87,7 +89,8 @@ def _check_content(folder: Path, headers: Sequence[pydicom.Dataset]) -> None:
                 f"DICOM series {folder.name} is multi-frame ({frames} images in one file), which "
                 "is not read here; convert it to NIfTI, e.g. with dcm2niix, and give that"
             )
-        words = {str(word).upper() for word in header.get("ImageType") or []}
+        kinds = header.get("ImageType") or []  # a text if there is one
+        words = {str(word).upper() for word in ([kinds] if isinstance(kinds, str) else kinds)}
         component = str(header.get("ComplexImageComponent", "MAGNITUDE"))
         if words & set(NO_MAGNITUDE) or component not in ("MAGNITUDE", "MIXED", ""):
             raise BadVolumeError(
@@ -101,6 +104,12 @@ def _check_positions(folder: Path, headers: Sequence[pydicom.Dataset]) -> None:
     if not all("ImagePositionPatient" in header for header in headers):
         raise BadVolumeError(
             f"DICOM series {folder.name} has slices without a position; allowed: an MRI volume"
+        )
+    directions = [h.ImageOrientationPatient for h in headers if "ImageOrientationPatient" in h]
+    if directions and np.ptp(np.array(directions, float), axis=0).max() > SAME_DIRECTION:
+        raise BadVolumeError(
+            f"DICOM series {folder.name} has slices in several directions (a localiser); "
+            "allowed: an MRI volume"
         )
     positions = np.array([header.ImagePositionPatient for header in headers], float)
     steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
@@ -127,7 +136,6 @@ def _read_slices(folder: Path, files: Sequence[str]) -> nib.Nifti1Image:
         raise BadVolumeError(
             f"DICOM series {folder.name} is {image.GetDimension()}-D; allowed: an MRI volume"
         )
-    affine = np.eye(4)
-    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    return nib.Nifti1Image(sitk.GetArrayFromImage(image).transpose(2, 1, 0), LPS_TO_RAS @ affine)
+    return nib.Nifti1Image(
+        sitk.GetArrayFromImage(image).transpose(2, 1, 0), Grid.of_image(image).affine
+    )

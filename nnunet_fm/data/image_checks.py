@@ -11,6 +11,7 @@ from nibabel.filebasedimages import ImageFileError
 
 from nnunet_fm.data.grids import Grid, stacking_problem
 from nnunet_fm.internal.errors import MissingFileError
+from nnunet_fm.internal.files import visible_files
 
 IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".dcm")
 
@@ -49,13 +50,14 @@ def find_cases(
     """
     if not folder.is_dir():
         raise MissingFileError(f"input folder {folder} does not exist")
-    files = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.is_file())
+    files = [path for path in visible_files(folder, "") if path.is_file()]
     cases: dict[str, dict[str, Path]] = {}
     problems: dict[str, str] = {}
     for path in files:
-        match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", path.name)
-        if match:
-            cases.setdefault(match[1], {})[match[2]] = path
+        named = split_channel(path.name, ending)
+        if named:
+            case, channel = named
+            cases.setdefault(case, {})[channel] = path
         elif path.name.endswith(ending):
             problems[path.name] = f"not named CASE_0000{ending} (four digits for the channel)"
         elif path.name.lower().endswith(IMAGE_ENDINGS):
@@ -75,6 +77,12 @@ def find_cases(
         if case not in problems
     }
     return usable, problems
+
+
+def split_channel(file_name: str, ending: str) -> tuple[str, str] | None:
+    """Split `CASE_0000<ending>` into the case and the four digits; None for other names."""
+    match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", file_name)
+    return (match[1], match[2]) if match else None
 
 
 def _case_problem(files: Mapping[str, Path], needed: Sequence[str], ending: str) -> str | None:

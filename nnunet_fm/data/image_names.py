@@ -23,17 +23,26 @@ def find_fault(path: Path, root: Path) -> str:
 
     Args:
         path: NIfTI file.
-        root: folder that was given to search; its own name and those above do not count.
+        root: folder that was given to search; of its own name only `labels...` counts, and the
+            names above do not.
     """
-    folders = [name.lower() for name in path.relative_to(root).parts[:-1]]
-    if root.name.lower().startswith("labels") or any(map(MASK_FOLDER.fullmatch, folders)):
-        return bids.MASK
-    if DERIVATIVE_FOLDER in folders:
-        return bids.DERIVATIVE
+    fault = fault_of_folders(path, root)
+    if fault:
+        return fault
     name = bids.parse_name(path.name)
     if name is not None:
         return name.fault()
     return fault_of_words(path.name.split(".nii")[0])
+
+
+def fault_of_folders(path: Path, root: Path) -> str:
+    """Return what the folders above a file say that it is, if that is no image; else nothing."""
+    folders = [name.lower() for name in path.relative_to(root).parts[:-1]]
+    if root.absolute().name.lower().startswith("labels"):
+        return bids.MASK
+    if any(map(MASK_FOLDER.fullmatch, folders)):
+        return bids.MASK
+    return bids.DERIVATIVE if DERIVATIVE_FOLDER in folders else ""
 
 
 def fault_of_words(text: str) -> str:

@@ -43,10 +43,15 @@ def read_labels(path: Path) -> LabelImage:
     """
     grid = read_grid(path)
     values = read_values(path)
-    if values.dtype.kind == "f" and path.name.endswith(NIFTI):
+    if values.dtype.kind == "f" and path.name.lower().endswith(NIFTI):
         # SimpleITK silently turns NaN into 0
         values = np.asanyarray(nib.load(path).dataobj).T.reshape(values.shape)
     return LabelImage(whole_labels(values, path), grid)
+
+
+def foreground(labels: Labels) -> frozenset[int]:
+    """Return the labels that occur, without 0."""
+    return frozenset(int(label) for label in np.unique(labels[labels != 0]))
 
 
 def whole_labels(values: Num[np.ndarray, "*grid"], path: Path) -> Labels:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_fm.data.subject_ids import unquoted
+from nnunet_fm.data.subject_ids import subject_name, unquoted
 from nnunet_fm.data.table_text import DELIMITERS, find_dialect, read_lines, split_cells
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
@@ -103,6 +103,12 @@ class Rows:
 def is_missing(text: str) -> bool:
     """Return whether a cell stands for a missing value: empty, or one of `MISSING`."""
     return text.strip().lower() in MISSING
+
+
+def name_in_dataset(subject: str, cells: Mapping[str, str]) -> str:
+    """Return the canonical name of a subject, within the dataset that its row names, if any."""
+    dataset = cells.get(DATASET_COLUMN, "")
+    return subject_name(subject, "" if is_missing(dataset) else dataset)
 
 
 def is_path(text: str) -> bool:

@@ -1,6 +1,12 @@
 """Encoders: one file per family behind one contract, weight cards, and the strict loader."""
 
-from nnunet_fm.encoders.cards import bundled_weights, get_card, intensity_of, orientation_of
+from nnunet_fm.encoders.cards import (
+    bundled_weights,
+    get_card,
+    intensity_of,
+    orientation_of,
+    takes_ras,
+)
 from nnunet_fm.encoders.contract import Encoder, FeatureInfo, InputSpec
 from nnunet_fm.encoders.key_format import Converted, KeyFormat
 from nnunet_fm.encoders.loading.load import load_encoder
@@ -41,6 +47,7 @@ __all__ = [
     "register_architecture",
     "register_cards",
     "register_key_format",
+    "takes_ras",
     "tensors_sha256",
 ]
 

@@ -1,6 +1,8 @@
 """Look up weight cards: by name, by architecture, or as bundled weights."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.registry import ARCHITECTURES, CARDS, WITHDRAWN, find_architecture
@@ -74,6 +76,17 @@ def intensity_of(encoder: Encoder, card: str) -> str:
     """Return the intensity convention of the pretraining: the card's or the architecture's."""
     known = CARDS.get(card)
     return (known.intensity if known else None) or encoder.input_spec.intensity
+
+
+def takes_ras(encoder: Encoder, card: str, options: Mapping[str, Any]) -> bool:
+    """Whether an encoder expects RAS volumes and does not turn others itself.
+
+    Args:
+        encoder: the encoder.
+        card: its card.
+        options: the options that it was built with.
+    """
+    return orientation_of(encoder, card) == "RAS" and "image_orientation" not in options
 
 
 def orientation_of(encoder: Encoder, card: str) -> str:

@@ -1,4 +1,4 @@
-"""Compare what an encoder of a user's declares with what it gives."""
+"""Compare what a user's encoder declares with what it returns."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,9 +17,9 @@ def check_declared(encoder: Encoder, architecture: str, options: Mapping[str, An
     A copy runs on a tensor of the native size without content, which costs no memory.
 
     Args:
-        encoder: that was built.
+        encoder: the encoder, as built.
         architecture: its name in the registry.
-        options: that it was built with.
+        options: the options it was built with.
 
     Raises:
         InputError: another number of maps, or other channels or strides.

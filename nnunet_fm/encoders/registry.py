@@ -205,7 +205,7 @@ def build_encoder(architecture: str, taps: Sequence[int] | None = None, **option
     except UserError:
         raise
     except BAD_VALUE as error:
-        if not options:
+        if not options and not isinstance(error, TypeError):
             raise
         raise InputError(
             f"{architecture} cannot be built with the options {options}: {error}"

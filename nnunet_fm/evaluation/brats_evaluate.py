@@ -19,7 +19,7 @@ import SimpleITK as sitk
 
 from nnunet_fm.data.grids import has_same_axes, read_grid, read_values, reorient
 from nnunet_fm.evaluation.find_labels import OFFICIAL_SCHEMES, check_official
-from nnunet_fm.evaluation.label_folders import LabelPair, cases_of, check_places, find_pairs
+from nnunet_fm.evaluation.label_folders import LabelPair, check_places, find_pairs
 from nnunet_fm.internal.errors import FailedRunError, InputError, MissingFileError
 from nnunet_fm.internal.messages import some, unknown
 
@@ -73,6 +73,7 @@ def official_scores(
     tool: str | None = None,
     ignore_origin: bool = False,
     scheme: str | None = None,
+    workers: int = 2,
 ) -> list[OfficialScore]:
     """Score a folder of predictions with the challenge's own tool.
 
@@ -83,6 +84,7 @@ def official_scores(
         tool: path of `brats-evaluate`; if None, it is searched on the PATH.
         ignore_origin: compare images of one grid even where their origins differ.
         scheme: name of the label scheme of the truth; if None, see `check_official`.
+        workers: number of threads that read labels.
 
     Raises:
         FileNotFoundError: the tool (the message says how to install it) or a prediction is missing.
@@ -95,13 +97,13 @@ def official_scores(
     program = shutil.which(tool or TOOL)
     if program is None:
         raise MissingFileError(f"no {tool or TOOL} found; type: {INSTALL}")
-    cases = cases_of(truths, ENDING)
-    missing = [case for case in cases if not (predictions / f"{case}{ENDING}").is_file()]
+    pairs = find_pairs(predictions, truths, ENDING)
+    cases = [pair.case for pair in pairs]
+    missing = [pair.case for pair in pairs if not pair.prediction.is_file()]
     if missing:
         raise MissingFileError(f"{predictions} has no prediction of {some(missing)}")
-    _check_spacing(cases, truths)
-    check_official(truths, challenge, ENDING, scheme)
-    pairs = find_pairs(predictions, truths, ENDING)
+    _check_spacing(pairs)
+    check_official(truths, challenge, ENDING, scheme, workers)
     check_places(pairs, ignore_origin)
     results = _run_tool(Path(program).absolute(), pairs, challenge)
     omitted = [case for case in cases if case not in results]
@@ -114,17 +116,14 @@ def official_scores(
     ]
 
 
-def _check_spacing(cases: Sequence[str], truths: Path) -> None:
-    for case in cases:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(truths / f"{case}{ENDING}"))
-        reader.ReadImageInformation()
-        spacing = reader.GetSpacing()
+def _check_spacing(pairs: Sequence[LabelPair]) -> None:
+    for pair in pairs:
+        spacing = read_grid(pair.truth).spacing
         if any(abs(s - 1) > 1e-3 for s in spacing):
             raise InputError(
-                f"{case} has voxels of {spacing} mm; the tool computes correct distances only for "
-                "1 mm isotropic images. Omit --official: nnunet-fm's own metrics are correct for "
-                "any spacing"
+                f"{pair.case} has voxels of {spacing} mm; the tool computes correct distances only "
+                "for 1 mm isotropic images. Omit --official: nnunet-fm's own metrics are correct "
+                "for any spacing"
             )
 
 

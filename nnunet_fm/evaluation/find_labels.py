@@ -5,11 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from nnunet_fm.data.choose_scheme import SchemeChoice, choose_scheme
-from nnunet_fm.data.label_images import read_labels
+from nnunet_fm.data.label_images import foreground, read_labels
 from nnunet_fm.data.label_schemes import SCHEMES, BratsScheme
 from nnunet_fm.evaluation.label_folders import cases_of
 from nnunet_fm.evaluation.labels import NO_FOLDER, LabelScheme
@@ -97,7 +96,10 @@ def brats_scheme(
     text = choice.text
     if described.brats and not name:
         text += f" in {description}"
-    return FoundLabels(LabelScheme(choice.scored_regions, ending=described.ending), text)
+    scheme = LabelScheme(
+        choice.scored_regions, ending=described.ending, brats=name or described.brats
+    )
+    return FoundLabels(scheme, text)
 
 
 def labels_of(folder: Path, ending: str, workers: int = 2) -> dict[str, frozenset[int]]:
@@ -109,7 +111,9 @@ def labels_of(folder: Path, ending: str, workers: int = 2) -> dict[str, frozense
     return dict(zip(cases, labels, strict=True))
 
 
-def check_official(truths: Path, challenge: str, ending: str, name: str | None = None) -> None:
+def check_official(
+    truths: Path, challenge: str, ending: str, name: str | None = None, workers: int = 2
+) -> None:
     """Check that the labels of a folder mean what a configuration of `brats-evaluate` reads.
 
     Args:
@@ -118,12 +122,13 @@ def check_official(truths: Path, challenge: str, ending: str, name: str | None =
         ending: ending of the files.
         name: name of the scheme of the files; if None, it is found by the names of the cases, and
             cases of no challenge are taken to be of this one.
+        workers: number of threads.
 
     Raises:
         ValueError: a label means something else, or nothing, to the tool.
     """
     official = SCHEMES[OFFICIAL_SCHEMES[challenge]]
-    labels = labels_of(truths, ending)
+    labels = labels_of(truths, ending, workers)
     named = any(scheme.describes(case) for scheme in SCHEMES.values() for case in labels)
     choice = choose_scheme(labels, name if name or named else official.name, or_written=True)
     _check_same_meaning(labels, choice, official, f"--official {challenge}")
@@ -150,11 +155,12 @@ def _check_same_meaning(
 ) -> None:
     """Check that every label belongs to the same regions for its files and for its reader."""
     common = {region.name for region in choice.target.regions} & {r.name for r in reader.regions}
+    scored = choice.scored_regions
     for case, values in labels.items():
         for label in sorted(values):
-            meant = {r.name for r in choice.scored_regions if label in r.labels} & common
-            read = {region.name for region in reader.scored_regions if label in region.labels}
-            if meant != read & common or not read:
+            meant = {r.name for r in scored if label in r.labels} & common
+            read = {r.name for r in reader.scored_regions if label in r.labels} & common
+            if meant != read or not read:
                 raise InputError(
                     f"{case} has label {label} of {choice.target.name} ({choice.target.meaning}), "
                     f"but {name} reads {reader.name} ({reader.meaning}); give files with these "
@@ -163,8 +169,7 @@ def _check_same_meaning(
 
 
 def _labels_in(file: Path) -> frozenset[int]:
-    labels = read_labels(file).labels
-    return frozenset(int(label) for label in np.unique(labels[labels != 0]))
+    return foreground(read_labels(file).labels)
 
 
 def _description(predictions: Path, dataset_json: Path | None) -> Path:

@@ -9,7 +9,7 @@ from nnunet_fm.data.grids import ORIGIN_VOXELS, grid_difference, grid_offset, re
 from nnunet_fm.data.label_images import LabelImage, Labels, read_labels
 from nnunet_fm.evaluation.labels import NO_FOLDER, LabelScheme
 from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.files import visible_files
+from nnunet_fm.internal.files import case_names
 from nnunet_fm.internal.messages import some
 
 LOG = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def cases_of(truths: Path, ending: str) -> list[str]:
     """
     if not truths.is_dir():
         raise MissingFileError(f"{truths} is {NO_FOLDER}")
-    known = [path.name.removesuffix(ending) for path in visible_files(truths, ending)]
+    known = case_names(truths, ending)
     if not known:
         raise MissingFileError(
             f"{truths} holds no *{ending}; the ground truth has to be CASE{ending}"
@@ -81,8 +81,7 @@ def find_pairs(
             f"{truths} has no ground truth of {some(unknown)}; it has {some(known)}"
         )
     names = known if cases is None else sorted(cases)
-    extra = {path.name.removesuffix(ending) for path in visible_files(predictions, ending)}
-    extra -= set(known)
+    extra = set(case_names(predictions, ending)) - set(known)
     if extra and cases is None:
         LOG.warning(
             "%d predictions have no ground truth in %s and are not scored: %s",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Integer
 
+from nnunet_fm.data.label_images import foreground
 from nnunet_fm.data.label_schemes import LONG_NAMES, SCHEME_KEY, SCHEMES, fitting_schemes
 from nnunet_fm.data.label_schemes import Region as Region  # an evaluation's own word
 from nnunet_fm.internal.errors import InputError
@@ -82,7 +83,7 @@ class LabelScheme:
         named = {0, *(label for region in self.regions for label in region.labels)}
         if self.ignore is not None:
             named.add(self.ignore)
-        found = {int(label) for label in np.unique(labels[labels != 0])}
+        found = foreground(labels)
         unnamed = sorted(found - named)
         if unnamed:
             regions = "; ".join(

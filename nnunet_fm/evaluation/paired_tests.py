@@ -90,7 +90,8 @@ def cohen_dz(first: PerCase, second: PerCase) -> float:
     """Compute Cohen's dz: mean difference over the differences' deviation; NaN where that is 0."""
     differences = _differences(first, second)
     deviation = differences.std(ddof=1) if len(differences) > 1 else 0.0
-    return float(differences.mean() / deviation) if deviation > 0 else float("nan")
+    rounding = ROUNDING * np.abs(differences).max(initial=0)  # what equal differences may leave
+    return float(differences.mean() / deviation) if deviation > rounding else float("nan")
 
 
 def mean_permutation_p(

@@ -12,7 +12,7 @@ from nnunet_fm.experiments.runs import RUNS, Run, read_runs
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.file_names import PLANS_JSON
-from nnunet_fm.nnunet.splits import ALL, parse_fold
+from nnunet_fm.nnunet.splits import ALL, SEEN, Fold, parse_fold
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
 MODEL = re.compile(r"(?P<trainer>[^_]\w*?)__(?P<plans>.+)__(?P<configuration>.+)")
@@ -83,10 +83,10 @@ def _runs_in(folder: Path) -> list[Run]:
     if not MODEL.fullmatch(folder.name):
         models = sorted(path for path in folder.glob("*__*__*") if path.is_dir())
     runs = [
-        _read_run(model, fold)
+        _read_run(model, fold, number)
         for model in models
         for fold in sorted(model.glob("fold_*"))
-        if parse_fold(fold.name) is not None and (model / PLANS_JSON).is_file()
+        if (number := parse_fold(fold.name)) is not None and (model / PLANS_JSON).is_file()
     ]
     if not runs:
         raise MissingFileError(
@@ -96,7 +96,7 @@ def _runs_in(folder: Path) -> list[Run]:
     return runs
 
 
-def _read_run(model: Path, fold: Path) -> Run:
+def _read_run(model: Path, fold: Path, number: Fold) -> Run:
     """Build a run from the names of nnU-Net's folders and the plans in them."""
     names = MODEL.fullmatch(model.name)
     if names is None or not DATASET.fullmatch(model.parent.name):
@@ -108,15 +108,14 @@ def _read_run(model: Path, fold: Path) -> Run:
     encoder = f"nnU-Net {names['configuration']}"
     if encoder_source(plans, names["configuration"]):
         encoder = SUBSET.sub("", names["plans"])
-    number = parse_fold(fold.name)
     if number == ALL:  # never averaged or compared with runs that validate on unseen cases
-        encoder += " (fold all)"
+        encoder += SEEN
     return Run(
         dataset=model.parent.name,
         encoder=encoder,
         ratio=subset.ratio,
         seed=subset.seed,
-        fold=0 if number is None else number,
+        fold=number,
         trainer=names["trainer"],
         plans=names["plans"],
         configuration=names["configuration"],

@@ -13,7 +13,7 @@ from nnunet_fm.evaluation.score_tables import mean_of_regions
 from nnunet_fm.evaluation.segmentation import CaseScore, MetricOptions
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.files import visible_files
+from nnunet_fm.internal.files import case_names
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.file_names import (
     DATASET_JSON,
@@ -86,8 +86,7 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
         ValueError: the run was trained on another split.
     """
     folder = run.folder / VALIDATION
-    ending = _label_scheme(run).ending
-    predicted = {path.name.removesuffix(ending) for path in visible_files(folder, ending)}
+    predicted = set(case_names(folder, _label_scheme(run).ending))
     split = _split(run, preprocessed)
     expected = sorted(split["val"]) if split else sorted(predicted)
     extra = sorted(predicted - set(expected))

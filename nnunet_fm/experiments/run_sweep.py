@@ -98,9 +98,10 @@ def prepare_sweep(
 def _check_device(sweep: Sweep) -> None:
     missing = missing_device(sweep.device, sweep.gpus)
     if missing:
+        other = "device=cpu or gpus=[0]" if sweep.gpus else "device=cpu"
         raise InputError(
-            f"device {sweep.device}: this machine has {missing}; type device=cpu or gpus=[0], or "
-            "train elsewhere: --executor slurm, or --print"
+            f"device {sweep.device}: this machine has {missing}; type {other}, or train "
+            "elsewhere: --executor slurm, or --print"
         )
 
 

@@ -3,7 +3,7 @@
 Source: BrainDINO, sections 2.2 and 4.5.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from nnunet_fm.evaluation.paired_tests import (
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
-from nnunet_fm.nnunet.splits import Fold
+from nnunet_fm.nnunet.splits import SEEN, Fold
 
 Values = Float[np.ndarray, " n"]
 SeedFold = tuple[int, Fold]
@@ -232,6 +232,14 @@ def _deviation(values: Values) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
+def train_cases_by_ratio(rows: Iterable[EncoderRuns | Summary]) -> dict[float, int]:
+    """Return the number of training cases of each ratio; 0 if unknown or not the same for all."""
+    found: dict[float, set[int]] = {}
+    for row in rows:
+        found.setdefault(row.ratio, set()).add(row.train_cases)
+    return {r: min(cases) if len(cases) == 1 else 0 for r, cases in found.items()}
+
+
 def compare_encoders(
     groups: Sequence[EncoderRuns], encoders: Sequence[str], reference: str | None = None
 ) -> list[PairedComparison]:
@@ -250,12 +258,18 @@ def compare_encoders(
     comparisons: list[PairedComparison] = []
     for dataset in dict.fromkeys(group.dataset for group in groups):
         of_dataset = [group for group in groups if group.dataset == dataset]
-        base = reference or min((g.encoder for g in of_dataset), key=list(encoders).index)
+        base = reference or _first_encoder(of_dataset, list(encoders))
         references = {group.ratio: group for group in of_dataset if group.encoder == base}
         for group in of_dataset:
             if group.encoder != base and group.ratio in references:
                 comparisons += _compare(references[group.ratio], group)
     return _adjust(comparisons)
+
+
+def _first_encoder(groups: Sequence[EncoderRuns], encoders: list[str]) -> str:
+    """Return the first encoder of some groups; one that saw its validation cases comes last."""
+    unseen = [group.encoder for group in groups if SEEN not in group.encoder]
+    return min(unseen or [group.encoder for group in groups], key=encoders.index)
 
 
 def _compare(reference: EncoderRuns, other: EncoderRuns) -> Iterator[PairedComparison]:

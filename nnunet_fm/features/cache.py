@@ -67,7 +67,9 @@ class FeatureCache:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"cache {folder} is a file; allowed: a folder, or a new name for one")
+            raise InputError(
+                f"cache {folder} is a file; allowed: a folder, which need not exist yet"
+            )
         self.hashes = InputHashes(self.folder / "hashes.sqlite")
         self._recipe_dirs: dict[str, Path] = {}
 
@@ -162,7 +164,7 @@ class FeatureCache:
             problem = f"holds features of {len(recipes)} settings of encoder {encoder!r}"
         else:
             problem = f"holds no features of encoder {encoder!r}"
-        return f"{self.folder} {problem}: {names}. Say which: --encoder with a name, or a code"
+        return f"{self.folder} {problem}: {names}. Choose one with --encoder: its name, or its code"
 
     def perturbed(self, recipe: FeatureRecipe) -> list[FeatureRecipe]:
         """Return the recipes of perturbed volumes with the same encoder and preprocessing."""

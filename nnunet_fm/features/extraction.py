@@ -15,19 +15,18 @@ from nnunet_fm.data.preprocessing import PERCENTILES
 from nnunet_fm.data.sequences import match_channels
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_table import Table
-from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, orientation_of
+from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, takes_ras
 from nnunet_fm.features.cache import POOLED, FeatureCache
 from nnunet_fm.features.embedding import embed_volumes
 from nnunet_fm.features.intensity import RESCALED
 from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.features.volume_loader import VolumeRef, iter_preprocessed
 from nnunet_fm.internal.arguments import check_part
+from nnunet_fm.internal.device import default_device
 from nnunet_fm.internal.errors import InputError
 
-NOT_TURNED = (
-    "was pretrained on RAS volumes, and volumes are read as LPS here; to turn them: "
-    "--encoder-option image_orientation=LPS"
-)
+NOT_TURNED = "was pretrained on RAS volumes, and volumes are read as LPS here"
+TURN = "; to turn them: --encoder-option image_orientation=LPS"
 PREPROCESSING_VERSION = 1  # raised whenever the same input gives other values
 SHAPE = (128, 256, 256)  # voxels, (z, y, x), as in the paper
 PRECISIONS = ("bfloat16", "float32")
@@ -96,9 +95,9 @@ def open_encoder(
     module = source.load()
     _check_layers(module, source.architecture, layers)
     _check_one_channel(module, source.architecture)
-    may_turn = module.turn is not None and "image_orientation" not in source.options
-    if may_turn and orientation_of(module, source.card) == "RAS":
-        logger.warning("%s %s", source.card, NOT_TURNED)
+    if takes_ras(module, source.card, source.options):
+        remedy = TURN if module.turn is not None else ""
+        logger.warning("%s %s%s", source.card, NOT_TURNED, remedy)
     preprocessing: dict[str, Any] = {
         "shape": _fit_to_patches(module, shape),
         "percentiles": list(PERCENTILES),
@@ -153,7 +152,7 @@ def extract(
     """
     check_part(part)
     _check_modalities(encoder, table.modalities)
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or torch.device(default_device())
     references = _volumes_of_part(table, part)
     results: dict[VolumeRef, ExtractedVolume] = {}
     copies: dict[str, list[VolumeRef]] = {}  # volumes with the same bytes are embedded once

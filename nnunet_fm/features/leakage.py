@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from nnunet_fm.data.subject_ids import SubjectNames, cross_references, subject_name
 from nnunet_fm.data.subject_table import Row, Table
-from nnunet_fm.data.table_rows import DATASET_COLUMN, is_missing, is_path, read_subject_list
+from nnunet_fm.data.table_rows import is_path, name_in_dataset, read_subject_list
 from nnunet_fm.features.cache import FeatureCache
 from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.internal.errors import InputError, MissingFileError
@@ -153,15 +153,13 @@ def all_overlaps(
         FileNotFoundError, ValueError: see `read_seen`.
         ValueError: nothing matches, and no id of the manifest has the form of an id of the table.
     """
+    seen = read_seen(pretrain, hashes) if pretrain else None
     overlaps = overlaps_within(table, hashes, voxels)
-    if pretrain:
-        seen = read_seen(pretrain, hashes)
-        found = find_overlaps(table.test_rows, seen, hashes, voxels)
-        if not found and not allow_no_match:
-            _require_one_form(seen, pretrain, table)
-        overlaps += found
+    found = find_overlaps(table.test_rows, seen, hashes, voxels) if seen else []
     hashes.save()
-    return overlaps
+    if pretrain and seen and not found and not allow_no_match:
+        _require_one_form(seen, pretrain, table)
+    return overlaps + found
 
 
 def _require_one_form(seen: Seen, manifest: Path, table: Table) -> None:
@@ -296,6 +294,4 @@ def _row_names(row: Row) -> list[str]:
 
 def _names(subject: str, cells: Mapping[str, str]) -> list[str]:
     """Return the canonical name of a subject, and its names in other collections."""
-    dataset = cells.get(DATASET_COLUMN, "")
-    name = subject_name(subject, "" if is_missing(dataset) else dataset)
-    return sorted({name} | cross_references(cells.values()))
+    return sorted({name_in_dataset(subject, cells)} | cross_references(cells.values()))

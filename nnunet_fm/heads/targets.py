@@ -197,7 +197,7 @@ def _plain_label(text: str) -> str:
     """Return a label in lower case, with single spaces, or as a number without its format."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     try:
-        return str(float(plain))
+        return str(_number(plain))
     except ValueError:
         return plain
 

@@ -44,6 +44,11 @@ def visible_files(folder: Path, ending: str) -> list[Path]:
     return sorted(path for path in folder.glob(f"*{ending}") if not path.name.startswith("."))
 
 
+def case_names(folder: Path, ending: str) -> list[str]:
+    """List the names of the cases whose files a folder holds, `CASE<ending>`, sorted."""
+    return [path.name.removesuffix(ending) for path in visible_files(folder, ending)]
+
+
 def files_sha256(files: Iterable[Path]) -> str:
     """SHA-256 of the files' bytes, one after the other."""
     digest = hashlib.sha256()

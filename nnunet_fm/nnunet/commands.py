@@ -40,6 +40,11 @@ def device_words(device: str) -> list[str]:
     return [] if device == "cuda" else ["-device", device]
 
 
+def flag_value(argv: Sequence[str], flag: str, default: str = "") -> str:
+    """Return the word behind a flag of a command."""
+    return argv[list(argv).index(flag) + 1] if flag in argv[:-1] else default
+
+
 def log_tail(log: Path) -> str:
     """Quote the last lines of a log, for the error message of a command that failed."""
     tail = "\n".join(log.read_text(errors="ignore").splitlines()[-TAIL:])
@@ -58,10 +63,9 @@ def check_trainer(argv: Sequence[str]) -> None:
         ValueError: no folder that nnU-Net searches has a class of that name.
     """
     is_nnunet = Path(argv[0]).name.startswith(("nnUNetv2_", "nnunet-fm"))
-    if not is_nnunet or "-tr" not in argv[:-1]:
-        return
-    name = argv[list(argv).index("-tr") + 1]
-    require_trainer(name)
+    name = flag_value(argv, "-tr")
+    if is_nnunet and name:
+        require_trainer(name)
 
 
 def require_trainer(name: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_fm.data.sequences import match_channels
-from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, orientation_of
+from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, takes_ras
 from nnunet_fm.encoders.declared import check_declared
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.folders import folder
@@ -100,8 +100,7 @@ def _encoder_report(source: EncoderSource, encoder: Encoder) -> list[str]:
     if source.report is not None:
         origin = f"from {source.report.file} (card by {source.report.chosen_because})"
     lines = [f"encoder {source.card}, {origin}", f"tensor hash {source.sha256}"]
-    orientation = orientation_of(encoder, source.card)
-    if orientation == "RAS" and "image_orientation" not in source.options:
+    if takes_ras(encoder, source.card, source.options):
         lines.append(
             "pretrained on RAS volumes; nnU-Net passes images as their files store them. If yours "
             "are stored otherwise: nnU-Net's reader NibabelIOWithReorient turns them to RAS"

@@ -16,23 +16,24 @@ from nnunet_fm.nnunet.file_names import PLANS_JSON
 from nnunet_fm.nnunet.run_identity import plan_differences
 
 
-def merge_existing_configurations(preprocessed: Path, plans: dict[str, Any], name: str) -> None:
+def merge_existing_configurations(
+    existing: dict[str, Any] | None, plans: dict[str, Any], name: str, path: Path
+) -> None:
     """Add the configurations that an earlier call wrote to the same plans.
 
     Args:
-        preprocessed: the dataset's folder in `nnUNet_preprocessed`.
+        existing: the plans of the same name; None if there are none.
         plans: the plans to be written; changed in place.
         name: the new configuration.
+        path: file of the plans, for the error's message.
 
     Raises:
         ValueError: the plans exist with another encoder or subset, or with another content of this
             configuration.
     """
-    identifier = plans["plans_name"]
-    path = preprocessed / f"{identifier}.json"
-    if not path.is_file():
+    if existing is None:
         return
-    existing = load_json(str(path))
+    identifier = plans["plans_name"]
     if "train_subset" not in existing:
         raise InputError(
             f"plans {identifier} were not written by nnunet-fm and are not changed; choose "
@@ -49,14 +50,6 @@ def merge_existing_configurations(preprocessed: Path, plans: dict[str, Any], nam
             f"another name (-o {identifier}_2), or remove {path} if nothing was trained with it"
         )
     plans["configurations"] = {**added, **plans["configurations"]}
-
-
-def existing_configuration(preprocessed: Path, identifier: str, name: str) -> dict[str, Any] | None:
-    """Return a configuration of plans that exist already; None if there is none."""
-    path = preprocessed / f"{identifier}.json"
-    configurations = load_json(str(path)).get("configurations", {}) if path.is_file() else {}
-    configuration: dict[str, Any] | None = configurations.get(name)
-    return configuration
 
 
 def refuse_trained_otherwise(plans: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from nnunet_fm.nnunet.commands import device_words
 from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.file_names import SPLITS_JSON
 from nnunet_fm.nnunet.plan_options import NO_ENCODER
-from nnunet_fm.nnunet.splits import ALL, NNUNET_FOLDS, first_fold, fold_split, labelled_cases
+from nnunet_fm.nnunet.splits import ALL, NNUNET_FOLDS, Fold, fold_split, labelled_cases
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
 
@@ -28,17 +28,16 @@ def preprocess_command(plans: dict[str, Any], configuration: str) -> list[str]:
 
 
 def train_command(
-    preprocessed: Path, plans: dict[str, Any], configuration: str, trainer: str, device: str
+    plans: dict[str, Any], configuration: str, trainer: str, fold: Fold, device: str
 ) -> list[str]:
-    """Return nnU-Net's training command for the first fold that the dataset has."""
+    """Return nnU-Net's training command."""
     number = str(dataset_id(plans["dataset_name"]))
-    argv = ["nnUNetv2_train", number, configuration, str(first_fold(preprocessed))]
+    argv = ["nnUNetv2_train", number, configuration, str(fold)]
     return [*argv, "-tr", trainer, "-p", plans["plans_name"], *device_words(device)]
 
 
-def subset_report(preprocessed: Path, plans: dict[str, Any]) -> list[str]:
-    """Report how many cases are trained on, and whether there are too few for folds."""
-    fold = first_fold(preprocessed)
+def subset_report(preprocessed: Path, plans: dict[str, Any], fold: Fold) -> list[str]:
+    """Report how many cases of a fold are trained on, and whether there are too few for folds."""
     report = []
     if fold == ALL:
         report.append(

@@ -24,11 +24,7 @@ from nnunet_fm.nnunet.file_names import (
     SPLITS_JSON,
 )
 from nnunet_fm.nnunet.frozen_configuration import frozen_configuration
-from nnunet_fm.nnunet.merge_plans import (
-    existing_configuration,
-    merge_existing_configurations,
-    refuse_trained_otherwise,
-)
+from nnunet_fm.nnunet.merge_plans import merge_existing_configurations, refuse_trained_otherwise
 from nnunet_fm.nnunet.next_steps import (
     default_trainer,
     preprocess_command,
@@ -38,6 +34,7 @@ from nnunet_fm.nnunet.next_steps import (
 from nnunet_fm.nnunet.patch import derive_configuration, side_label
 from nnunet_fm.nnunet.plan_options import NO_ENCODER, PlanOptions
 from nnunet_fm.nnunet.pretraining_overlap import seen_in_pretraining
+from nnunet_fm.nnunet.splits import first_fold
 from nnunet_fm.nnunet.train_subset import TrainSubset
 
 NO_PLANS = (DATASET_JSON, FINGERPRINT_JSON, SPLITS_JSON)  # other JSON files beside nnU-Net's plans
@@ -106,19 +103,22 @@ def make_plans(preprocessed: Path, options: PlanOptions) -> NewPlans:
         name, report = _stock_plans(plans, stock, options)
     else:
         name, report = _frozen_plans(plans, stock, options, preprocessed)
-    report += _settle_batch(preprocessed, plans, name, options)
-    merge_existing_configurations(preprocessed, plans, name)
+    device = options.device or default_device()
+    path = preprocessed / f"{plans['plans_name']}.json"
+    existing = load_json(str(path)) if path.is_file() else None
+    report += _settle_batch(existing, plans, name, options.batch_size, device)
+    merge_existing_configurations(existing, plans, name, path)
     data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
     ready = _is_preprocessed(data)
-    report += subset_report(preprocessed, plans)
+    fold = first_fold(preprocessed)
+    report += subset_report(preprocessed, plans, fold)
     trainer = default_trainer(options.encoder, len(stock["patch_size"]), options.mix_slices)
     commands = [] if ready else [preprocess_command(plans, name)]
-    device = options.device or default_device()
-    commands.append(train_command(preprocessed, plans, name, trainer, device))
+    commands.append(train_command(plans, name, trainer, fold, device))
     lines = [f"plans {plans['plans_name']}, configuration {name}:", *(f"  {r}" for r in report)]
     lines += ["next:", *(f"  {shlex.join(argv)}" for argv in commands)]
     return NewPlans(
-        path=preprocessed / f"{plans['plans_name']}.json",
+        path=path,
         content=plans,
         configuration=name,
         data=data,
@@ -258,7 +258,11 @@ def _is_preprocessed(data: Path) -> bool:
 
 
 def _settle_batch(
-    preprocessed: Path, plans: dict[str, Any], name: str, options: PlanOptions
+    existing: dict[str, Any] | None,
+    plans: dict[str, Any],
+    name: str,
+    batch_size: int | None,
+    device: str,
 ) -> list[str]:
     """Keep the batch of existing plans, or limit it on a CPU, where the user asks for none.
 
@@ -271,10 +275,10 @@ def _settle_batch(
     patch = configuration["patch_size"]
     default = configuration["batch_size"]
     note = ""
-    existing = existing_configuration(preprocessed, plans["plans_name"], name)
-    if options.batch_size is None and existing is not None:
-        configuration["batch_size"] = existing.get("batch_size", default)
-    elif options.batch_size is None and (options.device or default_device()) == "cpu":
+    before = existing.get("configurations", {}).get(name) if existing else None
+    if batch_size is None and before is not None:
+        configuration["batch_size"] = before.get("batch_size", default)
+    elif batch_size is None and device == "cpu":
         configuration["batch_size"] = min(default, max(2, CPU_PIXELS // math.prod(patch)))
         if configuration["batch_size"] < default:
             note = f" (for a CPU; on a GPU {default}: -device cuda; or give --batch-size)"

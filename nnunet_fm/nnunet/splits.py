@@ -1,17 +1,18 @@
 """nnU-Net's cross-validation folds: the one rule for small datasets and for fold `all`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-from nnunet_fm.internal.files import visible_files
+from nnunet_fm.internal.files import case_names
 from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH, SPLITS_JSON
 
 NNUNET_SEED = 12345  # of the folds that nnU-Net draws by itself
 NNUNET_FOLDS = 5  # that nnU-Net draws by itself; it refuses fewer cases than folds
 ALL = "all"  # nnU-Net's fold that trains on all cases, and validates on the same
+SEEN = f" (fold {ALL})"  # in the names of encoders whose validation cases were trained on
 Split = dict[str, list[str]]
 Fold = int | str  # a number, or `all`
 
@@ -48,9 +49,7 @@ def labelled_cases(dataset: Path) -> list[str]:
     facts = load_json(str(description)) if description.is_file() else {}
     if "file_ending" not in facts:
         return []
-    ending = facts["file_ending"]
-    files = visible_files(dataset / GROUND_TRUTH, ending)
-    return [file.name.removesuffix(ending) for file in files]
+    return case_names(dataset / GROUND_TRUTH, facts["file_ending"])
 
 
 def dataset_folds(dataset: Path) -> list[Split] | None:
@@ -105,7 +104,12 @@ def parse_fold(folder_name: str) -> Fold | None:
     return int(name) if name.isdecimal() else None
 
 
-def folds_to_predict(folds: Sequence[Fold]) -> list[Fold]:
-    """Return the folds whose models are averaged: the numbered ones, else `all`."""
-    numbered = sorted(int(fold) for fold in folds if fold != ALL)
+def folds_to_predict(folder_names: Collection[str]) -> list[Fold]:
+    """Return the folds whose models are averaged: the numbered ones, else `all`.
+
+    >>> folds_to_predict(["fold_10", "fold_2", "fold_all"]), folds_to_predict(["fold_all"])
+    ([2, 10], ['all'])
+    """
+    folds = [parse_fold(name) for name in folder_names]
+    numbered = sorted(fold for fold in folds if isinstance(fold, int))
     return [*numbered] or [ALL]

@@ -6,11 +6,10 @@ from pathlib import Path
 from nnunet_fm.internal.errors import MissingFileError
 from nnunet_fm.internal.folders import nnunet_folder
 from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.commands import flag_value
 from nnunet_fm.nnunet.datasets import dataset_name
 from nnunet_fm.nnunet.file_names import FINAL_CHECKPOINT, PLANS_JSON
-from nnunet_fm.nnunet.splits import folds_to_predict, parse_fold
-
-NNUNET_FOLDS = ("0", "1", "2", "3", "4")  # that nnU-Net predicts with by default
+from nnunet_fm.nnunet.splits import NNUNET_FOLDS, folds_to_predict
 
 
 def check_model(argv: Sequence[str]) -> None:
@@ -31,14 +30,13 @@ def check_model(argv: Sequence[str]) -> None:
         return  # nnU-Net says which flag is missing
     if not (model / PLANS_JSON).is_file():
         raise MissingFileError(f"{model} is no trained model; {_trained_models(model.parent)}")
-    checkpoint = _value(argv, "-chk", FINAL_CHECKPOINT)
+    checkpoint = flag_value(argv, "-chk", FINAL_CHECKPOINT)
     there = {path.parent.name for path in model.glob(f"fold_*/{checkpoint}")}
-    folds = _values(argv, "-f") or NNUNET_FOLDS
+    folds = _values(argv, "-f") or [str(fold) for fold in range(NNUNET_FOLDS)]
     missing = [fold for fold in folds if f"fold_{fold}" not in there]
     if missing:
-        known = [fold for fold in map(parse_fold, there) if fold is not None]
-        typed = " ".join(map(str, folds_to_predict(known)))
-        advice = f"type -f {typed}" if known else "train it first, or name another one with -chk"
+        typed = " ".join(map(str, folds_to_predict(there)))
+        advice = f"type -f {typed}" if there else "train it first, or name another one with -chk"
         raise MissingFileError(
             f"{model} has no {checkpoint} of fold {', '.join(missing)}; {advice}"
         )
@@ -46,15 +44,15 @@ def check_model(argv: Sequence[str]) -> None:
 
 def _model_folder(argv: Sequence[str]) -> Path | None:
     """Return the folder of the model; None where a flag is missing."""
-    if _value(argv, "-m"):
-        return Path(_value(argv, "-m"))
-    dataset = _value(argv, "-d")
-    configuration = _value(argv, "-c")
+    if flag_value(argv, "-m"):
+        return Path(flag_value(argv, "-m"))
+    dataset = flag_value(argv, "-d")
+    configuration = flag_value(argv, "-c")
     if not dataset or not configuration:
         return None
     folder = dataset_name(dataset)
-    trainer = _value(argv, "-tr", "nnUNetTrainer")
-    name = f"{trainer}__{_value(argv, '-p', 'nnUNetPlans')}__{configuration}"
+    trainer = flag_value(argv, "-tr", "nnUNetTrainer")
+    name = f"{trainer}__{flag_value(argv, '-p', 'nnUNetPlans')}__{configuration}"
     return nnunet_folder("nnUNet_results") / folder / name
 
 
@@ -62,10 +60,6 @@ def _trained_models(folder: Path) -> str:
     models = [path.parent.name.split("__") for path in sorted(folder.glob(f"*__*__*/{PLANS_JSON}"))]
     typed = [f"-tr {m[0]} -p {'__'.join(m[1:-1])} -c {m[-1]}" for m in models]
     return f"{folder.name} has {some(typed, 10) or 'none'}"
-
-
-def _value(argv: Sequence[str], flag: str, default: str = "") -> str:
-    return argv[list(argv).index(flag) + 1] if flag in argv[:-1] else default
 
 
 def _values(argv: Sequence[str], flag: str) -> list[str]:

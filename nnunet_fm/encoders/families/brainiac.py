@@ -201,7 +201,7 @@ def _refuse_brainiac_v1(state: Mapping[str, Tensor]) -> Converted:
 
 register_architecture("brainiac_vitb16", VolumeViT, PROJECTORS + TASK_HEADS)
 register_architecture("volume_test16", partial(VolumeViT, **TINY), PROJECTORS + TASK_HEADS)
-register_key_format(KeyFormat("MONAI ViT", _is_monai_vit, from_monai_vit, prefixes=("unetr.vit.",)))
+register_key_format(KeyFormat("MONAI ViT", _is_monai_vit, from_monai_vit))
 register_key_format(
     KeyFormat("BrainIAC of 2025", _is_brainiac_v1, _refuse_brainiac_v1, generic=True)
 )

@@ -153,7 +153,7 @@ def _released_card(architecture: str, hub: Mapping[str, Any]) -> WeightCard:
         pretrained_on=("LVD142M",),
         citation="arXiv:2304.07193",
         ignored=("mask_token",),
-        files=("dinov2_*_pretrain*", "*/*lvd142m*"),
+        files=(f"{architecture}_pretrain.*", "*/*dinov2.lvd142m*"),
         by_files_alone=True,
     )
 

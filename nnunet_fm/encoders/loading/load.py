@@ -128,7 +128,7 @@ class _WeightFile:
             raise CheckpointError(_unknown_format(path, unwrapped.tensors))
         heads: dict[str, Tensor] = {}
         if unwrapped.format != OWN_FORMAT:
-            heads = {key: v for key, v in unwrapped.tensors.items() if _is_head(key)}
+            heads = _heads(unwrapped.tensors)
         inside = {key: v for key, v in unwrapped.tensors.items() if key not in heads}
         if unwrapped.format == OWN_FORMAT:
             converted = Converted(inside)
@@ -169,11 +169,11 @@ def _own_names(card: str | None, build: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(build_encoder(card, **build).state_dict())
 
 
-def _is_head(key: str) -> bool:
-    """Whether a card lists the key as not the encoder's; identification disregards it."""
+def _heads(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a card lists as not the encoder's; identification disregards it."""
     patterns = {p for card in CARDS.values() for p in card.ignored}
     patterns |= {p for architecture in ARCHITECTURES.values() for p in architecture.ignored}
-    return key != "mask_token" and _matches(patterns, key)
+    return {k: v for k, v in state.items() if k != "mask_token" and _matches(patterns, k)}
 
 
 def _matches(patterns: Iterable[str], key: str) -> bool:
@@ -241,8 +241,8 @@ def _advice(card: WeightCard, converted: Converted) -> str:
     better, different = closest(converted.tensors)
     if different or better.architecture == card.architecture:
         return (
-            " If the file is complete (download it again), it is of another encoder: see "
-            f"`nnunet-fm encoders list`, and name its card ({SAY_WHICH})."
+            " If the file is incomplete, download it again. Otherwise it belongs to another "
+            f"encoder: see `nnunet-fm encoders list`, and name its card ({SAY_WHICH})."
         )
     return f" Its tensors are those of {better.architecture}."
 

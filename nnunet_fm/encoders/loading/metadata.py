@@ -18,6 +18,16 @@ KEY = "nnunet_fm_card"
 SUFFIXES = (".safetensors", ".pth")
 
 
+def check_suffix(path: Path) -> None:
+    """Check that an encoder can be written under this name.
+
+    Raises:
+        InputError: another suffix than `.pth` and `.safetensors`.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: allowed are {' and '.join(SUFFIXES)}")
+
+
 def write_encoder(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write an encoder with its metadata, atomically.
 
@@ -30,8 +40,7 @@ def write_encoder(path: Path, state: Mapping[str, Tensor], about: Mapping[str, A
     Raises:
         InputError: another suffix.
     """
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: allowed are {' and '.join(SUFFIXES)}")
+    check_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_atomically(str(path)) as temporary:
         if path.suffix == ".pth":

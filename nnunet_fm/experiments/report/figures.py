@@ -7,7 +7,7 @@ import numpy as np
 
 from nnunet_fm.experiments.robustness import PerturbedScore
 from nnunet_fm.experiments.runs import ratio_text
-from nnunet_fm.experiments.summary import EncoderRuns, Metric, Summary
+from nnunet_fm.experiments.summary import EncoderRuns, Metric, Summary, train_cases_by_ratio
 from nnunet_fm.internal.plotting import MARKS, colour, draw_band, new_figure
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def ratio_curves(
     """
     summaries = [s for s in summaries if s.metric == metric.key]
     regions = list(dict.fromkeys(s.region for s in summaries))
-    cases = {s.ratio: s.train_cases for s in summaries}
+    cases = train_cases_by_ratio(summaries)
     ratios = sorted(cases)
     figure, panels = new_figure(len(regions), size=PANEL)
     for axes, region in zip(panels, regions, strict=True):
@@ -78,7 +78,7 @@ def case_distributions(
         metric: the metric.
         encoder_index: number of each encoder.
     """
-    cases = {group.ratio: group.train_cases for group in groups}
+    cases = train_cases_by_ratio(groups)
     ratios = sorted(cases)
     width = max(2.2, 0.7 * len(encoder_index) + 0.8)
     figure, panels = new_figure(len(ratios), size=(width, PANEL[1]))

@@ -8,7 +8,14 @@ import numpy as np
 from nnunet_fm.experiments.robustness import PerturbedScore
 from nnunet_fm.experiments.run_cost import Cost, Provenance
 from nnunet_fm.experiments.runs import ratio_text
-from nnunet_fm.experiments.summary import METRICS, Metric, PairedComparison, Summary
+from nnunet_fm.experiments.summary import (
+    METRICS,
+    Metric,
+    PairedComparison,
+    Summary,
+    train_cases_by_ratio,
+)
+from nnunet_fm.nnunet.splits import SEEN
 
 LEVEL = 0.05  # of significance
 UNKNOWN = "not known"
@@ -80,9 +87,13 @@ def summary_table(
         first = next(iter(own.values()))
         row = [Cell(f"{ratio:g}"), Cell(str(first.train_cases or "")), Cell(encoder)]
         for region in regions:
-            rivals = [s for s in summaries if (s.ratio, s.region) == (ratio, region)]
+            rivals = [
+                s
+                for s in summaries
+                if (s.ratio, s.region) == (ratio, region) and SEEN not in s.encoder
+            ]
             text = _mean_and_deviation(own[region], metric.digits)
-            best = _is_best(own[region], rivals, metric)
+            best = own[region] in rivals and _is_best(own[region], rivals, metric)
             row.append(Cell(text, best, (ratio, encoder, region) in marked))
         rows.append((*row, Cell(str(first.cases)), Cell(str(first.seeds))))
     head = ("ratio", "training cases", "encoder", *regions, "cases", "seeds")
@@ -240,7 +251,7 @@ def all_tables(
     """Return every table that has rows, by file name; the page collapses all but Dice."""
     tables = {}
     for dataset in dict.fromkeys(s.dataset for s in summaries):
-        train_cases = {s.ratio: s.train_cases for s in summaries if s.dataset == dataset}
+        train_cases = train_cases_by_ratio(s for s in summaries if s.dataset == dataset)
         for metric in METRICS:
             stem = f"{dataset}_{metric.key}"
             sections = {

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_fm.data import bids
-from nnunet_fm.data.image_names import fault_of_words, find_fault
+from nnunet_fm.data.image_checks import split_channel
+from nnunet_fm.data.image_names import fault_of_folders, fault_of_words, find_fault
 from nnunet_fm.data.sequences import (
     canonical_sequence,
     sequence_in_file_name,
@@ -16,7 +17,7 @@ from nnunet_fm.data.sequences import (
 )
 from nnunet_fm.data.subject_ids import CANONICAL_PREFIX, subject_name
 from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.files import walk_files
+from nnunet_fm.internal.files import visible_files, walk_files
 from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.source import UNKNOWN, Source
 
@@ -94,14 +95,14 @@ def nnunet_sources(images: Path, about: dict[str, Any], dataset: str | None) -> 
     ending, names = about["file_ending"], about["channel_names"]
     sources = []
     others = []
-    for path in sorted(p for p in images.iterdir() if not p.name.startswith(".")):
-        match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", path.name)
-        channel = names.get(str(int(match[2]))) if match else None
-        if match is None or channel is None:
+    for path in visible_files(images, ""):
+        named = split_channel(path.name, ending)
+        channel = names.get(str(int(named[1]))) if named else None
+        if named is None or channel is None:
             others.append(path.name)
             continue
         sequence = canonical_sequence(channel) or channel
-        sources.append(Source(match[1], dataset or images.absolute().parent.name, sequence, path))
+        sources.append(Source(named[0], dataset or images.absolute().parent.name, sequence, path))
     if others:
         logger.warning(
             "skipped %d files of %s without a channel of dataset.json in their name "
@@ -132,7 +133,7 @@ def folder_sources(root: Path, dataset: str) -> list[Source]:
         found.append((find_place(folders, stem, root.absolute().name), path))
     for path in _series(files, root):
         folders = path.relative_to(root).parts or (path.resolve().name,)
-        found.append((find_place(folders), path))
+        found.append((find_place(folders, root=root.absolute().name), path))
     _refuse_unclear_subjects([place for place, _ in found])
     _refuse_repeated_subjects([place for place, _ in found])
     return [Source(p.subject, dataset, p.sequence, path, session=p.session) for p, path in found]
@@ -162,8 +163,8 @@ def find_place(folders: Sequence[str], stem: str = "", root: str = "") -> Place:
     certain = certain or [f for f in others if _is_known(f)]
     possible = certain or [f for f in others if not GROUP.fullmatch(f)]
     if not possible:
-        subject = (without_sequence(stem) or root or stem) if stem else folders[0]
-        return Place(subject, sequence or UNKNOWN, tuple(folders))
+        subject = without_sequence(stem) or root or stem or folders[0]
+        return Place(subject, sequence or UNKNOWN, tuple(others))
     index = others.index(possible[0])
     visits = others[index + 1 :]
     if not stem and visits and sequence_in_file_name(visits[-1]):
@@ -233,9 +234,13 @@ def _refuse_repeated_subjects(places: Iterable[Place]) -> None:
 def _series(files: Iterable[Path], root: Path) -> list[Path]:
     """List the folders of DICOM files; those named like masks or maps are named and skipped."""
     folders = {path.parent for path in files if _is_dicom(path)}
-    found = {p: fault_of_words(p.name) if p != root else "" for p in folders}
+    found = {p: _fault_of_series(p, root) if p != root else "" for p in folders}
     warn_of_skipped((fault, path) for path, fault in found.items() if fault)
     return sorted(path for path, fault in found.items() if not fault)
+
+
+def _fault_of_series(folder: Path, root: Path) -> str:
+    return fault_of_folders(folder, root) or fault_of_words(folder.name)
 
 
 def _images(files: Iterable[Path], root: Path) -> list[Path]:

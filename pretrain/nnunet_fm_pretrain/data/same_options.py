@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm_pretrain.data.array_files import VOLUMES, read_record
+from nnunet_fm_pretrain.data.array_files import ENDING, VOLUMES, read_record
 from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
-from nnunet_fm_pretrain.data.records import Record, SliceRecord
+from nnunet_fm_pretrain.data.records import Record, SliceRecord, VolumeRecord
 from nnunet_fm_pretrain.data.source import Source
 
 
 def check_same_options(
     options: PrepareOptions, groups: Sequence[Sequence[Source]], former: Sequence[Record]
 ) -> None:
-    """Check that a store's volumes were made with the same options, which would else replace them.
+    """Check that a store's volumes were made with the same options; others would replace them.
 
     Args:
         options: given now.
@@ -29,20 +29,21 @@ def check_same_options(
             raise InputError(_message(options, _options_of(record)))
     together = {s.name: len(group) > 1 for group in groups for s in group}
     known = {record.volume for record in records}
+    single = {record.volume for record in records if not record.registered}
     for group in groups:
-        if sum(source.name in known for source in group) < 2:
-            continue
-        if any(not r.registered for r in records if r.volume in {s.name for s in group}):
+        names = {source.name for source in group}
+        if len(names & known) > 1 and names & single:
             raise InputError(_message(options, "no --registered"))
     if any(r.registered and not together.get(r.volume) for r in records):
         raise InputError(_message(options, "--registered"))
 
 
 def _first_file(options: PrepareOptions) -> list[Record]:
-    for path in sorted((options.store / VOLUMES).rglob("*.b2nd")):
-        record = read_record(path, options.preprocessing.record_type)
-        if record is not None:
-            return [record]
+    for path in sorted((options.store / VOLUMES).rglob(f"*{ENDING}")):
+        for kind in (SliceRecord, VolumeRecord):
+            record = read_record(path, kind)
+            if record is not None:
+                return [record]
     return []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from nnunet_fm.encoders import load_encoder
-from nnunet_fm.encoders.loading.metadata import SUFFIXES, write_encoder
+from nnunet_fm.encoders.loading.metadata import check_suffix, write_encoder
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.engine.method import Method
 from nnunet_fm_pretrain.engine.objective import Exported
@@ -36,8 +36,7 @@ def export_checkpoint(
     Raises:
         ValueError: another file name extension, or an encoder that the loader refuses.
     """
-    if out.suffix not in SUFFIXES:
-        raise InputError(f"{out}: allowed are {' and '.join(SUFFIXES)}")
+    check_suffix(out)
     recipe = parse_earlier(content, method, run)
     objective = method.build(recipe)
     objective.load_state_dict(content["objective"])

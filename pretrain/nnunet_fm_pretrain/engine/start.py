@@ -128,4 +128,4 @@ def licence_of_derivative(start: LoadReport) -> str:
     if carried.startswith(DERIVATIVE):
         return carried
     licence = carried or get_card(start.card).licence
-    return f"{DERIVATIVE} {start.card}, to be passed on under the terms of those: {licence}"
+    return f"{DERIVATIVE} {start.card}, to be passed on under the terms of its licence: {licence}"

@@ -7,13 +7,15 @@ import torch
 from jaxtyping import Float, Integer
 from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 
-from nnunet_fm.data.grids import read_grid, read_on_grid, upright
-from nnunet_fm.data.label_images import whole_labels
+from nnunet_fm.data.grids import read_on_grid, reorient, upright
+from nnunet_fm.data.image_checks import find_problem
+from nnunet_fm.data.label_images import read_labels
 from nnunet_fm.data.preprocessing import zscore
 from nnunet_fm.data.skull_stripping import Stripper
 from nnunet_fm.data.volumes import read_volume
 from nnunet_fm.encoders import Encoder
 from nnunet_fm.internal.device import keep_freed_memory
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing, Slices, preprocess
 from nnunet_fm_pretrain.probing.linear_probes import Features
 
@@ -109,15 +111,23 @@ def read_case(
         channels: how many there are.
         ending: of the files.
         size: slices are resized to this side.
+
+    Raises:
+        ValueError: images that cannot be used, e.g. with NaN, or labels that are no whole numbers.
     """
     label_file = raw / "labelsTr" / f"{case}{ending}"
-    grid = upright(read_grid(label_file))  # the orientation that pretraining has seen
+    truth = read_labels(label_file)
+    grid = upright(truth.grid)  # the orientation that pretraining has seen
+    files = [raw / "imagesTr" / f"{case}_{number:04d}{ending}" for number in range(channels)]
+    if ending in (".nii", ".nii.gz"):
+        problem = find_problem({file.name: file for file in files})
+        if problem:
+            raise InputError(f"case {case} of {raw}: {problem}")
     images = []
-    for channel in range(channels):
-        file = raw / "imagesTr" / f"{case}_{channel:04d}{ending}"
+    for file in files:
         voxels = read_on_grid(file, grid).astype(np.float32)
         images.append(zscore(voxels, voxels != 0))
-    labels = whole_labels(read_on_grid(label_file, grid), label_file)
+    labels = reorient(truth.labels, truth.grid, grid)
     resized = interpolate(
         torch.from_numpy(np.stack(images)), size=(size, size), mode="bilinear", antialias=True
     )

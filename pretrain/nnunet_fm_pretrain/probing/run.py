@@ -14,8 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_fm.data.skull_stripping import find_stripper
-from nnunet_fm.data.subject_ids import SubjectNames, subject_name
-from nnunet_fm.data.table_rows import Rows, is_missing, read_rows
+from nnunet_fm.data.subject_ids import SubjectNames
+from nnunet_fm.data.table_rows import Rows, is_missing, name_in_dataset, read_rows
 from nnunet_fm.encoders import Encoder, build_encoder, load_encoder, random_state
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
@@ -103,7 +103,9 @@ def probe_table(
     rows, path_column = _read_probe_table(table, targets)
     subjects = [rows.subject(cells) for cells in rows.cells]
     unseen = SubjectNames(read_subjects(held_out) if held_out else subjects)
-    tested = [i for i, subject in enumerate(subjects) if unseen.find(subject_name(subject))]
+    tested = [
+        i for i, cells in enumerate(rows.cells) if unseen.find(name_in_dataset(subjects[i], cells))
+    ]
     if not tested:
         raise InputError(
             f"no subject of {table} is in {held_out}; allowed: a file that names some of them"
