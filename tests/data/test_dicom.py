@@ -62,3 +62,15 @@ def test_slices_that_lack_or_repeat_are_refused(tmp_path: Path) -> None:
         (folder / f"{number:03d}.dcm").unlink()
     with pytest.raises(BadVolumeError, match=r"lacks slices: steps of 2.00 to 6.00 mm"):
         read_volume(folder)
+
+
+def test_one_word_of_the_image_type_is_a_word(tmp_path: Path) -> None:
+    volume, _ = read_volume(write_series(tmp_path, VOLUME, ImageType="DERIVED"))
+    assert np.array_equal(volume, VOLUME)
+
+
+def test_slices_in_several_directions_are_a_localiser(tmp_path: Path) -> None:
+    write_series(tmp_path, VOLUME[:10])
+    write_series(tmp_path, VOLUME[10:], first=40, ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    with pytest.raises(BadVolumeError, match="several directions"):
+        read_volume(tmp_path)

@@ -75,6 +75,7 @@ def test_effect_sizes() -> None:
         2.5 / np.std([1, 2, 3, 4], ddof=1)
     )
     assert np.isnan(cohen_dz(first, first + 1))
+    assert np.isnan(cohen_dz(np.zeros(3), np.full(3, 0.1)))  # 0.1 is not exact
     other = RNG(1).random(4)
     assert rank_biserial(first, other) == -rank_biserial(other, first)
 

@@ -13,7 +13,13 @@ import pytest
 import torch
 import yaml
 
-from helpers.pretraining import SMALL, small_mae2d_recipe, small_recipe, write_volume_file
+from helpers.pretraining import (
+    SMALL,
+    same,
+    small_mae2d_recipe,
+    small_recipe,
+    write_volume_file,
+)
 from nnunet_fm.cli.main import main
 from nnunet_fm.encoders import load_encoder
 from nnunet_fm_pretrain.data.prepare import prepare
@@ -282,16 +288,6 @@ def test_a_run_whose_recipe_lacks_later_keys_is_resumed_bit_equal(
     file.write_text(yaml.safe_dump(recorded))
     assert run(file, store, copy) == 0
     assert same(torch.load(last), torch.load(checkpoints.latest(begun)))
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 def test_the_method_of_the_documentation_trains_resumes_and_exports(

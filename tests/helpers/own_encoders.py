@@ -81,3 +81,10 @@ class ReadsValues(OwnEncoder):
     def __init__(self, taps: Any = None, width: int = 8) -> None:
         super().__init__()
         self.widths = [float(value) for value in torch.linspace(1, width, 3)]
+
+
+class WithoutTaps(OwnEncoder):
+    """Cannot be asked for maps."""
+
+    def __init__(self) -> None:
+        super().__init__()

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 NAME = "Dataset031_Made"
+Said = Callable[..., str]  # runs a command and returns what it printed
 STOCK: dict[str, Any] = {
     "data_identifier": "nnUNetPlans_2d",
     "batch_size": 60,

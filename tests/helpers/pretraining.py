@@ -5,11 +5,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
+from nnunet_fm_pretrain.engine import checkpoints
+from nnunet_fm_pretrain.engine.recipe import Recipe
+from nnunet_fm_pretrain.runs import pretrain
 
 SMALL = Preprocessing(size=32, slices=8)
 
@@ -93,3 +98,32 @@ def run_two_processes(recipe: Path, store: Path, run: Path, *import_paths: Path)
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
+def store_contents(store: Path) -> dict[str, bytes]:
+    """The bytes of every file of a store."""
+    return {
+        str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*")) if p.is_file()
+    }
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two states are bit-equal."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def check_resumes_bit_equal(recipe: Recipe, store: Path, run: Path) -> None:
+    """Train, take the last checkpoint away, resume, and compare the weights."""
+    pretrain(recipe, store, run, accelerator="cpu")
+    last = checkpoints.latest(run)
+    whole = torch.load(last)
+    last.unlink()
+    pretrain(recipe, store, run, accelerator="cpu")
+    for key, value in torch.load(last)["objective"].items():
+        assert torch.equal(value, whole["objective"][key]), key

@@ -20,6 +20,15 @@ def write_volume_file(path: Path, seed: int, shape: tuple[int, ...] = (20, 24, 1
     return path
 
 
+def touch_images(root: Path, *names: str) -> Path:
+    """Make empty files `NAME.nii.gz`, for what reads nothing but names."""
+    for name in names:
+        path = root / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
 def write_table(path: Path, rows: list[dict[str, object]]) -> Path:
     """Write rows with the same columns as a CSV or TSV."""
     with path.open("w", newline="") as stream:

@@ -17,7 +17,14 @@ from nnunet_fm.experiments.find_runs import find_runs
 from nnunet_fm.experiments.report.tables import summary_table
 from nnunet_fm.experiments.run_cost import cost_of, provenance_of
 from nnunet_fm.experiments.run_scores import score_runs
-from nnunet_fm.experiments.summary import METRICS, compare_encoders, group_runs, summarise
+from nnunet_fm.experiments.summary import (
+    METRICS,
+    compare_encoders,
+    group_runs,
+    summarise,
+    train_cases_by_ratio,
+)
+from nnunet_fm.nnunet.splits import SEEN
 
 
 def expected(shift: int, seed: int, region: tuple[int, ...]) -> list[float]:
@@ -203,6 +210,24 @@ def test_there_is_no_best_while_folds_are_unfinished() -> None:
         summaries = summarise(group_runs([scored("a", 1, 0, full), scored("b", 1, 0, values)]))
         grid = summary_table(DATASET, METRICS[0], summaries, [])
         assert [row[3].best for row in grid.rows] == bold
+
+
+def test_a_run_that_saw_its_cases_is_neither_best_nor_reference() -> None:
+    values = {"c1": 0.5, "c2": 0.6}
+    seen = {"c1": 0.8, "c2": 0.9}
+    names = [f"s{SEEN}", "a", "b"]
+    found = group_runs([scored(n, 1, 0, seen if SEEN in n else values) for n in names])
+    grid = summary_table(DATASET, METRICS[0], summarise(found), [])
+    assert [row[3].best for row in grid.rows] == [False, True, True]  # the equal ones
+    assert {test.reference for test in compare_encoders(found, names)} == {"a"}
+
+
+def test_a_number_of_training_cases_is_given_where_it_is_one() -> None:
+    runs = [scored(name, 1, 0, {"c1": 0.5}) for name in ("a", "b")]
+    same = group_runs([replace(run, train_cases=4) for run in runs])
+    assert train_cases_by_ratio(same) == {1.0: 4}
+    other = group_runs([replace(runs[0], train_cases=4), replace(runs[1], train_cases=5)])
+    assert train_cases_by_ratio(other) == {1.0: 0}
 
 
 def test_a_sweep_and_its_results_folder_are_the_same_runs(made: Made) -> None:

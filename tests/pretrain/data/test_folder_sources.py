@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from helpers.dicom import write_series
+from helpers.tables import touch_images
 from nnunet_fm_pretrain.data.folder_sources import find_place, folder_sources
 
 
@@ -55,14 +58,6 @@ def test_folders_of_dicom_series(path: str, expected: tuple[str, str, str]) -> N
     assert (place.subject, place.session, place.sequence) == expected
 
 
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / f"{name}.nii.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
-
-
 @pytest.mark.parametrize(
     "names",
     [
@@ -73,7 +68,7 @@ def touch(root: Path, *names: str) -> Path:
     ],
 )
 def test_visits_are_told_by_their_names(names: tuple[str, ...], tmp_path: Path) -> None:
-    assert len(folder_sources(touch(tmp_path, *names), "d")) == len(names)
+    assert len(folder_sources(touch_images(tmp_path, *names), "d")) == len(names)
 
 
 @pytest.mark.parametrize(
@@ -85,12 +80,34 @@ def test_visits_are_told_by_their_names(names: tuple[str, ...], tmp_path: Path) 
 )
 def test_unclear_subjects_are_refused(names: tuple[str, ...], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        folder_sources(touch(tmp_path, *names), "d")
+        folder_sources(touch_images(tmp_path, *names), "d")
 
 
 def test_linked_folders_are_entered_once_and_hidden_ones_never(tmp_path: Path) -> None:
-    touch(tmp_path, "elsewhere/t1", "root/S1/flair", "root/.git/S9/t1")
+    touch_images(tmp_path, "elsewhere/t1", "root/S1/flair", "root/.git/S9/t1")
     (tmp_path / "root/S2").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "root/S1/loop").symlink_to(tmp_path / "root")
     found = folder_sources(tmp_path / "root", "d")
     assert [source.name for source in found] == ["d/S1_FLAIR", "d/S2_T1"]
+
+
+def test_a_folder_for_each_sequence_is_no_group_of_subjects(tmp_path: Path) -> None:
+    touch_images(tmp_path, "T1/CASE", "FLAIR/CASE")
+    found = [(s.subject, s.sequence) for s in folder_sources(tmp_path, "d")]
+    assert sorted(found) == [("CASE", "FLAIR"), ("CASE", "T1")]
+
+
+def test_series_in_the_folder_of_one_subject_are_of_this_subject(tmp_path: Path) -> None:
+    for name in ("T1", "FLAIR"):
+        write_series(tmp_path / "P7" / name, np.ones((2, 4, 4)))
+    found = [(s.subject, s.sequence) for s in folder_sources(tmp_path / "P7", "d")]
+    assert sorted(found) == [("P7", "FLAIR"), ("P7", "T1")]
+
+
+def test_series_in_a_folder_of_masks_are_no_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_series(tmp_path / "P7" / "masks" / "T1", np.ones((2, 4, 4)))
+    write_series(tmp_path / "P7" / "FLAIR", np.ones((2, 4, 4)))
+    assert [s.sequence for s in folder_sources(tmp_path, "d")] == ["FLAIR"]
+    assert "1 masks or regions (T1)" in caplog.text

@@ -1,69 +1,20 @@
-import json
+"""From files to a store: parts, interrupted runs, masks and bad volumes."""
+
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from helpers.pretraining import SMALL, write_volume_file
-from nnunet_fm_pretrain.data.array_files import read_record, volume_path
+from helpers.pretraining import SMALL, store_contents, write_volume_file
 from nnunet_fm_pretrain.data.prepare import prepare
 from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
-from nnunet_fm_pretrain.data.preprocessing import Preprocessing, draw_slices, preprocess
-from nnunet_fm_pretrain.data.records import SliceRecord
 from nnunet_fm_pretrain.data.slice_store import SliceStore
-
-
-def contents(store: Path) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*")) if p.is_file()
-    }
-
-
-def test_slices_are_scored_and_the_background_is_zero(store: SliceStore) -> None:
-    assert (len(store), store.size, len(store.records)) == (96, 32, 12)
-    for record in store.records:
-        slices = store.read_volume(record)
-        assert slices.shape == (8, 32, 32)
-        inside = slices[slices != 0]
-        assert abs(inside.mean()) < 0.3
-        assert 0.7 < inside.std() < 1.3
-        assert (slices[:, 0, 0] == 0).all()
-        assert list(record.slices) == sorted(set(record.slices))
-    index = 8 * 3 + 5
-    record, place = store.locate(index)
-    assert np.array_equal(store.read(index), store.read_volume(record)[place])
-
-
-def test_the_whole_cube_is_scored_exactly() -> None:
-    rng = np.random.default_rng(0)
-    volume = (rng.random((20, 24, 28)).astype(np.float32) + 1) * (rng.random((20, 24, 28)) > 0.2)
-    cube, numbers = preprocess(volume, volume != 0, Preprocessing(size=24, slices=24))
-    inside = cube[cube != 0]
-    assert list(numbers) == list(range(24))
-    assert abs(inside.mean()) < 1e-5
-    assert abs(inside.std() - 1) < 1e-5
-
-
-def test_slices_are_drawn_around_the_middle_and_by_content() -> None:
-    options = Preprocessing(size=256, slices=128)
-    drawn = [draw_slices([np.full((4, 4, 4), float(i))], options) for i in range(40)]
-    together = np.concatenate(drawn)
-    assert 120 < together.mean() < 136
-    weights = np.exp(-0.5 * ((np.arange(256) - 128) / 50) ** 2)
-    likely = np.bincount(together, minlength=256)
-    assert np.corrcoef(likely, weights)[0, 1] > 0.9
-    assert all(len(set(d)) == 128 for d in drawn)
-    assert not np.array_equal(drawn[0], drawn[1])
-    assert np.array_equal(drawn[0], draw_slices([np.full((4, 4, 4), 0.0)], options))
 
 
 def bad(tmp_path: Path, name: str, values: np.ndarray) -> Path:
@@ -111,70 +62,10 @@ def test_bad_volumes_are_listed_and_the_others_stored(tmp_path: Path) -> None:
 def test_a_second_run_makes_nothing(volumes: Path, tmp_path: Path) -> None:
     job = PrepareOptions(tmp_path, SMALL)
     prepare(volumes, job, processes=1)
-    before = contents(tmp_path)
+    before = store_contents(tmp_path)
     outcomes = prepare(volumes, job, processes=1)
     assert all(o.ready for o in outcomes)
-    assert contents(tmp_path) == before
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"preprocessing": Preprocessing(size=48, slices=8)}, "--size 32.*now --size 48"),
-        ({"preprocessing": Preprocessing(size=32, slices=6)}, "--slices 8 .*now .*--slices 6 "),
-        ({"preprocessing": Preprocessing(size=32, slices=8, seed=1)}, "now .*--seed 1 "),
-        ({"uint8": True}, "other options .* now .*--uint8"),
-        ({"registered": True}, "records say no --registered"),
-        ({"skull_strip": "mask"}, "--skull-strip none.* now .*--skull-strip mask"),
-    ],
-)
-def test_a_store_made_with_other_options_is_not_replaced(
-    changes: dict[str, Any], message: str, volumes: Path, store: SliceStore, tmp_path: Path
-) -> None:
-    shutil.copytree(store.folder, tmp_path / "store")
-    job = replace(PrepareOptions(tmp_path / "store", SMALL), **changes)
-    with pytest.raises(ValueError, match=message) as raised:
-        prepare(volumes, job, processes=1)
-    assert "give another -o, or delete the folder" in str(raised.value)
-    assert contents(job.store) == contents(store.folder)
-
-
-def test_an_interrupted_store_is_not_completed_with_other_options(
-    volumes: Path, store: SliceStore, tmp_path: Path
-) -> None:
-    shutil.copytree(store.folder, tmp_path / "store")
-    (tmp_path / "store/manifest.jsonl").unlink()
-    job = PrepareOptions(tmp_path / "store", Preprocessing(size=32, slices=6))
-    with pytest.raises(ValueError, match="--slices 8 .*now .*--slices 6 "):
-        prepare(volumes, job, processes=1)
-
-
-def test_a_licence_given_later_reaches_the_manifest(
-    volumes: Path, store: SliceStore, tmp_path: Path
-) -> None:
-    shutil.copytree(store.folder, tmp_path / "store")
-    job = PrepareOptions(tmp_path / "store", SMALL)
-    outcomes = prepare(volumes, job, processes=1, licence="CC BY")
-    assert all(outcome.ready for outcome in outcomes)
-    assert {record.licence for record in SliceStore(job.store).records} == {"CC BY"}
-
-
-def test_registered_stores_stay_registered(tmp_path: Path) -> None:
-    write_volume_file(tmp_path / "mri/a/t1.nii.gz")
-    write_volume_file(tmp_path / "mri/a/t2.nii.gz", seed=1)
-    job = PrepareOptions(tmp_path / "store", SMALL, registered=True)
-    prepare(tmp_path / "mri", job, processes=1)
-    with pytest.raises(ValueError, match="records say --registered"):
-        prepare(tmp_path / "mri", replace(job, registered=False), processes=1)
-
-
-def test_registered_without_effect_is_refused(tmp_path: Path) -> None:
-    write_volume_file(tmp_path / "mri/a/t1.nii.gz")
-    write_volume_file(tmp_path / "mri/b/t1.nii.gz", seed=1)
-    job = PrepareOptions(tmp_path / "store", SMALL, registered=True)
-    with pytest.raises(ValueError, match=r"--registered would have no effect.*mri/a_T1, mri/b_T1"):
-        prepare(tmp_path / "mri", job, processes=1)
-    assert not job.store.exists()
+    assert store_contents(tmp_path) == before
 
 
 def test_parts_together_are_the_whole(volumes: Path, store: SliceStore, tmp_path: Path) -> None:
@@ -209,7 +100,7 @@ def test_a_killed_run_is_completed_to_the_same_bytes(volumes: Path, tmp_path: Pa
         os.killpg(process.pid, signal.SIGKILL)
     assert len(list((tmp_path / "killed").rglob("*.b2nd"))) < 12
     subprocess.run(words(tmp_path / "killed"), check=True, capture_output=True)
-    whole, killed = contents(tmp_path / "whole"), contents(tmp_path / "killed")
+    whole, killed = store_contents(tmp_path / "whole"), store_contents(tmp_path / "killed")
     assert {k: v for k, v in killed.items() if not k.endswith(".tmp")} == whole
 
 
@@ -287,36 +178,6 @@ def test_a_full_disk_stops_with_what_to_do(
     monkeypatch.setattr("blosc2.asarray", full)
     with pytest.raises(OSError, match=r"No space left.*Free disk space, then rerun the command"):
         prepare(volumes, PrepareOptions(tmp_path, SMALL), processes=1)
-
-
-def test_damage_is_found(volumes: Path, tmp_path: Path) -> None:
-    prepare(volumes, PrepareOptions(tmp_path, SMALL), processes=1, dataset="d")
-    found = SliceStore(tmp_path)
-    assert not found.check()
-    path = volume_path(tmp_path, "d/S03_T1")
-    path.write_bytes(path.read_bytes()[:200])
-    assert found.check() == ["d/S03_T1"]
-    assert read_record(path, SliceRecord) is None
-    outcomes = prepare(volumes, PrepareOptions(tmp_path, SMALL), processes=1, dataset="d")
-    assert [o.source.name for o in outcomes if not o.ready] == ["d/S03_T1"]
-    path.unlink()
-    with pytest.raises(FileNotFoundError, match="1 volumes of .* are missing: d/S03_T1"):
-        SliceStore(tmp_path)
-
-
-def test_stores_are_checked(volumes: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match="is not a slice store; type: nnunet-fm pretrain prepare"
-    ):
-        SliceStore(tmp_path)
-    prepare(volumes, PrepareOptions(tmp_path, SMALL), processes=1, dataset="d")
-    lines = (tmp_path / "manifest.jsonl").read_text().splitlines()
-    other = json.loads(lines[0]) | {"size": 64}
-    (tmp_path / "manifest.jsonl").write_text("\n".join([*lines[1:], json.dumps(other)]))
-    with pytest.raises(ValueError, match=r"slices of sides \[32, 64\]"):
-        SliceStore(tmp_path)
-    with pytest.raises(ValueError, match="9 slices of a cube of side 8"):
-        Preprocessing(size=8, slices=9)
 
 
 def test_registered_sequences_share_box_and_slices(tmp_path: Path) -> None:
@@ -425,18 +286,3 @@ def test_masks_lie_where_the_volume_lies(tmp_path: Path) -> None:
         tmp_path / "t.csv", PrepareOptions(tmp_path / "s", SMALL, skull_strip="mask"), processes=1
     )
     assert all(reasons[o.source.subject] in o.reason for o in outcomes)
-
-
-def test_a_flipped_byte_is_found_and_repaired(volumes: Path, tmp_path: Path) -> None:
-    prepare(volumes, PrepareOptions(tmp_path, SMALL), processes=1, dataset="d")
-    path = volume_path(tmp_path, "d/S03_T1")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 3] ^= 0xFF
-    path.write_bytes(bytes(content))
-    assert SliceStore(tmp_path).check() == ["d/S03_T1"]
-    assert [
-        o.source.name
-        for o in prepare(volumes, PrepareOptions(tmp_path, SMALL), 1, dataset="d")
-        if not o.ready
-    ] == ["d/S03_T1"]
-    assert not SliceStore(tmp_path).check()

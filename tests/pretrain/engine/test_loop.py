@@ -15,7 +15,7 @@ import torch
 import yaml
 from lightning_fabric import Fabric
 
-from helpers.pretraining import small_recipe
+from helpers.pretraining import same, small_recipe
 from nnunet_fm.encoders import load_encoder, random_state
 from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE
 from nnunet_fm.encoders.families.dinov3_keys import to_dinov3
@@ -62,16 +62,6 @@ def kill_everything_that_names(run: Path) -> None:
 
 def read_log(run: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((run / "log.csv").read_text().splitlines()))
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 def write_recipe(path: Path, **parts: Any) -> Path:

@@ -12,7 +12,7 @@ from nnunet_fm.encoders import build_encoder
 from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE
 from nnunet_fm.internal.files import write_csv
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
-from nnunet_fm_pretrain.probing.features import patch_features, patch_labels
+from nnunet_fm_pretrain.probing.features import patch_features, patch_labels, read_case
 from nnunet_fm_pretrain.probing.linear_probes import (
     classification_probe,
     dense_probe,
@@ -203,3 +203,26 @@ def test_a_folder_that_is_no_nnunet_dataset_is_refused(about: str | None, tmp_pa
         (tmp_path / "dataset.json").write_text(about)
     with pytest.raises(ValueError, match="is no nnU-Net dataset"):
         next(probe_patches({}, tmp_path, tmp_path / "split.json", 0, 64))
+
+
+@pytest.mark.parametrize("folder", ["imagesTr", "labelsTr"])
+def test_a_case_with_nan_is_not_probed(folder: str, tmp_path: Path) -> None:
+    for name in ("imagesTr/c_0000", "labelsTr/c"):
+        values = np.ones((18, 20, 22), np.float32)
+        values[0, 0, 0] = np.nan if name.startswith(folder) else 1
+        (tmp_path / name).parent.mkdir()
+        nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    with pytest.raises(ValueError, match="1 voxels .*(NaN|nan)"):
+        read_case(tmp_path, "c", 1, ".nii.gz", 32)
+
+
+def test_a_subject_of_another_dataset_is_not_held_out(tmp_path: Path, encoder_file: Path) -> None:
+    lines = ["subject_id,dataset,path,age"]
+    for subject in range(4):
+        write_volume_file(tmp_path / f"{subject}.nii.gz", seed=subject)
+        lines += [f"{subject:02d},{'IXI' if subject else 'X'},{subject}.nii.gz,{20 + subject}"]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    (tmp_path / "held_out.txt").write_text("IXI/00\nIXI/01\nIXI/02\n")
+    encoders = encoders_and_random([encoder_file], 0)
+    found = probe_table(encoders, tmp_path / "t.csv", ["age"], SMALL, tmp_path / "held_out.txt")
+    assert {result.n for result in found} == {2}
