@@ -17,6 +17,7 @@ from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
 Stripper = Callable[[Volume, nib.Nifti1Image, Path | None], Mask]
+BACKGROUND_SHARE = 0.25  # of all voxels
 STRIPPERS = ("none", "mask", "hd-bet", "deepbet", "command:PROGRAM {in} {out}")
 
 
@@ -49,6 +50,18 @@ def find_stripper(name: str) -> Stripper:
 
 
 def _nonzero(volume: Volume, image: nib.Nifti1Image, mask: Path | None) -> Mask:
+    """Return the voxels that are not 0; refuse a background that has another value.
+
+    It is such a background if most of the corners and a quarter of all voxels have one value.
+    """
+    values, counts = np.unique(volume[np.ix_([0, -1], [0, -1], [0, -1])], return_counts=True)
+    corner = values[counts.argmax()]
+    share = (volume == corner).mean()
+    if corner != 0 and counts.max() > 4 and share > BACKGROUND_SHARE:
+        raise BadVolumeError(
+            f"{share:.0%} of the voxels are {corner:g}, a background that would count as brain: "
+            "only 0 is background. Set it to 0, or give a brain mask: --skull-strip mask"
+        )
     return volume != 0
 
 

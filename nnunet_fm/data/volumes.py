@@ -22,12 +22,17 @@ ORIENTATION = ("L", "P", "S")
 SMALLEST_SIDE, MOST_VOXELS = 16, 1 << 29
 MOST_LABELS = 20  # a volume with no more distinct values is a label map
 SAMPLE = 1 << 14  # voxels looked at first
+ZERO_STEPS = 0.501  # a value is 0 up to half a step of the stored numbers, and their rounding
+EXACT_ZERO = "-exact0"  # marks what was made of a volume whose 0 is inexact in the file
 GREY_LEVELS = 1000  # voxels are rounded to this many levels before they are hashed
 QUANTISATION_OFFSET = 0.3183  # keeps whole numbers away from the edge between two levels
 
 
 def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
     """Read a NIfTI file or the DICOM series in a folder.
+
+    Of whole numbers that are stored with an offset, the one nearest to 0 is read as 0: it stands
+    for the background of a skull-stripped image, which scaling turns into 0.001 or -0.007.
 
     Returns:
         The voxels as float32 in (z, y, x): slices from the feet up, the first row of a slice at
@@ -39,6 +44,7 @@ def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
             colour, or a mask or label map (few distinct values).
     """
     image = read_dicom(path) if path.is_dir() else _read_nifti(path)
+    step = _rounding_step(image)
     if len(image.shape) == 4 and image.shape[3] == 1:
         image = image.slicer[..., 0]
     _check_shape(image.shape)
@@ -50,6 +56,8 @@ def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
             voxels = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
     except Exception as error:
         raise BadVolumeError(f"truncated or damaged ({type(error).__name__}: {error})") from None
+    if step:
+        voxels = np.where(np.abs(voxels) <= ZERO_STEPS * step, np.float32(0), voxels)
     if not np.isfinite(voxels).all():
         bad = 1 - np.isfinite(voxels).mean()
         raise BadVolumeError(f"{bad:.1%} of the voxels are NaN or infinite; allowed: none")
@@ -57,6 +65,22 @@ def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
         raise BadVolumeError(f"every voxel is {voxels.min():g}; allowed: an image with contrast")
     _refuse_labels(voxels)
     return np.ascontiguousarray(voxels.transpose(2, 1, 0)), image
+
+
+def zero_is_rounded(path: Path) -> bool:
+    """Return whether a NIfTI file holds whole numbers with an offset, so that 0 may be inexact."""
+    try:
+        return not path.is_dir() and _rounding_step(_read_nifti(path)) > 0
+    except BadVolumeError:
+        return False
+
+
+def _rounding_step(image: nib.Nifti1Image) -> float:
+    """Return the step between values, of whole numbers that are stored with an offset; else 0."""
+    slope = getattr(image.dataobj, "slope", 1.0)
+    offset = getattr(image.dataobj, "inter", 0.0)
+    is_whole = image.get_data_dtype().kind in "iu"
+    return abs(float(slope)) if is_whole and offset % slope else 0.0
 
 
 def voxels_sha256(volume: Volume) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nnunet_fm.data.subject_table import Row, Table
+from nnunet_fm.data.volumes import EXACT_ZERO, zero_is_rounded
 from nnunet_fm.features.cache_entry import (
     Arrays,
     DamagedEntryError,
@@ -185,7 +186,10 @@ class FeatureCache:
             FileNotFoundError: the volume's file does not exist.
         """
         mask = row.mask if recipe.preprocessing["strip"] == "mask" else None
-        return recipe.key(self.hashes.sha256(row.volumes[modality], mask))
+        digest = self.hashes.sha256(row.volumes[modality], mask)
+        if zero_is_rounded(row.volumes[modality]):
+            digest += EXACT_ZERO  # before, its background was not 0
+        return recipe.key(digest)
 
     def keys_of(self, tables: Sequence[Table]) -> dict[str, set[str]]:
         """Return the keys of all volumes of some tables, by the identity of their recipe."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from nnunet_fm.internal.errors import MissingFileError
 from nnunet_fm.internal.files import files_of, files_sha256
 
-VOXELS = "voxels 1"  # raised whenever the same voxels give another hash
+VOXELS = "voxels 2"  # raised whenever the same voxels give another hash
 _TABLE = "CREATE TABLE IF NOT EXISTS memo (state TEXT PRIMARY KEY, sha256 TEXT)"
 
 

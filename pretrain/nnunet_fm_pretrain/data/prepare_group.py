@@ -11,12 +11,14 @@ from nibabel.affines import voxel_sizes
 
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.volumes import (
+    EXACT_ZERO,
     BadVolumeError,
     Mask,
     Volume,
     check_same_grid,
     read_volume,
     voxels_sha256,
+    zero_is_rounded,
 )
 from nnunet_fm.internal.files import files_of, files_sha256
 from nnunet_fm_pretrain.data.array_files import intact_record, write_volume
@@ -114,12 +116,13 @@ def make_group(sources: Sequence[Source], options: PrepareOptions) -> list[Outco
     group = ""
     if len(digests) > 1:
         group = hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:16]
+    keys = {source.name: _volume_key(source, options) for source in sources}
     record_type = options.preprocessing.record_type
     records = {name: intact_record(options.store, name, record_type) for name in digests}
     ready = all(
         record is not None
         and (record.source_sha256, record.preprocessing, record.registered)
-        == (digests[name], options.key(), group)
+        == (digests[name], keys[name], group)
         for name, record in records.items()
     )
     licences = {source.name: source.licence for source in sources}
@@ -129,6 +132,10 @@ def make_group(sources: Sequence[Source], options: PrepareOptions) -> list[Outco
         records, more_failed = _write_all(read, digests, group, options)
         reasons |= failed | more_failed
     return [Outcome(s, records.get(s.name), reasons.get(s.name, ""), ready) for s in sources]
+
+
+def _volume_key(source: Source, options: PrepareOptions) -> str:
+    return options.key() + (EXACT_ZERO if zero_is_rounded(source.path) else "")
 
 
 def source_sha256(source: Source) -> str:
@@ -187,7 +194,7 @@ def _write_all(
             sequence=source.sequence,
             licence=source.licence,
             source_sha256=digests[source.name],
-            preprocessing=options.key(),
+            preprocessing=_volume_key(source, options),
             registered=group,
             voxels_sha256=voxels_sha256(volume),
             **fields,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from nnunet_fm.data.volumes import EXACT_ZERO
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.array_files import ENDING, VOLUMES, read_record
 from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
@@ -25,7 +26,7 @@ def check_same_options(
     """
     records = list(former) or _first_file(options)
     for record in records:
-        if record.preprocessing != options.key():
+        if record.preprocessing.removesuffix(EXACT_ZERO) != options.key():
             raise InputError(_message(options, _options_of(record)))
     together = {s.name: len(group) > 1 for group in groups for s in group}
     known = {record.volume for record in records}
@@ -49,7 +50,7 @@ def _first_file(options: PrepareOptions) -> list[Record]:
 
 def _options_of(record: Record) -> str:
     """Name the options that made a volume, as far as its record tells."""
-    _, _, rest = record.preprocessing.partition("-")
+    _, _, rest = record.preprocessing.removesuffix(EXACT_ZERO).partition("-")
     strip, _, encoding = rest.rpartition("-")
     words = ["--volumes"]
     if isinstance(record, SliceRecord):
