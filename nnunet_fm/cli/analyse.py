@@ -88,7 +88,7 @@ def _cka(parsed: argparse.Namespace) -> None:
     from nnunet_fm.features import FeatureCache, read_table
     from nnunet_fm.features.cka import align
     from nnunet_fm.features.figures import draw_alignment
-    from nnunet_fm.internal.files import write_csv
+    from nnunet_fm.internal.atomic_files import write_csv
 
     cache = FeatureCache(parsed.cache)
     table = read_table(parsed.table, prefer=parsed.prefer)

@@ -90,7 +90,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from nnunet_fm.evaluation.find_labels import brats_scheme, scheme_of_predictions
     from nnunet_fm.evaluation.score_tables import scores_table, write_scores
     from nnunet_fm.evaluation.segmentation import evaluate_folders
-    from nnunet_fm.internal.files import write_csv
+    from nnunet_fm.internal.atomic_files import write_csv
 
     if parsed.scheme or parsed.regions == "brats":
         found = brats_scheme(

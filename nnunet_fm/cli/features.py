@@ -196,7 +196,7 @@ def _check_leakage(parsed: argparse.Namespace) -> int:
     from nnunet_fm.data.subject_table import read_table
     from nnunet_fm.features.cache import FeatureCache
     from nnunet_fm.features.leakage import all_overlaps, near_duplicates_of
-    from nnunet_fm.internal.files import write_csv
+    from nnunet_fm.internal.atomic_files import write_csv
 
     table = read_table(parsed.table, prefer=parsed.prefer)
     cache = FeatureCache(parsed.cache)
@@ -224,7 +224,7 @@ def _extract(parsed: argparse.Namespace) -> int:
     from nnunet_fm.features.cache import FeatureCache
     from nnunet_fm.features.extraction import extract, open_encoder
     from nnunet_fm.internal.arguments import parse_key_values
-    from nnunet_fm.internal.files import write_csv
+    from nnunet_fm.internal.atomic_files import write_csv
 
     cache = FeatureCache(parsed.cache)
     table = read_table(parsed.table, parsed.modalities, parsed.prefer)
@@ -286,16 +286,17 @@ def _verify(parsed: argparse.Namespace) -> int:
 
 def _gc(parsed: argparse.Namespace) -> None:
     from nnunet_fm.data.subject_table import read_table
+    from nnunet_fm.internal.files import delete, size_on_disk
 
     cache = _existing_cache(parsed.cache)
     keep = None
     if parsed.keep:
         keep = cache.keys_of([read_table(path, prefer=parsed.prefer) for path in parsed.keep])
     files = cache.garbage(keep)
-    size = sum(path.stat().st_size for path in files)
+    size = sum(size_on_disk(path) for path in files)
     if not parsed.dry_run:
         for path in files:
-            path.unlink()
+            delete(path)
     verb = "would remove" if parsed.dry_run else "removed"
     print(f"{verb} {len(files)} files, {size / 1e6:.1f} MB")
 

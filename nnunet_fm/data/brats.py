@@ -17,8 +17,8 @@ from nnunet_fm.data.brats_cases import SEGMENTATION, BratsCase, FileNames, find_
 from nnunet_fm.data.brats_checks import CheckedCase, check_case
 from nnunet_fm.data.choose_scheme import SchemeChoice, choose_scheme
 from nnunet_fm.data.label_schemes import SCHEME_KEY, BratsScheme
+from nnunet_fm.internal.atomic_files import created_whole, write_csv
 from nnunet_fm.internal.errors import ExistingFileError, InputError, MissingFileError
-from nnunet_fm.internal.files import write_csv
 from nnunet_fm.internal.messages import some
 
 REORIENT = '"overwrite_image_reader_writer": "NibabelIOWithReorient"'
@@ -209,15 +209,13 @@ def _write_dataset(
     ready: Sequence[CheckedCase], choice: SchemeChoice, result: Conversion, copy: bool, workers: int
 ) -> None:
     """Write all files; the folder appears when it is complete."""
-    folder = result.folder.with_name(f".converting_{result.folder.name}")
-    shutil.rmtree(folder, ignore_errors=True)
-    for name in ("imagesTr", "labelsTr", "imagesTs"):
-        (folder / name).mkdir(parents=True)
-    write = partial(_write_case, choice=choice, folder=folder, copy=copy)
-    with ThreadPoolExecutor(workers) as pool:
-        list(tqdm(pool.map(write, ready), total=len(ready), desc="writing"))
-    _write_description(result, choice.target, folder)
-    folder.rename(result.folder)
+    with created_whole(result.folder) as folder:
+        for name in ("imagesTr", "labelsTr", "imagesTs"):
+            (folder / name).mkdir()
+        write = partial(_write_case, choice=choice, folder=folder, copy=copy)
+        with ThreadPoolExecutor(workers) as pool:
+            list(tqdm(pool.map(write, ready), total=len(ready), desc="writing"))
+        _write_description(result, choice.target, folder)
 
 
 def _write_case(item: CheckedCase, choice: SchemeChoice, folder: Path, copy: bool) -> None:

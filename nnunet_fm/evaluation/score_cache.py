@@ -9,7 +9,8 @@ from pathlib import Path
 
 from nnunet_fm.evaluation.labels import LabelScheme
 from nnunet_fm.evaluation.segmentation import CaseScore, MetricOptions, evaluate_folders
-from nnunet_fm.internal.files import files_sha256, write_text
+from nnunet_fm.internal.atomic_files import write_text
+from nnunet_fm.internal.files import files_sha256
 
 LOG = logging.getLogger(__name__)
 CACHE_FILE = "nnunet_fm_scores.json"

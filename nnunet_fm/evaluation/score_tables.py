@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_fm.evaluation.segmentation import CaseScore
-from nnunet_fm.internal.files import write_csv
+from nnunet_fm.internal.atomic_files import write_csv
 from nnunet_fm.internal.markdown import markdown_table
 
 MEANS = ("dice", "hd95_mm", "surface_dice", "lesion_dice", "lesion_f1")

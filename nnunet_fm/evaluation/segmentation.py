@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from nnunet_fm.evaluation.labels import BRATS_REGIONS, LabelScheme
 from nnunet_fm.evaluation.lesions import lesion_score
 from nnunet_fm.evaluation.metrics import dice, image_diagonal, surface_scores
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.processes import worker_pool
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def evaluate_folders(
 
 def _score_cases(jobs: Sequence[_Job], workers: int) -> list[CaseScore]:
     if workers > 1:
-        with ProcessPoolExecutor(workers) as pool:
+        with worker_pool(workers, method=None) as pool:
             scored = pool.map(_score_case, jobs)
             by_case = list(tqdm(scored, total=len(jobs), desc="evaluating", leave=False))
     else:

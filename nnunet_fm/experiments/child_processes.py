@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.errors import FailedRunError
-from nnunet_fm.internal.files import write_text
 from nnunet_fm.nnunet.commands import command, environment, log_tail
 
 

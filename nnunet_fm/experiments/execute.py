@@ -14,7 +14,7 @@ from nnunet_fm.experiments.child_processes import ChildProcesses, stopped_with_u
 from nnunet_fm.experiments.config import Sweep
 from nnunet_fm.experiments.run_locks import LOGS, run_lock
 from nnunet_fm.experiments.runs import Run, State
-from nnunet_fm.internal.files import write_text
+from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.nnunet.commands import log_tail
 
 OUTCOMES = "outcomes"  # folder of a sweep

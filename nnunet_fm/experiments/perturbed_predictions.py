@@ -23,9 +23,9 @@ from nnunet_fm.data.volumes import Mask
 from nnunet_fm.experiments.child_processes import run_logged
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.experiments.runs import Run, State
+from nnunet_fm.internal.atomic_files import created_whole
 from nnunet_fm.internal.device import missing_device
 from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.files import TEMPORARY
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.file_names import DATASET_JSON
@@ -112,7 +112,7 @@ def perturbed_folder(run: Run, perturbation: Perturbation | None) -> Path:
 def finished_perturbations(run: Run) -> list[Perturbation]:
     """List the perturbations whose predictions are complete."""
     folders = [path for path in (run.folder / FOLDER).glob("*_*") if path.is_dir()]
-    names = [path.name for path in folders if path.suffix != TEMPORARY]
+    names = [path.name for path in folders if path.suffix != ".tmp"]  # of version 0.1
     perturbations = [Perturbation.parse(name.replace("_", "=", 1)) for name in names]
     return sorted(perturbations, key=lambda p: (p.family, p.severity))
 
@@ -158,15 +158,14 @@ def predict_perturbed(
         raise InputError(f"-device {device}: this machine has {missing}; type -device cpu")
     images = raw_images(run.dataset, cases, raw)
     ending = str(load_json(str(run.folder.parent / DATASET_JSON))["file_ending"])
-    partial = target.with_name(f"{target.name}{TEMPORARY}")
-    shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was killed
-    (partial / "images").mkdir(parents=True)
-    for case in cases:
-        write_perturbed(case, images[case], perturbation, partial / "images", ending, brain_masks)
-    _predict(run, partial, device)
-    shutil.rmtree(partial / "images")
-    (partial / RECORD).write_text(json.dumps(record))
-    partial.rename(target)
+    with created_whole(target) as partial:
+        (partial / "images").mkdir()
+        for case in cases:
+            changed = partial / "images"
+            write_perturbed(case, images[case], perturbation, changed, ending, brain_masks)
+        _predict(run, partial, device)
+        shutil.rmtree(partial / "images")
+        (partial / RECORD).write_text(json.dumps(record), encoding="utf-8")
     return target
 
 

@@ -10,8 +10,8 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunet_fm.experiments.config import EncoderEntry, Sweep
 from nnunet_fm.experiments.datasets import check_expected, check_fold, sweep_folds
 from nnunet_fm.experiments.runs import Run, State
+from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.files import write_text
 from nnunet_fm.internal.folders import nnunet_folder
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.commands import require_trainer

@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nnunet_fm.experiments.runs import Run
+from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.errors import FailedRunError
-from nnunet_fm.internal.files import TEMPORARY, write_text
+from nnunet_fm.internal.processes import is_alive
 
 LOGS, RUNNING = "logs", "running"  # folders of a sweep
 STALE_SECONDS = 3600  # a run on another machine counts as dead after so long without output
@@ -57,27 +58,15 @@ def running_runs(folder: Path) -> list[str]:
     """
     names = []
     for lock_file in sorted((folder / RUNNING).glob("[!.]*")):
-        if lock_file.suffix == TEMPORARY:
-            continue
         with suppress(FileNotFoundError, ValueError):  # the run has just ended or just begins
             host, process = lock_file.read_text().split()
             if host == socket.gethostname():
-                alive = _is_alive(int(process))
+                alive = is_alive(int(process))
             else:
                 alive = _was_written_lately(folder / LOGS / f"{lock_file.name}.log")
             if alive:
                 names.append(lock_file.name)
     return names
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _was_written_lately(log: Path) -> bool:

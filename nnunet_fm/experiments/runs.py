@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
+from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.files import write_text
 from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.file_names import FINAL_CHECKPOINT, LATEST_CHECKPOINT, SUMMARY_JSON
 from nnunet_fm.nnunet.splits import ALL, Fold

@@ -31,8 +31,8 @@ from nnunet_fm.features.cache_entry import (
 )
 from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.features.recipe import FeatureRecipe
+from nnunet_fm.internal.atomic_files import leftovers
 from nnunet_fm.internal.errors import InputError, MissingFileError, NonFiniteError
-from nnunet_fm.internal.files import TEMPORARY
 from nnunet_fm.internal.messages import some
 
 POOLED = "pooled"  # array of mean vectors, one per layer
@@ -274,18 +274,19 @@ class FeatureCache:
                 yield Entry(path, str(error))
 
     def garbage(self, keep: Mapping[str, set[str]] | None = None) -> list[Path]:
-        """Return files that can be deleted.
+        """Return files, and temporary folders, that can be deleted.
 
-        These are damaged entries, temporary files of dead writers and, with `keep`, entries that
+        These are damaged entries, what dead writers left and, with `keep`, entries that
         no table names.
 
         Args:
             keep: keys to keep, by the identity of their recipe; None keeps all entries.
         """
         files = sorted(self.folder.glob(f"*/??/*{QUARANTINED}"))
+        files += leftovers(self.folder, below=True)
         oldest = time.time() - STALE_SECONDS
-        for path in sorted(self.folder.rglob(f".*{TEMPORARY}")):
-            if path.stat().st_mtime < oldest:
+        for path in sorted(self.folder.rglob(".*.tmp")):  # of version 0.1
+            if path.is_file() and path.stat().st_mtime < oldest:
                 files.append(path)
         if keep is not None:
             for recipe in self.recipes():

@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from nnunet_fm.internal.files import replaced_atomically
+from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.messages import some
 
 CHECKSUMS = "sha256"  # metadata of an entry
@@ -63,8 +63,8 @@ def write_entry(path: Path, key: str, arrays: Arrays) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file of the cache atomically; other processes may write the same file."""
-    with replaced_atomically(str(path), several_writers=True) as temporary:
-        Path(temporary).write_bytes(content)
+    with replaced_atomically(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _sha256(array: np.ndarray) -> str:

@@ -1,13 +1,11 @@
 """Read and preprocess volumes ahead of the encoder."""
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from nnunet_fm.data.subject_table import Row
 from nnunet_fm.data.volumes import BadVolumeError, read_volume
 from nnunet_fm.features.intensity import rescale_intensity
 from nnunet_fm.features.recipe import FeatureRecipe
+from nnunet_fm.internal.processes import worker_pool
 
 PreprocessedVolume = tuple[str, np.ndarray | str]  # key; volume, or reason why it cannot be used
 
@@ -70,8 +69,7 @@ def _in_processes(
     preprocess: Callable[[VolumeRef], np.ndarray | str],
     processes: int,
 ) -> Iterator[PreprocessedVolume]:
-    one_thread: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), **one_thread) as pool:
+    with worker_pool(processes, partial(torch.set_num_threads, 1)) as pool:
         ahead: list[tuple[str, Future[np.ndarray | str]]] = []
         remaining = iter(volumes.items())
         try:

@@ -24,8 +24,8 @@ from nnunet_fm.heads.metrics import MetricFunction, TrueTargets
 from nnunet_fm.heads.models import has_scores
 from nnunet_fm.heads.results import few_cases_note
 from nnunet_fm.heads.saved_runs import FinishedRun, Predictions
+from nnunet_fm.internal.atomic_files import write_csv
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.files import write_csv
 from nnunet_fm.internal.markdown import markdown_table
 
 RESAMPLES = 2000

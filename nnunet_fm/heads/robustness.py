@@ -15,8 +15,8 @@ from nnunet_fm.heads.results import PerturbedResult, few_cases_note
 from nnunet_fm.heads.splits import Split, make_splits, tested_cases
 from nnunet_fm.heads.task_data import TaskData, TaskInputs
 from nnunet_fm.heads.threads import one_thread
+from nnunet_fm.internal.atomic_files import write_csv
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.files import write_csv
 from nnunet_fm.internal.markdown import markdown_table
 
 RESAMPLES = 1000

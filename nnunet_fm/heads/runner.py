@@ -1,6 +1,5 @@
 """Run a task over ratios and seeds: subsets, training, predictions, metrics; resumable."""
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,8 +31,8 @@ from nnunet_fm.heads.saved_runs import (
 from nnunet_fm.heads.splits import Cases, Split, fold_numbers, make_splits, subset, tested_cases
 from nnunet_fm.heads.task_data import TaskData
 from nnunet_fm.heads.threads import one_thread
+from nnunet_fm.internal.atomic_files import write_csv, write_text
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.files import replaced_atomically, write_csv, write_text
 
 RESAMPLES = 1000
 NAN = float("nan")
@@ -148,7 +147,7 @@ def _run_setting(
             )
             results.append(result)
         lines += _prediction_lines(data, cases, truth, model, prediction)
-    _write_lines(lines, marker.with_name(f"{PREDICTIONS}_{marker.stem}.csv"))
+    write_csv(lines, marker.with_name(f"{PREDICTIONS}_{marker.stem}.csv"))
     write_text(marker, json.dumps([asdict(result) for result in results]))
 
 
@@ -261,10 +260,3 @@ def _prediction_lines(
         values = np.atleast_1d(prediction.output[n]).tolist()
         lines.append(line | dict(zip(outputs, values, strict=True)))
     return lines
-
-
-def _write_lines(lines: Sequence[dict[str, Any]], path: Path) -> None:
-    with replaced_atomically(str(path)) as temporary, open(temporary, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)

@@ -25,6 +25,10 @@ class StorageError(UserError, OSError):
     """A disk or file system that refuses, e.g. for lack of space."""
 
 
+class BusyError(UserError, RuntimeError):
+    """A folder that another process writes to."""
+
+
 class FailedRunError(UserError, RuntimeError):
     """A program or training that failed; the message holds the end of its log."""
 

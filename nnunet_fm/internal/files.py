@@ -1,21 +1,10 @@
-"""Write files atomically: next to their target, then moved into place."""
+"""List and hash the files of a folder."""
 
-import csv
 import hashlib
 import os
-import re
-import socket
+import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from nnunet_fm.internal.errors import StorageError
-
-TEMPORARY = ".tmp"
-# torch.save says RuntimeError where the disk is full, in one of these words
-WRITER = re.compile("PytorchStreamWriter|inline_container|iostream")
 
 
 def walk_files(root: Path) -> Iterator[Path]:
@@ -59,54 +48,16 @@ def files_sha256(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def replaced_atomically(
-    filename: str, then: str = "rerun the command", several_writers: bool = False
-) -> Iterator[str]:
-    """Yield a name to write to, then move that file over `filename`; on errors keep the old one.
-
-    Args:
-        filename: the target.
-        then: what to do after freeing space, for the error's message.
-        several_writers: other processes and machines may write the same target at once; the last
-            one wins.
-
-    Raises:
-        OSError: the disk is full or not writable; the message says what survived.
-    """
-    target, temporary = Path(filename), Path(f"{filename}{TEMPORARY}")
-    if several_writers:
-        temporary = target.with_name(
-            f".{target.name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY}"
-        )
-    try:
-        yield str(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError) and not WRITER.search(str(error)):
-            raise
-        survived = (
-            f"the previous {target.name} is intact" if target.exists() else "there was none before"
-        )
-        raise StorageError(
-            f"could not write {target} ({error}); {survived}. Free disk space, then {then}"
-        ) from error
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with replaced_atomically(str(path)) as temporary:
-        Path(temporary).write_text(text)
-
-
-def write_csv(rows: Iterable[Any], path: Path) -> None:
-    """Write dataclass instances or dicts of one kind, a line each, their fields as columns."""
-    content = [row if isinstance(row, dict) else asdict(row) for row in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(content[0]))
-        writer.writeheader()
-        writer.writerows(content)
+def delete(path: Path) -> None:
+    """Delete a file, or a folder with all it holds."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

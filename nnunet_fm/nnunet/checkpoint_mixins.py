@@ -1,12 +1,13 @@
 """Checkpoints that survive a full disk, and that only their own run resumes from."""
 
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.files import replaced_atomically
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.run_identity import plan_differences
 
@@ -20,8 +21,8 @@ class AtomicCheckpointMixin:
         if trainer.local_rank != 0 or trainer.disable_checkpointing:
             super().save_checkpoint(filename)  # type: ignore[misc]
             return
-        with replaced_atomically(filename, "continue with --c") as temporary:
-            super().save_checkpoint(temporary)  # type: ignore[misc]
+        with replaced_atomically(Path(filename), "continue with --c") as temporary:
+            super().save_checkpoint(str(temporary))  # type: ignore[misc]
 
 
 class StrictResumeMixin:

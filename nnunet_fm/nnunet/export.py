@@ -10,6 +10,7 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 
 from nnunet_fm.encoders import EncoderSource
+from nnunet_fm.internal.atomic_files import created_whole
 from nnunet_fm.internal.errors import ExistingFileError, InputError, MissingFileError
 from nnunet_fm.network.frozen import ENCODER, NETWORKS
 from nnunet_fm.nnunet.file_names import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT_JSON, PLANS_JSON
@@ -49,19 +50,15 @@ def export_model(model: Path, out: Path, checkpoint: str = FINAL_CHECKPOINT) -> 
         raise ExistingFileError(f"{out} is not empty; give a folder that does not exist yet")
     plans = load_json(str(plans_file))
     _forget_paths(plans)
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for fold in folds:
-        (partial / fold).mkdir(parents=True)
-        content = _read_checkpoint(model / fold / checkpoint)
-        torch.save(_for_prediction(content), partial / fold / FINAL_CHECKPOINT)
-    for name in COPIED:
-        if (model / name).is_file():
-            shutil.copyfile(model / name, partial / name)
-    save_json(plans, str(partial / PLANS_JSON), sort_keys=False)
-    if out.exists():
-        out.rmdir()
-    partial.rename(out)
+    with created_whole(out) as partial:
+        for fold in folds:
+            (partial / fold).mkdir()
+            content = _read_checkpoint(model / fold / checkpoint)
+            torch.save(_for_prediction(content), partial / fold / FINAL_CHECKPOINT)
+        for name in COPIED:
+            if (model / name).is_file():
+                shutil.copyfile(model / name, partial / name)
+        save_json(plans, str(partial / PLANS_JSON), sort_keys=False)
     return folds
 
 

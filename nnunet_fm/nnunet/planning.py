@@ -11,9 +11,10 @@ from batchgenerators.utilities.file_and_folder_operations import load_json, save
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.encoders import CARDS, bundled_weights
+from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.device import default_device
 from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.files import replaced_atomically, visible_files
+from nnunet_fm.internal.files import visible_files
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm.nnunet.datasets import DATASET_NAME, dataset_id, known_datasets, no_such_dataset
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
@@ -68,8 +69,8 @@ class NewPlans:
 
     def write(self) -> None:
         """Write the file atomically."""
-        with replaced_atomically(str(self.path)) as temporary:
-            save_json(self.content, temporary, sort_keys=False)
+        with replaced_atomically(self.path) as temporary:
+            save_json(self.content, str(temporary), sort_keys=False)
 
 
 def write_plans(preprocessed: Path, options: PlanOptions) -> NewPlans:

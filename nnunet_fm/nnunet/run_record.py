@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.files import write_text
 
 RECORD = "nnunet_fm.json"
 

@@ -259,7 +259,7 @@ def _probe(parsed: argparse.Namespace) -> None:
             "nothing to probe; give --table FILE --targets age,sex, "
             "or --dataset FOLDER --split FILE"
         )
-    from nnunet_fm.internal.files import write_csv
+    from nnunet_fm.internal.atomic_files import write_csv
     from nnunet_fm_pretrain.data.preprocessing import Preprocessing
     from nnunet_fm_pretrain.probing.linear_probes import ProbeResult, markdown
     from nnunet_fm_pretrain.probing.run import encoders_and_random, probe_patches, probe_table

@@ -13,7 +13,7 @@ from nnunet_fm.evaluation.lesions import lesion_score
 from nnunet_fm.evaluation.metrics import dice, hausdorff95, surface_dice
 from nnunet_fm.evaluation.score_tables import scores_table
 from nnunet_fm.evaluation.segmentation import MetricOptions, evaluate_folders
-from nnunet_fm.internal.files import write_csv
+from nnunet_fm.internal.atomic_files import write_csv
 
 BRATS = LabelScheme(BRATS_REGIONS)
 

@@ -101,10 +101,9 @@ def run_two_processes(recipe: Path, store: Path, run: Path, *import_paths: Path)
 
 
 def store_contents(store: Path) -> dict[str, bytes]:
-    """The bytes of every file of a store."""
-    return {
-        str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*")) if p.is_file()
-    }
+    """The bytes of every file of a store, except its lock."""
+    files = [path for path in sorted(store.rglob("*")) if path.is_file() and path.suffix != ".lock"]
+    return {str(path.relative_to(store)): path.read_bytes() for path in files}
 
 
 def same(one: Any, other: Any) -> bool:

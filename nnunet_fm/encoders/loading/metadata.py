@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.files import replaced_atomically
 
 KEY = "nnunet_fm_card"
 SUFFIXES = (".safetensors", ".pth")
@@ -42,7 +42,7 @@ def write_encoder(path: Path, state: Mapping[str, Tensor], about: Mapping[str, A
     """
     check_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_atomically(str(path)) as temporary:
+    with replaced_atomically(path) as temporary:
         if path.suffix == ".pth":
             torch.save(
                 {"teacher": {f"backbone.{k}": v for k, v in state.items()}, KEY: json.dumps(about)},

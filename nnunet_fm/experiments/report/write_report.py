@@ -17,7 +17,7 @@ from nnunet_fm.experiments.report.tables import Table, all_tables, provenance_ta
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.experiments.summary import METRICS
 from nnunet_fm.internal import plotting
-from nnunet_fm.internal.files import write_csv, write_text
+from nnunet_fm.internal.atomic_files import write_csv, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 
+from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.errors import StorageError
-from nnunet_fm.internal.files import replaced_atomically
 from nnunet_fm_pretrain.data.records import AnyRecord, Record, from_json, to_json
 
 VOLUMES, ENDING = "volumes", ".b2nd"
@@ -69,12 +69,10 @@ def _write_array(
         shuffle = blosc2.Filter.BITSHUFFLE
     packing = {"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [shuffle], "nthreads": 1}
     blocks = tuple(min(c, n) for c, n in zip(chunk, codes.shape, strict=True))
-    with replaced_atomically(str(path)) as temporary:
-        Path(temporary).unlink(missing_ok=True)  # of a writer that was killed
+    layout = {"chunks": blocks, "blocks": blocks, "cparams": packing}
+    with replaced_atomically(path) as temporary:
         try:
-            array = blosc2.asarray(
-                codes, chunks=blocks, blocks=blocks, cparams=packing, urlpath=temporary, mode="w"
-            )
+            array = blosc2.asarray(codes, **layout, urlpath=str(temporary), mode="w")
             array.schunk.vlmeta[_RECORD] = record
         except RuntimeError as error:  # blosc2's kind where a disk is full
             raise StorageError(f"blosc2: {error}") from error

@@ -1,21 +1,20 @@
 """`nnunet-fm pretrain prepare`: from files to a store; parallel, resumable, in parts."""
 
-import csv
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
 
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.internal.arguments import check_part
+from nnunet_fm.internal.atomic_files import write_lines
 from nnunet_fm.internal.errors import FailedRunError, InputError
-from nnunet_fm.internal.files import replaced_atomically
+from nnunet_fm.internal.locks import one_writer
 from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.processes import worker_pool
 from nnunet_fm_pretrain.data.exclusion import read_subjects, without_subjects
 from nnunet_fm_pretrain.data.prepare_group import Outcome, PrepareOptions, make_group
 from nnunet_fm_pretrain.data.records import (
@@ -72,13 +71,12 @@ def prepare(
     if options.registered and not any(len(group) > 1 for group in all_groups):
         raise InputError(_no_effect(sources))
     check_same_options(options, all_groups, _check_former(options, sources, parts))
-    options.store.mkdir(parents=True, exist_ok=True)
-    groups = all_groups[number::parts]
-    outcomes = _without_duplicates(_all_outcomes(groups, options, processes))
     name = manifest_name(number, parts)
-    write_manifest(options.store / name, [o.record for o in outcomes if o.record])
-    failures = name.replace("manifest", "failures").replace(".jsonl", ".csv")
-    _write_failures(options.store / failures, [o for o in outcomes if not o.record])
+    with one_writer(options.store, part=f".{name}"):
+        outcomes = _without_duplicates(_all_outcomes(all_groups[number::parts], options, processes))
+        write_manifest(options.store / name, [o.record for o in outcomes if o.record])
+        failures = name.replace("manifest", "failures").replace(".jsonl", ".csv")
+        _write_failures(options.store / failures, [o for o in outcomes if not o.record])
     return outcomes
 
 
@@ -149,8 +147,7 @@ def _all_outcomes(
         for group in tqdm(groups, desc="preparing", unit="volume"):
             outcomes += make_group(group, options)
         return outcomes
-    context = get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=one_thread) as pool:
+    with worker_pool(processes, one_thread) as pool:
         futures = [pool.submit(make_group, group, options) for group in groups]
         try:
             for future in tqdm(futures, desc="preparing", unit="volume"):
@@ -181,10 +178,5 @@ def _write_failures(path: Path, failures: Sequence[Outcome]) -> None:
     if not failures:
         path.unlink(missing_ok=True)
         return
-    with (
-        replaced_atomically(str(path)) as temporary,
-        Path(temporary).open("w", newline="") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow(("volume", "path", "reason"))
-        writer.writerows((o.source.name, o.source.path, o.reason) for o in failures)
+    rows = [(o.source.name, o.source.path, o.reason) for o in failures]
+    write_lines(path, ("volume", "path", "reason"), rows)

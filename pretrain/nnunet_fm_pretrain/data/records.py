@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.files import write_text
 
 
 @dataclass(frozen=True, kw_only=True)

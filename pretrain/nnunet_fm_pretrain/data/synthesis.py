@@ -6,11 +6,8 @@ whether the skull is shown. No real image is used. The idea is SynthSeg's (Billo
 Image Analysis 2023): with contrast drawn at random, features are learned that do not depend on it.
 """
 
-import csv
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +16,9 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from nnunet_fm.data.synthetic import CONTRASTS, TISSUES, anatomy, smooth_noise, tumour, write_image
+from nnunet_fm.internal.atomic_files import write_lines
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.files import replaced_atomically
+from nnunet_fm.internal.processes import worker_pool
 
 Image = Float[np.ndarray, "z y x"]
 Labels = Integer[np.ndarray, "z y x"]
@@ -52,16 +50,10 @@ def synthesise(out: Path, subjects: int, first_seed: int = 0, processes: int = 2
     seeds = range(first_seed, first_seed + subjects)
     make = partial(_write_subject, out)
     out.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with worker_pool(processes) as pool:
         made = tqdm(pool.map(make, seeds), total=subjects, desc="making brains", unit="subject")
         rows = [row for subject in made for row in subject]
-    with (
-        replaced_atomically(str(out / TABLE)) as temporary,
-        Path(temporary).open("w", newline="") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow(("subject_id", "dataset", "sequence", "path", "licence"))
-        writer.writerows(rows)
+    write_lines(out / TABLE, ("subject_id", "dataset", "sequence", "path", "licence"), rows)
     return out / TABLE
 
 

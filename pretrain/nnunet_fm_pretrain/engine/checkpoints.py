@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from nnunet_fm.encoders.loading.read import CheckpointError
+from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.errors import MissingFileError
-from nnunet_fm.internal.files import replaced_atomically
 
 FOLDER = "checkpoints"
 NAME = re.compile(r"step_\d+\.pt")
@@ -45,7 +45,7 @@ def save(run: Path, step: int, content: dict[str, Any], keep: int) -> Path:
     """Write `content` as the state after `step` steps, then delete all but the last `keep`."""
     path = run / FOLDER / f"step_{step:08d}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_atomically(str(path)) as temporary:
+    with replaced_atomically(path) as temporary:
         torch.save(content, temporary)
     for old in checkpoints(run)[:-keep]:
         old.unlink()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nnunet_fm.internal.processes import end_with_parent
 from nnunet_fm_pretrain.data.workers import one_thread
 
 PREFETCHED = 2  # batches per worker
@@ -52,4 +53,5 @@ def _start_worker(_: int) -> None:
     # launchers signal the whole process group: the main process saves, then ends its workers
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
     one_thread()

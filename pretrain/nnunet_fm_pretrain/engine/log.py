@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nnunet_fm.internal.files import write_text
+from nnunet_fm.internal.atomic_files import write_text
 
 LOG = "log.csv"
 

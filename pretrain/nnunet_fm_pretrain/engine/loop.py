@@ -13,9 +13,9 @@ import torch.distributed as dist
 import yaml
 from lightning_fabric import Fabric
 
+from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.device import keep_freed_memory
 from nnunet_fm.internal.errors import InputError, NonFiniteError
-from nnunet_fm.internal.files import write_text
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm_pretrain.data.store import Store
 from nnunet_fm_pretrain.engine import checkpoints, start

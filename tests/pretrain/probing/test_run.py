@@ -10,7 +10,7 @@ import torch
 from helpers.pretraining import write_volume_file
 from nnunet_fm.encoders import build_encoder
 from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE
-from nnunet_fm.internal.files import write_csv
+from nnunet_fm.internal.atomic_files import write_csv
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
 from nnunet_fm_pretrain.probing.features import patch_features, patch_labels, read_case
 from nnunet_fm_pretrain.probing.linear_probes import (

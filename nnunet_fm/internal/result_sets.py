@@ -1,0 +1,99 @@
+"""Files of one result, replaced together, and the check that a result is complete.
+
+A command writes its files to a temporary folder; then they take the places of the former ones. The
+file `finished_<name>.json` says whether all of them are there, and how many rows each table has.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nnunet_fm.internal.atomic_files import (
+    remove_leftovers,
+    sync,
+    temporary_folder,
+    write_text,
+)
+from nnunet_fm.internal.errors import InputError
+
+
+@contextmanager
+def replaced_together(folder: Path, name: str) -> Iterator[Path]:
+    """Yield a temporary folder to write to; at the end its files replace those of `folder`.
+
+    After an error, or if the process is killed while the files are being written, the former
+    result stays as it was. If it is killed while the files are being moved, the result is marked
+    incomplete.
+
+    Args:
+        folder: folder of the result; created.
+        name: name of the result, for the marker `finished_<name>.json`.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    with temporary_folder(folder) as temporary:
+        yield temporary
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        rows = {str(path.relative_to(temporary)): _count_rows(path) for path in files}
+        for path in files:
+            sync(path)
+        marker = _marker(folder, name)
+        write_text(marker, json.dumps({"finished": False}))
+        for path in files:
+            target = folder / path.relative_to(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+        write_text(marker, json.dumps({"finished": True, "rows": rows}, indent=1))
+
+
+def check_finished(folder: Path, name: str) -> None:
+    """Check that a result is complete; one of version 0.1 has no marker and passes.
+
+    Args:
+        folder: folder of the result.
+        name: name of the result, as given to `replaced_together`.
+
+    Raises:
+        ValueError: the command was killed while it replaced the files, a file is missing, or a
+            table has another number of rows than was written.
+    """
+    marker = _marker(folder, name)
+    if not marker.is_file():
+        return
+    try:
+        content = json.loads(marker.read_text(encoding="utf-8"))
+        finished = bool(content["finished"])
+        written = dict(content.get("rows", {}))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise InputError(f"{marker} is damaged; rerun the command that wrote {folder}") from None
+    if not finished:
+        raise InputError(
+            f"{folder} is incomplete: the command that wrote it was killed; rerun that command"
+        )
+    for file, rows in written.items():
+        path = folder / file
+        if not path.is_file():
+            raise InputError(f"{path} is missing; rerun the command that wrote it")
+        if rows is not None and _count_rows(path) != rows:
+            raise InputError(
+                f"{path} has {_count_rows(path)} rows, but {rows} were written; "
+                "rerun the command that wrote it"
+            )
+
+
+def _marker(folder: Path, name: str) -> Path:
+    return folder / f"finished_{name}.json"
+
+
+def _count_rows(path: Path) -> int | None:
+    """Count the rows of a CSV file without its header; None for another file."""
+    if path.suffix != ".csv":
+        return None
+    with path.open(newline="", encoding="utf-8") as stream:
+        return max(sum(1 for _ in csv.reader(stream)) - 1, 0)
