@@ -147,13 +147,16 @@ def youden_threshold(truth: Labels, scores: Scores) -> float:
 def delong(truth: Labels, first: Scores, second: Scores) -> DeLong:
     """Test the areas of two scores of the same cases after DeLong et al., Biometrics 1988.
 
-    The ranks are computed as by Sun and Xu, 2014.
+    The ranks are computed as by Sun and Xu, 2014. With a single case of a class its variance is
+    unknown: standard error and p are NaN.
 
     Raises:
         ValueError: one class only.
     """
     areas, covariance = _structural(truth, np.stack([first, second]))
     difference = float(areas[1] - areas[0])
+    if not np.isfinite(covariance).all():
+        return DeLong(difference, float("nan"), float("nan"))
     error = float(np.sqrt(max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])))
     p = 2 * stats.norm.sf(abs(difference) / error) if error else float(difference == 0)
     return DeLong(difference, error, float(p))
@@ -162,7 +165,8 @@ def delong(truth: Labels, first: Scores, second: Scores) -> DeLong:
 def delong_interval(truth: Labels, scores: Scores, level: float = 0.95) -> tuple[float, float]:
     """Compute a confidence interval of the AUC from DeLong's variance, on the logit scale.
 
-    At an area of 0 or 1 the variance is 0, and the interval is (0, 1).
+    At an area of 0 or 1 the variance is 0, and the interval is (0, 1). With a single case of a
+    class the limits are NaN.
     """
     areas, covariance = _structural(truth, scores[None])
     area = float(areas[0])
@@ -185,8 +189,14 @@ def _structural(
     among_negative = np.stack([stats.rankdata(s[~positive]) for s in scores])
     of_positive = (together[:, positive] - among_positive) / n
     of_negative = 1 - (together[:, ~positive] - among_negative) / m
-    covariance = np.atleast_2d(np.cov(of_positive)) / m + np.atleast_2d(np.cov(of_negative)) / n
-    return of_positive.mean(1), covariance
+    return of_positive.mean(1), _covariance(of_positive) / m + _covariance(of_negative) / n
+
+
+def _covariance(components: Float[np.ndarray, "m n"]) -> Float[np.ndarray, "m m"]:
+    """Compute the covariance of scores over cases; NaN with a single case."""
+    if components.shape[1] < 2:
+        return np.full((len(components), len(components)), np.nan)
+    return np.atleast_2d(np.cov(components))
 
 
 def _positive(truth: Labels | Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:

@@ -73,6 +73,7 @@ class EncoderComparison:
             classes with one split and one case per subject, NaN otherwise.
         seeds: number of seeds.
         n_test: number of tested cases.
+        leakage: description of the leakage that was allowed in either run; empty if there is none.
     """
 
     task: str
@@ -93,6 +94,7 @@ class EncoderComparison:
     p_delong: float
     seeds: int
     n_test: int
+    leakage: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,15 +130,27 @@ def compare(runs: Sequence[FinishedRun]) -> list[EncoderComparison]:
         seeds = sorted(seed for r, seed in shared if r == ratio)
         predictions = [[run.predictions(ratio, seed) for seed in seeds] for run in runs]
         for a, b in combinations(range(len(runs)), 2):
-            names = (runs[a].about["encoder"], runs[b].about["encoder"])
-            for model in predictions[a][0]:
-                in_all = all(model in p for p in (*predictions[a], *predictions[b]))
-                if model != "trivial" and in_all:
-                    first = [p[model] for p in predictions[a]]
-                    second = [p[model] for p in predictions[b]]
-                    pair = _pair(runs[a].about["task"], model, ratio, names, first, second)
-                    comparisons += _compare_pair(pair)
+            found = _compare_runs((runs[a], runs[b]), ratio, predictions[a], predictions[b])
+            leakage = {str(run.about.get("leakage", "")) for run in (runs[a], runs[b])} - {""}
+            comparisons += [replace(c, leakage="; ".join(sorted(leakage))) for c in found]
     return _adjust(comparisons)
+
+
+def _compare_runs(
+    runs: tuple[FinishedRun, FinishedRun],
+    ratio: float,
+    first: Sequence[dict[str, Predictions]],
+    second: Sequence[dict[str, Predictions]],
+) -> list[EncoderComparison]:
+    """Compare two runs at one ratio, by every model that learned in all seeds of both."""
+    names = (runs[0].about["encoder"], runs[1].about["encoder"])
+    comparisons = []
+    for model in first[0]:
+        if model != "trivial" and all(model in p for p in (*first, *second)):
+            sides = [[p[model] for p in side] for side in (first, second)]
+            pair = _pair(runs[0].about["task"], model, ratio, names, sides[0], sides[1])
+            comparisons += _compare_pair(pair)
+    return comparisons
 
 
 def write_comparison(runs: Sequence[FinishedRun], out: Path) -> list[EncoderComparison]:
@@ -178,6 +192,11 @@ def _pair(
     if len({p.cases for p in (*first, *second)}) > 1:
         raise InputError(
             f"{names[0]} and {names[1]} were tested on different cases; pairs need the same"
+        )
+    if not all(p.truth.same_as(first[0].truth) for p in (*first, *second)):
+        raise InputError(
+            f"{names[0]} and {names[1]} were tested on different targets, events, subjects or "
+            "folds of the same cases; rerun both with the same table, target and event"
         )
     outputs = [np.stack([p.output for p in side], axis=1) for side in (first, second)]
     return _Pair(task, model, ratio, names, first[0].truth, outputs[0], outputs[1])
@@ -274,9 +293,11 @@ def _adjust(comparisons: Sequence[EncoderComparison]) -> list[EncoderComparison]
 
 
 def comparison_table(comparisons: Sequence[EncoderComparison]) -> str:
-    """Format one line per comparison."""
+    """Format one line per comparison, and the leakage that was allowed."""
     table = markdown_table(COLUMNS, [_row(c) for c in comparisons])
-    return table + few_cases_note(c.n_test for c in comparisons)
+    table += few_cases_note(c.n_test for c in comparisons)
+    notes = sorted({c.leakage for c in comparisons} - {""})
+    return "\n\n".join([table, *(f"Leakage allowed: {note}" for note in notes)])
 
 
 def _row(c: EncoderComparison) -> list[str]:

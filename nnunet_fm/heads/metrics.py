@@ -43,6 +43,13 @@ class TrueTargets:
             return None
         return (self.values if self.kind == "classification" else self.events).astype(int)
 
+    def same_as(self, other: "TrueTargets") -> bool:
+        """Return whether targets, events, subjects and folds are those of `other`."""
+        return all(
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("values", "events", "subjects", "fold")
+        )
+
     @property
     def one_case_each(self) -> bool:
         """Whether no subject has several cases."""
@@ -85,7 +92,8 @@ class TrueTargets:
         return np.sqrt(self._mse(output, weights))
 
     def _r2(self, output: Output, weights: Weights) -> PerResample:
-        mean = weights @ self.values / weights.sum(1)
-        variance = weights @ np.square(self.values) / weights.sum(1) - mean**2
+        centred = self.values - self.values.mean()  # so that a constant target has no variance
+        mean = weights @ centred / weights.sum(1)
+        variance = weights @ np.square(centred) / weights.sum(1) - mean**2
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(variance > 0, 1 - self._mse(output, weights) / variance, np.nan)
