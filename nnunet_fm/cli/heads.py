@@ -107,7 +107,7 @@ def _compare(parsed: argparse.Namespace) -> None:
 
     runs = [heads.read_run(folder) for folder in parsed.runs]
     comparisons = heads.write_comparison(runs, parsed.o)
-    print(f"{heads.comparison_table(comparisons)}\n\nwrote {parsed.o}")
+    print(f"{heads.comparison_table(comparisons, runs)}\n\nwrote {parsed.o}")
 
 
 def _robustness(parsed: argparse.Namespace) -> None:

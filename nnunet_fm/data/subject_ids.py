@@ -13,14 +13,16 @@ COLLECTIONS = (
     (re.compile(r"brats2021_0*(\d+)"), "brats2021"),
     (re.compile(r"brats-gli-0*(\d+)(?:-\d+)?"), "brats2021"),
     (re.compile(r"brats-(men|met|ped|ssa|goat)-(?:[a-z]+-)?0*(\d+)(?:-\d+)?"), "brats"),
-    (re.compile(r"brats(1[789]|20)_(.+)"), "brats"),
+    # one number in 2017 to 2019; those of TCIA have the number of a site since 2018
+    (re.compile(r"brats1[789]_(?:(tcia)\d*|([a-z0-9]+))_(.+)"), "brats"),
+    (re.compile(r"brats(20)_(.+)"), "brats"),
     (re.compile(r"ucsf-pdgm-0*(\d+)(?:_fu\d+d?)?(?:_nifti)?"), "ucsf-pdgm"),
     (re.compile(r"upenn-gbm-0*(\d+)(?:_\d\d)?"), "upenn-gbm"),
     (re.compile(r"oas1_0*(\d+)(?:_mr\d+)?"), "oasis1"),
     (re.compile(r"oas2_0*(\d+)(?:_mr\d+)?"), "oasis2"),
     (re.compile(r"(?:oasis3)?sub-?oas3(\d+)|oas3(\d+)(?:_.*)?"), "oasis3"),
     (re.compile(r"ixi0*(\d+)(?:-.*)?"), "ixi"),
-    (re.compile(r"(\d{3})_s_(\d{4})"), "adni"),
+    (re.compile(r"(?:adni)?(\d{3})_?s_?(\d{4})"), "adni"),
     (re.compile(r"tcga[-_]([a-z0-9]{2})[-_]([a-z0-9]{4})(?:[-_].*)?"), "tcga"),
 )
 

@@ -106,6 +106,7 @@ def read_table(
     rows = read_rows(file)
     if not rows.cells:
         raise InputError(f"{file} has no rows")
+    _check_split_column(rows)
     nameless = [str(line) for line, cells in rows.numbered() if not rows.subject(cells)]
     if nameless:
         raise InputError(f"{file}: no subject in line {some(nameless)}")
@@ -118,6 +119,16 @@ def read_table(
         selected = tuple(sorted({name for visit in visits for name in visit.volumes}))
     _check(file, visits)
     return Table(file, visits, selected, rows.columns)
+
+
+def _check_split_column(rows: Rows) -> None:
+    """Refuse a column `Split`, which would be ignored."""
+    alike = [name for name in rows.columns if name.casefold() == SPLIT_COLUMN]
+    if alike and SPLIT_COLUMN not in alike:
+        raise InputError(
+            f"{rows.file} has a column {alike[0]}; call it {SPLIT_COLUMN} if it says which rows "
+            "are for training and testing, and something else if not"
+        )
 
 
 def _path_columns(rows: Rows) -> tuple[str, ...]:

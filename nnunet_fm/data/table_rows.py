@@ -22,8 +22,13 @@ ID_COLUMNS = ("subject_id", "participant_id")
 SESSION_COLUMN = "session_id"
 SESSION_COLUMNS = (SESSION_COLUMN, "session")  # the latter in pretraining tables of 0.1
 DATASET_COLUMN = "dataset"
-# what R, pandas, Excel, SPSS, Stata and BIDS write for a missing value, in lower case
-MISSING = ("", "n/a", "na", "<na>", "#n/a", "nan", "-nan", "none", "null", "nil", ".", "-", "?")
+# what R, pandas, Excel, SPSS, Stata, BIDS and TCGA write for a missing value, in lower case
+MISSING = (
+    *("", "n/a", "na", "n.a.", "<na>", "nan", "-nan", "nat", "none", "null", "nil"),
+    *(".", "-", "--", "'--", "?"),
+    *("#n/a", "#null!", "#value!", "#div/0!", "#ref!", "#name?", "#num!"),
+    *("not available", "[not available]", "not applicable", "[not applicable]"),
+)
 COMMENT = re.compile(r"(^|\s)#.*")  # not inside an id such as P#1
 SEPARATOR_HINT = "sep="  # Excel's first line
 

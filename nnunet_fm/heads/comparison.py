@@ -73,7 +73,6 @@ class EncoderComparison:
             classes with one split and one case per subject, NaN otherwise.
         seeds: number of seeds.
         n_test: number of tested cases.
-        leakage: description of the leakage that was allowed in either run; empty if there is none.
     """
 
     task: str
@@ -94,7 +93,6 @@ class EncoderComparison:
     p_delong: float
     seeds: int
     n_test: int
-    leakage: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,27 +128,15 @@ def compare(runs: Sequence[FinishedRun]) -> list[EncoderComparison]:
         seeds = sorted(seed for r, seed in shared if r == ratio)
         predictions = [[run.predictions(ratio, seed) for seed in seeds] for run in runs]
         for a, b in combinations(range(len(runs)), 2):
-            found = _compare_runs((runs[a], runs[b]), ratio, predictions[a], predictions[b])
-            leakage = {str(run.about.get("leakage", "")) for run in (runs[a], runs[b])} - {""}
-            comparisons += [replace(c, leakage="; ".join(sorted(leakage))) for c in found]
+            names = (runs[a].about["encoder"], runs[b].about["encoder"])
+            for model in predictions[a][0]:
+                in_all = all(model in p for p in (*predictions[a], *predictions[b]))
+                if model != "trivial" and in_all:
+                    first = [p[model] for p in predictions[a]]
+                    second = [p[model] for p in predictions[b]]
+                    pair = _pair(runs[a].about["task"], model, ratio, names, first, second)
+                    comparisons += _compare_pair(pair)
     return _adjust(comparisons)
-
-
-def _compare_runs(
-    runs: tuple[FinishedRun, FinishedRun],
-    ratio: float,
-    first: Sequence[dict[str, Predictions]],
-    second: Sequence[dict[str, Predictions]],
-) -> list[EncoderComparison]:
-    """Compare two runs at one ratio, by every model that learned in all seeds of both."""
-    names = (runs[0].about["encoder"], runs[1].about["encoder"])
-    comparisons = []
-    for model in first[0]:
-        if model != "trivial" and all(model in p for p in (*first, *second)):
-            sides = [[p[model] for p in side] for side in (first, second)]
-            pair = _pair(runs[0].about["task"], model, ratio, names, sides[0], sides[1])
-            comparisons += _compare_pair(pair)
-    return comparisons
 
 
 def write_comparison(runs: Sequence[FinishedRun], out: Path) -> list[EncoderComparison]:
@@ -166,7 +152,7 @@ def write_comparison(runs: Sequence[FinishedRun], out: Path) -> list[EncoderComp
     """
     comparisons = compare(runs)
     write_csv(comparisons, out / "comparison.csv")
-    (out / "comparison.md").write_text(comparison_table(comparisons) + "\n")
+    (out / "comparison.md").write_text(comparison_table(comparisons, runs) + "\n")
     draw_runs(runs, out)
     return comparisons
 
@@ -292,12 +278,15 @@ def _adjust(comparisons: Sequence[EncoderComparison]) -> list[EncoderComparison]
     ]
 
 
-def comparison_table(comparisons: Sequence[EncoderComparison]) -> str:
-    """Format one line per comparison, and the leakage that was allowed."""
+def comparison_table(
+    comparisons: Sequence[EncoderComparison], runs: Sequence[FinishedRun] = ()
+) -> str:
+    """Format one line per comparison, and the leakage that was allowed in the runs."""
     table = markdown_table(COLUMNS, [_row(c) for c in comparisons])
     table += few_cases_note(c.n_test for c in comparisons)
-    notes = sorted({c.leakage for c in comparisons} - {""})
-    return "\n\n".join([table, *(f"Leakage allowed: {note}" for note in notes)])
+    leakage = {run.about["encoder"]: run.about.get("leakage") for run in runs}
+    notes = [f"\n\nLeakage allowed, {name}: {text}" for name, text in leakage.items() if text]
+    return table + "".join(notes)
 
 
 def _row(c: EncoderComparison) -> list[str]:

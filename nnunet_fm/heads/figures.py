@@ -45,6 +45,7 @@ def draw_runs(runs: Sequence[FinishedRun], folder: Path) -> None:
                 draw_survival(
                     predictions[model],
                     f"{encoder}, {model}, ratio {ratio:g}",
+                    run.about["settings"]["target"],
                     folder / f"survival_{encoder}_{model}_ratio_{ratio:g}",
                 )
 
@@ -128,7 +129,7 @@ def _draw_band(
     draw_band(axes, places, middle, low, high, label, line)
 
 
-def draw_survival(predictions: Predictions, title: str, stem: Path) -> list[Path]:
+def draw_survival(predictions: Predictions, title: str, column: str, stem: Path) -> list[Path]:
     """Draw Kaplan-Meier curves of both risk groups, with the p of the log-rank test.
 
     The groups are split at the training cases' median risk.
@@ -136,35 +137,34 @@ def draw_survival(predictions: Predictions, title: str, stem: Path) -> list[Path
     Args:
         predictions: predictions of a survival task.
         title: title of the figure.
+        column: name of the column of times, which tells their unit.
         stem: file name without its ending.
 
     Returns:
         The files written.
     """
-    truth = predictions.truth
-    groups = risk_groups(truth.values, truth.events, predictions.high)
+    groups = risk_groups(predictions.truth, predictions.high)
     figure, (axes,) = new_figure()
-    last = float(truth.values.max())
-    masks = (predictions.high, ~predictions.high)
-    for line, (group, mask) in enumerate(zip((groups.high, groups.low), masks, strict=True)):
+    last = float(predictions.truth.values.max())
+    for line, group in enumerate((groups.high, groups.low)):
         if group.curve is not None:
             label = f"{group.name} risk, n = {group.count}{_median_text(group)}"
             _draw_curve(axes, group.curve, label, COLOUR_OF[group.name])
-            _draw_at_risk(axes, truth.values[mask], last, group.name, line)
+            _draw_at_risk(axes, group.times, last, group.name, line)
     axes.set(
         ylim=(0, 1.02),
         xlim=(0, None),
         ylabel="share surviving",
         title=f"{title}, log-rank p = {groups.p:.3g}",
     )
-    axes.set_xlabel("time (days)", labelpad=34)
+    axes.set_xlabel(f"time ({column})", labelpad=34)
     axes.legend(frameon=False, fontsize=8)
     return save(figure, stem)
 
 
 def _median_text(group: RiskGroup) -> str:
     median, low, high = group.median
-    return f", median {median:.0f} ({low:.0f} to {high:.0f})".replace("nan", "not reached")
+    return f", median {median:g} ({low:g} to {high:g})".replace("nan", "not reached")
 
 
 def _draw_curve(axes: "Axes", curve: Curve, label: str, colour: str) -> None:

@@ -55,6 +55,11 @@ class TrueTargets:
         """Whether no subject has several cases."""
         return len(set(self.subjects.tolist())) == len(self.subjects)
 
+    @property
+    def first_cases(self) -> Integer[np.ndarray, " s"]:
+        """Numbers of the first case of each subject, for statistics that need independent cases."""
+        return np.sort(np.unique(self.subjects, return_index=True)[1])
+
     def bootstrap(self, resamples: int) -> Bootstrap:
         """Resample the tested subjects within their strata."""
         return Bootstrap(self.subjects, self.strata(), resamples)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from nnunet_fm.evaluation.survival import Curve, kaplan_meier, logrank_p, median_survival
+from nnunet_fm.heads.metrics import TrueTargets
 
 
 @dataclass(frozen=True)
@@ -17,15 +18,20 @@ class RiskGroup:
 
     Attributes:
         name: `high` or `low`.
-        count: number of subjects.
+        times: time until the event or the last visit of each subject.
         curve: Kaplan-Meier curve; None if the group is empty.
         median: median survival time with its lower and upper limit; NaN where not reached.
     """
 
     name: str
-    count: int
+    times: Float[np.ndarray, " n"]
     curve: Curve | None
     median: tuple[float, float, float]
+
+    @property
+    def count(self) -> int:
+        """Number of subjects."""
+        return len(self.times)
 
 
 @dataclass(frozen=True)
@@ -37,16 +43,17 @@ class RiskGroups:
     p: float
 
 
-def risk_groups(
-    times: Float[np.ndarray, " n"], events: Bool[np.ndarray, " n"], high: Bool[np.ndarray, " n"]
-) -> RiskGroups:
-    """Compare the survival of two groups.
+def risk_groups(truth: TrueTargets, is_high: Bool[np.ndarray, " n"]) -> RiskGroups:
+    """Compare the survival of two groups, in which each subject counts once, with its first case.
 
     Args:
-        times: time until the event or the last visit.
-        events: whether the time ends with an event.
-        high: whether the risk is above the threshold.
+        truth: times and events of the tested cases.
+        is_high: whether the risk of each case is above the threshold.
     """
+    first = truth.first_cases
+    times = truth.values[first]
+    events = truth.events[first]
+    high = is_high[first]
     try:
         p = logrank_p(times, events, high)
     except ValueError:  # all subjects are in one group
@@ -63,6 +70,6 @@ def _risk_group(
 ) -> RiskGroup:
     if not len(times):
         nan = float("nan")
-        return RiskGroup(name, 0, None, (nan, nan, nan))
+        return RiskGroup(name, times, None, (nan, nan, nan))
     curve = kaplan_meier(times, events)
-    return RiskGroup(name, len(times), curve, median_survival(curve))
+    return RiskGroup(name, times, curve, median_survival(curve))

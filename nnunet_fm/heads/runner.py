@@ -127,7 +127,7 @@ def _run_setting(
     lines = []
     for model in model_names(data.task, min(sizes)):
         prediction = _predict(data, model, subsets, seed)
-        for score in _scores(truth, bootstrap, prediction, model):
+        for score in _scores(data, truth, bootstrap, prediction, model):
             result = Result(
                 task=data.name,
                 encoder=data.encoder,
@@ -197,12 +197,12 @@ def _threshold(data: TaskData, name: str, train: Cases, seed: int) -> float:
 
 
 def _scores(
-    truth: TrueTargets, bootstrap: Bootstrap, prediction: Prediction, model: str
+    data: TaskData, truth: TrueTargets, bootstrap: Bootstrap, prediction: Prediction, model: str
 ) -> list[Score]:
     """Compute all metrics of one model."""
     metrics = truth.metrics(ranks=has_scores(model))
     if np.isfinite(prediction.threshold).all():
-        metrics |= _threshold_metrics(truth, prediction)
+        metrics |= _threshold_metrics(truth, prediction, data.targets.classes[1])
     cases = len(truth.values)
     scores = []
     for name, metric in metrics.items():
@@ -213,13 +213,15 @@ def _scores(
     return scores
 
 
-def _threshold_metrics(truth: TrueTargets, prediction: Prediction) -> dict[str, MetricFunction]:
-    """Return sensitivity and specificity at the thresholds."""
+def _threshold_metrics(
+    truth: TrueTargets, prediction: Prediction, label: str
+) -> dict[str, MetricFunction]:
+    """Return sensitivity and specificity for class 1, named by its label, at the thresholds."""
     positive = truth.values == 1
     predicted_positive = prediction.output[:, 1] >= prediction.threshold
     return {
-        "sensitivity": partial(_share, positive & predicted_positive, positive),
-        "specificity": partial(_share, ~positive & ~predicted_positive, ~positive),
+        f"sensitivity for {label}": partial(_share, positive & predicted_positive, positive),
+        f"specificity for {label}": partial(_share, ~positive & ~predicted_positive, ~positive),
     }
 
 
@@ -231,8 +233,8 @@ def _share(
 
 def _risk_group_scores(truth: TrueTargets, prediction: Prediction) -> list[Score]:
     """Compute the log-rank p and the median survival of both risk groups."""
-    groups = risk_groups(truth.values, truth.events, prediction.high)
-    scores = [Score(LOGRANK, groups.p, len(truth.values))]
+    groups = risk_groups(truth, prediction.high)
+    scores = [Score(LOGRANK, groups.p, groups.high.count + groups.low.count)]
     for group in (groups.high, groups.low):
         median, low, high = group.median
         metric = f"median survival, {group.name} risk"

@@ -32,8 +32,8 @@ def make_splits(data: TaskData) -> tuple[list[Split], str]:
         One split, or one per fold; and the name of the way of splitting.
 
     Raises:
-        ValueError: test subjects without training subjects, or a training side without one of the
-            classes or without an event.
+        ValueError: test subjects without training subjects, validation subjects without test
+            subjects, or a training side without one of the classes or without an event.
     """
     column = np.array(data.splits)
     if (column == "test").any():
@@ -41,6 +41,11 @@ def make_splits(data: TaskData) -> tuple[list[Split], str]:
         splits = [Split(np.flatnonzero(column == "train"), np.flatnonzero(column == "test"))]
         if not len(splits[0].train):
             raise InputError("the column split has test subjects and no train; give both")
+    elif (column == "val").any():
+        raise InputError(
+            "the column split has val and no test; call the rows to test `test`, or empty the "
+            "column for cross-validation"
+        )
     else:
         name = f"{data.task.folds} folds"
         splits = _make_folds(data)

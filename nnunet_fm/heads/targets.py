@@ -1,7 +1,5 @@
 """Targets of a task: numbers read from the text of a table, and which rows are skipped."""
 
-import logging
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +10,7 @@ from jaxtyping import Bool, Float, Integer
 from nnunet_fm.data.subject_table import Row
 from nnunet_fm.data.table_rows import is_missing
 from nnunet_fm.heads.subsets import quantile_strata, survival_strata
+from nnunet_fm.heads.target_text import check_labels, read_numbers
 from nnunet_fm.heads.task import Task
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
@@ -19,11 +18,8 @@ from nnunet_fm.internal.messages import some
 # from this many cases on, "all events before all censored times" is not a coincidence
 SUSPICIOUS = 20
 STATUS = {"0": False, "1": True, "false": False, "true": True}
-MISSING_CODES = (-1, -9, -99, -999, -9999)  # of SPSS and PLINK, among others
 Values = Float[np.ndarray, " n"]
 Events = Bool[np.ndarray, " n"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def read_targets(task: Task, rows: Sequence[Row]) -> Targets:
     elif task.kind == "classification":
         targets = _label_classes(task, column)
     else:
-        values = _numbers(task.target, column.texts)
+        values = read_numbers(task.target, column.texts)
         targets = Targets(column.kept, values, column.events, (), 0)
     if task.kind == "survival":
         targets = _survival(task, targets)
@@ -148,7 +144,7 @@ def _status(text: str) -> bool | None:
 
 def _threshold_classes(task: Task, column: _Column, threshold: float) -> Targets:
     """Classify a number; the class of a case censored up to the threshold is unknown."""
-    numbers = _numbers(task.target, column.texts)
+    numbers = read_numbers(task.target, column.texts)
     if task.event:
         _check_times(task.target, numbers)
     above = numbers > threshold
@@ -161,7 +157,7 @@ def _threshold_classes(task: Task, column: _Column, threshold: float) -> Targets
 def _label_classes(task: Task, column: _Column) -> Targets:
     numbers = task.classes
     if not numbers:
-        _refuse_variants(task.target, column.texts)
+        check_labels(task.target, column.texts)
         numbers = {label: number for number, label in enumerate(sorted(set(column.texts)))}
     unknown = sorted(set(column.texts) - set(numbers))
     if unknown:
@@ -177,29 +173,6 @@ def _label_classes(task: Task, column: _Column) -> Targets:
         _class_names(numbers),
         0,
     )
-
-
-def _refuse_variants(column: str, texts: Sequence[str]) -> None:
-    """Refuse labels that differ only in case, spaces or number format: they are one class."""
-    variants: dict[str, list[str]] = {}
-    for text in sorted(set(texts)):
-        variants.setdefault(_plain_label(text), []).append(text)
-    same = [" and ".join(labels) for labels in variants.values() if len(labels) > 1]
-    if same:
-        labels = ", ".join(f"{text}: NUMBER" for text in sorted(set(texts))[:4])
-        raise InputError(
-            f"labels of {column} differ only in case, spaces or number format: {some(same)}. Write "
-            f"them alike in the table, or number the classes: classes='{{{labels}}}'"
-        )
-
-
-def _plain_label(text: str) -> str:
-    """Return a label in lower case, with single spaces, or as a number without its format."""
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    try:
-        return str(_number(plain))
-    except ValueError:
-        return plain
 
 
 def _survival(task: Task, targets: Targets) -> Targets:
@@ -240,40 +213,6 @@ def _class_names(numbers: dict[str, int | None]) -> tuple[str, ...]:
     names = []
     for number in used:
         names.append("/".join(label for label, n in numbers.items() if n == number))
+    if len(set(names)) < len(names):
+        raise InputError(f"two classes have one name: {some(names)}; rename a label in the table")
     return tuple(names)
-
-
-def _numbers(column: str, texts: Sequence[str]) -> Values:
-    try:
-        values = np.array([_number(text) for text in texts])
-    except ValueError as error:
-        raise InputError(
-            f"column {column} holds a value that is not a number: {error}. Write 63.5 with a "
-            "point, and leave unknown values empty"
-        ) from None
-    if not np.isfinite(values).all():
-        raise InputError(
-            f"column {column} holds values that are not finite; leave them empty or write n/a"
-        )
-    _warn_of_codes(column, values)
-    return values
-
-
-def _number(text: str) -> float:
-    if "_" in text:  # Python reads 1_0 as 10
-        raise ValueError(text)
-    return float(text)
-
-
-def _warn_of_codes(column: str, values: Values) -> None:
-    """Warn if the only negative value of a column is a usual code for missing values."""
-    negative = values[values < 0]
-    codes = set(negative.tolist())
-    if len(codes) == 1 and codes <= set(MISSING_CODES):
-        logger.warning(
-            "column %s holds %g in %d rows, and no other negative value; if it stands for a "
-            "missing value, leave these cells empty",
-            column,
-            negative[0],
-            len(negative),
-        )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nnunet_fm.internal.config import Part, read_settings, shipped_settings
 from nnunet_fm.internal.errors import InputError
@@ -58,8 +58,8 @@ class Task(Part):
 
     Attributes:
         kind: `classification`, `regression` or `survival`.
-        target: column of the label, the number or the time (days); `modality` where `unit` is
-            `volume`.
+        target: column of the label, the number or the time (in any unit, which is that of
+            `threshold` and `exclude_censored_before`, too); `modality` where `unit` is `volume`.
         event: column that is 1 or true where the time ends with an event, 0 or false where it is
             censored; for survival, and for a `threshold` on a time.
         classes: classification: class number of each label, null for a label whose cases are
@@ -123,6 +123,18 @@ class Task(Part):
         if isinstance(content, dict) and content.get("protocol") == "paper":
             return _merge(content, content.get("paper", {}) or PAPER)
         return content
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _check_labels(cls, classes: Any) -> Any:
+        """Refuse labels that YAML reads as numbers or as true and false."""
+        for label in classes if isinstance(classes, dict) else ():
+            if not isinstance(label, str):
+                raise InputError(
+                    f"the label {label} is not text; put labels in quotes as the table spells "
+                    """them, e.g. classes='{"0": 0, "0.5": 1}'"""
+                )
+        return classes
 
     @model_validator(mode="after")
     def _check_kind(self) -> "Task":

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer
 
+from nnunet_fm.data.subject_ids import SubjectNames
 from nnunet_fm.data.subject_table import Row
+from nnunet_fm.data.table_rows import name_in_dataset
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table, read_table
 from nnunet_fm.features.leakage import all_overlaps, raise_or_describe
 from nnunet_fm.heads.metrics import TrueTargets
@@ -33,7 +35,8 @@ class TaskData:
         x: features, one row per case.
         targets: targets of the cases.
         names: `SUBJECT` or `SUBJECT/SESSION`, with `:MODALITY` appended if a case is a volume.
-        subjects: subject of each case.
+        subjects: subject of each case; two spellings of one id, as `subject_ids` knows them, and
+            two scans of a known collection (`OAS1_0001_MR2`) are one subject.
         splits: `train`, `test`, `val`, or empty, for each case.
         incomplete: number of rows with a target that are skipped because a volume is not in the
             table.
@@ -78,16 +81,22 @@ class TaskData:
         return digest.hexdigest()
 
     def summary(self) -> str:
-        """Summarise the numbers of cases, and of the cases of each class, in one line."""
+        """Summarise the numbers of cases, of each class, and of unused cases, in one line."""
         cases = counted(len(self.names), "case")
         subjects = counted(len(set(self.subjects)), "subject")
         target = "target or event status" if self.task.event else "target"
         counts = Counter(self.targets.values.tolist())
+        parts = [
+            f"{cases} of {subjects}",
+            f"{self.targets.left_out} without a {target}, {self.incomplete} without a volume",
+        ]
         classes = [f"{name} {counts[n]}" for n, name in enumerate(self.targets.classes)]
-        return (
-            f"{cases} of {subjects}; {self.targets.left_out} without a {target}, "
-            f"{self.incomplete} without a volume" + (f"; {', '.join(classes)}" if classes else "")
-        )
+        if classes:
+            parts.append(", ".join(classes))
+        unused = sum(split not in ("train", "test") for split in self.splits)
+        if unused and "test" in self.splits:
+            parts.append(f"{counted(unused, 'case')} neither in train nor in test, unused")
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -194,7 +203,7 @@ def collect_task_data(
         x=_features(cache, replace(all_cases, rows=cases), task, recipe),
         targets=targets.of(np.array(usable, int)),
         names=[_case_name(task, row) for row in cases],
-        subjects=[row.subject for row in cases],
+        subjects=_one_spelling_each(cases),
         splits=[row.split for row in cases],
         incomplete=len(rows) - len(cases),
         leakage=leakage,
@@ -213,6 +222,20 @@ def case_table(task: Task, table: Table) -> Table:
                 values = {**row.values, MODALITY: modality}
                 rows.append(replace(row, volumes=volumes, values=values))
     return replace(table, rows=rows)
+
+
+def _one_spelling_each(rows: Sequence[Row]) -> list[str]:
+    """Return the subject of each row, spelled as in its first row: `s7`, not `S07` beside it."""
+    names = SubjectNames()
+    subjects = []
+    for row in rows:
+        name = name_in_dataset(row.subject, row.values)
+        spelling = names.find(name)
+        if spelling is None:
+            spelling = row.subject
+            names.add(name, spelling)
+        subjects.append(spelling)
+    return subjects
 
 
 def _has_volumes(row: Row, modalities: Sequence[str], required: Sequence[str]) -> bool:

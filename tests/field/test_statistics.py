@@ -8,13 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.heads import COMPARED, finished_runs, run_quickly, task_data
+from helpers.heads import COMPARED, feature_table, finished_runs, run_quickly, task_data
+from nnunet_fm.data.subject_table import read_table
 from nnunet_fm.evaluation.classification import delong, delong_interval
 from nnunet_fm.evaluation.intervals import mean_limits
 from nnunet_fm.evaluation.paired_tests import cohen_dz, permutation_p, rank_biserial, wilcoxon_p
 from nnunet_fm.evaluation.survival import kaplan_meier, median_survival
-from nnunet_fm.heads.comparison import compare, comparison_table
+from nnunet_fm.heads.comparison import compare, write_comparison
 from nnunet_fm.heads.metrics import TrueTargets
+from nnunet_fm.heads.risk_groups import risk_groups
+from nnunet_fm.heads.runner import run_task
+from nnunet_fm.heads.splits import make_splits
+from nnunet_fm.heads.task import read_task
+from nnunet_fm.heads.task_data import collect_task_data
 from nnunet_fm.internal.files import write_csv
 
 
@@ -110,8 +116,74 @@ def test_runs_with_other_targets_are_not_compared(column: str, tmp_path: Path) -
 
 def test_a_comparison_says_that_leakage_was_allowed(tmp_path: Path) -> None:
     first, second = finished_runs(tmp_path, (*COMPARED, "models=[knn]"))
-    assert "Leakage" not in comparison_table(compare([first, second]))
     second.about["leakage"] = "1 tested cases were seen before: s1 is s1 (subject)"
-    comparisons = compare([first, second])
-    assert {c.leakage for c in comparisons} == {second.about["leakage"]}
-    assert "Leakage allowed: 1 tested cases were seen" in comparison_table(comparisons)
+    write_comparison([first, second], tmp_path / "c")
+    table = (tmp_path / "c" / "comparison.md").read_text()
+    assert f"Leakage allowed, {second.about['encoder']}: 1 tested cases were seen" in table
+    assert table.count("Leakage") == 1
+
+
+# Kind: visits that are counted as if they were subjects.
+def test_visits_do_not_make_a_log_rank_test_significant(tmp_path: Path) -> None:
+    once = TrueTargets(
+        "survival",
+        np.arange(1.0, 21),
+        np.ones(20, bool),
+        np.arange(20),
+        np.zeros(20, int),
+    )
+    high = np.arange(20) % 3 > 0
+    visits = np.repeat(np.arange(20), 3)
+    thrice = replace(
+        once,
+        values=once.values[visits] + np.tile([0.0, 100, 200], 20),
+        events=once.events[visits],
+        subjects=visits,
+        fold=0 * visits,
+    )
+    expected = risk_groups(once, high)
+    groups = risk_groups(thrice, high[visits])
+    assert (groups.p, groups.high.median) == (expected.p, expected.high.median)
+    assert (groups.high.count, groups.low.count) == (13, 7)
+
+
+def test_two_spellings_of_a_subject_are_one_subject(tmp_path: Path) -> None:
+    table, cache = feature_table(tmp_path, 40, split=False)
+    text = table.read_text()
+    for n in range(0, 40, 2):  # visits of 20 patients
+        text = text.replace(f"\ns{n},", f"\nP{n:03d},").replace(f"\ns{n + 1},", f"\np{n},")
+    table.write_text(text)
+    task = read_task("regression", ("target=age",))
+    data = collect_task_data("regression", task, read_table(table), cache)
+    assert data.summary().startswith("40 cases of 20 subjects")
+    for split in make_splits(data)[0]:
+        assert not {data.subjects[n] for n in split.train} & {data.subjects[n] for n in split.test}
+
+
+def test_the_class_that_sensitivity_is_of_is_named(tmp_path: Path) -> None:
+    settings = {"target": "label", "youden_folds": 2, "ratios": (1.0,), "models": ("linear",)}
+    results, _ = run_quickly(task_data(tmp_path, "classification", **settings), tmp_path / "o")
+    assert "sensitivity for well" in {result.metric for result in results}
+
+
+def test_cases_without_a_part_in_the_split_are_counted(tmp_path: Path) -> None:
+    data = task_data(tmp_path, "classification", target="label")
+    splits = ["", "val", *data.splits[2:]]
+    assert (
+        replace(data, splits=splits)
+        .summary()
+        .endswith("2 cases neither in train nor in test, unused")
+    )
+    with pytest.raises(ValueError, match="has val and no test; call the rows to test `test`"):
+        make_splits(replace(data, splits=["train", "val"] * 30))
+
+
+def test_times_are_labelled_with_their_column(tmp_path: Path) -> None:
+    settings = {"event": "died", "ratios": (1.0,), "models": ("linear",)}
+    data = task_data(tmp_path, "survival", target="days", **settings)
+    folder = run_task(data, tmp_path / "o").folder
+    (figure,) = folder.glob("survival*.svg")
+    assert "<!-- time (days) -->" in figure.read_text()
+    renamed = replace(data, task=data.task.model_copy(update={"target": "OS_months"}))
+    (figure,) = run_task(renamed, tmp_path / "p").folder.glob("survival*.svg")
+    assert "<!-- time (OS_months) -->" in figure.read_text()

@@ -118,3 +118,23 @@ def test_pretraining_excludes_a_subject_by_its_id_in_another_collection(tmp_path
     table = tmp_path / "ucsf.csv"
     table.write_text("subject_id,BraTS21 ID\nUCSF-PDGM-004,BraTS2021_00097\n")
     assert without_subjects([source], read_subjects(table))[0] == []
+
+
+# Kind: a patient that a challenge or a converter numbers anew every year.
+@pytest.mark.parametrize(
+    ("listed", "tested"),
+    [
+        ("Brats17_CBICA_AAB_1", "BraTS19_CBICA_AAB_1"),
+        ("Brats17_TCIA_167_1", "Brats18_TCIA08_167_1"),
+        ("Brats18_2013_2_1", "BraTS19_2013_2_1"),
+        ("002_S_0295", "sub-ADNI002S0295"),
+    ],
+)
+def test_a_patient_of_two_releases_is_found(
+    listed: str, tested: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "seen.txt").write_text(f"{listed}\n")
+    table = write_tested(tmp_path, [f"{tested},a.nii,test", "BraTS20_Training_001,b.nii,test"])
+    words = ["--pretrain", str(tmp_path / "seen.txt"), "--cache", str(tmp_path / "cache")]
+    assert main(["features", "check-leakage", str(table), *words]) == 3
+    assert "1 of 2 tested rows" in capsys.readouterr().out

@@ -73,3 +73,10 @@ def test_words_for_missing_values_are_no_paths_and_no_splits(word: str, tmp_path
     (tmp_path / "t.csv").write_text("\n".join(lines))
     row = read_table(tmp_path / "t.csv").rows[1]
     assert (sorted(row.volumes), row.split) == (["T1"], "")
+
+
+@pytest.mark.parametrize("name", ["Split", "SPLIT"])
+def test_a_split_in_another_case_is_not_ignored(name: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"subject_id,T1,{name}\n1,a.nii,train\n2,b.nii,test\n")
+    with pytest.raises(ValueError, match=f"has a column {name}; call it split"):
+        read_table(tmp_path / "t.csv")

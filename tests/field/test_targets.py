@@ -11,7 +11,7 @@ from nnunet_fm.data.subject_table import Row
 from nnunet_fm.evaluation.survival import concordance
 from nnunet_fm.heads.saved_runs import read_run
 from nnunet_fm.heads.targets import Targets, read_targets
-from nnunet_fm.heads.task import Task
+from nnunet_fm.heads.task import Task, read_task
 
 
 def targets_of(column: str, texts: list[str], **settings: object) -> Targets:
@@ -164,3 +164,76 @@ def test_predictions_whose_cases_were_overwritten_say_how_to_go_on(tmp_path: Pat
     file.write_text(file.read_text().replace("class case", "case"))  # as version 0.1 did
     with pytest.raises(ValueError, match="no column class case; remove .* and rerun"):
         read_run(folder).predictions(1.0, 0)
+
+
+@pytest.mark.parametrize(
+    "word", ["--", "'--", "n.a.", "#NULL!", "#VALUE!", "#DIV/0!", "NaT", "[Not Available]"]
+)
+def test_what_programs_write_for_a_missing_value_is_no_class(word: str) -> None:
+    targets = targets_of("grade", ["2", word, "3"], **CLASSES)
+    assert (targets.classes, targets.left_out) == (("2", "3"), 1)
+
+
+@pytest.mark.parametrize("word", ["Unknown", "indeterminate", "[Not Reported]", "missing"])
+def test_a_class_that_may_be_a_missing_value_is_named(
+    word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert len(targets_of("MGMT", ["negative", word, "positive"], **CLASSES).classes) == 3
+    assert f"{word} of MGMT is a class of 1 rows" in caplog.text
+    assert f'classes=\'{{"{word}": null' in caplog.text
+    caplog.clear()
+    classes = {"negative": 0, word: None, "positive": 1}
+    assert len(targets_of("MGMT", list(classes), classes=classes, **CLASSES).classes) == 2
+    assert not caplog.text
+
+
+# Kind: numbers whose format or code makes them other numbers.
+@pytest.mark.parametrize("texts", [["1.303", "417", "274"], ["12.000", "999", "1.000"]])
+def test_points_that_separate_thousands_are_refused(texts: list[str]) -> None:
+    with pytest.raises(ValueError, match="separate thousands. Write 1303 without it"):
+        targets_of("OS", texts, kind="regression")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["60.463", "52.263", "39"],  # ages in years
+        ["0.743", "0.810", "120"],
+        ["1.303", "417.5", "274"],
+        ["1.3030", "417", "274"],
+        ["1.303", "2.417", "3.274"],
+        ["1.303", "1417", "274"],
+    ],
+)
+def test_decimal_points_stay_decimal_points(texts: list[str]) -> None:
+    values = targets_of("age", texts, kind="regression").values
+    assert values.tolist() == [float(text) for text in texts]
+
+
+@pytest.mark.parametrize(("texts", "code"), [(["63", "999", "71"], 999), (["7", "99", "9"], 99)])
+def test_a_large_code_for_missing_numbers_is_named(
+    texts: list[str], code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    targets_of("age", texts, kind="regression")
+    assert f"column age holds {code} in 1 rows, and no other so large value" in caplog.text
+    caplog.clear()
+    targets_of("age", ["63", "99", "71"], kind="regression")
+    targets_of("age", ["999", "999"], kind="regression")
+    assert not caplog.text
+
+
+def test_the_advice_on_labels_is_accepted_as_printed() -> None:
+    with pytest.raises(ValueError, match="differ only in case") as refusal:
+        targets_of("CDR", ["1", "1.0", "0"], **CLASSES)
+    advice = str(refusal.value).rpartition("classes='")[2].removesuffix("'")
+    numbered = advice.replace("NUMBER", "0", 1).replace("NUMBER", "1")
+    task = read_task("classification", [f"classes={numbered}", "target=CDR"])
+    assert task.classes == {"0": 0, "1": 1, "1.0": 1}
+    with pytest.raises(ValueError, match="label 0.5 is not text; put labels in quotes"):
+        read_task("oasis", ["classes={0.5: 1, '0': 0}"])
+
+
+def test_two_classes_of_one_name_are_refused() -> None:
+    classes = {"A/B": 0, "A": 1, "B": 1}
+    with pytest.raises(ValueError, match="two classes have one name: A/B, A/B"):
+        targets_of("y", ["A/B", "A", "B"], classes=classes, **CLASSES)
