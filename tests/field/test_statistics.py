@@ -21,7 +21,7 @@ from nnunet_fm.heads.runner import run_task
 from nnunet_fm.heads.splits import make_splits
 from nnunet_fm.heads.task import read_task
 from nnunet_fm.heads.task_data import collect_task_data
-from nnunet_fm.internal.files import write_csv
+from nnunet_fm.internal.atomic_files import write_csv
 
 
 # Kind: rounding errors that move a result by a whole step.
