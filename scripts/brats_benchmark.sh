@@ -6,11 +6,12 @@
 #
 # SWEEP is brats2021, brats2023_men, brats2023_mets or brats2024_goat. ENCODER is a weight file; it
 # is used frozen and fine-tuned. Give the weights of DINOv3 with encoders.dinov3.encoder=FILE, or
-# remove it with encoders.dinov3=null. Rerun the same command to resume. --dry-run checks everything
-# and changes nothing: it prints what would be converted and preprocessed. All keys: docs/sweeps.md.
+# remove it with encoders.dinov3=null. Rerun the same command to resume. --dry-run and
+# --print change nothing: they print what would be converted and preprocessed first, and otherwise
+# check the sweep or print its commands. All keys: docs/sweeps.md.
 set -euo pipefail
 if [ $# -lt 3 ]; then
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 source=$1 sweep=$2 encoder=$3
@@ -27,8 +28,8 @@ case $sweep in
         ;;
 esac
 : "${nnUNet_raw:?is not set}" "${nnUNet_preprocessed:?is not set}" "${nnUNet_results:?is not set}"
-case " $* " in *" --dry-run "*) dry_run=1 ;; esac
-step() { # runs a command; in a dry run, only prints it
+case " $* " in *" --dry-run "* | *" --print "*) dry_run=1 ;; esac
+step() { # runs a command; with --dry-run or --print, only prints it
     if [ -z "${dry_run:-}" ]; then "$@"; else printf 'would run:' && printf ' %q' "$@" && echo; fi
 }
 dataset=$(printf 'Dataset%03d_%s' $id $name)
@@ -49,7 +50,7 @@ done
 [ "$(count "$plans/gt_segmentations" '*.nii.gz')" -ge "$cases" ] || unfinished=1
 [ -z "${unfinished:-}" ] || step nnUNetv2_plan_and_preprocess -d $id -c 2d 3d_fullres
 if [ -n "${dry_run:-}" ] && [ -n "${unfinished:-}" ]; then
-    echo "the sweep itself can be checked once $dataset is preprocessed"
+    echo "the sweep itself can be checked and printed once $dataset is preprocessed"
     exit 0
 fi
 weights=("encoders.braindino.encoder='$encoder'" "encoders.finetuned.encoder='$encoder'")

@@ -88,8 +88,9 @@ def metric_options(parsed: argparse.Namespace) -> "MetricOptions":
 def _evaluate(parsed: argparse.Namespace) -> None:
     from nnunet_fm.evaluation.brats_evaluate import official_scores
     from nnunet_fm.evaluation.find_labels import brats_scheme, scheme_of_predictions
+    from nnunet_fm.evaluation.label_folders import check_places, find_pairs
     from nnunet_fm.evaluation.score_tables import scores_table, write_scores
-    from nnunet_fm.evaluation.segmentation import evaluate_folders
+    from nnunet_fm.evaluation.segmentation import evaluate_pairs
     from nnunet_fm.internal.atomic_files import write_csv
 
     if parsed.scheme or parsed.regions == "brats":
@@ -97,22 +98,25 @@ def _evaluate(parsed: argparse.Namespace) -> None:
             parsed.predictions, parsed.truth, parsed.scheme, parsed.dataset_json, parsed.np
         )
     else:
-        found = scheme_of_predictions(parsed.predictions, parsed.truth, parsed.dataset_json)
+        found = scheme_of_predictions(
+            parsed.predictions, parsed.truth, parsed.dataset_json, parsed.np
+        )
     print(found.text)
     options = metric_options(parsed)
+    pairs = find_pairs(parsed.predictions, parsed.truth, found.scheme.ending)
+    check_places(pairs, options.ignore_origin)
     out = parsed.o or parsed.predictions
     if parsed.official:
         official = official_scores(
-            parsed.predictions,
-            parsed.truth,
+            pairs,
+            found.scheme,
             parsed.official,
             parsed.official_tool,
-            parsed.ignore_origin,
             parsed.scheme or found.scheme.brats or None,
             parsed.np,
         )
         write_csv(official, out / "official.csv")
         print(f"wrote {out / 'official.csv'}")
-    scores = evaluate_folders(parsed.predictions, parsed.truth, found.scheme, parsed.np, options)
+    scores = evaluate_pairs(pairs, found.scheme, parsed.np, options)
     write_scores(scores, out)
     print(f"{scores_table(scores)}\n\nwrote {out / 'scores.csv'} and {out / 'scores.md'}")

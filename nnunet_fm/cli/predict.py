@@ -61,8 +61,8 @@ def _predict(parsed: argparse.Namespace) -> int:
     )
     if problems:
         print(
-            f"{len(problems)} cases or files were not predicted, the others were: "
-            f"{', '.join(problems)}. What is wrong with each is above",
+            f"Not predicted, for the reasons above: {', '.join(problems)}. "
+            "All other cases were predicted.",
             file=sys.stderr,
         )
     return 1 if problems else 0

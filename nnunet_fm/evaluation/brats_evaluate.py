@@ -2,29 +2,31 @@
 
 The tool is AGPL and pins old numpy, so it runs in an environment of its own. It exits with 0 and
 omits cases if something is wrong, and it takes spacings in the wrong order (BraTS-evaluation 0.0.10
-on panoptica 2.1.7), so inputs and outputs are checked here.
+on panoptica 2.1.7), so inputs and outputs are checked here. It gets whole labels on one grid.
 """
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import SimpleITK as sitk
 
-from nnunet_fm.data.grids import has_same_axes, read_grid, read_values, reorient
+from nnunet_fm.data.grids import read_grid
+from nnunet_fm.data.label_images import Labels, foreground
 from nnunet_fm.evaluation.find_labels import OFFICIAL_SCHEMES, check_official
-from nnunet_fm.evaluation.label_folders import LabelPair, check_places, find_pairs
+from nnunet_fm.evaluation.label_folders import LabelPair
+from nnunet_fm.evaluation.labels import LabelScheme
 from nnunet_fm.internal.errors import FailedRunError, InputError, MissingFileError
 from nnunet_fm.internal.messages import some, unknown
 
 TOOL = "brats-evaluate"
-ENDING = ".nii.gz"
 INSTALL = (
     "python3 -m venv brats && brats/bin/pip install BraTS-evaluation, "
     f"then --official-tool brats/bin/{TOOL}"
@@ -67,29 +69,27 @@ class OfficialScore:
 
 
 def official_scores(
-    predictions: Path,
-    truths: Path,
+    pairs: Sequence[LabelPair],
+    labels: LabelScheme,
     challenge: str,
     tool: str | None = None,
-    ignore_origin: bool = False,
     scheme: str | None = None,
     workers: int = 2,
 ) -> list[OfficialScore]:
-    """Score a folder of predictions with the challenge's own tool.
+    """Score predictions with the challenge's own tool.
 
     Args:
-        predictions: folder with `CASE.nii.gz`.
-        truths: folder with `CASE.nii.gz`, 1 mm isotropic, with the labels of the challenge.
+        pairs: truths, 1 mm isotropic, and predictions that lie where they do (`check_places`).
+        labels: names every label that may occur.
         challenge: `gli`, `mets`, `ped`, `MenRT`, `MenPre` or `GoAT`.
         tool: path of `brats-evaluate`; if None, it is searched on the PATH.
-        ignore_origin: compare images of one grid even where their origins differ.
         scheme: name of the label scheme of the truth; if None, see `check_official`.
         workers: number of threads that read labels.
 
     Raises:
         FileNotFoundError: the tool (the message says how to install it) or a prediction is missing.
-        ValueError: unknown challenge, labels that mean something else in it, voxels that are not
-            1 mm, or a prediction that lies elsewhere than its truth.
+        ValueError: unknown challenge, labels that mean something else in it, or voxels that are not
+            1 mm.
         RuntimeError: the tool omitted cases.
     """
     if challenge not in OFFICIAL_SCHEMES:
@@ -97,15 +97,15 @@ def official_scores(
     program = shutil.which(tool or TOOL)
     if program is None:
         raise MissingFileError(f"no {tool or TOOL} found; type: {INSTALL}")
-    pairs = find_pairs(predictions, truths, ENDING)
     cases = [pair.case for pair in pairs]
     missing = [pair.case for pair in pairs if not pair.prediction.is_file()]
     if missing:
-        raise MissingFileError(f"{predictions} has no prediction of {some(missing)}")
+        raise MissingFileError(f"{pairs[0].prediction.parent} has no prediction of {some(missing)}")
     _check_spacing(pairs)
-    check_official(truths, challenge, ENDING, scheme, workers)
-    check_places(pairs, ignore_origin)
-    results = _run_tool(Path(program).absolute(), pairs, challenge)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        numbered = _write_files(pairs, labels, challenge, scheme, folder, workers)
+        results = _run_tool(Path(program).absolute(), challenge, folder, numbered)
     omitted = [case for case in cases if case not in results]
     if omitted:
         raise FailedRunError(
@@ -127,46 +127,77 @@ def _check_spacing(pairs: Sequence[LabelPair]) -> None:
             )
 
 
-def _run_tool(
-    program: Path, pairs: Sequence[LabelPair], challenge: str
-) -> dict[str, dict[str, Any]]:
-    """Run the tool and return its results by case.
+def _write_files(
+    pairs: Sequence[LabelPair],
+    labels: LabelScheme,
+    challenge: str,
+    scheme: str | None,
+    folder: Path,
+    workers: int,
+) -> dict[str, str]:
+    """Write the files that the tool reads, and check that it understands their labels.
 
-    The tool recognises cases by the numbers in their file names, so links with numbers are made.
+    Returns:
+        Case of each file name: the tool recognises cases by the numbers in them.
     """
-    numbered = {f"case-{n:05d}-000{ENDING}": pair for n, pair in enumerate(pairs)}
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        for kind in ("truth", "predictions"):
-            (folder / kind).mkdir()
-        for file, pair in numbered.items():
-            os.symlink(pair.truth.absolute(), folder / "truth" / file)
-            provide_prediction(pair, folder / "predictions" / file)
-        summary = folder / "summary.json"
-        command = [str(program), "--config", challenge, "--ref_path", "truth"]
-        command += ["--pred_path", "predictions", "--summary_json", summary.name]
-        done = subprocess.run(command, cwd=name, capture_output=True, text=True, errors="ignore")
-        if not summary.is_file():
-            output = (done.stdout + done.stderr)[-2000:]
-            raise FailedRunError(f"{program} wrote no results; its output ends with: {output}")
-        results = json.loads(summary.read_text())["metrics"]
+    for kind in ("truth", "predictions"):
+        (folder / kind).mkdir()
+    names = [f"case-{n:05d}-000.nii.gz" for n in range(len(pairs))]
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        found = list(
+            pool.map(lambda pair, name: write_pair(pair, labels, folder, name), pairs, names)
+        )
+    cases = [pair.case for pair in pairs]
+    truths = dict(zip(cases, [true for true, _ in found], strict=True))
+    predictions = dict(zip(cases, [predicted for _, predicted in found], strict=True))
+    check_official(truths, predictions, challenge, scheme)
+    return dict(zip(names, cases, strict=True))
+
+
+def write_pair(
+    pair: LabelPair, labels: LabelScheme, folder: Path, name: str
+) -> tuple[frozenset[int], frozenset[int]]:
+    """Write a truth and its prediction as whole numbers on one grid: the tool checks neither.
+
+    Args:
+        pair: the two files.
+        labels: names every label that may occur.
+        folder: folder with `truth` and `predictions`.
+        name: name of both files.
+
+    Returns:
+        The labels in the truth and in the prediction, without 0.
+    """
+    image, predicted = pair.read(labels)
+    if predicted is None:
+        raise MissingFileError(f"{pair.prediction} does not exist")
+    _write(image.labels, folder / "truth" / name)
+    _write(predicted, folder / "predictions" / name)
+    return foreground(image.labels), foreground(predicted)
+
+
+def _write(labels: Labels, file: Path) -> None:
+    image = sitk.GetImageFromArray(np.ascontiguousarray(labels, np.uint8))
+    sitk.WriteImage(image, str(file), useCompression=True)
+
+
+def _run_tool(
+    program: Path, challenge: str, folder: Path, numbered: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Run the tool on the files of a folder and return its results by case."""
+    summary = folder / "summary.json"
+    command = [str(program), "--config", challenge, "--ref_path", "truth"]
+    command += ["--pred_path", "predictions", "--summary_json", summary.name]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="ignore")
+    if not summary.is_file():
+        output = (done.stdout + done.stderr)[-2000:]
+        raise FailedRunError(f"{program} wrote no results; its output ends with: {output}")
     by_case = {}
-    for result in results:
+    for result in json.loads(summary.read_text())["metrics"]:
         if "error" not in result:
-            case = numbered[Path(result["subject_name"]).name].case
+            case = numbered[Path(result["subject_name"]).name]
             by_case[case] = {k: v for k, v in result.items() if isinstance(v, dict)}
     return by_case
-
-
-def provide_prediction(pair: LabelPair, target: Path) -> None:
-    """Link a prediction, or write it with its axes as those of the truth: the tool ignores them."""
-    stored = read_grid(pair.prediction)
-    wanted = read_grid(pair.truth)
-    if has_same_axes(stored, wanted):
-        os.symlink(pair.prediction.absolute(), target)
-        return
-    image = sitk.GetImageFromArray(reorient(read_values(pair.prediction), stored, wanted))
-    sitk.WriteImage(image, str(target))
 
 
 def _score(case: str, region: str, values: dict[str, Any]) -> OfficialScore:

@@ -1,6 +1,6 @@
 """Find what the labels of a folder mean: by a description, or by the schemes of BraTS."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class FoundLabels:
 
 
 def scheme_of_predictions(
-    predictions: Path, truths: Path, dataset_json: Path | None = None
+    predictions: Path, truths: Path, dataset_json: Path | None = None, workers: int = 2
 ) -> FoundLabels:
     """Read the label scheme of a folder of predictions from its description.
 
@@ -47,6 +47,7 @@ def scheme_of_predictions(
         predictions: folder of predictions.
         truths: folder of their truth.
         dataset_json: description of the dataset (default: `dataset.json` in the folder).
+        workers: number of threads.
 
     Raises:
         FileNotFoundError: the folder or the description does not exist.
@@ -60,7 +61,12 @@ def scheme_of_predictions(
             "brats to find the scheme by the names of BraTS cases"
         )
     scheme = LabelScheme.read(description)
-    _check_recorded(scheme, truths, description)
+    if scheme.brats:
+        cases = [
+            case for case in cases_of(truths, scheme.ending) if _is_foreign(case, scheme.brats)
+        ]
+        labels = labels_of(truths, scheme.ending, workers, cases)
+        _check_recorded(scheme.brats, labels, description)
     recorded = f", label scheme {scheme.brats}" if scheme.brats else ""
     return FoundLabels(scheme, f"regions of {description}{recorded}")
 
@@ -89,9 +95,9 @@ def brats_scheme(
     """
     description = _description(predictions, dataset_json)
     described = LabelScheme.read(description) if description.is_file() else LabelScheme(())
-    if name is None:
-        _check_recorded(described, truths, description)
     labels = labels_of(truths, described.ending, workers)
+    if described.brats and name is None:
+        _check_recorded(described.brats, labels, description)
     choice = choose_scheme(labels, name or described.brats or None, or_written=True)
     text = choice.text
     if described.brats and not name:
@@ -102,9 +108,11 @@ def brats_scheme(
     return FoundLabels(scheme, text)
 
 
-def labels_of(folder: Path, ending: str, workers: int = 2) -> dict[str, frozenset[int]]:
-    """Return the labels of every file of a folder, by case, without 0."""
-    cases = cases_of(folder, ending)
+def labels_of(
+    folder: Path, ending: str, workers: int = 2, cases: Sequence[str] | None = None
+) -> dict[str, frozenset[int]]:
+    """Return the labels of files of a folder (default: of every file), by case, without 0."""
+    cases = cases_of(folder, ending) if cases is None else cases
     with ThreadPoolExecutor(max(1, workers)) as pool:
         found = pool.map(_labels_in, [folder / f"{case}{ending}" for case in cases])
         labels = list(tqdm(found, total=len(cases), desc="reading labels", leave=False))
@@ -112,42 +120,43 @@ def labels_of(folder: Path, ending: str, workers: int = 2) -> dict[str, frozense
 
 
 def check_official(
-    truths: Path, challenge: str, ending: str, name: str | None = None, workers: int = 2
+    truths: Mapping[str, frozenset[int]],
+    predictions: Mapping[str, frozenset[int]],
+    challenge: str,
+    name: str | None = None,
 ) -> None:
-    """Check that the labels of a folder mean what a configuration of `brats-evaluate` reads.
+    """Check that labels mean what a configuration of `brats-evaluate` reads.
 
     Args:
-        truths: folder of label files.
+        truths: labels in the truth of each case.
+        predictions: labels in the prediction of each case.
         challenge: a key of `OFFICIAL_SCHEMES`.
-        ending: ending of the files.
         name: name of the scheme of the files; if None, it is found by the names of the cases, and
             cases of no challenge are taken to be of this one.
-        workers: number of threads.
 
     Raises:
         ValueError: a label means something else, or nothing, to the tool.
     """
     official = SCHEMES[OFFICIAL_SCHEMES[challenge]]
-    labels = labels_of(truths, ending, workers)
-    named = any(scheme.describes(case) for scheme in SCHEMES.values() for case in labels)
-    choice = choose_scheme(labels, name if name or named else official.name, or_written=True)
-    _check_same_meaning(labels, choice, official, f"--official {challenge}")
+    named = any(scheme.describes(case) for scheme in SCHEMES.values() for case in truths)
+    choice = choose_scheme(truths, name if name or named else official.name, or_written=True)
+    predicted = {f"the prediction of {case}": labels for case, labels in predictions.items()}
+    _check_same_meaning({**truths, **predicted}, choice, official, f"--official {challenge}")
 
 
-def _check_recorded(scheme: LabelScheme, truths: Path, description: Path) -> None:
+def _is_foreign(case: str, recorded: str) -> bool:
+    """Return whether a case is named as in another challenge than that of a scheme."""
+    return not SCHEMES[recorded].describes(case) and any(
+        scheme.describes(case) for scheme in SCHEMES.values()
+    )
+
+
+def _check_recorded(recorded: str, labels: Mapping[str, frozenset[int]], description: Path) -> None:
     """Check the labels of truths whose names are those of another challenge than recorded."""
-    if not scheme.brats:
-        return
-    recorded = SCHEMES[scheme.brats]
-    others = [
-        case
-        for case in cases_of(truths, scheme.ending)
-        if not recorded.describes(case) and any(s.describes(case) for s in SCHEMES.values())
-    ]
-    if others:
-        labels = {case: _labels_in(truths / f"{case}{scheme.ending}") for case in others}
-        choice = choose_scheme(labels, or_written=True)
-        _check_same_meaning(labels, choice, recorded, str(description))
+    foreign = {case: labels[case] for case in labels if _is_foreign(case, recorded)}
+    if foreign:
+        choice = choose_scheme(foreign, or_written=True)
+        _check_same_meaning(foreign, choice, SCHEMES[recorded], str(description))
 
 
 def _check_same_meaning(

@@ -117,6 +117,13 @@ def evaluate_folders(
     options = options or MetricOptions()
     pairs = find_pairs(predictions, truths, scheme.ending, cases)
     check_places(pairs, options.ignore_origin)
+    return evaluate_pairs(pairs, scheme, workers, options)
+
+
+def evaluate_pairs(
+    pairs: Sequence[LabelPair], scheme: LabelScheme, workers: int, options: MetricOptions
+) -> list[CaseScore]:
+    """Score pairs whose places have been checked; arguments as for `evaluate_folders`."""
     jobs = [_Job(pair, scheme, options) for pair in pairs]
     return _score_cases(jobs, min(workers, os.cpu_count() or 1, len(jobs)))
 

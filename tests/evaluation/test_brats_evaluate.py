@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_fm.evaluation.brats_evaluate import official_scores, provide_prediction
-from nnunet_fm.evaluation.label_folders import LabelPair
+from nnunet_fm.data.label_images import Labels
+from nnunet_fm.evaluation.brats_evaluate import OfficialScore, official_scores, write_pair
+from nnunet_fm.evaluation.label_folders import LabelPair, find_pairs
+from nnunet_fm.evaluation.labels import LabelScheme, Region
 
 FAKE_TOOL = """#!{python}
 import json, pathlib, sys
@@ -41,8 +43,15 @@ def tool(folder: Path, broken: bool = False) -> str:
     return str(path)
 
 
+LABELS = LabelScheme((Region("WT", (1, 2, 3)),))
+
+
+def scores_of(folders: tuple[Path, Path], challenge: str, tool: str) -> list[OfficialScore]:
+    return official_scores(find_pairs(*folders, ".nii.gz"), LABELS, challenge, tool)
+
+
 def test_the_official_tool_is_called_and_checked(one_mm: tuple[Path, Path], tmp_path: Path) -> None:
-    scores = official_scores(*one_mm, "gli", tool(tmp_path))
+    scores = scores_of(one_mm, "gli", tool(tmp_path))
     assert [(s.case, s.region, s.tp, s.fp, s.fn, s.sq_dsc) for s in scores] == [
         ("A", "wt", 1, 0, 1, 0.9),
         ("B 2", "wt", 1, 0, 1, 0.9),
@@ -50,7 +59,15 @@ def test_the_official_tool_is_called_and_checked(one_mm: tuple[Path, Path], tmp_
     assert np.isnan(scores[0].sq_hd95)
     assert np.isinf(scores[0].global_bin_hd95)
     with pytest.raises(RuntimeError, match="omitted A"):
-        official_scores(*one_mm, "gli", tool(tmp_path, broken=True))
+        scores_of(one_mm, "gli", tool(tmp_path, broken=True))
+
+
+def written(pair: LabelPair, folder: Path) -> Labels:
+    """Return the prediction that the tool gets."""
+    for kind in ("truth", "predictions"):
+        (folder / kind).mkdir()
+    write_pair(pair, LABELS, folder, "1.nii.gz")
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "predictions" / "1.nii.gz")))
 
 
 def test_the_official_tool_sees_predictions_as_their_truth_is_stored(
@@ -63,23 +80,27 @@ def test_the_official_tool_sees_predictions_as_their_truth_is_stored(
     sitk.WriteImage(image, str(one_mm[1] / "A.nii.gz"))
     sitk.WriteImage(flipped, str(one_mm[0] / "A.nii.gz"))
     pair = LabelPair("A", one_mm[0] / "A.nii.gz", one_mm[1] / "A.nii.gz")
-    provide_prediction(pair, tmp_path / "A.nii.gz")
-    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "A.nii.gz"))), half)
-    flipped.SetOrigin((90.0, 0.0, 0.0))
-    sitk.WriteImage(flipped, str(one_mm[0] / "A.nii.gz"))
-    with pytest.raises(ValueError, match="1 of 2 predictions lie elsewhere"):
-        official_scores(*one_mm, "gli", tool(tmp_path))
+    assert np.array_equal(written(pair, tmp_path), half)
+
+
+def test_the_official_tool_gets_whole_numbers(one_mm: tuple[Path, Path], tmp_path: Path) -> None:
+    nearly = sitk.GetImageFromArray(np.full((4, 5, 6), 1.9996, np.float32))
+    sitk.WriteImage(nearly, str(one_mm[0] / "A.nii.gz"))
+    pair = LabelPair("A", one_mm[0] / "A.nii.gz", one_mm[1] / "A.nii.gz")
+    predicted = written(pair, tmp_path)
+    assert predicted.dtype.kind in "iu"
+    assert (predicted == 2).all()
 
 
 def test_what_the_official_tool_would_get_wrong_is_refused(
     one_mm: tuple[Path, Path], folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="Did you mean gli"):
-        official_scores(*one_mm, "glii", tool(tmp_path))
+        scores_of(one_mm, "glii", tool(tmp_path))
     with pytest.raises(FileNotFoundError, match="pip install BraTS-evaluation"):
-        official_scores(*one_mm, "gli", str(tmp_path / "nothing"))
+        scores_of(one_mm, "gli", str(tmp_path / "nothing"))
     (one_mm[0] / "A.nii.gz").unlink()
     with pytest.raises(FileNotFoundError, match="no prediction of A"):
-        official_scores(*one_mm, "gli", tool(tmp_path))
+        scores_of(one_mm, "gli", tool(tmp_path))
     with pytest.raises(ValueError, match="1 mm isotropic"):
-        official_scores(folders[1], folders[1], "gli", tool(tmp_path))
+        scores_of((folders[1], folders[1]), "gli", tool(tmp_path))

@@ -161,20 +161,22 @@ def test_a_refused_label_names_the_schemes_that_have_it(
 
 
 @pytest.mark.parametrize(
-    ("case", "truth", "challenge", "message"),
+    ("case", "truth", "predicted", "challenge", "message"),
     [
-        ("BraTS2021_00006", (1, 2, 4), "gli", "label 4 of gli2021"),
-        ("BraTS-PED-00001-000", (1, 4), "GoAT", "label 1 of ped2024"),
-        ("patient7", (1, 4), "MenPre", "men has the labels"),
-        ("BraTS-MEN-RT-0001-1", (1,), "MenPre", "label 1 of menrt"),  # no region in common
+        ("BraTS2021_00006", {1, 2, 4}, {1}, "gli", "label 4 of gli2021"),
+        ("BraTS-PED-00001-000", {1, 4}, {1}, "GoAT", "label 1 of ped2024"),
+        ("patient7", {1, 4}, {1}, "MenPre", "men has the labels"),
+        ("BraTS-MEN-RT-0001-1", {1}, {1}, "MenPre", "label 1 of menrt"),  # no region in common
+        # the truth alone would do
+        ("BraTS2021_00006", {1, 2}, {1, 2, 4}, "gli", "the prediction of BraTS2021_00006"),
+        ("BraTS-GLI-00001-000", {1, 2, 3}, {1, 2, 4}, "gli", "has label 4 of gli2023"),
     ],
 )
 def test_the_official_tool_gets_only_labels_that_it_reads(
-    case: str, truth: Sequence[int], challenge: str, message: str, tmp_path: Path
+    case: str, truth: set[int], predicted: set[int], challenge: str, message: str
 ) -> None:
-    write_pair(tmp_path, case, truth, truth)
     with pytest.raises(ValueError, match=message):
-        check_official(tmp_path / "truth", challenge, ".nii.gz")
+        check_official({case: frozenset(truth)}, {case: frozenset(predicted)}, challenge)
 
 
 def test_the_official_tool_is_refused_labels_of_the_recorded_scheme(

@@ -52,6 +52,5 @@ def test_a_prediction_that_is_not_complete_has_an_exit_code(
         lambda argv, **options: {"b.nii.gz": "not named CASE_0000.nii.gz"},
     )
     assert main(["predict", "-i", "in", "-o", "out"]) == 1
-    assert "1 cases or files were not predicted, the others were: b.nii.gz" in (
-        capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "Not predicted, for the reasons above: b.nii.gz. All other cases were predicted." in said

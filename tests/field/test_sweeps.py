@@ -86,13 +86,14 @@ def script(name: str, *words: str) -> str:
     return done.stdout
 
 
-def test_a_dry_run_of_the_benchmark_script_only_says_what_comes_first(
-    made: Callable[[int], Planned], tmp_path: Path
+@pytest.mark.parametrize("flag", ["--dry-run", "--print"])
+def test_the_benchmark_script_only_says_what_comes_first(
+    flag: str, made: Callable[[int], Planned], tmp_path: Path
 ) -> None:
     made(2)
     Path("BraTS").mkdir()
     before = listing(tmp_path)
-    shown = script("brats_benchmark.sh", "BraTS", "brats2021", "encoder.pth", "--dry-run")
+    shown = script("brats_benchmark.sh", "BraTS", "brats2021", "encoder.pth", flag)
     assert "would run: nnunet-fm convert brats BraTS -d 21 -n BraTS21" in shown
     assert "would run: nnUNetv2_plan_and_preprocess -d 21 -c 2d 3d_fullres" in shown
     assert listing(tmp_path) == before

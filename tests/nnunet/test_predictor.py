@@ -157,7 +157,7 @@ def test_predictions_equal_those_of_nnunetv2_predict(
     said = run("nnunet-fm", "predict", *words, expect=1).stdout
     assert "precision float32 (asked for)" in said
     assert "not predicted: stray.nii.gz: not named CASE_0000.nii.gz" in said
-    assert "1 cases or files were not predicted, the others were: stray.nii.gz" in said
+    assert "Not predicted, for the reasons above: stray.nii.gz." in said
     stock, ours = labels_in(stock_prediction), labels_in(out)
     assert list(stock) == list(ours)
     assert len(ours) == 2
