@@ -46,15 +46,18 @@ def find_visits(
         The visits of each participant; one without images if the participant has none.
 
     Raises:
-        ValueError: a participant's folder is not found or ambiguous, or a visit has several images
-            of a sequence and no preference decides.
+        ValueError: no image of a modality; a participant's folder is not found or ambiguous; or a
+            visit has several images of a sequence and no preference decides.
     """
     root = table.parent
     folders = match_participants(table, [bids.subject_id(p) for p in participants])
     found: dict[tuple[str, str], dict[str, list[bids.BidsImage]]] = {}
     skipped = []
+    there: set[str] = set()
     for image in bids.find_images(root):
         sequence = image.sequence
+        if sequence and not image.fault:
+            there.add(sequence)
         if image.fault:
             skipped.append((image.fault, image.path))
         elif sequence and (modalities is None or sequence in modalities):
@@ -62,6 +65,11 @@ def find_visits(
             visit.setdefault(sequence, []).append(image)
     if skipped:
         logger.warning("not images: %s", bids.list_faults(skipped))
+    lacking = sorted(set(modalities or ()) - there)
+    if lacking:
+        raise InputError(
+            f"no image of {some(lacking)} in {root}; it has {some(sorted(there)) or 'none'}"
+        )
     used = set(folders.values())
     visits: dict[str, list[BidsVisit]] = {subject: [] for subject in used}
     several = []

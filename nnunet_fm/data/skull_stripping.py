@@ -18,6 +18,7 @@ from nnunet_fm.internal.messages import unknown
 
 Stripper = Callable[[Volume, nib.Nifti1Image, Path | None], Mask]
 BACKGROUND_SHARE = 0.25  # of all voxels
+SMALLEST_BRAIN_SHARE = 0.02  # of the voxels that are not 0
 STRIPPERS = ("none", "mask", "hd-bet", "deepbet", "command:PROGRAM {in} {out}")
 
 
@@ -70,7 +71,14 @@ def _read_given_mask(volume: Volume, image: nib.Nifti1Image, mask: Path | None) 
         raise BadVolumeError(
             "it has no mask; add one to the column `mask`, or use another skull stripping plug-in"
         )
-    return read_mask(mask, image)
+    brain = read_mask(mask, image)
+    share = (brain & (volume != 0)).sum() / (volume != 0).sum()
+    if share < SMALLEST_BRAIN_SHARE:
+        raise BadVolumeError(
+            f"mask {mask.name} covers {share:.2%} of the voxels that are not 0, like a lesion or "
+            f"a region; allowed: a brain mask of at least {SMALLEST_BRAIN_SHARE:.0%}"
+        )
+    return brain
 
 
 @dataclass(frozen=True)

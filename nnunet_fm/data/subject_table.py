@@ -8,6 +8,7 @@ from pathlib import Path
 from nnunet_fm.data import bids
 from nnunet_fm.data.bids_visits import find_visits
 from nnunet_fm.data.image_names import fault_of_words
+from nnunet_fm.data.sequences import canonical_sequence
 from nnunet_fm.data.table_rows import (
     SESSION_COLUMN,
     SESSION_COLUMNS,
@@ -68,6 +69,8 @@ class Table:
             ValueError: the table lacks one of them.
         """
         requested = tuple(modalities or self.modalities)
+        if self.file.name == bids.PARTICIPANTS:
+            requested = _sequences(requested, self.modalities)
         lacking = sorted(set(requested) - set(self.modalities))
         if lacking:
             raise InputError(
@@ -178,7 +181,8 @@ def _bids_visits(
 ) -> list[Row]:
     """Return one row per session of a participant, with the image of every sequence."""
     participants = [rows.subject(cells) for cells in rows.cells]
-    found = find_visits(rows.file, participants, modalities, prefer)
+    wanted = None if modalities is None else _sequences(modalities)
+    found = find_visits(rows.file, participants, wanted, prefer)
     return [
         Row(
             visit.subject,
@@ -190,6 +194,12 @@ def _bids_visits(
         for cells, visits in zip(rows.cells, found, strict=True)
         for visit in visits
     ]
+
+
+def _sequences(names: Sequence[str], known: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of sequences as `sequences.SPELLINGS` has them: `T1w` gives T1."""
+    found = [name if name in known else canonical_sequence(name) or name for name in names]
+    return tuple(dict.fromkeys(found))
 
 
 def _check(file: Path, rows: Sequence[Row]) -> None:

@@ -151,7 +151,7 @@ def all_overlaps(
 
     Raises:
         FileNotFoundError, ValueError: see `read_seen`.
-        ValueError: nothing matches, and no id of the manifest has the form of an id of the table.
+        ValueError: nothing matches, and no id of the manifest has the form of a tested id.
     """
     seen = read_seen(pretrain, hashes) if pretrain else None
     overlaps = overlaps_within(table, hashes, voxels)
@@ -164,14 +164,15 @@ def all_overlaps(
 
 def _require_one_form(seen: Seen, manifest: Path, table: Table) -> None:
     """Refuse ids that match nothing because they are written differently."""
-    names = [name for row in table.rows for name in _row_names(row)]
+    names = [name for row in table.test_rows for name in _row_names(row)]
     if seen.names.comparable(names):
         return
     listed = [spelling for _, spelling in seen.names]
+    tested = [row.subject for row in table.test_rows]
     raise InputError(
-        f"no id in {manifest} ({some(listed)}) is written like a subject of {table.file} "
-        f"({some([row.subject for row in table.rows])}), so they cannot be compared. Spell the ids "
-        "as in the table, or add --allow-no-match if the subjects are others"
+        f"no id in {manifest} ({some(listed)}) is written like a subject of {table.file} that is "
+        f"tested ({some(tested)}), so they cannot be compared. Spell the ids as in the table, or "
+        "add --allow-no-match if the subjects are others"
     )
 
 

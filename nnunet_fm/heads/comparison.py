@@ -22,7 +22,7 @@ from nnunet_fm.evaluation.paired_tests import (
 from nnunet_fm.heads.figures import draw_runs
 from nnunet_fm.heads.metrics import MetricFunction, TrueTargets
 from nnunet_fm.heads.models import has_scores
-from nnunet_fm.heads.results import few_cases_note
+from nnunet_fm.heads.results import few_subjects_note
 from nnunet_fm.heads.saved_runs import FinishedRun, Predictions
 from nnunet_fm.internal.atomic_files import write_csv
 from nnunet_fm.internal.errors import InputError
@@ -278,12 +278,24 @@ def _adjust(comparisons: Sequence[EncoderComparison]) -> list[EncoderComparison]
     ]
 
 
+def count_subjects(runs: Sequence[FinishedRun]) -> int:
+    """Return the number of tested subjects of runs on the same cases."""
+    first = runs[0].results[0]
+    predictions = runs[0].predictions(first.ratio, first.seed)
+    return next(iter(predictions.values())).truth.n_subjects
+
+
 def comparison_table(
     comparisons: Sequence[EncoderComparison], runs: Sequence[FinishedRun] = ()
 ) -> str:
-    """Format one line per comparison, and the leakage that was allowed in the runs."""
+    """Format one line per comparison, with notes on few subjects and on leakage that was allowed.
+
+    Args:
+        comparisons: see `compare`.
+        runs: what was compared; without them, subjects are taken to be as many as cases.
+    """
     table = markdown_table(COLUMNS, [_row(c) for c in comparisons])
-    table += few_cases_note(c.n_test for c in comparisons)
+    table += few_subjects_note([count_subjects(runs)] if runs else [c.n_test for c in comparisons])
     leakage = {run.about["encoder"]: run.about.get("leakage") for run in runs}
     notes = [f"\n\nLeakage allowed, {name}: {text}" for name, text in leakage.items() if text]
     return table + "".join(notes)

@@ -51,9 +51,14 @@ class TrueTargets:
         )
 
     @property
+    def n_subjects(self) -> int:
+        """Number of subjects, which may have several cases each."""
+        return len(set(self.subjects.tolist()))
+
+    @property
     def one_case_each(self) -> bool:
         """Whether no subject has several cases."""
-        return len(set(self.subjects.tolist())) == len(self.subjects)
+        return self.n_subjects == len(self.subjects)
 
     @property
     def first_cases(self) -> Integer[np.ndarray, " s"]:

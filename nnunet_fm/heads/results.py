@@ -87,6 +87,7 @@ class PerturbedResult:
         change_low: lower limit of the change.
         change_high: upper limit of the change.
         n_test: number of tested cases.
+        n_subjects: number of their subjects, which limits are over.
     """
 
     task: str
@@ -103,6 +104,7 @@ class PerturbedResult:
     change_low: float
     change_high: float
     n_test: int
+    n_subjects: int
 
 
 def results_table(results: Sequence[Result]) -> str:
@@ -123,9 +125,9 @@ def results_table(results: Sequence[Result]) -> str:
     return "\n".join([table, *(f"\n{note}" for note in notes)])
 
 
-def few_cases_note(cases: Iterable[int]) -> str:
-    """Return the note below a table if limits come from few cases; else nothing."""
-    return f"\n\n{FEW_CASES}" if min(cases, default=FEWEST_FOR_BCA) < FEWEST_FOR_BCA else ""
+def few_subjects_note(subjects: Iterable[int]) -> str:
+    """Return the note below a table if limits come from few subjects; else nothing."""
+    return f"\n\n{FEW_CASES}" if min(subjects, default=FEWEST_FOR_BCA) < FEWEST_FOR_BCA else ""
 
 
 def _row(group: Sequence[Result]) -> list[object]:

@@ -11,7 +11,7 @@ from nnunet_fm.data.perturbations import IDENTITY
 from nnunet_fm.heads.figures import draw_robustness
 from nnunet_fm.heads.metrics import Output
 from nnunet_fm.heads.models import Model, fit, has_scores, model_names
-from nnunet_fm.heads.results import PerturbedResult, few_cases_note
+from nnunet_fm.heads.results import PerturbedResult, few_subjects_note
 from nnunet_fm.heads.splits import Split, make_splits, tested_cases
 from nnunet_fm.heads.task_data import TaskData, TaskInputs
 from nnunet_fm.heads.threads import one_thread
@@ -119,6 +119,7 @@ def _measure_model(
                 severity=setting.severity,
                 metric=metric,
                 n_test=len(before),
+                n_subjects=truth.n_subjects,
                 **asdict(change),
             )
             results.append(result)
@@ -143,7 +144,7 @@ def robustness_table(results: Sequence[PerturbedResult], leakage: str = "") -> s
     for r in results:
         groups.setdefault((r.model, r.metric, r.family, r.severity), []).append(r)
     table = markdown_table(COLUMNS, [_row(group) for group in groups.values()])
-    table += few_cases_note(r.n_test for r in results)
+    table += few_subjects_note(r.n_subjects for r in results)
     return f"{table}\n\nLeakage allowed: {leakage}" if leakage else table
 
 

@@ -117,3 +117,20 @@ def test_its_features_are_not_those_in_the_cache(tmp_path: Path) -> None:
         before = recipe.key(cache.hashes.sha256(row.volumes["T1"]))
         same.append(cache.key_of(recipe, row, "T1") == before)
     assert same == [True, False]
+
+
+def test_a_mask_of_lesions_is_no_brain_mask(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_volume_file(tmp_path / "t1.nii.gz", 1, SHAPE)
+    lesions = np.zeros(SHAPE, np.uint8)
+    lesions[15:24, 20:21, 15:24] = 1
+    lesions[15:16, 15:24, 15:24] = 1
+    nib.save(nib.Nifti1Image(lesions, np.eye(4)), tmp_path / "lesions.nii.gz")
+    table = tmp_path / "t.csv"
+    table.write_text("subject_id,dataset,sequence,path,mask\n1,d,T1,t1.nii.gz,lesions.nii.gz\n")
+    assert file.is_file()
+    assert prepare(table, tmp_path / "store", "--skull-strip", "mask") == 1
+    message = capsys.readouterr().err
+    assert "mask lesions.nii.gz covers 0.9" in message
+    assert "allowed: a brain mask of at least 2%" in message

@@ -169,3 +169,22 @@ def test_participants_that_would_be_lost_are_an_error(
     table = bids_dataset(tmp_path, *(f"{folder}_T1w" for folder in folders), people=people)
     with pytest.raises(ValueError, match=message):
         read_table(table)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [("T1w", ["T1"]), ("t1w", ["T1"]), ("FLAIR", ["FLAIR"]), ("T1ce", ["T1c"])],
+)
+def test_modalities_of_bids_are_spelled_in_any_way(
+    given: str, taken: list[str], tmp_path: Path
+) -> None:
+    names = ("sub-01_T1w", "sub-01_ce-gd_T1w", "sub-01_FLAIR")
+    table = read_table(bids_dataset(tmp_path, *names), modalities=[given])
+    assert [list(row.volumes) for row in table.rows] == [taken]
+    assert table.select_modalities([given]) == tuple(taken)
+
+
+def test_a_sequence_that_bids_lacks_is_named_with_those_it_has(tmp_path: Path) -> None:
+    table = bids_dataset(tmp_path, "sub-01_T1w", "sub-01_FLAIR")
+    with pytest.raises(ValueError, match="no image of T2 in .*; it has FLAIR, T1"):
+        read_table(table, modalities=["T1w", "T2w"])

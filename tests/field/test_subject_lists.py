@@ -90,6 +90,23 @@ def test_a_list_of_other_subjects_in_the_same_form_passes(
     assert "0 of 1 tested rows were seen before" in capsys.readouterr().out
 
 
+def test_ids_of_training_rows_do_not_make_a_list_comparable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "seen.txt").write_text("P-7\nP-8\n")
+    table = str(write_tested(tmp_path, ["S07,a.nii,test", "P-9,b.nii,train"]))
+    words = ["--pretrain", str(tmp_path / "seen.txt"), "--cache", str(tmp_path / "cache")]
+    assert main(["features", "check-leakage", table, *words]) == 2
+    assert "is written like a subject of" in capsys.readouterr().err
+
+
+def test_a_list_of_excluded_subjects_names_their_dataset(tmp_path: Path) -> None:
+    (tmp_path / "exclude.csv").write_text("subject_id,dataset\n7,OASIS\n8,IXI\n9,n/a\n")
+    sources = [Source(subject, "IXI", "T1", Path("x")) for subject in ("007", "008", "009")]
+    kept, unmatched = without_subjects(sources, read_subjects(tmp_path / "exclude.csv"))
+    assert ([source.subject for source in kept], unmatched) == (["007"], ["OASIS/7"])
+
+
 def test_ids_with_a_hash_are_not_cut_to_one_subject(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,13 +1,14 @@
 """Encoders compared on the same cases: a better one, itself, and one with other cases."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.heads import finished_runs
-from nnunet_fm.heads.comparison import compare
+from helpers.heads import finished_runs, run_quickly, task_data
+from nnunet_fm.heads.comparison import compare, count_subjects, write_comparison
 from nnunet_fm.heads.saved_runs import read_run
 
 
@@ -81,3 +82,17 @@ def test_the_command_line_compares_and_draws(tmp_path: Path, run: Any) -> None:
     names = {p.name.split("-")[0] for p in (tmp_path / "c").iterdir()}
     assert {"ratios_C_index.png", "ratios_C_index.svg", "survival_aa", "survival_bb"} <= names
     assert all(p.stat().st_size > 5000 for p in (tmp_path / "c").glob("*.png"))
+
+
+def test_the_note_on_few_subjects_counts_subjects(tmp_path: Path) -> None:
+    data = task_data(tmp_path, "classification", target="label", models=("linear", "trivial"))
+    places = [n for n, split in enumerate(data.splits) if split == "test"]
+    subjects = [f"s{places.index(n) // 3}" if n in places else f"t{n}" for n in range(60)]
+    few = replace(data, subjects=subjects)
+    runs = [read_run(run_quickly(few, tmp_path / name)[1]) for name in "ab"]
+    assert (runs[0].results[0].n_test, count_subjects(runs)) == (20, 7)
+    write_comparison(runs, tmp_path / "few")
+    assert "Fewer than 15 subjects" in (tmp_path / "few/comparison.md").read_text()
+    runs = [read_run(run_quickly(data, tmp_path / name)[1]) for name in "cd"]
+    write_comparison(runs, tmp_path / "enough")
+    assert "Fewer than" not in (tmp_path / "enough/comparison.md").read_text()

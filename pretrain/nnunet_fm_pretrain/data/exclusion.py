@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_fm.data.subject_ids import SubjectNames, cross_references, subject_name
-from nnunet_fm.data.table_rows import read_subject_list
+from nnunet_fm.data.table_rows import DATASET_COLUMN, is_missing, read_subject_list
 from nnunet_fm_pretrain.data.source import Source
 
 
 def read_subjects(path: Path) -> list[str]:
     """Read subject ids, `ID` or `DATASET/ID`, from a table or a plain list.
 
-    Ids of the same patients in other collections, e.g. in a column `BraTS21 ID`, are read, too.
+    The column `dataset` of a table counts like `DATASET/`. Ids of the same patients in other
+    collections, e.g. in a column `BraTS21 ID`, are read, too.
 
     Raises:
         FileNotFoundError, ValueError: see `read_subject_list`.
@@ -21,6 +22,9 @@ def read_subjects(path: Path) -> list[str]:
     for cells in rows.cells:
         subject = rows.subject(cells)
         own = {subject_name(subject)}
+        dataset = cells.get(DATASET_COLUMN, "")
+        if "/" not in subject and not is_missing(dataset):
+            subject = f"{dataset}/{subject}"
         ids += [subject, *(text for text in cells.values() if cross_references([text]) - own)]
     return ids
 

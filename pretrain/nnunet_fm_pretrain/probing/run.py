@@ -207,6 +207,8 @@ def _patches(
 
 
 def _is_number(text: str) -> bool:
+    if "_" in text:  # Python reads 1_0 as 10
+        return False
     try:
         return bool(np.isfinite(float(text)))
     except ValueError:

@@ -20,7 +20,12 @@ from nnunet_fm_pretrain.probing.linear_probes import (
     regression_probe,
     trivial_regression,
 )
-from nnunet_fm_pretrain.probing.run import encoders_and_random, probe_patches, probe_table
+from nnunet_fm_pretrain.probing.run import (
+    _is_number,
+    encoders_and_random,
+    probe_patches,
+    probe_table,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -226,3 +231,7 @@ def test_a_subject_of_another_dataset_is_not_held_out(tmp_path: Path, encoder_fi
     encoders = encoders_and_random([encoder_file], 0)
     found = probe_table(encoders, tmp_path / "t.csv", ["age"], SMALL, tmp_path / "held_out.txt")
     assert {result.n for result in found} == {2}
+
+
+def test_numbers_are_not_written_with_underscores() -> None:
+    assert [_is_number(text) for text in ("1_0", "10", "1e3", "nan")] == [False, True, True, False]
