@@ -89,6 +89,7 @@ def _cka(parsed: argparse.Namespace) -> None:
     from nnunet_fm.features.cka import align
     from nnunet_fm.features.figures import draw_alignment
     from nnunet_fm.internal.atomic_files import write_csv
+    from nnunet_fm.internal.result_sets import replaced_together
 
     cache = FeatureCache(parsed.cache)
     table = read_table(parsed.table, prefer=parsed.prefer)
@@ -100,8 +101,9 @@ def _cka(parsed: argparse.Namespace) -> None:
         blocks = f"{a.first_layer}, {a.second_layer}"
         limits = f"{a.low:.3f} to {a.high:.3f}"
         print(f"{blocks:>8}{a.cka:9.3f}{a.debiased:10.3f}{limits:>18}{a.standardised:14.3f}")
-    write_csv(alignments, parsed.o / "cka.csv")
-    draw_alignment(alignments, parsed.o / "cka.png")
+    with replaced_together(parsed.o, "cka") as folder:
+        write_csv(alignments, folder / "cka.csv")
+        draw_alignment(alignments, folder / "cka.png")
     print(f"wrote {parsed.o}")
 
 

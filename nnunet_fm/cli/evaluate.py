@@ -92,6 +92,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from nnunet_fm.evaluation.score_tables import scores_table, write_scores
     from nnunet_fm.evaluation.segmentation import evaluate_pairs
     from nnunet_fm.internal.atomic_files import write_csv
+    from nnunet_fm.internal.result_sets import replaced_together
 
     if parsed.scheme or parsed.regions == "brats":
         found = brats_scheme(
@@ -106,6 +107,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     pairs = find_pairs(parsed.predictions, parsed.truth, found.scheme.ending)
     check_places(pairs, options.ignore_origin)
     out = parsed.o or parsed.predictions
+    official = []
     if parsed.official:
         official = official_scores(
             pairs,
@@ -115,8 +117,11 @@ def _evaluate(parsed: argparse.Namespace) -> None:
             parsed.scheme or found.scheme.brats or None,
             parsed.np,
         )
-        write_csv(official, out / "official.csv")
-        print(f"wrote {out / 'official.csv'}")
     scores = evaluate_pairs(pairs, found.scheme, parsed.np, options)
-    write_scores(scores, out)
+    with replaced_together(out, "scores") as folder:
+        write_scores(scores, folder)
+        if official:
+            write_csv(official, folder / "official.csv")
+    if official:
+        print(f"wrote {out / 'official.csv'}")
     print(f"{scores_table(scores)}\n\nwrote {out / 'scores.csv'} and {out / 'scores.md'}")

@@ -4,6 +4,7 @@ Commands import torch and nnU-Net when they run, so that `--help` answers at onc
 """
 
 import argparse
+import io
 import sys
 import traceback
 import warnings
@@ -49,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 2 after an error that the user can fix (one message), 1 after any other error
         (a traceback), else the command's own.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no `±`
     warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
     if TORCH_JIT not in sys.warnoptions:
         sys.warnoptions.append(TORCH_JIT)  # worker processes take it over when they start

@@ -98,13 +98,14 @@ def _status(parsed: argparse.Namespace) -> None:
     from nnunet_fm.experiments.run_locks import running_runs
     from nnunet_fm.experiments.runs import read_runs
     from nnunet_fm.experiments.status import read_status, status_page, status_table
+    from nnunet_fm.internal.atomic_files import write_text
 
     while True:
         running = running_runs(parsed.folder)
         statuses = read_status(read_runs(parsed.folder), parsed.folder, running)
         print(status_table(statuses), flush=True)
         if parsed.html:
-            parsed.html.write_text(status_page(statuses, parsed.folder.name))
+            write_text(parsed.html, status_page(statuses, parsed.folder.name))
         if not parsed.watch:
             return
         time.sleep(parsed.watch)

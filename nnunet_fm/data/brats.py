@@ -17,7 +17,7 @@ from nnunet_fm.data.brats_cases import SEGMENTATION, BratsCase, FileNames, find_
 from nnunet_fm.data.brats_checks import CheckedCase, check_case
 from nnunet_fm.data.choose_scheme import SchemeChoice, choose_scheme
 from nnunet_fm.data.label_schemes import SCHEME_KEY, BratsScheme
-from nnunet_fm.internal.atomic_files import created_whole, write_csv
+from nnunet_fm.internal.atomic_files import created_whole, write_csv, write_text
 from nnunet_fm.internal.errors import ExistingFileError, InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
@@ -266,7 +266,7 @@ def _write_description(result: Conversion, scheme: BratsScheme, folder: Path) ->
     }
     if len(scheme.trained) > 1:
         description["regions_class_order"] = scheme.class_order()
-    (folder / "dataset.json").write_text(json.dumps(description, indent=2))
+    write_text(folder / "dataset.json", json.dumps(description, indent=2))
     rows = [{"case": case, "reason": reason} for case, reason in result.skipped.items()]
     rows += [
         {"case": case, "reason": f"not used: {files}"} for case, files in result.unused.items()

@@ -9,6 +9,7 @@ from jaxtyping import Shaped
 
 from nnunet_fm.data.grids import read_grid, read_on_grid
 from nnunet_fm.evaluation.labels import Region
+from nnunet_fm.internal.plotting import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,8 +50,7 @@ def overlay_sheet(
     for column, (image, truth, prediction) in enumerate(cases):
         _draw_case(list(panels[:, column]), image, truth, prediction, regions)
     figure.suptitle(f"{title}: truth solid blue, prediction dashed orange", fontsize=10)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=120)
+    write_figure(figure, out, dpi=120)
 
 
 def _draw_case(

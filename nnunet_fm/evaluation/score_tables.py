@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_fm.evaluation.segmentation import CaseScore
-from nnunet_fm.internal.atomic_files import write_csv
+from nnunet_fm.internal.atomic_files import write_csv, write_text
 from nnunet_fm.internal.markdown import markdown_table
 
 MEANS = ("dice", "hd95_mm", "surface_dice", "lesion_dice", "lesion_f1")
@@ -42,7 +42,7 @@ def scores_table(scores: Sequence[CaseScore]) -> str:
 def write_scores(scores: Sequence[CaseScore], folder: Path) -> None:
     """Write `scores.csv` with one line per case and region, and `scores.md` with the means."""
     write_csv(scores, folder / "scores.csv")
-    (folder / "scores.md").write_text(scores_table(scores) + "\n")
+    write_text(folder / "scores.md", scores_table(scores) + "\n")
 
 
 def mean_of_regions(scores: Sequence[CaseScore], name: str = "mean") -> list[CaseScore]:

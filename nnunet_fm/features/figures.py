@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from nnunet_fm.features.cka import Alignment
 from nnunet_fm.features.patch_similarity import Point, Slice
+from nnunet_fm.internal.plotting import write_figure
 
 COLOURS = "cividis"  # readable without red and green
 
@@ -30,7 +31,7 @@ def draw_alignment(alignments: Sequence[Alignment], path: Path) -> None:
     axes.set(xlabel=f"block of {alignments[0].second}", ylabel=f"block of {alignments[0].first}")
     axes.set_title(f"debiased CKA, n = {alignments[0].n}", fontsize=10)
     figure.colorbar(shown, ax=axes)
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def draw_similarity(
@@ -61,9 +62,4 @@ def draw_similarity(
     for axes in grid.flat:
         axes.set_axis_off()
     figure.colorbar(shown, ax=grid[:, -1], label="cosine similarity")
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path)

@@ -24,9 +24,10 @@ from nnunet_fm.heads.metrics import MetricFunction, TrueTargets
 from nnunet_fm.heads.models import has_scores
 from nnunet_fm.heads.results import few_subjects_note
 from nnunet_fm.heads.saved_runs import FinishedRun, Predictions
-from nnunet_fm.internal.atomic_files import write_csv
+from nnunet_fm.internal.atomic_files import write_csv, write_text
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.markdown import markdown_table
+from nnunet_fm.internal.result_sets import replaced_together
 
 RESAMPLES = 2000
 SWAPS = 2000
@@ -151,9 +152,10 @@ def write_comparison(runs: Sequence[FinishedRun], out: Path) -> list[EncoderComp
         FileNotFoundError: see `compare`.
     """
     comparisons = compare(runs)
-    write_csv(comparisons, out / "comparison.csv")
-    (out / "comparison.md").write_text(comparison_table(comparisons, runs) + "\n")
-    draw_runs(runs, out)
+    with replaced_together(out, "comparison") as folder:
+        write_csv(comparisons, folder / "comparison.csv")
+        write_text(folder / "comparison.md", comparison_table(comparisons, runs) + "\n")
+        draw_runs(runs, folder)
     return comparisons
 
 

@@ -15,9 +15,10 @@ from nnunet_fm.heads.results import PerturbedResult, few_subjects_note
 from nnunet_fm.heads.splits import Split, make_splits, tested_cases
 from nnunet_fm.heads.task_data import TaskData, TaskInputs
 from nnunet_fm.heads.threads import one_thread
-from nnunet_fm.internal.atomic_files import write_csv
+from nnunet_fm.internal.atomic_files import write_csv, write_text
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.markdown import markdown_table
+from nnunet_fm.internal.result_sets import replaced_together
 
 RESAMPLES = 1000
 COLUMNS = ("model", "metric", "perturbation", "value", "95 %", "change", "95 %")
@@ -68,9 +69,10 @@ def write_robustness(
         encoder: name or hash of the encoder, if the cache holds several.
     """
     results = measure_robustness(inputs, encoder)
-    write_csv(results, out / "robustness.csv")
-    (out / "robustness.md").write_text(robustness_table(results, inputs.leakage) + "\n")
-    draw_robustness(results, out / "robustness")
+    with replaced_together(out, "robustness") as folder:
+        write_csv(results, folder / "robustness.csv")
+        write_text(folder / "robustness.md", robustness_table(results, inputs.leakage) + "\n")
+        draw_robustness(results, folder / "robustness")
     return results
 
 

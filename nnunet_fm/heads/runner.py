@@ -33,6 +33,7 @@ from nnunet_fm.heads.task_data import TaskData
 from nnunet_fm.heads.threads import one_thread
 from nnunet_fm.internal.atomic_files import write_csv, write_text
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.result_sets import replaced_together
 
 RESAMPLES = 1000
 NAN = float("nan")
@@ -80,8 +81,8 @@ def run_task(data: TaskData, out: Path, figures: bool = True) -> FinishedRun:
     splits, tested = make_splits(data)
     folder = run_folder(out, data)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / ABOUT, json.dumps(_describe(data, tested)))
     results = []
+    predictions = []
     with one_thread():
         for ratio in tqdm(data.task.ratios, desc=f"{data.name}, {data.encoder}", unit="ratio"):
             for seed in range(data.task.seeds):
@@ -89,12 +90,15 @@ def run_task(data: TaskData, out: Path, figures: bool = True) -> FinishedRun:
                 if not marker.is_file():
                     _run_setting(data, splits, tested, ratio, seed, marker)
                 results += [Result(**result) for result in json.loads(marker.read_text())]
-    write_csv(results, folder / f"{RESULTS}.csv")
-    (folder / f"{RESULTS}.md").write_text(results_table(results) + "\n")
-    run = read_run(folder)
-    if figures:
-        draw_runs([run], folder)
-    return run
+                predictions.append(marker.with_name(f"{PREDICTIONS}_{marker.stem}.csv"))
+    run = FinishedRun(folder, _describe(data, tested), results)
+    with replaced_together(folder, RESULTS, predictions) as temporary:
+        write_text(temporary / ABOUT, json.dumps(run.about))
+        write_csv(results, temporary / f"{RESULTS}.csv")
+        write_text(temporary / f"{RESULTS}.md", results_table(results) + "\n")
+        if figures:
+            draw_runs([run], temporary)
+    return read_run(folder)
 
 
 def _describe(data: TaskData, tested: str) -> dict[str, Any]:

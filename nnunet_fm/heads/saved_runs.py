@@ -15,6 +15,7 @@ from nnunet_fm.heads.results import Result
 from nnunet_fm.heads.task_data import TaskData
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.result_sets import check_finished
 
 PREDICTIONS = "predictions"
 RESULTS = "results"
@@ -77,7 +78,7 @@ class FinishedRun:
                 f"{path} does not exist; rerun the heads run command to finish the run"
             )
         by_model: dict[str, list[Line]] = {}
-        with path.open(newline="") as stream:
+        with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
             for line in reader:
                 by_model.setdefault(line["model"], []).append(line)
@@ -133,7 +134,7 @@ def read_run(folder: Path) -> FinishedRun:
 
     Raises:
         FileNotFoundError: there is no finished run.
-        ValueError: there are several runs below the folder.
+        ValueError: there are several runs below the folder, or the run is incomplete.
     """
     runs = sorted(p.parent for p in folder.rglob(f"{RESULTS}.csv") if (p.parent / ABOUT).is_file())
     if len(runs) > 1:
@@ -144,8 +145,9 @@ def read_run(folder: Path) -> FinishedRun:
         raise MissingFileError(
             f"{folder} holds no finished run of `nnunet-fm heads run`; give the folder it wrote"
         )
+    check_finished(runs[0], RESULTS)
     about = json.loads((runs[0] / ABOUT).read_text())
-    with (runs[0] / f"{RESULTS}.csv").open(newline="") as stream:
+    with (runs[0] / f"{RESULTS}.csv").open(newline="", encoding="utf-8") as stream:
         results = [_result(line) for line in csv.DictReader(stream)]
     return FinishedRun(runs[0], about, results)
 

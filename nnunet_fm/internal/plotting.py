@@ -1,10 +1,13 @@
 """Elements of all figures: colour-blind safe colours and marks, bands, PNG and SVG files."""
 
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from nnunet_fm.internal.atomic_files import replaced_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,8 +54,33 @@ def draw_band(
 
 def save(figure: "Figure", stem: Path) -> list[Path]:
     """Write PNG and SVG files; return their paths."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
     for path in paths:
-        figure.savefig(path, dpi=150)
+        write_figure(figure, path)
     return paths
+
+
+def write_figure(figure: "Figure", path: Path, dpi: int = 150) -> None:
+    """Write a PNG or SVG file atomically; the same figure gives the same bytes.
+
+    Args:
+        figure: the figure.
+        path: the file; its folder is created.
+        dpi: dots per inch of a PNG file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_atomically(path) as temporary:
+        if path.suffix == ".svg":
+            temporary.write_text(svg(figure), encoding="utf-8")
+        else:
+            figure.savefig(temporary, dpi=dpi)
+
+
+def svg(figure: "Figure") -> str:
+    """Draw a figure as SVG; the same figure gives the same text."""
+    from matplotlib import rc_context
+
+    stream = StringIO()
+    with rc_context({"svg.hashsalt": "nnunet-fm"}):  # names of parts are drawn at random otherwise
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()

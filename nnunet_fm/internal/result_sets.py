@@ -7,7 +7,7 @@ file `finished_<name>.json` says whether all of them are there, and how many row
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from nnunet_fm.internal.errors import InputError
 
 
 @contextmanager
-def replaced_together(folder: Path, name: str) -> Iterator[Path]:
+def replaced_together(folder: Path, name: str, earlier: Sequence[Path] = ()) -> Iterator[Path]:
     """Yield a temporary folder to write to; at the end its files replace those of `folder`.
 
     After an error, or if the process is killed while the files are being written, the former
@@ -31,6 +31,7 @@ def replaced_together(folder: Path, name: str) -> Iterator[Path]:
     Args:
         folder: folder of the result; created.
         name: name of the result, for the marker `finished_<name>.json`.
+        earlier: files in `folder` that belong to the result and are written already.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -41,6 +42,7 @@ def replaced_together(folder: Path, name: str) -> Iterator[Path]:
         yield temporary
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         rows = {str(path.relative_to(temporary)): _count_rows(path) for path in files}
+        rows |= {str(path.relative_to(folder)): _count_rows(path) for path in earlier}
         for path in files:
             sync(path)
         marker = _marker(folder, name)

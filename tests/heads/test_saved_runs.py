@@ -55,6 +55,12 @@ def test_a_run_of_version_0_1_is_resumed_and_not_computed_again(
     assert len(markers) == 4
     run = heads.run_task(inputs.collect("encoder"), work / "heads", figures=False)
     assert run.folder == folder
+    results = folder / "results.csv"
+    whole = results.read_text()
+    results.write_text(whole[: whole.index("\n", len(whole) // 2) + 1])
+    with pytest.raises(ValueError, match=r"results\.csv has \d+ rows, but \d+ were written"):
+        heads.read_run(folder)
+    results.write_text(whole)
     assert {path: path.stat().st_mtime_ns for path in folder.glob("ratio_*.json")} == markers
     assert heads.results_table(run.results) == heads.results_table(former.results)
     assert (folder / "results.md").read_text() == (

@@ -3,13 +3,13 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_fm.experiments.report.tables import Table
 from nnunet_fm.experiments.status import RunStatus
 from nnunet_fm.experiments.templates import render
+from nnunet_fm.internal.plotting import svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,9 +60,7 @@ class Section:
 
 def page_chart(figure: "Figure", text: str) -> PageChart:
     """Draw a figure for the page."""
-    stream = StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    return PageChart(text, base64.b64encode(stream.getvalue().encode()).decode())
+    return PageChart(text, base64.b64encode(svg(figure).encode()).decode())
 
 
 def render_page(

@@ -18,6 +18,7 @@ from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.experiments.summary import METRICS
 from nnunet_fm.internal import plotting
 from nnunet_fm.internal.atomic_files import write_csv, write_text
+from nnunet_fm.internal.result_sets import replaced_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,13 +79,9 @@ def write_report(
     Returns:
         The page, then all other files.
     """
-    out.mkdir(parents=True, exist_ok=True)
     tables = all_tables(report.summaries, report.comparisons, report.robustness, report.costs)
     cases, missing = _read_cases(report, raw, preprocessed, options)
     charts = list(_charts(report, cases))
-    files = _write_tables(report, tables, out / "tables")
-    for chart in charts:
-        files += plotting.save(chart.figure, out / "figures" / chart.name)
     page = render_page(
         title=options.title,
         about=_describe(report),
@@ -92,9 +89,12 @@ def write_report(
         sections=_sections(report, list(tables.values()), charts, missing, options),
         cases=[viewer_data(case, report.encoder_index) for case in cases],
     )
-    target = out / "report.html"
-    write_text(target, page)
-    return [target, *files]
+    with replaced_together(out, "report") as folder:
+        files = [folder / "report.html", *_write_tables(report, tables, folder / "tables")]
+        write_text(files[0], page)
+        for chart in charts:
+            files += plotting.save(chart.figure, folder / "figures" / chart.name)
+    return [out / file.relative_to(folder) for file in files]
 
 
 def _read_cases(

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -66,6 +69,28 @@ def test_page_tables_and_figures(
     assert {c["learned"] for c in cost} == {"600"}
     assert (out / "tables" / "cost.md").read_text().count("2.00 (process)") == 3
     assert page.count("0123456789abcdef") >= 8  # the encoders' hashes
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_same_report_has_the_same_bytes(made: Made, tmp_path: Path) -> None:
+    """Whatever the hash seed of the process, and in a terminal that knows ASCII alone."""
+    report(made, tmp_path / "here")
+    ascii_terminal = {"PYTHONHASHSEED": "1", "PYTHONUTF8": "0", "LC_ALL": "POSIX"}
+    words = ["report", str(made.sweep), "-o", str(tmp_path / "there"), "-np", "1"]
+    child = subprocess.run(
+        [sys.executable, "-m", "nnunet_fm.cli", *words],
+        env={**os.environ, **ascii_terminal, "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+    )
+    assert child.returncode == 0, child.stderr
+    here, there = contents(tmp_path / "here"), contents(tmp_path / "there")
+    assert here.keys() == there.keys()
+    assert [name for name in here if here[name] != there[name]] == []
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 class Outside(HTMLParser):
