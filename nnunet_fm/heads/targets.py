@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
+from nnunet_fm.data.cell_numbers import read_numbers
 from nnunet_fm.data.subject_table import Row
 from nnunet_fm.data.table_rows import is_missing
+from nnunet_fm.heads.label_checks import check_labels
 from nnunet_fm.heads.subsets import quantile_strata, survival_strata
-from nnunet_fm.heads.target_text import check_labels, read_numbers
 from nnunet_fm.heads.task import Task
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some

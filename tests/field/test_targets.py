@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from helpers.heads import run_quickly, task_data
+from helpers.tables import write_volume_file
 from nnunet_fm.data.subject_table import Row
 from nnunet_fm.evaluation.survival import concordance
 from nnunet_fm.heads.saved_runs import read_run
 from nnunet_fm.heads.targets import Targets, read_targets
 from nnunet_fm.heads.task import Task, read_task
+from nnunet_fm_pretrain.data.preprocessing import Preprocessing
+from nnunet_fm_pretrain.probing.run import probe_table
 
 
 def targets_of(column: str, texts: list[str], **settings: object) -> Targets:
@@ -237,3 +240,26 @@ def test_two_classes_of_one_name_are_refused() -> None:
     classes = {"A/B": 0, "A": 1, "B": 1}
     with pytest.raises(ValueError, match="two classes have one name: A/B, A/B"):
         targets_of("y", ["A/B", "A", "B"], classes=classes, **CLASSES)
+
+
+# Kind: tables of `pretrain probe`.
+@pytest.mark.parametrize(
+    ("second", "ages", "message"),
+    [
+        ("s7", ("63", "64"), "names a subject twice: S07 and s7"),
+        ("OAS1_0007_MR2", ("63", "64"), "names a subject twice: OAS1_0007_MR1 and OAS1_0007_MR2"),
+        ("s8", ("1.303", "417"), "separate thousands"),
+        ("s8", ("1_0", "64"), "has the values"),
+    ],
+)
+def test_a_probe_reads_subjects_and_numbers_as_heads_do(
+    second: str, ages: tuple[str, str], message: str, tmp_path: Path
+) -> None:
+    first = "OAS1_0007_MR1" if second.startswith("OAS1") else "S07"
+    lines = ["subject_id,path,age"]
+    for n, (subject, age) in enumerate([(first, ages[0]), (second, ages[1]), ("x", "65")]):
+        write_volume_file(tmp_path / f"{n}.nii.gz", seed=n)
+        lines.append(f"{subject},{n}.nii.gz,{age}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=message):
+        list(probe_table({}, tmp_path / "t.csv", ["age"], Preprocessing(size=32, slices=8), None))

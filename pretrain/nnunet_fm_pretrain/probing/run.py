@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from nnunet_fm.data.cell_numbers import read_number, read_numbers
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_ids import SubjectNames
 from nnunet_fm.data.table_rows import Rows, is_missing, name_in_dataset, read_rows
@@ -128,7 +129,7 @@ def _probe_target(
 ) -> Iterator[ProbeResult]:
     """Probe all features for one target: by regression if its values are numbers."""
     if all(_is_number(v) for v in values):
-        numbers = [float(v) for v in values]
+        numbers = read_numbers(target, values).tolist()
         yield trivial_regression(target, numbers, tested)
         for name, x in features.items():
             yield regression_probe(name, target, x, numbers, tested)
@@ -154,10 +155,23 @@ def _read_probe_table(table: Path, targets: Sequence[str]) -> tuple[Rows, str]:
     ]
     if empty:
         raise InputError(f"{table} lacks targets of {some(empty)}; exclude these subjects")
-    subjects = {rows.subject(cells) for cells in rows.cells}
-    if len(subjects) < len(rows.cells):
-        raise InputError(f"{table} names a subject twice; allowed: one volume per subject")
+    _check_subjects(rows)
     return rows, path_column
+
+
+def _check_subjects(rows: Rows) -> None:
+    """Refuse two volumes of a subject: one would be predicted from the other."""
+    names = SubjectNames()
+    for cells in rows.cells:
+        subject = rows.subject(cells)
+        name = name_in_dataset(subject, cells)
+        other = names.find(name)
+        if other:
+            raise InputError(
+                f"{rows.file} names a subject twice: {other} and {subject}; allowed: one volume "
+                "per subject"
+            )
+        names.add(name, subject)
 
 
 def probe_patches(
@@ -210,6 +224,6 @@ def _is_number(text: str) -> bool:
     if "_" in text:  # Python reads 1_0 as 10
         return False
     try:
-        return bool(np.isfinite(float(text)))
+        return bool(np.isfinite(read_number(text)))
     except ValueError:
         return False

@@ -1,9 +1,7 @@
-"""Read the numbers and labels of a table's cells, and find those that are not what they seem."""
+"""Read the numbers in a table's cells, and find those that are not what they seem."""
 
-import json
 import logging
 import re
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,19 +12,6 @@ from nnunet_fm.internal.messages import some
 
 MISSING_CODES = (-1, -9, -99, -999, -9999)  # of SPSS and PLINK, among others
 LARGE_CODES = (99, 999, 9999, 99999)
-# labels that may stand for a missing value, in lower case; they are classes if nobody objects
-UNKNOWN_LABELS = (
-    "unknown",
-    "not known",
-    "indeterminate",
-    "inconclusive",
-    "equivocal",
-    "missing",
-    "not reported",
-    "not assessed",
-    "not tested",
-    "not done",
-)
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}")  # 1.303, which may be 1303
 Values = Float[np.ndarray, " n"]
 
@@ -97,46 +82,3 @@ def _warn_of_codes(column: str, values: Values) -> None:
                 (values == code).sum(),
                 "negative" if is_negative else "so large",
             )
-
-
-def check_labels(column: str, texts: Sequence[str]) -> None:
-    """Check labels that no task numbers; warn of labels that may mean a missing value.
-
-    Raises:
-        ValueError: labels that differ only in case, spaces or number format: they are one class.
-    """
-    labels = sorted(set(texts))
-    variants: dict[str, list[str]] = {}
-    for text in labels:
-        variants.setdefault(_plain_label(text), []).append(text)
-    same = [" and ".join(alike) for alike in variants.values() if len(alike) > 1]
-    if same:
-        numbers = ", ".join(f"{_quoted(text)}: NUMBER" for text in labels[:4])
-        raise InputError(
-            f"labels of {column} differ only in case, spaces or number format: {some(same)}. Write "
-            f"them alike in the table, or number the classes: classes='{{{numbers}}}'"
-        )
-    for text in labels:
-        if _plain_label(text).strip("[]()") in UNKNOWN_LABELS:
-            logger.warning(
-                "%s of %s is a class of %d rows; to leave them out, name all labels, with null for "
-                "this one: classes='{%s: null, ...}'",
-                text,
-                column,
-                list(texts).count(text),
-                _quoted(text),
-            )
-
-
-def _quoted(text: str) -> str:
-    """Return a label as YAML takes it for text: a plain 1 would be a number."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _plain_label(text: str) -> str:
-    """Return a label in lower case, with single spaces, or as a number without its format."""
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    try:
-        return str(read_number(plain))
-    except ValueError:
-        return plain
