@@ -141,19 +141,29 @@ def _scheme_of(group: _Group, or_written: bool) -> BratsScheme:
             f"{some(group.cases)} have the labels {group.found}, which mean different things in "
             f"{' and '.join(f'{s.name} ({s.years}: {s.meaning})' for s in fitting)}; {TYPE}"
         )
-    _check_cavity(group, smallest)
+    if len(group.candidates) > 1:
+        check_cavity(dict.fromkeys(group.cases, group.labels), smallest)
     return smallest
 
 
-def _check_cavity(group: _Group, scheme: BratsScheme) -> None:
-    """Refuse a resection cavity that may be the enhancing tumour of an older scheme."""
-    if not scheme.mistaken or len(group.candidates) == 1:
+def check_cavity(labels: Mapping[str, Collection[int]], scheme: BratsScheme) -> None:
+    """Refuse a resection cavity that may be the enhancing tumour of an older scheme.
+
+    Args:
+        labels: labels in the file of each case.
+        scheme: the scheme that they are read by.
+
+    Raises:
+        ValueError: cavities, but no enhancing tumour.
+    """
+    if not scheme.mistaken:
         return
     numbers = {meaning: label for label, meaning in scheme.labels.items()}
-    if numbers["RC"] in group.labels and numbers["ET"] not in group.labels:
+    found = {label for values in labels.values() for label in values}
+    if numbers["RC"] in found and numbers["ET"] not in found:
         older = SCHEMES[scheme.mistaken]
         raise InputError(
-            f"{some(group.cases)} have label {numbers['RC']} but not {numbers['ET']}: either "
+            f"{some(list(labels))} have label {numbers['RC']} but not {numbers['ET']}: either "
             f"{scheme.name} ({scheme.meaning}) without enhancing tumour, or the labels of "
             f"{older.name} ({older.meaning}) under new names; {TYPE}"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nnunet_fm.data.choose_scheme import SchemeChoice, choose_scheme
+from nnunet_fm.data.choose_scheme import SchemeChoice, check_cavity, choose_scheme
 from nnunet_fm.data.label_images import foreground, read_labels
 from nnunet_fm.data.label_schemes import SCHEMES, BratsScheme
 from nnunet_fm.evaluation.label_folders import cases_of
@@ -63,7 +63,9 @@ def scheme_of_predictions(
     scheme = LabelScheme.read(description)
     if scheme.brats:
         cases = [
-            case for case in cases_of(truths, scheme.ending) if _is_foreign(case, scheme.brats)
+            case
+            for case in cases_of(truths, scheme.ending)
+            if not SCHEMES[scheme.brats].describes(case)
         ]
         labels = labels_of(truths, scheme.ending, workers, cases)
         _check_recorded(scheme.brats, labels, description)
@@ -144,19 +146,16 @@ def check_official(
     _check_same_meaning({**truths, **predicted}, choice, official, f"--official {challenge}")
 
 
-def _is_foreign(case: str, recorded: str) -> bool:
-    """Return whether a case is named as in another challenge than that of a scheme."""
-    return not SCHEMES[recorded].describes(case) and any(
-        scheme.describes(case) for scheme in SCHEMES.values()
-    )
-
-
 def _check_recorded(recorded: str, labels: Mapping[str, frozenset[int]], description: Path) -> None:
-    """Check the labels of truths whose names are those of another challenge than recorded."""
-    foreign = {case: labels[case] for case in labels if _is_foreign(case, recorded)}
+    """Check the truths whose names are not those of the recorded scheme's challenge."""
+    scheme = SCHEMES[recorded]
+    others = {case: values for case, values in labels.items() if not scheme.describes(case)}
+    named = [case for case in others if any(s.describes(case) for s in SCHEMES.values())]
+    foreign = {case: others.pop(case) for case in named}
     if foreign:
         choice = choose_scheme(foreign, or_written=True)
-        _check_same_meaning(foreign, choice, SCHEMES[recorded], str(description))
+        _check_same_meaning(foreign, choice, scheme, str(description))
+    check_cavity(others, scheme)
 
 
 def _check_same_meaning(

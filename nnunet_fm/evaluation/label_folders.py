@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_fm.data.grids import ORIGIN_VOXELS, grid_difference, grid_offset, read_grid, reorient
+from nnunet_fm.data.image_checks import IMAGE_ENDINGS
 from nnunet_fm.data.label_images import LabelImage, Labels, read_labels
 from nnunet_fm.evaluation.labels import NO_FOLDER, LabelScheme
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import case_names
-from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.messages import counted, some
 
 LOG = logging.getLogger(__name__)
 NOTED_VOXELS = 0.1  # images further apart are compared, with a note
@@ -71,6 +72,7 @@ def find_pairs(
 
     Raises:
         FileNotFoundError: a folder does not exist, a case has no truth, or none has a prediction.
+        ValueError: a prediction has another ending than its truth.
     """
     if not predictions.is_dir():
         raise MissingFileError(f"{predictions} is {NO_FOLDER}")
@@ -84,15 +86,28 @@ def find_pairs(
     extra = set(case_names(predictions, ending)) - set(known)
     if extra and cases is None:
         LOG.warning(
-            "%d predictions have no ground truth in %s and are not scored: %s",
-            len(extra),
+            "not scored, for want of a ground truth in %s: %s",
             truths,
             some(sorted(extra)),
         )
     pairs = [LabelPair(n, predictions / f"{n}{ending}", truths / f"{n}{ending}") for n in names]
+    _check_endings(predictions, pairs, ending)
     if not any(pair.prediction.is_file() for pair in pairs):
         raise MissingFileError(f"{predictions} holds no prediction for any of {some(names)}")
     return pairs
+
+
+def _check_endings(predictions: Path, pairs: Sequence[LabelPair], ending: str) -> None:
+    """Refuse predictions with another ending: they would be scored as missing."""
+    files = {path.name.lower(): path.name for path in predictions.iterdir()}
+    missing = [pair.case for pair in pairs if not pair.prediction.is_file()]
+    names = [f"{case}{other}".lower() for case in missing for other in IMAGE_ENDINGS]
+    found = [files[name] for name in names if name in files]
+    if found:
+        raise InputError(
+            f"{predictions} has {some(found)}, but the truth has the ending {ending}; store both "
+            "with one ending"
+        )
 
 
 def check_places(pairs: Sequence[LabelPair], ignore_origin: bool = False) -> None:
@@ -123,14 +138,15 @@ def check_places(pairs: Sequence[LabelPair], ignore_origin: bool = False) -> Non
         if not ignore_origin:
             remedy += "; where only the origin in the header is wrong, add --ignore-origin"
         raise InputError(
-            f"{len(different)} of {len(pairs)} predictions lie elsewhere than their truth: "
+            f"{len(different)} of {counted(len(pairs), 'prediction')} lie elsewhere than their "
+            "truth: "
             f"{some(different)}; {remedy}"
         )
     if offsets:
         LOG.warning(
-            "the origins of %d predictions differ from their truth's, by up to %.3g voxels (%s); "
+            "the origins of %s differ from their truth's, by up to %.3g voxels (%s); "
             "they are compared voxel by voxel",
-            len(offsets),
+            counted(len(offsets), "prediction"),
             max(offsets.values()),
             some(list(offsets)),
         )

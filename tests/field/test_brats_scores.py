@@ -148,6 +148,21 @@ def test_a_truth_of_another_challenge_has_to_mean_the_same(
     assert (message or "") in capsys.readouterr().err
 
 
+def test_names_of_ones_own_do_not_turn_an_older_tumour_into_a_cavity(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pair(tmp_path, "p01", (1, 2, 4), (1, 2, 3))
+    labels = SCHEMES["gli2024"].dataset_labels()
+    description = json.dumps({"labels": labels, "label_scheme": "gli2024"})
+    (tmp_path / "predictions" / "dataset.json").write_text(description)
+    for words in ((), ("--regions", "brats")):
+        assert evaluate(tmp_path, *words) == 2
+        assert "p01 have label 4 but not 3" in capsys.readouterr().err
+    assert evaluate(tmp_path, "--scheme", "gli2024") == 0
+    write_labels(tmp_path / "truth" / "p01.nii.gz", (1, 3, 4))
+    assert evaluate(tmp_path) == 0
+
+
 def test_a_refused_label_names_the_schemes_that_have_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -179,7 +179,18 @@ def test_predictions_without_truth_are_named(
     words = folders(tmp_path)
     write_stored(tmp_path / "predictions" / "b.nii", lesions(), AFFINE)
     assert main(["evaluate", *words]) == 0
-    assert "1 predictions have no ground truth" in caplog.text
+    assert "not scored, for want of a ground truth" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["b.nii.gz", "b.NII", "b.mha"])
+def test_a_prediction_with_another_ending_is_not_missing(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = folders(tmp_path)
+    write_stored(tmp_path / "truth" / "b.nii", lesions(), AFFINE)
+    (tmp_path / "predictions" / name).touch()
+    assert main(["evaluate", *words]) == 2
+    assert f"has {name}, but the truth has the ending .nii" in capsys.readouterr().err
 
 
 NUMBERS = {"0": "background", "1": "whole", "2": "core"}
