@@ -50,8 +50,8 @@ class OfficialScore:
         sq_nsd: mean surface Dice of the matched lesions; NaN without any.
         pq_dsc: sq_dsc times the F1 of the detection: missed and false lesions count.
         global_bin_dsc: Dice of the whole region.
-        global_bin_hd95: HD95 of the whole region, mm; infinite where the masks share no voxel. It is one
-            percentile over both directions, so at most `hd95_mm` of `scores.csv`.
+        global_bin_hd95: HD95 of the whole region, mm; infinite where the masks share no voxel. It
+            is one percentile over both directions, so at most `hd95_mm` of `scores.csv`.
     """
 
     case: str
