@@ -1,5 +1,6 @@
 """Targets of a task: numbers read from the text of a table, and which rows are skipped."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ SUSPICIOUS = 20
 STATUS = {"0": False, "1": True, "false": False, "true": True}
 Values = Float[np.ndarray, " n"]
 Events = Bool[np.ndarray, " n"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ def read_targets(task: Task, rows: Sequence[Row]) -> Targets:
         targets = _label_classes(task, column)
     else:
         values = read_numbers(task.target, column.texts)
+        if task.loss == "stroke_days":
+            _check_times(task.target, values)
         targets = Targets(column.kept, values, column.events, (), 0)
     if task.kind == "survival":
         targets = _survival(task, targets)
@@ -180,7 +185,17 @@ def _survival(task: Task, targets: Targets) -> Targets:
     """Check the events, and skip subjects that were censored too early."""
     _check_events(task, targets.values, targets.events)
     earliest = task.exclude_censored_before or 0
-    return targets.of(np.flatnonzero(targets.events | (targets.values >= earliest)))
+    kept = targets.events | (targets.values >= earliest)
+    if targets.events[kept].all() and not targets.events.all():
+        logger.warning(
+            "exclude_censored_before=%g excludes all %d censored rows; the largest %s is %g: give "
+            "both in one unit",
+            earliest,
+            (~targets.events).sum(),
+            task.target,
+            targets.values.max(),
+        )
+    return targets.of(np.flatnonzero(kept))
 
 
 def _check_events(task: Task, times: Values, events: Events) -> None:

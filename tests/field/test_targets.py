@@ -88,6 +88,23 @@ def test_a_negative_time_is_in_no_class() -> None:
         read_targets(Task.model_validate(task), rows)
 
 
+def test_negative_days_since_a_stroke_are_refused() -> None:
+    with pytest.raises(ValueError, match="days is negative in 1 rows"):
+        targets_of("days", ["4", "-2", "9"], kind="regression", loss="stroke_days")
+
+
+def test_times_in_months_and_a_limit_in_days_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    limits = {**SURVIVAL, "exclude_censored_before": 365}
+    assert targets_of("died", ["1", "0", "1", "0"], **limits).kept.tolist() == [0, 2]
+    assert (
+        "=365 excludes all 2 censored rows; the largest days is 4: give both in one" in caplog.text
+    )
+    caplog.clear()
+    targets_of("died", ["1", "0", "1", "0"], **{**SURVIVAL, "exclude_censored_before": 3})
+    targets_of("died", ["1", "1"], **limits)
+    assert not caplog.text
+
+
 CLASSES = {"kind": "classification"}
 
 
