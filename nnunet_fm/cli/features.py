@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from nnunet_fm.cli.parser import Commands, add_encoder_option, add_group, add_prefer, positive
 from nnunet_fm.internal.arguments import block_numbers
 from nnunet_fm.internal.errors import MissingFileError
+from nnunet_fm.internal.messages import counted
 
 if TYPE_CHECKING:
     from nnunet_fm.features.cache import FeatureCache
@@ -210,7 +211,7 @@ def _check_leakage(parsed: argparse.Namespace) -> int:
     print(f"{cases} of {len(table.test_rows)} tested rows were seen before")
     if parsed.near_duplicates is not None:
         print(
-            f"{len(near)} pairs have features with a cosine similarity of at least "
+            f"{counted(len(near), 'pair')} with a cosine similarity of features of at least "
             f"{parsed.near_duplicates:g}; look at them"
         )
     if parsed.o and (seen or near):
@@ -247,7 +248,7 @@ def _extract(parsed: argparse.Namespace) -> int:
     cached = sum(result.cached for result in results)
     extracted = len(results) - cached - len(failed)
     print(
-        f"{extracted} volumes extracted, {cached} already cached, {len(failed)} failed: "
+        f"{counted(extracted, 'volume')} extracted, {cached} already cached, {len(failed)} failed: "
         f"{parsed.cache}"
     )
     failures = parsed.cache / f"failures_{parsed.part_id:04d}_of_{parsed.num_parts:04d}.csv"
@@ -280,7 +281,7 @@ def _verify(parsed: argparse.Namespace) -> int:
     for entry in damaged:
         print(f"{entry.path}: {entry.problem}")
     advice = "; rerun features extract to replace them" if damaged else ""
-    print(f"{len(entries)} volumes, {len(damaged)} damaged{advice}")
+    print(f"{counted(len(entries), 'volume')}, {len(damaged)} damaged{advice}")
     return 1 if damaged else 0
 
 
@@ -298,7 +299,7 @@ def _gc(parsed: argparse.Namespace) -> None:
         for path in files:
             delete(path)
     verb = "would remove" if parsed.dry_run else "removed"
-    print(f"{verb} {len(files)} files, {size / 1e6:.1f} MB")
+    print(f"{verb} {counted(len(files), 'file')}, {size / 1e6:.1f} MB")
 
 
 def _existing_cache(folder: Path) -> "FeatureCache":

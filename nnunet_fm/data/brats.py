@@ -180,7 +180,7 @@ def _refuse_nothing(
         return
     reasons = result.skipped if result else {case.case.name: case.problem for case in checked}
     text = some([f"{case}: {reason}" for case, reason in reasons.items()], 3)
-    raise InputError(f"none of the {len(checked)} cases below {source} could be converted ({text})")
+    raise InputError(f"no case below {source} could be converted ({text})")
 
 
 def _sort_cases(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nnunet_fm.data.label_schemes import SCHEMES, BratsScheme, Region, fitting_schemes, get_scheme
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.messages import counted, some
 
 TYPE = "type --scheme NAME"
 
@@ -81,7 +81,7 @@ def choose_scheme(
             )
     parts = [
         f"{scheme.name} ({scheme.title}, {scheme.years}: {scheme.meaning}), by the names of "
-        f"{len(group.cases)} cases and their labels ({group.found})"
+        f"{counted(len(group.cases), 'case')} and their labels ({group.found})"
         for group, scheme in chosen
     ]
     of_case = {case: scheme for group, scheme in chosen for case in group.cases}

@@ -33,7 +33,7 @@ from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.internal.atomic_files import leftovers
 from nnunet_fm.internal.errors import InputError, MissingFileError, NonFiniteError
-from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.messages import counted, some
 
 POOLED = "pooled"  # array of mean vectors, one per layer
 RECIPE_FILE = "recipe.json"
@@ -260,8 +260,8 @@ class FeatureCache:
             family, severity = recipe.perturbation["family"], recipe.perturbation["severity"]
             command += f" --perturb {family}={severity}"
         return (
-            f"{len(missing)} volumes of {table.file} are not in the cache: {some(missing)}; "
-            f"type: {command}"
+            f"{counted(len(missing), 'volume')} of {table.file} missing in the cache: "
+            f"{some(missing)}; type: {command}"
         )
 
     def verify(self, recipe: FeatureRecipe) -> Iterator[Entry]:

@@ -60,9 +60,9 @@ def _missing_files(table: Table) -> list[str]:
                 volumes.append(f"{row.name} {modality}: {path}")
         if row.mask and not row.mask.exists():
             masks.append(f"{row.name}: {row.mask}")
-    problems = [f"{len(volumes)} volumes are missing: {some(volumes)}"] if volumes else []
+    problems = [f"{counted(len(volumes), 'missing volume')}: {some(volumes)}"] if volumes else []
     if masks:
-        problems.append(f"{len(masks)} masks are missing: {some(masks)}")
+        problems.append(f"{counted(len(masks), 'missing mask')}: {some(masks)}")
     return problems
 
 
@@ -73,7 +73,7 @@ def _unusable_volumes(table: Table) -> list[str]:
             reason = _problem(path)
             if reason:
                 reasons.append(f"{row.name} {modality}: {reason}")
-    return [f"{len(reasons)} volumes cannot be used: {some(reasons)}"] if reasons else []
+    return [f"{counted(len(reasons), 'unusable volume')}: {some(reasons)}"] if reasons else []
 
 
 def _problem(path: Path) -> str:

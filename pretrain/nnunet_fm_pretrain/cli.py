@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.messages import counted, some
 
 if TYPE_CHECKING:
     from nnunet_fm_pretrain.data.prepare_group import Outcome
@@ -145,8 +145,8 @@ def _report_volumes(outcomes: Sequence["Outcome"], store: Path) -> int:
     made = sum(not o.ready for o in outcomes if o.record)
     ready = len(outcomes) - len(failed) - made
     subjects = sorted({f"{o.source.dataset}/{o.source.subject}" for o in outcomes})
-    print(f"{len(subjects)} subjects: {some(subjects)}")
-    print(f"{made} volumes made, {ready} were ready, {len(failed)} failed: {store}")
+    print(f"{counted(len(subjects), 'subject')}: {some(subjects)}")
+    print(f"{counted(made, 'volume')} made, {ready} ready, {len(failed)} failed: {store}")
     for outcome in failed[:10]:
         print(f"  {outcome.source.name}: {outcome.reason}", file=sys.stderr)
     if failed:

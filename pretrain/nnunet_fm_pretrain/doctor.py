@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from nnunet_fm.internal.findings import Finding
-from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.messages import counted, some
 
 PACKAGES = (
     "lightly",
@@ -67,12 +67,12 @@ def _store(folder: Path) -> Iterator[Finding]:
     size = sum(p.stat().st_size for p in folder.rglob("*.b2nd")) / 2**20
     free = shutil.disk_usage(folder).free >> 30
     volumes, subjects = len(store.records), len(store.subjects())
-    what = f"{volumes} volumes of {subjects} subjects, {store.describe()}"
+    what = f"{counted(volumes, 'volume')} of {counted(subjects, 'subject')}, {store.describe()}"
     yield Finding("ok", f"store {folder}: {what}, {size:.0f} MiB, {free} GB free")
     damaged = store.check()
     if damaged:
         fix = "rerun `nnunet-fm pretrain prepare`; it makes them again"
-        yield Finding("fail", f"{len(damaged)} volumes are damaged: {some(damaged)}", fix)
+        yield Finding("fail", f"{counted(len(damaged), 'damaged volume')}: {some(damaged)}", fix)
     else:
         yield Finding("ok", "every volume has the manifest's checksum")
 

@@ -131,7 +131,7 @@ def test_copies_and_uncompressed_files(tmp_path: Path, raw: Path) -> None:
         ((0, "X"), ValueError, "1 to 999"),
         ((5, "a b"), ValueError, "letters"),
         ((7, "X"), FileExistsError, "exists already"),
-        ((5, "X"), ValueError, "none of the 1 cases.*incomplete: no T1"),
+        ((5, "X"), ValueError, "no case below .*incomplete: no T1"),
     ],
 )
 def test_impossible_conversions(

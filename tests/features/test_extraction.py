@@ -162,7 +162,8 @@ def test_the_matrix_is_the_mean_over_the_modalities_that_are_there(
         cache.matrix(table, modalities=["T2"])
     cache.path(cache.recipe(), cache.key_of(cache.recipe(), table.rows[2], "T1")).unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"1 volumes of .* not in the cache: Sübject 2 T1; type: .* extract"
+        FileNotFoundError,
+        match=r"1 volume of .* missing in the cache: Sübject 2 T1; type: .* extract",
     ):
         cache.matrix(table)
 
@@ -275,7 +276,7 @@ def test_the_command_line_extracts_lists_verifies_and_collects(
     failures = next(cache.glob("failures*.csv"))
     assert "Sübject 1" in failures.read_text()
     write_volume_file(tmp_path / "1/t1.nii.gz", 70)
-    assert "1 volumes extracted, 6 already cached, 0 failed" in run(*words).stdout
+    assert "1 volume extracted, 6 already cached, 0 failed" in run(*words).stdout
     assert not failures.exists()
     listed = run("nnunet-fm", "features", "list", "--cache", cache).stdout.splitlines()
     assert listed[1].split()[0] == "dinov3_test16_random0"

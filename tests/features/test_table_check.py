@@ -23,8 +23,8 @@ def test_counts_and_problems_of_a_table_are_reported(tmp_path: Path) -> None:
         "rows with all 2 modalities: 2",
     ]
     assert [p.split(":")[0] for p in report.problems] == [
-        "1 volumes are missing",
-        "1 volumes cannot be used",
+        "1 missing volume",
+        "1 unusable volume",
         "1 subject with two names",
     ]
     fine = check_table(

@@ -101,9 +101,9 @@ def test_what_was_made_with_an_inexact_background_is_made_again(
         assert prepare(tmp_path / "in", tmp_path / "store") == 0
     capsys.readouterr()
     assert prepare(tmp_path / "in", tmp_path / "store") == 0
-    assert "1 volumes made, 0 were ready" in capsys.readouterr().out
+    assert "1 volume made, 0 ready" in capsys.readouterr().out
     assert prepare(tmp_path / "in", tmp_path / "store") == 0
-    assert "0 volumes made, 1 were ready" in capsys.readouterr().out
+    assert "0 volumes made, 1 ready" in capsys.readouterr().out
 
 
 def test_its_features_are_not_those_in_the_cache(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_files_of_another_kind_are_called_what_they_are(
         write_series(folder / "T1", volume, first=50)
     assert prepare(tmp_path / "in", tmp_path / "store") == 1
     out = capsys.readouterr()
-    assert "1 volumes made, 0 were ready, 1 failed" in out.out
+    assert "1 volume made, 0 ready, 1 failed" in out.out
     assert "case1_T1: " in out.err
     assert reason in out.err
 
@@ -87,7 +87,7 @@ def test_a_store_is_not_replaced_by_one_of_other_options(
     assert "give another -o" in capsys.readouterr().err
     assert before == {p: p.read_bytes() for p in (tmp_path / "store").rglob("*") if p.is_file()}
     assert prepare(tmp_path / "in", tmp_path / "store") == 0
-    assert "0 volumes made, 2 were ready" in capsys.readouterr().out
+    assert "0 volumes made, 2 ready" in capsys.readouterr().out
 
 
 def test_preparing_names_the_slices_it_leaves_out(
@@ -99,7 +99,7 @@ def test_preparing_names_the_slices_it_leaves_out(
     out = capsys.readouterr().out
     assert "--size 256 --slices 128 " in out
     assert "(128 of the 256 axial slices of a volume are kept; --slices all keeps all)" in out
-    assert "1 subjects: in/case1" in out
+    assert "1 subject: in/case1" in out
 
 
 def test_registered_without_effect_is_refused(
@@ -120,5 +120,5 @@ def test_a_mask_without_a_telling_name_is_told_by_its_values(
     nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "in/case1/flair.nii.gz")
     assert prepare(tmp_path / "in", tmp_path / "store") == 1
     out = capsys.readouterr()
-    assert "1 volumes made, 0 were ready, 1 failed" in out.out
+    assert "1 volume made, 0 ready, 1 failed" in out.out
     assert "case1_FLAIR: a mask or label map, no image: its only values are 0, " in out.err

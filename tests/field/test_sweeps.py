@@ -68,7 +68,7 @@ def test_a_dry_run_of_garbage_collection_changes_nothing(said: Said, tmp_path: P
     damaged.touch()
     before = listing(tmp_path)
     shown = said("features", "gc", "--cache", tmp_path / "cache", "--dry-run")
-    assert "would remove 1 files" in shown
+    assert "would remove 1 file," in shown
     assert listing(tmp_path) == before
 
 

@@ -31,7 +31,7 @@ def test_the_whole_pipeline(
         "1",
     ]
     assert main([*words, "--registered", "--exclude-subjects", str(tmp_path / "exclude.txt")]) == 0
-    assert "10 volumes made, 0 were ready, 0 failed" in capsys.readouterr().out
+    assert "10 volumes made, 0 ready, 0 failed" in capsys.readouterr().out
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(small_recipe()))
     words = [
         "pretrain",
@@ -72,7 +72,7 @@ def test_failures_are_reported_and_the_exit_code_is_not_zero(
     ]
     assert main([*words, "-np", "1"]) == 1
     said = capsys.readouterr()
-    assert "1 volumes made, 0 were ready, 1 failed" in said.out
+    assert "1 volume made, 0 ready, 1 failed" in said.out
     assert "b_unknown: b.nii.gz is not a readable NIfTI file" in said.err
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.messages import counted
 from nnunet_fm_pretrain.data.array_files import read_values
 from nnunet_fm_pretrain.data.records import SliceRecord
 from nnunet_fm_pretrain.data.store import Store
@@ -48,7 +49,7 @@ class SliceStore(Store[SliceRecord]):
 
     def describe(self) -> str:
         """Return the number and the size of the slices."""
-        return f"{len(self)} slices of {self.size} px"
+        return f"{counted(len(self), 'slice')} of {self.size} px"
 
     def locate(self, index: int) -> tuple[SliceRecord, int]:
         """Return the volume of slice number `index`, and the slice's place in it."""

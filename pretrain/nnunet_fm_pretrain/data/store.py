@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Generic
 
 from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.messages import counted, some
 from nnunet_fm_pretrain.data.array_files import values_sha256, volume_path
 from nnunet_fm_pretrain.data.records import (
     AnyRecord,
@@ -73,7 +73,7 @@ class Store(ABC, Generic[AnyRecord]):
         missing = [volume for volume, file in files.items() if not file.is_file()]
         if missing:
             raise MissingFileError(
-                f"{len(missing)} volumes of {self.folder} are missing: {some(missing)}; "
+                f"{self.folder} lacks {counted(len(missing), 'volume')}: {some(missing)}; "
                 "rerun `nnunet-fm pretrain prepare`"
             )
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.messages import counted
 from nnunet_fm_pretrain.data.array_files import read_values
 from nnunet_fm_pretrain.data.records import VolumeRecord
 from nnunet_fm_pretrain.data.store import Store
@@ -41,8 +42,8 @@ class VolumeStore(Store[VolumeRecord]):
         smallest = " x ".join(str(n) for n in shapes.min(0))
         largest = " x ".join(str(n) for n in shapes.max(0))
         if smallest == largest:
-            return f"{len(self)} volumes of {largest} voxels"
-        return f"{len(self)} volumes of {smallest} to {largest} voxels"
+            return f"{counted(len(self), 'volume')} of {largest} voxels"
+        return f"{counted(len(self), 'volume')} of {smallest} to {largest} voxels"
 
     def read_crop(self, record: VolumeRecord, start: Sequence[int], shape: Sequence[int]) -> Crop:
         """Read a box of a volume as float32: z-scores, background 0.

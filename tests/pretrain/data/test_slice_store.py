@@ -25,7 +25,7 @@ def test_damage_is_found(volumes: Path, tmp_path: Path) -> None:
     outcomes = prepare(volumes, PrepareOptions(tmp_path, SMALL), processes=1, dataset="d")
     assert [o.source.name for o in outcomes if not o.ready] == ["d/S03_T1"]
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="1 volumes of .* are missing: d/S03_T1"):
+    with pytest.raises(FileNotFoundError, match="lacks 1 volume: d/S03_T1"):
         SliceStore(tmp_path)
 
 
