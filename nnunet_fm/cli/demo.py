@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nnunet_fm.cli.parser import Commands
 from nnunet_fm.internal.errors import ExistingFileError, FailedRunError, InputError
+from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.commands import command, environment, log_tail
 from nnunet_fm.nnunet.datasets import FOLDERS
 
@@ -18,6 +19,8 @@ SCHEME = "gli2023"  # of the labels
 CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "synth_vitt16"
 PLANS = "FM_demo"
 MARKER = ".nnunet-fm-demo"  # only a folder that holds it is cleared
+WRITTEN = (MARKER, "logs", "brats", "test", "imagesTs", "predictions", "scores", "overlays.png")
+WRITTEN += FOLDERS
 TRAINING_CASES, TEST_CASES, EPOCHS = 20, 4, 12
 REGIONS = ("WT", "TC", "ET")
 FLAIR = 3  # number of the channel that is drawn
@@ -168,7 +171,7 @@ class StepRunner:
                 raise ExistingFileError(
                     f"{out} is not empty and not a demo; give another folder: -o FOLDER"
                 )
-            shutil.rmtree(out)
+            _remove_demo(out)
         self.logs = out / "logs"
         self.logs.mkdir(parents=True)
         (out / MARKER).touch()
@@ -216,6 +219,21 @@ class StepRunner:
                 if shown:
                     print(f"    {shown}", flush=True)
         return process.returncode
+
+
+def _remove_demo(out: Path) -> None:
+    """Remove what a demo writes.
+
+    Raises:
+        FileExistsError: the folder holds something else too, which is kept.
+    """
+    theirs = sorted(path.name for path in out.iterdir() if path.name not in WRITTEN)
+    if theirs:
+        raise ExistingFileError(
+            f"{out} holds a demo and {some(theirs)}, which the demo did not write; move that "
+            "elsewhere, or give another folder: -o FOLDER"
+        )
+    shutil.rmtree(out)
 
 
 def progress_line(line: str) -> str:

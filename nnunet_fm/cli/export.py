@@ -4,7 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from nnunet_fm.cli.parser import Commands
+from nnunet_fm.cli.parser import Commands, add_trust
 
 
 def add_command(commands: Commands) -> None:
@@ -17,6 +17,7 @@ def add_command(commands: Commands) -> None:
     )
     export.add_argument("out", type=Path, help="folder to write")
     export.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint of each fold")
+    add_trust(export)
     export.set_defaults(function=_export)
 
 
@@ -26,7 +27,7 @@ def _export(parsed: argparse.Namespace) -> None:
     from nnunet_fm.nnunet.export import export_model
     from nnunet_fm.nnunet.splits import folds_to_predict
 
-    folds = export_model(parsed.model, parsed.out, parsed.chk)
+    folds = export_model(parsed.model, parsed.out, parsed.chk, parsed.trust_checkpoint)
     print(
         f"wrote {parsed.out} ({', '.join(folds)}). "
         "The encoder's weights are inside: mind their licence."

@@ -88,6 +88,16 @@ def add_prefer(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add `--trust-checkpoint`."""
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="open checkpoints that hold more than nnU-Net's trainer writes; this runs code that "
+        "they carry",
+    )
+
+
 def add_encoder_option(parser: argparse.ArgumentParser, example: str) -> None:
     """Add `--encoder-option KEY=VALUE`, which may be repeated; `--option` is its former name."""
     parser.add_argument(

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from nnunet_fm.cli.parser import Commands
+from nnunet_fm.cli.parser import Commands, add_trust
 from nnunet_fm.internal.folders import activate
 from nnunet_fm.nnunet.commands import check_trainer
 
@@ -40,6 +40,7 @@ def add_command(commands: Commands) -> None:
         action="store_true",
         help="label slices without any signal as background, without the network",
     )
+    add_trust(parser)
     parser.set_defaults(function=_predict, print_help=parser.print_help, unknown_arguments=[])
 
 
@@ -58,6 +59,7 @@ def _predict(parsed: argparse.Namespace) -> int:
         precision=parsed.precision,
         pixels_per_batch=parsed.pixels_per_batch,
         skip_background=parsed.skip_background,
+        trust_checkpoint=parsed.trust_checkpoint,
     )
     if problems:
         print(

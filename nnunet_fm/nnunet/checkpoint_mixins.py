@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any, cast
 
-import torch
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.checkpoint_file import RESUME, read_checkpoint, restricted_loading
 from nnunet_fm.nnunet.run_identity import plan_differences
 
 
@@ -52,13 +53,13 @@ class StrictResumeMixin:
         """Load a checkpoint of this run.
 
         Raises:
-            ValueError: it was trained with other plans: another encoder, other taps, another
-                subset.
+            ValueError: it was trained with other plans (another encoder, other taps, another
+                subset), the file is damaged, or needs more than nnU-Net's trainer writes.
         """
         trainer = cast(nnUNetTrainer, self)
         checkpoint = filename_or_checkpoint
         if isinstance(checkpoint, str):
-            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
+            checkpoint = read_checkpoint(Path(checkpoint), remedy=RESUME)
         former_plans = checkpoint["init_args"]["plans"]
         plans = trainer.plans_manager.plans
         different = plan_differences(former_plans, plans, trainer.configuration_name)
@@ -70,5 +71,6 @@ class StrictResumeMixin:
                 "(nnunet-fm plan ... -o FM_other)"
             )
         del checkpoint
-        super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
+        with restricted_loading(stock, remedy=RESUME):
+            super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
         self.resumed = True

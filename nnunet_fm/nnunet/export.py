@@ -1,6 +1,5 @@
 """Export a trained model: predict without `nnUNet_extTrainer` and without the encoder's file."""
 
-import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,15 @@ from nnunet_fm.encoders import EncoderSource
 from nnunet_fm.internal.atomic_files import created_whole
 from nnunet_fm.internal.errors import ExistingFileError, InputError, MissingFileError
 from nnunet_fm.network.frozen import ENCODER, NETWORKS
+from nnunet_fm.nnunet.checkpoint_file import read_checkpoint
 from nnunet_fm.nnunet.file_names import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT_JSON, PLANS_JSON
 
 COPIED = (DATASET_JSON, FINGERPRINT_JSON)
 
 
-def export_model(model: Path, out: Path, checkpoint: str = FINAL_CHECKPOINT) -> list[str]:
+def export_model(
+    model: Path, out: Path, checkpoint: str = FINAL_CHECKPOINT, trust_checkpoint: bool = False
+) -> list[str]:
     """Copy `model` to `out` so that prediction needs nothing but stock nnU-Net.
 
     The copy names nnU-Net's own trainer; the one that trained it is kept as `trained_with`. The
@@ -29,6 +31,7 @@ def export_model(model: Path, out: Path, checkpoint: str = FINAL_CHECKPOINT) -> 
         model: folder `nnUNet_results/DatasetXXX/TRAINER__PLANS__CONFIGURATION`.
         out: folder to make; must not exist or be empty.
         checkpoint: which checkpoint of each fold.
+        trust_checkpoint: see `read_checkpoint`.
 
     Returns:
         The folds exported.
@@ -53,28 +56,13 @@ def export_model(model: Path, out: Path, checkpoint: str = FINAL_CHECKPOINT) -> 
     with created_whole(out) as partial:
         for fold in folds:
             (partial / fold).mkdir()
-            content = _read_checkpoint(model / fold / checkpoint)
+            content = read_checkpoint(model / fold / checkpoint, trust_checkpoint)
             torch.save(_for_prediction(content), partial / fold / FINAL_CHECKPOINT)
         for name in COPIED:
             if (model / name).is_file():
                 shutil.copyfile(model / name, partial / name)
         save_json(plans, str(partial / PLANS_JSON), sort_keys=False)
     return folds
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of nnU-Net's trainer, which holds more than tensors."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=False)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path} is damaged or not a checkpoint ({first_line}); restore it, or name another "
-            "one with -chk"
-        ) from None
-    if not isinstance(content, dict) or "init_args" not in content:
-        raise InputError(f"{path} is not a checkpoint of nnU-Net; name another one with -chk")
-    return content
 
 
 def _for_prediction(content: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +87,7 @@ def _for_prediction(content: dict[str, Any]) -> dict[str, Any]:
         "logging",
         "_best_ema",
     )
-    return {k: content[k] for k in kept} | {
+    return {k: content[k] for k in kept if k in content} | {
         "network_weights": weights,
         "trainer_name": "nnUNetTrainer",
         "trained_with": content["trainer_name"],

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.helpers import empty_cache
@@ -19,6 +20,7 @@ from nnunet_fm.internal.device import Precision
 from nnunet_fm.internal.errors import InputError, NonFiniteError
 from nnunet_fm.network.device_setup import set_up_for_device
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
+from nnunet_fm.nnunet.checkpoint_file import restricted_loading
 
 Slicer = tuple[slice | int, ...]
 BACKGROUND_LOGIT = 10.0
@@ -32,6 +34,7 @@ class BatchedPredictor(nnUNetPredictor):
         pixels_per_batch: network input pixels (or voxels) in one call, mirrored copies counted.
         skip_background: label tiles that are constant in every channel as background, without
             the network.
+        trust_checkpoint: open checkpoints that need more than nnU-Net's trainer writes.
         **stock: arguments of `nnUNetPredictor`.
 
     Tiles are summed in float32, where stock nnU-Net sums them in half precision. A tile's weight at
@@ -46,6 +49,7 @@ class BatchedPredictor(nnUNetPredictor):
         precision: Precision | None = None,
         pixels_per_batch: int = 16 * 256 * 256,
         skip_background: bool = False,
+        trust_checkpoint: bool = False,
         **stock: Any,
     ) -> None:
         super().__init__(*args, **stock)
@@ -54,7 +58,24 @@ class BatchedPredictor(nnUNetPredictor):
         self.precision_reason = "asked for" if precision else reason
         self.pixels_per_batch = pixels_per_batch
         self.skip_background = skip_background
+        self.trust_checkpoint = trust_checkpoint
         self._prepared: nn.Module | None = None
+
+    def initialize_from_trained_model_folder(self, *args: Any, **stock: Any) -> None:
+        """Load a model as nnU-Net does, without running code that its checkpoints carry.
+
+        Raises:
+            ValueError: a checkpoint that `read_checkpoint` refuses, or of another network.
+        """
+        with restricted_loading(predict_from_raw_data, self.trust_checkpoint):
+            try:
+                super().initialize_from_trained_model_folder(*args, **stock)
+            except RuntimeError as error:
+                if "loading state_dict" not in str(error):
+                    raise
+                raise InputError(
+                    f"the checkpoint does not fit the plans beside it: {str(error)[:500]}"
+                ) from None
 
     def predict_sliding_window_return_logits(self, input_image: Float[Tensor, "c z y x"]) -> Tensor:
         """Predict the logits of one preprocessed case, in this predictor's precision."""

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from nnunet_fm.encoders.loading.key_formats import detect_format, family_prefixes
 from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.internal.memory import TooLargeError, check_memory
 from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.torch_files import load_tensors
 
 CONTAINERS = ("teacher", "model_ema", "teacher_model", "state_dict", "model", "network_weights")
 PREFIXES = (
@@ -56,13 +57,18 @@ def read_tensors(path: Path) -> Any:
         )
     if path.suffix == ".safetensors":
         try:
+            check_memory(path.stat().st_size, str(path))
             return load_file(path)
+        except TooLargeError as error:
+            raise CheckpointError(str(error)) from None
         except (SafetensorError, ValueError, OSError) as error:
             raise CheckpointError(
                 f"{path.name} is not a readable safetensors file ({error}); download it again"
             ) from None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_tensors(path)
+    except InputError as error:
+        raise CheckpointError(str(error)) from None
     except Exception as error:
         raise _unreadable(path, error) from None
 

@@ -8,7 +8,8 @@ import torch
 
 from nnunet_fm.encoders.loading.read import CheckpointError
 from nnunet_fm.internal.atomic_files import replaced_atomically
-from nnunet_fm.internal.errors import MissingFileError
+from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.internal.torch_files import load_tensors
 
 FOLDER = "checkpoints"
 NAME = re.compile(r"step_\d+\.pt")
@@ -65,7 +66,9 @@ def load(path: Path) -> dict[str, Any]:
         then = f"continues from {before[-1]}" if before else "begins anew, as there is none before"
         remedy = f"delete the file, and the run {then}"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
+    except InputError as error:
+        raise CheckpointError(f"{error}; {remedy}") from None
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read ({type(error).__name__}); {remedy}") from None
     missing = [key for key in KEYS if not isinstance(content, dict) or key not in content]
