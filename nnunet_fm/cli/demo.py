@@ -19,8 +19,7 @@ SCHEME = "gli2023"  # of the labels
 CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "synth_vitt16"
 PLANS = "FM_demo"
 MARKER = ".nnunet-fm-demo"  # only a folder that holds it is cleared
-WRITTEN = (MARKER, "logs", "brats", "test", "imagesTs", "predictions", "scores", "overlays.png")
-WRITTEN += FOLDERS
+OUTPUTS = ("logs", "brats", "test", "imagesTs", "predictions", "scores", "overlays.png")
 TRAINING_CASES, TEST_CASES, EPOCHS = 20, 4, 12
 REGIONS = ("WT", "TC", "ET")
 FLAIR = 3  # number of the channel that is drawn
@@ -227,7 +226,8 @@ def _remove_demo(out: Path) -> None:
     Raises:
         FileExistsError: the folder holds something else too, which is kept.
     """
-    theirs = sorted(path.name for path in out.iterdir() if path.name not in WRITTEN)
+    written = {MARKER, *OUTPUTS, *FOLDERS}
+    theirs = sorted(path.name for path in out.iterdir() if path.name not in written)
     if theirs:
         raise ExistingFileError(
             f"{out} holds a demo and {some(theirs)}, which the demo did not write; move that "

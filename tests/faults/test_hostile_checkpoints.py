@@ -195,8 +195,9 @@ def test_an_archive_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Pa
         archive.writestr("archive/data.pkl", bytes(1 << 24))
     assert file.stat().st_size < 1 << 16
     free = SimpleNamespace(available=1 << 20)
-    with mock.patch("psutil.virtual_memory", return_value=free), pytest.raises(
-        InputError, match=r"encoder\.pth needs 0\.0156 GiB of memory"
+    with (
+        mock.patch("psutil.virtual_memory", return_value=free),
+        pytest.raises(InputError, match=r"encoder\.pth needs 0\.0156 GiB of memory"),
     ):
         read_tensors(file)
 
