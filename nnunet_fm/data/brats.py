@@ -58,8 +58,8 @@ class Conversion:
             if case in self.test:
                 lines.append(
                     f"{case} has no segmentation and is a test case; not used: {files}. If one of "
-                    "them is the segmentation, convert again with "
-                    f"--segmentation '{files.split(', ')[0]}'"
+                    "them is the segmentation, convert again with --segmentation and its name; "
+                    "* stands for the name of the case, as in '*_Segm.nii'"
                 )
             else:
                 lines.append(f"{case}: not used: {files}")

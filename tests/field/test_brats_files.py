@@ -65,6 +65,7 @@ def test_a_segmentation_with_another_name_is_named(name: str, convert: Converter
     code, printed = convert()
     assert code == 1
     assert f"{case.name} has no segmentation and is a test case; not used: {name}" in printed
+    assert "convert again with --segmentation and its name" in printed  # it may be any of several
     assert f"1 of 2 cases have no segmentation and are test cases: {case.name}" in printed
     shutil.rmtree(convert.dataset)
     assert convert("--strict")[0] == 2
