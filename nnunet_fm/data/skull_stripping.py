@@ -1,5 +1,6 @@
 """Skull stripping: plug-ins that turn a volume into a brain mask."""
 
+import logging
 import shlex
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ Stripper = Callable[[Volume, nib.Nifti1Image, Path | None], Mask]
 BACKGROUND_SHARE = 0.25  # of all voxels
 SMALLEST_BRAIN_SHARE = 0.02  # of the voxels that are not 0
 STRIPPERS = ("none", "mask", "hd-bet", "deepbet", "command:PROGRAM {in} {out}")
+
+logger = logging.getLogger(__name__)
 
 
 def find_stripper(name: str) -> Stripper:
@@ -48,6 +51,16 @@ def find_stripper(name: str) -> Stripper:
     if name.startswith("command:"):
         return _make_command(name.removeprefix("command:"))
     raise InputError(unknown("skull stripping", name, STRIPPERS))
+
+
+def warn_of_unused_masks(name: str) -> None:
+    """Warn that masks were given to a skull stripping that does not read them."""
+    if name != "mask":
+        logger.warning(
+            "the column `mask` is unused with --skull-strip %s; to strip with it: "
+            "--skull-strip mask",
+            name,
+        )
 
 
 def _nonzero(volume: Volume, image: nib.Nifti1Image, mask: Path | None) -> Mask:

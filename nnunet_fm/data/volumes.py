@@ -40,14 +40,15 @@ def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:
         in the same orientation, for its geometry.
 
     Raises:
-        BadVolumeError: unreadable, not 3-D, too small or large, constant, not finite, complex,
-            colour, or a mask or label map (few distinct values).
+        BadVolumeError: unreadable, not 3-D, without orientation, too small or large, constant, not
+            finite, complex, colour, or a mask or label map (few distinct values).
     """
     image = read_dicom(path) if path.is_dir() else _read_nifti(path)
     step = _rounding_step(image)
     if len(image.shape) == 4 and image.shape[3] == 1:
         image = image.slicer[..., 0]
     _check_shape(image.shape)
+    _check_orientation(image)
     try:
         with warnings.catch_warnings():
             # an overflow in scaling shows as a value that is not finite
@@ -155,6 +156,16 @@ def _grid(image: nib.Nifti1Image) -> Grid:
         return Grid.of_nifti(image)
     except InputError as error:
         raise BadVolumeError(str(error)) from None
+
+
+def _check_orientation(image: nib.Nifti1Image) -> None:
+    """Refuse a NIfTI file that does not say which way its axes point."""
+    if image.header["qform_code"] == 0 and image.header["sform_code"] == 0:
+        raise BadVolumeError(
+            "it stores no orientation (qform and sform codes are 0), so its slices may lie in any "
+            "plane; write the affine that it should have, e.g. with nibabel: "
+            "Nifti1Image(image.dataobj, affine)"
+        )
 
 
 def _check_shape(shape: tuple[int, ...]) -> None:

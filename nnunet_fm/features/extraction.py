@@ -13,7 +13,7 @@ from tqdm import tqdm
 from nnunet_fm.data.perturbations import Perturbation
 from nnunet_fm.data.preprocessing import PERCENTILES
 from nnunet_fm.data.sequences import match_channels
-from nnunet_fm.data.skull_stripping import find_stripper
+from nnunet_fm.data.skull_stripping import find_stripper, warn_of_unused_masks
 from nnunet_fm.data.subject_table import Table
 from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, takes_ras
 from nnunet_fm.features.cache import POOLED, FeatureCache
@@ -152,6 +152,8 @@ def extract(
     """
     check_part(part)
     _check_modalities(encoder, table.modalities)
+    if any(row.mask for row in table.rows):
+        warn_of_unused_masks(recipe.preprocessing["strip"])
     device = device or torch.device(default_device())
     references = _volumes_of_part(table, part)
     results: dict[VolumeRef, ExtractedVolume] = {}

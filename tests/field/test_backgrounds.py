@@ -1,4 +1,4 @@
-"""The background of a volume is 0, however the file stores it, or it is refused."""
+"""What the header of a volume says, of its background and orientation, is right or is refused."""
 
 from pathlib import Path
 
@@ -120,7 +120,7 @@ def test_its_features_are_not_those_in_the_cache(tmp_path: Path) -> None:
 
 
 def test_a_mask_of_lesions_is_no_brain_mask(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     file = write_volume_file(tmp_path / "t1.nii.gz", 1, SHAPE)
     lesions = np.zeros(SHAPE, np.uint8)
@@ -130,7 +130,29 @@ def test_a_mask_of_lesions_is_no_brain_mask(
     table = tmp_path / "t.csv"
     table.write_text("subject_id,dataset,sequence,path,mask\n1,d,T1,t1.nii.gz,lesions.nii.gz\n")
     assert file.is_file()
+    assert prepare(table, tmp_path / "whole") == 0
+    assert "the column `mask` is unused with --skull-strip none" in caplog.text
     assert prepare(table, tmp_path / "store", "--skull-strip", "mask") == 1
     message = capsys.readouterr().err
     assert "mask lesions.nii.gz covers 0.9" in message
     assert "allowed: a brain mask of at least 2%" in message
+
+
+def test_a_volume_without_orientation_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_volume_file(tmp_path / "in/case1/t1.nii.gz", 1, SHAPE)
+    nib.save(nib.Nifti1Image(nib.load(file).get_fdata(dtype=np.float32), None), file)
+    assert prepare(tmp_path / "in", tmp_path / "store") == 1
+    assert "it stores no orientation (qform and sform codes are 0)" in capsys.readouterr().err
+
+
+def test_the_sform_counts_without_a_qform(tmp_path: Path) -> None:
+    file = write_volume_file(tmp_path / "t1.nii.gz", 1, SHAPE)
+    before, _ = read_volume(file)
+    image = nib.load(file)
+    image.set_qform(None, 0)
+    image.set_sform(np.eye(4), 1)
+    nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32), None, image.header), file)
+    assert nib.load(file).header["qform_code"] == 0
+    assert (read_volume(file)[0] == before).all()

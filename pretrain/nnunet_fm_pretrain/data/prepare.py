@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nnunet_fm.data.skull_stripping import find_stripper
+from nnunet_fm.data.skull_stripping import find_stripper, warn_of_unused_masks
 from nnunet_fm.internal.arguments import check_part
 from nnunet_fm.internal.atomic_files import write_lines
 from nnunet_fm.internal.errors import FailedRunError, InputError
@@ -67,6 +67,8 @@ def prepare(
     sources = find_sources(source, dataset, licence)
     if exclude is not None:
         sources = _not_excluded(sources, exclude)
+    if any(source.mask for source in sources):
+        warn_of_unused_masks(options.skull_strip)
     all_groups = options.groups(sources)
     if options.registered and not any(len(group) > 1 for group in all_groups):
         raise InputError(_no_effect(sources))
