@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nnunet_fm.cli.parser import Commands
 from nnunet_fm.internal.errors import ExistingFileError, FailedRunError, InputError
+from nnunet_fm.internal.locks import one_writer
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.commands import command, environment, log_tail
 from nnunet_fm.nnunet.datasets import FOLDERS
@@ -18,7 +19,8 @@ DATASET, NAME = 999, "FMDemo"
 SCHEME = "gli2023"  # of the labels
 CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "synth_vitt16"
 PLANS = "FM_demo"
-MARKER = ".nnunet-fm-demo"  # only a folder that holds it is cleared
+OURS = ".nnunet-fm"  # how the names of markers and locks begin
+MARKER = f"{OURS}-demo"  # only a folder that holds it is cleared
 OUTPUTS = ("logs", "brats", "test", "imagesTs", "predictions", "scores", "overlays.png")
 TRAINING_CASES, TEST_CASES, EPOCHS = 20, 4, 12
 REGIONS = ("WT", "TC", "ET")
@@ -54,22 +56,25 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
     Raises:
         MissingFileError, CheckpointError, InputError: the encoder cannot be used; nothing is made.
         FileExistsError: the folder holds something else.
+        BusyError: another demo is being made in it.
         RuntimeError: a step failed; the message names its log.
     """
     started = time.monotonic()
     if encoder is not None:
         encoder = _checked_encoder(encoder)
-    steps = StepRunner(out)
-    if encoder is None:
-        print(
-            f"No encoder given: using {ENCODER}, pretrained on synthetic brains. "
-            "Give your own: nnunet-fm demo --encoder FILE"
-        )
-    _make_data(steps, out)
-    _plan(steps, encoder or ENCODER)
-    _train_and_predict(steps, out)
-    _evaluate(steps, out)
-    picture = _draw(out)
+    check_folder(out)
+    with one_writer(out):
+        steps = StepRunner(out)
+        if encoder is None:
+            print(
+                f"No encoder given: using {ENCODER}, pretrained on synthetic brains. "
+                "Give your own: nnunet-fm demo --encoder FILE"
+            )
+        _make_data(steps, out)
+        _plan(steps, encoder or ENCODER)
+        _train_and_predict(steps, out)
+        _evaluate(steps, out)
+        picture = _draw(out)
     print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes.")
     print(f"  picture      {picture}")
     print(f"  scores       {out / 'scores'}")
@@ -77,6 +82,28 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
     print(f"  model        {out / 'nnUNet_results'}")
     print(f"  logs         {out / 'logs'}")
     return picture
+
+
+def check_folder(out: Path) -> None:
+    """Refuse to clear a folder that holds something else than a demo.
+
+    Raises:
+        FileExistsError: it does.
+    """
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    theirs = [name for name in names if not name.startswith(OURS)]
+    if not theirs:
+        return
+    if MARKER not in names:
+        raise ExistingFileError(
+            f"{out} is not empty and not a demo; give another folder: -o FOLDER"
+        )
+    theirs = sorted({*theirs} - {*OUTPUTS, *FOLDERS})
+    if theirs:
+        raise ExistingFileError(
+            f"{out} holds a demo and {some(theirs)}, which the demo did not write; move that "
+            "elsewhere, or give another folder: -o FOLDER"
+        )
 
 
 def _checked_encoder(given: str) -> str:
@@ -158,22 +185,15 @@ class StepRunner:
     """Runs the demo's commands one after the other, each with its own log.
 
     Args:
-        out: folder of the demo; an earlier demo in it is removed.
-
-    Raises:
-        FileExistsError: the folder holds something else.
+        out: folder of the demo, see `check_folder`; an earlier demo in it is removed.
     """
 
     def __init__(self, out: Path) -> None:
-        if out.exists() and any(out.iterdir()):
-            if not (out / MARKER).is_file():
-                raise ExistingFileError(
-                    f"{out} is not empty and not a demo; give another folder: -o FOLDER"
-                )
-            _remove_demo(out)
-        self.logs = out / "logs"
-        self.logs.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
         (out / MARKER).touch()
+        _remove_demo(out)
+        self.logs = out / "logs"
+        self.logs.mkdir()
         self.count = 0
         self.environment = environment() | {name: str(out / name) for name in FOLDERS}
         self.environment |= {
@@ -221,19 +241,12 @@ class StepRunner:
 
 
 def _remove_demo(out: Path) -> None:
-    """Remove what a demo writes.
-
-    Raises:
-        FileExistsError: the folder holds something else too, which is kept.
-    """
-    written = {MARKER, *OUTPUTS, *FOLDERS}
-    theirs = sorted(path.name for path in out.iterdir() if path.name not in written)
-    if theirs:
-        raise ExistingFileError(
-            f"{out} holds a demo and {some(theirs)}, which the demo did not write; move that "
-            "elsewhere, or give another folder: -o FOLDER"
-        )
-    shutil.rmtree(out)
+    """Remove what a demo writes, except its marker and its lock."""
+    for name in (*OUTPUTS, *FOLDERS):
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+        else:
+            (out / name).unlink(missing_ok=True)
 
 
 def progress_line(line: str) -> str:

@@ -17,7 +17,12 @@ from nnunet_fm.data.brats_cases import SEGMENTATION, BratsCase, FileNames, find_
 from nnunet_fm.data.brats_checks import CheckedCase, check_case
 from nnunet_fm.data.choose_scheme import SchemeChoice, choose_scheme
 from nnunet_fm.data.label_schemes import SCHEME_KEY, BratsScheme
-from nnunet_fm.internal.atomic_files import created_whole, write_csv, write_text
+from nnunet_fm.internal.atomic_files import (
+    created_whole,
+    remove_leftovers,
+    write_csv,
+    write_text,
+)
 from nnunet_fm.internal.errors import ExistingFileError, InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 
@@ -113,6 +118,7 @@ def convert_brats(
         there is nothing to convert, the label scheme is not clear, or a warning with `strict`.
     """
     _check_dataset(raw, dataset_id, name)
+    remove_leftovers(raw)
     cases = find_cases(source, names)
     result = Conversion(raw / f"Dataset{dataset_id:03d}_{name}")
     with ThreadPoolExecutor(workers) as pool:

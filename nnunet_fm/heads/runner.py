@@ -33,6 +33,7 @@ from nnunet_fm.heads.task_data import TaskData
 from nnunet_fm.heads.threads import one_thread
 from nnunet_fm.internal.atomic_files import write_csv, write_text
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.locks import one_writer
 from nnunet_fm.internal.result_sets import replaced_together
 
 RESAMPLES = 1000
@@ -77,13 +78,13 @@ def run_task(data: TaskData, out: Path, figures: bool = True) -> FinishedRun:
 
     Raises:
         ValueError: a training side without a class or without an event.
+        BusyError: another process writes to the run's folder.
     """
     splits, tested = make_splits(data)
     folder = run_folder(out, data)
-    folder.mkdir(parents=True, exist_ok=True)
     results = []
     predictions = []
-    with one_thread():
+    with one_writer(folder), one_thread():
         for ratio in tqdm(data.task.ratios, desc=f"{data.name}, {data.encoder}", unit="ratio"):
             for seed in range(data.task.seeds):
                 marker = folder / f"{setting_name(ratio, seed)}.json"
@@ -91,14 +92,19 @@ def run_task(data: TaskData, out: Path, figures: bool = True) -> FinishedRun:
                     _run_setting(data, splits, tested, ratio, seed, marker)
                 results += [Result(**result) for result in json.loads(marker.read_text())]
                 predictions.append(marker.with_name(f"{PREDICTIONS}_{marker.stem}.csv"))
-    run = FinishedRun(folder, _describe(data, tested), results)
-    with replaced_together(folder, RESULTS, predictions) as temporary:
+        run = FinishedRun(folder, _describe(data, tested), results)
+        _write_results(run, predictions, figures)
+    return read_run(folder)
+
+
+def _write_results(run: FinishedRun, predictions: Sequence[Path], figures: bool) -> None:
+    """Replace the tables and figures of a run together; `predictions` are written already."""
+    with replaced_together(run.folder, RESULTS, predictions) as temporary:
         write_text(temporary / ABOUT, json.dumps(run.about))
-        write_csv(results, temporary / f"{RESULTS}.csv")
-        write_text(temporary / f"{RESULTS}.md", results_table(results) + "\n")
+        write_csv(run.results, temporary / f"{RESULTS}.csv")
+        write_text(temporary / f"{RESULTS}.md", results_table(run.results) + "\n")
         if figures:
             draw_runs([run], temporary)
-    return read_run(folder)
 
 
 def _describe(data: TaskData, tested: str) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Starting, resuming and exporting runs: where the engine meets the methods."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from nnunet_fm.internal.locks import one_writer
 from nnunet_fm_pretrain.engine import checkpoints
 from nnunet_fm_pretrain.engine.devices import make_fabric
 from nnunet_fm_pretrain.engine.export import export_checkpoint
@@ -37,13 +39,15 @@ def pretrain(
 
     Raises:
         FileNotFoundError, ValueError: recipe, store or run do not exist or do not fit together.
+        BusyError: another process trains in this folder.
     """
     settings = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
     method = get_method(settings.objective.method)
     opened = method.open_store(store)
     fabric = make_fabric(settings.run, accelerator, method.find_unused_parameters)
     fabric.launch()
-    finished = Engine(method, settings, opened, run, init_from, fabric).train()
+    with one_writer(run) if fabric.global_rank == 0 else nullcontext():
+        finished = Engine(method, settings, opened, run, init_from, fabric).train()
     return finished and fabric.global_rank == 0
 
 

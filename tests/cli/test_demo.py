@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_fm.cli.demo import MARKER, StepRunner, progress_line
+from nnunet_fm.cli.demo import MARKER, StepRunner, check_folder, progress_line
 
 
 def test_a_folder_of_other_files_is_not_cleared(tmp_path: Path) -> None:
     (tmp_path / "nnUNet_raw").mkdir()
     with pytest.raises(FileExistsError, match="not a demo"):
-        StepRunner(tmp_path)
+        check_folder(tmp_path)
     assert (tmp_path / "nnUNet_raw").is_dir()
     (tmp_path / MARKER).touch()
+    check_folder(tmp_path)
     StepRunner(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [MARKER, "logs"]
 

@@ -1,5 +1,6 @@
 """Files of a store: one blosc2 array per volume, with the record of the volume inside."""
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -16,7 +17,7 @@ from nnunet_fm_pretrain.data.records import AnyRecord, Record, from_json, to_jso
 
 VOLUMES, ENDING = "volumes", ".b2nd"
 LEVELS = 255  # grey levels of a uint8 store; code 0 is the background
-_RECORD = "record"
+_RECORD, _EMPTY_CHUNKS = "record", "empty_chunks"
 
 Values = Float[np.ndarray, "z y x"]
 
@@ -73,6 +74,7 @@ def _write_array(
     with replaced_atomically(path) as temporary:
         try:
             array = blosc2.asarray(codes, **layout, urlpath=str(temporary), mode="w")
+            array.schunk.vlmeta[_EMPTY_CHUNKS] = _count_empty_chunks(array.schunk)
             array.schunk.vlmeta[_RECORD] = record
         except RuntimeError as error:  # blosc2's kind where a disk is full
             raise StorageError(f"blosc2: {error}") from error
@@ -83,17 +85,55 @@ def read_values(
 ) -> Float[np.ndarray, "..."]:
     """Read a part of a volume as float32: z-scores, background 0.
 
+    The first read of a volume checks that its file is the manifest's and lacks no chunk.
+
     Raises:
         OSError: the file is damaged.
     """
     path = volume_path(store, record.volume)
     try:
+        state = path.stat()
+        _check_file(path, state.st_mtime_ns, record.sha256)
         codes = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})[part]
     except Exception as error:  # blosc2 raises several kinds for a damaged file
         raise StorageError(
             f"{path} cannot be read ({error}); type: nnunet-fm pretrain doctor --store {store}"
         ) from error
     return _decode(codes, record)
+
+
+@functools.cache  # once for each volume and process
+def _check_file(path: Path, changed: int, sha256: str) -> None:
+    """Check that a volume's file holds what the manifest says, without reading its values.
+
+    blosc2 reads a chunk that was never written as zeros, like one of background. So the number of
+    empty chunks is kept in the file; where it is not (version 0.1), the values are hashed.
+
+    Args:
+        path: the file.
+        changed: time of its last change; another one means another file.
+        sha256: hash of the values in the manifest.
+    """
+    array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+    chunks = array.schunk  # valid as long as `array` is
+    kept = chunks.vlmeta
+    if _RECORD not in kept:
+        raise StorageError("it was not written to its end")
+    if json.loads(kept[_RECORD])["sha256"] != sha256:
+        raise StorageError("its checksum is not the manifest's")
+    empty = _count_empty_chunks(chunks)
+    if _EMPTY_CHUNKS in kept:
+        lost = empty != kept[_EMPTY_CHUNKS]
+    else:
+        lost = empty > 0 and values_sha256(path) != sha256
+    if lost:
+        raise StorageError("chunks of it are missing")
+
+
+def _count_empty_chunks(chunks: Any) -> int:
+    """Count the chunks of which blosc2 stores no values: zeros, or never written."""
+    ordinary = blosc2.SpecialValue.NOT_SPECIAL
+    return sum(chunk.special != ordinary for chunk in chunks.iterchunks_info())
 
 
 def read_record(path: Path, record_type: type[AnyRecord]) -> AnyRecord | None:

@@ -20,6 +20,7 @@ from nnunet_fm.encoders import load_encoder, random_state
 from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE
 from nnunet_fm.encoders.families.dinov3_keys import to_dinov3
 from nnunet_fm.encoders.loading.metadata import write_encoder
+from nnunet_fm.internal.locks import one_writer
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine import checkpoints
 from nnunet_fm_pretrain.engine.devices import make_fabric
@@ -28,7 +29,7 @@ from nnunet_fm_pretrain.engine.recipe import Recipe
 from nnunet_fm_pretrain.methods.braindino import METHOD
 from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
 from nnunet_fm_pretrain.methods.recipes import parse_recipe
-from nnunet_fm_pretrain.runs import export
+from nnunet_fm_pretrain.runs import export, pretrain
 
 CALM = {"encoder": {"drop_path": 0.0, "rope_rescale": None}}
 
@@ -181,6 +182,13 @@ def test_sigterm_saves_and_exits_cleanly(store: SliceStore, tmp_path: Path) -> N
     said = finish(process)
     assert "Rerun the command to resume" in said
     assert 0 < state(tmp_path / "run")["step"] < 100_000
+
+
+def test_a_second_process_in_one_folder_is_refused(store: SliceStore, tmp_path: Path) -> None:
+    with one_writer(tmp_path), pytest.raises(RuntimeError, match=f"{tmp_path} is being written by"):
+        pretrain(short(2), store.folder, tmp_path, accelerator="cpu")
+    assert not checkpoints.checkpoints(tmp_path)
+    assert pretrain(short(2), store.folder, tmp_path, accelerator="cpu")
 
 
 def test_the_last_checkpoints_are_kept(store: SliceStore, tmp_path: Path) -> None:
