@@ -1,6 +1,5 @@
 """`nnunet-fm doctor`: check the installation and print what to type where something is wrong."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -128,11 +127,12 @@ def _check_trainers() -> Finding:
 
 def _check_encoders() -> Iterator[Finding]:
     """Load every encoder file that plans in nnUNet_preprocessed name."""
+    from nnunet_fm.nnunet.dataset_files import read_plans
     from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 
     root = os.environ.get("nnUNet_preprocessed")
     for path in sorted(Path(root).glob("Dataset*/FM_*.json")) if root else []:
-        plans = json.loads(path.read_text())
+        plans = read_plans(path)
         for name in plans["configurations"]:
             source = encoder_source(plans, name)
             if source is not None and source.file is not None:

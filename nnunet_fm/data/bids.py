@@ -4,7 +4,6 @@ Entities (`ses`, `acq`, ...) and suffixes are those of the BIDS schema, from the
 package `bidsschematools`.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any
 
 from nnunet_fm.data.sequences import canonical_sequence, sequence_in_file_name
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import some, unknown
 
 PARTICIPANTS, DESCRIPTION = "participants.tsv", "dataset_description.json"
@@ -128,10 +128,7 @@ def read_description(root: Path) -> dict[str, Any]:
         ValueError: the file is not JSON.
     """
     file = root / DESCRIPTION
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig")) if file.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON ({error}); repair or remove it") from None
+    return read_object(file, "repair or remove it") if file.is_file() else {}
 
 
 def subjects(root: Path) -> list[str]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from nnunet_fm.internal.csv_text import LONGEST_FIELD, from_csv_text
 from nnunet_fm.internal.errors import InputError, MissingFileError
 
 DELIMITERS = (",", "\t", ";", "|")
@@ -92,7 +93,10 @@ def find_dialect(header: str, wanted: Sequence[str]) -> tuple[str, str]:
             reader = csv.reader(
                 [header], delimiter=delimiter, quotechar=quote, skipinitialspace=True
             )
-            names = [name.strip() for name in next(reader, [])]
+            try:
+                names = [name.strip() for name in next(reader, [])]
+            except csv.Error:  # a cell that is too long; `split_cells` says so
+                continue
             if any(name in names for name in wanted):
                 return delimiter, quote
     return max(DELIMITERS, key=header.count), QUOTES[0]
@@ -121,10 +125,15 @@ def split_cells(
     )
     try:
         for cells in reader:
-            stripped = [cell.strip() for cell in cells]
+            stripped = [from_csv_text(cell.strip()) for cell in cells]
             if stripped not in ([], [""]):
                 yield start + reader.line_num, stripped
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise InputError(
+                f"{file}, line {start + reader.line_num}: a cell of more than {LONGEST_FIELD} "
+                "characters; give a table of subjects, or close its quotes"
+            ) from None
         raise InputError(
             f"{file}, line {start + reader.line_num}: {error}; a cell in {quote} must end with "
             f"{quote}, and a {quote} inside it is written twice"

@@ -5,7 +5,6 @@ omits cases if something is wrong, and it takes spacings in the wrong order (Bra
 on panoptica 2.1.7), so inputs and outputs are checked here. It gets whole labels on one grid.
 """
 
-import json
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from nnunet_fm.evaluation.find_labels import OFFICIAL_SCHEMES, check_official
 from nnunet_fm.evaluation.label_folders import LabelPair
 from nnunet_fm.evaluation.labels import LabelScheme
 from nnunet_fm.internal.errors import FailedRunError, InputError, MissingFileError
+from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import some, unknown
 
 TOOL = "brats-evaluate"
@@ -194,7 +194,7 @@ def _run_tool(
         output = (done.stdout + done.stderr)[-2000:]
         raise FailedRunError(f"{program} wrote no results; its output ends with: {output}")
     by_case = {}
-    for result in json.loads(summary.read_text())["metrics"]:
+    for result in read_object(summary)["metrics"]:
         if "error" not in result:
             case = numbered[Path(result["subject_name"]).name]
             by_case[case] = {k: v for k, v in result.items() if isinstance(v, dict)}

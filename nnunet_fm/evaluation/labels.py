@@ -1,6 +1,5 @@
 """Label schemes: what the numbers in a dataset's label files mean."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from nnunet_fm.data.label_images import foreground
 from nnunet_fm.data.label_schemes import LONG_NAMES, SCHEME_KEY, SCHEMES, fitting_schemes
 from nnunet_fm.data.label_schemes import Region as Region  # an evaluation's own word
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.json_files import read_object
+from nnunet_fm.internal.path_parts import check_ending
 
 NO_FOLDER = "no folder; type nnunet-fm evaluate PREDICTIONS GROUND_TRUTH"
 EXAMPLE = '{"labels": {"background": 0, "tumour": 1}, "file_ending": ".nii.gz"}'
@@ -50,8 +51,12 @@ class LabelScheme:
             ValueError: the file is not a `dataset.json`.
         """
         try:
-            content = json.loads(dataset_json.read_text())
+            content = read_object(dataset_json)
             labels = _labels_by_name(content["labels"])
+        except InputError as error:
+            raise InputError(
+                f"{error}. It is not a dataset.json of nnU-Net, e.g. {EXAMPLE}"
+            ) from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
                 f"{dataset_json} is not a dataset.json of nnU-Net "
@@ -68,7 +73,12 @@ class LabelScheme:
         brats = name if name in SCHEMES else ""
         regions += _other_regions(brats, content["labels"])
         ignore = labels["ignore"][0] if "ignore" in labels else None
-        return cls(regions, ignore, str(content.get("file_ending", ".nii.gz")), brats)
+        return cls(
+            regions,
+            ignore,
+            check_ending(content.get("file_ending", ".nii.gz"), dataset_json),
+            brats,
+        )
 
     def check_labels(self, labels: Integer[np.ndarray, "*grid"], file: Path) -> None:
         """Check that a region names every label of a file, besides background and ignored.

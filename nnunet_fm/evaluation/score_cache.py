@@ -10,7 +10,9 @@ from pathlib import Path
 from nnunet_fm.evaluation.labels import LabelScheme
 from nnunet_fm.evaluation.segmentation import CaseScore, MetricOptions, evaluate_folders
 from nnunet_fm.internal.atomic_files import write_text
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.files import files_sha256
+from nnunet_fm.internal.json_files import read_object
 
 LOG = logging.getLogger(__name__)
 CACHE_FILE = "nnunet_fm_scores.json"
@@ -42,9 +44,12 @@ def cached_scores(
     cache_file = predictions / CACHE_FILE
     key = _key(predictions, truths, scheme, cases, options)
     if cache_file.is_file():
-        content = json.loads(cache_file.read_text())
-        if content["key"] == key:
-            return [CaseScore(**score) for score in content["scores"]]
+        try:
+            content = read_object(cache_file)
+            if content.get("key") == key:
+                return [CaseScore(**score) for score in content["scores"]]
+        except (InputError, TypeError, KeyError) as error:
+            LOG.warning("scores are computed again: %s", error)
     scores = evaluate_folders(predictions, truths, scheme, workers, options, cases)
     content = {"key": key, "scores": [asdict(score) for score in scores]}
     try:

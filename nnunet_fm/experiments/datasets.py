@@ -1,16 +1,15 @@
 """Check that a dataset is the one that a sweep is about, and find its folds."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from pydantic import Field, field_validator, model_validator
 
 from nnunet_fm.data.label_schemes import SCHEME_KEY, get_scheme
 from nnunet_fm.internal.config import Part
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.dataset_files import read_dataset_json, read_folds
 from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.file_names import DATASET_JSON, SPLITS_JSON
 from nnunet_fm.nnunet.splits import (
@@ -75,7 +74,7 @@ def check_expected(dataset: Path, expected: Expected) -> None:
         ValueError: another number of cases, a missing label, or another label scheme (a dataset of
             version 0.1 names none).
     """
-    description = load_json(str(dataset / DATASET_JSON))
+    description = read_dataset_json(dataset / DATASET_JSON, "numTraining", "labels")
     number = dataset_id(dataset.name)
     advice = f"convert it again, or type expected.{number}=null to use it as it is"
     if description["numTraining"] != expected.cases:
@@ -170,14 +169,8 @@ def _draw(dataset: Path, splits: Splits) -> list[Split]:
 def _read(dataset: Path, file: Path) -> list[Split]:
     if not file.is_file():
         raise MissingFileError(f"splits.file {file} does not exist")
-    try:
-        folds: list[Split] = json.loads(file.read_text())
-        named = {case for fold in folds for side in ("train", "val") for case in fold[side]}
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{file} is not a splits_final.json ({type(error).__name__}: {error}); allowed: a "
-            'list of {"train": [CASE, ...], "val": [CASE, ...]}'
-        ) from None
+    folds = read_folds(file)
+    named = {case for fold in folds for side in ("train", "val") for case in fold[side]}
     unknown = sorted(named - set(labelled_cases(dataset)))
     if unknown:
         raise InputError(f"{file} names {some(unknown)}, which {dataset.name} does not have")

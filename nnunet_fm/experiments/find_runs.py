@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
-
 from nnunet_fm.experiments.runs import RUNS, Run, read_runs
 from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.file_names import PLANS_JSON
 from nnunet_fm.nnunet.splits import ALL, SEEN, Fold, parse_fold
@@ -103,7 +102,7 @@ def _read_run(model: Path, fold: Path, number: Fold) -> Run:
         raise InputError(
             f"{model} is not DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION, as in nnUNet_results"
         )
-    plans = load_json(str(model / PLANS_JSON))
+    plans = read_plans(model / PLANS_JSON)
     subset = TrainSubset.from_plans(plans)
     encoder = f"nnU-Net {names['configuration']}"
     if encoder_source(plans, names["configuration"]):

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from jaxtyping import Float
 from tqdm import tqdm
 
@@ -26,7 +25,9 @@ from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.internal.atomic_files import created_whole
 from nnunet_fm.internal.device import missing_device
 from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.dataset_files import read_dataset_json
 from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.file_names import DATASET_JSON
 from nnunet_fm.nnunet.raw_images import raw_images
@@ -157,7 +158,7 @@ def predict_perturbed(
     if missing:
         raise InputError(f"-device {device}: this machine has {missing}; type -device cpu")
     images = raw_images(run.dataset, cases, raw)
-    ending = str(load_json(str(run.folder.parent / DATASET_JSON))["file_ending"])
+    ending = str(read_dataset_json(run.folder.parent / DATASET_JSON, "file_ending")["file_ending"])
     with created_whole(target) as partial:
         (partial / "images").mkdir()
         for case in cases:
@@ -172,7 +173,7 @@ def predict_perturbed(
 def _check_record(folder: Path, record: dict[str, Any]) -> None:
     """Refuse a folder of predictions that was made from something else."""
     path = folder / RECORD
-    former = json.loads(path.read_text()) if path.is_file() else {}
+    former = read_object(path) if path.is_file() else {}
     different = [key for key in record if former.get(key) != record[key]]
     if different:
         before = some([str(former.get(key)) for key in different])

@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
-
 from nnunet_fm.experiments.config import EncoderEntry, Sweep
 from nnunet_fm.experiments.datasets import check_expected, check_fold, sweep_folds
 from nnunet_fm.experiments.runs import Run, State
@@ -15,6 +13,7 @@ from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.folders import nnunet_folder
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.commands import require_trainer
+from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.datasets import dataset_id, dataset_name
 from nnunet_fm.nnunet.file_names import DATASET_JSON, PLANS_JSON, SPLITS_JSON
 from nnunet_fm.nnunet.next_steps import default_trainer, preprocess_command
@@ -212,7 +211,7 @@ def _check_folder(run: Run, plans: NewPlans) -> None:
     kept = run.folder.parent / PLANS_JSON
     if run.state() is State.NEW or not kept.is_file():
         return
-    different = plan_differences(load_json(str(kept)), plans.content, run.configuration)
+    different = plan_differences(read_plans(kept), plans.content, run.configuration)
     if different:
         raise InputError(
             f"{run.folder} holds a run of another {some(different)}; give the encoder another "

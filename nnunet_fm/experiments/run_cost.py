@@ -1,11 +1,10 @@
 """Read what a run cost, and what it was made with, from the files in its folder."""
 
-import json
 from dataclasses import dataclass
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
-
 from nnunet_fm.experiments.runs import Run
+from nnunet_fm.internal.json_files import read_object
+from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.file_names import DEBUG_JSON, FINAL_CHECKPOINT, PLANS_JSON
 from nnunet_fm.nnunet.run_record import RunRecord, read_record
@@ -91,8 +90,8 @@ def provenance_of(run: Run) -> Provenance:
     """Read how a run was made; most fields are empty before it is started."""
     plans_file = run.folder.parent / PLANS_JSON
     debug_file = run.folder / DEBUG_JSON
-    plans = load_json(str(plans_file)) if plans_file.is_file() else {}
-    facts = json.loads(debug_file.read_text()) if debug_file.is_file() else {}
+    plans = read_plans(plans_file) if plans_file.is_file() else {}
+    facts = read_object(debug_file) if debug_file.is_file() else {}
     source = encoder_source(plans, run.configuration)
     subset = TrainSubset.from_plans(plans)
     encoder = "" if source is None else f"{source.card} from {source.origin}"

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from tqdm import tqdm
 
 from nnunet_fm.evaluation.labels import LabelScheme
@@ -15,6 +14,7 @@ from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import case_names
 from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.file_names import (
     DATASET_JSON,
     GROUND_TRUTH,
@@ -151,7 +151,7 @@ def _score_run(
     split = _split(run, preprocessed)
     train_cases = 0
     if split:
-        subset = TrainSubset.from_plans(load_json(str(run.folder.parent / PLANS_JSON)))
+        subset = TrainSubset.from_plans(read_plans(run.folder.parent / PLANS_JSON))
         train_cases = len(subset.select(split["train"]))
     return ScoredRun(run, scores, train_cases)
 

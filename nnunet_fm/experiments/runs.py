@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.internal.json_files import read_list
+from nnunet_fm.internal.path_parts import check_path_part
 from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.file_names import FINAL_CHECKPOINT, LATEST_CHECKPOINT, SUMMARY_JSON
 from nnunet_fm.nnunet.splits import ALL, Fold
@@ -102,6 +105,17 @@ def write_runs(runs: Sequence[Run], folder: Path) -> None:
     write_text(folder / RUNS, json.dumps(rows, indent=1))
 
 
+def _run_of(row: dict[str, Any], path: Path) -> Run:
+    """Build a run from a line of runs.json, whose texts become parts of paths."""
+    for name in ("dataset", "encoder", "trainer", "plans", "configuration"):
+        check_path_part(row[name], f"{name} in {path}")
+    numbers = {"ratio": float(row["ratio"]), "seed": int(row["seed"])}
+    run = Run(**{**row, **numbers, "folder": Path(row["folder"])})
+    if run.fold != ALL and not isinstance(run.fold, int):
+        raise InputError(f"fold {run.fold!r} in {path}; allowed: a number, or {ALL}")
+    return run
+
+
 def read_runs(folder: Path) -> list[Run]:
     """Read the runs of a sweep's folder.
 
@@ -115,8 +129,7 @@ def read_runs(folder: Path) -> list[Run]:
             f"{folder} is not the folder of a sweep; type: nnunet-fm sweep CONFIG.yaml -o {folder}"
         )
     try:
-        rows = json.loads(path.read_text())
-        return [Run(**{**row, "folder": Path(row["folder"])}) for row in rows]
+        return [_run_of(row, path) for row in read_list(path)]
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{path} is damaged ({error}); rerun nnunet-fm sweep CONFIG.yaml -o {folder}"

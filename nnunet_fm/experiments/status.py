@@ -1,6 +1,5 @@
 """The state of a sweep while it runs: one line per run."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,8 @@ from nnunet_fm.experiments.execute import OUTCOMES
 from nnunet_fm.experiments.run_locks import running_runs
 from nnunet_fm.experiments.runs import RUNS, Run, State, read_runs
 from nnunet_fm.experiments.templates import render
+from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.nnunet.file_names import SUMMARY_JSON
 from nnunet_fm.nnunet.training_log import read_progress
 
@@ -114,8 +115,13 @@ def _run_status(run: Run, folder: Path, is_running: bool) -> RunStatus:
 
 
 def _validation_dice(run: Run) -> float:
-    summary = json.loads((run.folder / SUMMARY_JSON).read_text())
-    return float(summary["foreground_mean"]["Dice"])
+    file = run.folder / SUMMARY_JSON
+    try:
+        return float(read_object(file)["foreground_mean"]["Dice"])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{file} is damaged: no foreground_mean.Dice ({error}); validate again with --val"
+        ) from None
 
 
 def _failure(run: Run, folder: Path) -> str:
@@ -123,8 +129,8 @@ def _failure(run: Run, folder: Path) -> str:
     record = folder / OUTCOMES / f"{run.name}.json"
     if not record.is_file():
         return ""
-    outcome = json.loads(record.read_text())
-    return str(outcome["reason"]) if outcome["state"] == State.FAILED else ""
+    outcome = read_object(record)
+    return str(outcome.get("reason", "")) if outcome.get("state") == State.FAILED else ""
 
 
 def cells(status: RunStatus) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.internal.atomic_files import leftovers
 from nnunet_fm.internal.errors import InputError, MissingFileError, NonFiniteError
+from nnunet_fm.internal.json_files import read_utf8
 from nnunet_fm.internal.messages import counted, some
 
 POOLED = "pooled"  # array of mean vectors, one per layer
@@ -128,7 +129,7 @@ class FeatureCache:
         recipes = []
         for file in self.folder.glob(f"*/{RECIPE_FILE}"):
             try:
-                recipes.append(FeatureRecipe.from_json(file.read_text()))
+                recipes.append(FeatureRecipe.from_json(read_utf8(file)))
             except (ValueError, TypeError, KeyError) as error:
                 raise InputError(
                     f"{file} is damaged ({type(error).__name__}: {error}); delete "

@@ -3,7 +3,6 @@
 They are found by subject id, file hash, voxel hash or feature similarity.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from nnunet_fm.data.table_rows import is_path, name_in_dataset, read_subject_lis
 from nnunet_fm.features.cache import FeatureCache
 from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.internal.json_files import parse_json, read_utf8
 from nnunet_fm.internal.messages import some
 
 NEAR_COSINE = 0.98
@@ -248,9 +248,9 @@ def raise_or_describe(overlaps: Sequence[Overlap], allowed: bool) -> str:
 
 def _add_manifest(file: Path, seen: Seen) -> None:
     """Add the records of a slice store's manifest."""
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_utf8(file).splitlines(), 1):
         try:
-            record = json.loads(line)
+            record = parse_json(line, str(file))
             subject, dataset = record["subject"], record["dataset"]
             source = record["source_sha256"]
         except (ValueError, KeyError, TypeError):

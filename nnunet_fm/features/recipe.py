@@ -5,6 +5,10 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.json_files import parse_json
+from nnunet_fm.internal.messages import some
+
 FORMAT = 1  # of the files in the cache
 NOT_KEYED = ("name",)
 KEY_LENGTH = 32
@@ -40,9 +44,15 @@ class FeatureRecipe:
     @classmethod
     def from_json(cls, text: str) -> "FeatureRecipe":
         """Read a recipe that `to_json` wrote."""
-        content = json.loads(text)
+        content = parse_json(text, "the recipe")
         content.pop("format")
-        return cls(**{**content, "layers": tuple(content["layers"])})
+        recipe = cls(**{**content, "layers": tuple(content["layers"])})
+        kinds = {"name": str, "encoder": str, "architecture": str, "options": dict}
+        kinds |= {"precision": str, "preprocessing": dict}
+        wrong = [key for key, kind in kinds.items() if not isinstance(getattr(recipe, key), kind)]
+        if wrong or not all(isinstance(layer, int) for layer in recipe.layers):
+            raise InputError(f"{some(wrong) or 'layers'}: a value of another kind")
+        return recipe
 
     def to_json(self) -> str:
         """Return canonical JSON, which is the same for equal recipes."""

@@ -10,6 +10,7 @@ from nnunet_fm.evaluation.survival import Curve
 from nnunet_fm.heads.models import has_scores
 from nnunet_fm.heads.risk_groups import RiskGroup, risk_groups
 from nnunet_fm.heads.saved_runs import FinishedRun, Predictions
+from nnunet_fm.internal.path_parts import path_part
 from nnunet_fm.internal.plotting import COLOURS, draw_band, new_figure, save
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def draw_runs(runs: Sequence[FinishedRun], folder: Path) -> None:
                     predictions[model],
                     f"{encoder}, {model}, ratio {ratio:g}",
                     run.about["settings"]["target"],
-                    folder / f"survival_{encoder}_{model}_ratio_{ratio:g}",
+                    folder / path_part(f"survival_{encoder}_{model}_ratio_{ratio:g}"),
                 )
 
 

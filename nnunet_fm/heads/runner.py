@@ -33,6 +33,7 @@ from nnunet_fm.heads.task_data import TaskData
 from nnunet_fm.heads.threads import one_thread
 from nnunet_fm.internal.atomic_files import write_csv, write_text
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.json_files import read_list
 from nnunet_fm.internal.locks import one_writer
 from nnunet_fm.internal.result_sets import replaced_together
 
@@ -90,11 +91,24 @@ def run_task(data: TaskData, out: Path, figures: bool = True) -> FinishedRun:
                 marker = folder / f"{setting_name(ratio, seed)}.json"
                 if not marker.is_file():
                     _run_setting(data, splits, tested, ratio, seed, marker)
-                results += [Result(**result) for result in json.loads(marker.read_text())]
+                results += _finished(marker)
                 predictions.append(marker.with_name(f"{PREDICTIONS}_{marker.stem}.csv"))
         run = FinishedRun(folder, _describe(data, tested), results)
         _write_results(run, predictions, figures)
     return read_run(folder)
+
+
+def _finished(marker: Path) -> list[Result]:
+    """Read the results of one ratio and seed.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    remedy = "delete it, and rerun the command"
+    try:
+        return [Result(**result) for result in read_list(marker, remedy)]
+    except TypeError as error:
+        raise InputError(f"{marker} is damaged ({error}); {remedy}") from None
 
 
 def _write_results(run: FinishedRun, predictions: Sequence[Path], figures: bool) -> None:

@@ -1,7 +1,5 @@
 """Files of a run of `nnunet-fm heads run`: what each is called, and how they are read."""
 
-import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +11,17 @@ from jaxtyping import Bool, Float
 from nnunet_fm.heads.metrics import Output, TrueTargets
 from nnunet_fm.heads.results import Result
 from nnunet_fm.heads.task_data import TaskData
+from nnunet_fm.internal.csv_text import read_rows
 from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.path_parts import path_below
 from nnunet_fm.internal.result_sets import check_finished
 
 PREDICTIONS = "predictions"
 RESULTS = "results"
 ABOUT = "run.json"
+RERUN = "rerun the heads run command"
 # types of the columns of results.csv that are not text
 COLUMN_TYPES = {
     "ratio": float,
@@ -31,6 +33,7 @@ COLUMN_TYPES = {
     "n_test": int,
 }
 Line = dict[str, str]
+KEYS = ("task", "encoder", "kind", "classes", "settings")  # that are read from run.json
 # columns of the predictions beside those of the classes
 CASE_COLUMNS = ("case", "subject", "model", "fold", "truth", "event", "high_risk")
 
@@ -78,17 +81,19 @@ class FinishedRun:
                 f"{path} does not exist; rerun the heads run command to finish the run"
             )
         by_model: dict[str, list[Line]] = {}
-        with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            for line in reader:
-                by_model.setdefault(line["model"], []).append(line)
-        lacking = set(class_columns(self.about["classes"])) - set(reader.fieldnames or ())
+        columns, lines = read_rows(path, RERUN)
+        lacking = {"model", *class_columns(self.about["classes"])} - set(columns)
         if lacking:  # of version 0.1, which wrote a class called `case` over the cases
             raise InputError(
                 f"{path} has no column {some(sorted(lacking))}; remove {self.folder} and rerun the "
                 "heads run command"
             )
-        return {model: self._parse(lines) for model, lines in by_model.items()}
+        for line in lines:
+            by_model.setdefault(line["model"], []).append(line)
+        try:
+            return {model: self._parse(lines) for model, lines in by_model.items()}
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{path} is damaged ({error}); {RERUN}") from None
 
     def _parse(self, lines: list[Line]) -> Predictions:
         classes = self.about["classes"]
@@ -115,12 +120,12 @@ def class_columns(classes: Sequence[str]) -> list[str]:
 
 def run_folder(out: Path, data: TaskData) -> Path:
     """Return the folder of a run: its own, or that of version 0.1 with the same classes."""
-    parent = out / data.name / data.encoder
+    parent = path_below(path_below(out, data.name), data.encoder)
     folder = parent / data.identity()[:12]
     former = parent / data.former_identity()[:12]
     if folder.is_dir() or not (former / ABOUT).is_file():
         return folder
-    classes = json.loads((former / ABOUT).read_text()).get("classes")
+    classes = read_object(former / ABOUT).get("classes")
     return former if classes == list(data.targets.classes) else folder
 
 
@@ -146,17 +151,25 @@ def read_run(folder: Path) -> FinishedRun:
             f"{folder} holds no finished run of `nnunet-fm heads run`; give the folder it wrote"
         )
     check_finished(runs[0], RESULTS)
-    about = json.loads((runs[0] / ABOUT).read_text())
-    with (runs[0] / f"{RESULTS}.csv").open(newline="", encoding="utf-8") as stream:
-        results = [_result(line) for line in csv.DictReader(stream)]
+    about = read_object(runs[0] / ABOUT, RERUN)
+    table = runs[0] / f"{RESULTS}.csv"
+    results = [_result(line, table) for line in read_rows(table, RERUN)[1]]
+    lacking = [
+        key for key in ("task", "encoder", "kind", "classes", "settings") if key not in about
+    ]
+    if lacking or not results:
+        raise InputError(f"{runs[0]} is damaged: no {some(lacking) or 'results'}; {RERUN}")
     return FinishedRun(runs[0], about, results)
 
 
-def _result(line: Line) -> Result:
-    values: dict[str, Any] = {
-        column: COLUMN_TYPES.get(column, str)(text) for column, text in line.items()
-    }
-    return Result(**values)
+def _result(line: Line, table: Path) -> Result:
+    try:
+        values: dict[str, Any] = {
+            column: COLUMN_TYPES.get(column, str)(text) for column, text in line.items()
+        }
+        return Result(**values)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{table} is damaged ({error}); {RERUN}") from None
 
 
 def _numbers(lines: list[Line], column: str, default: str | None = None) -> Float[np.ndarray, " n"]:

@@ -136,7 +136,7 @@ def parse_key_values(pairs: Sequence[str]) -> dict[str, Any]:
             )
         try:
             values[key] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             values[key] = text
     return values
 

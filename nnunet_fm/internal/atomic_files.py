@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nnunet_fm.internal.csv_text import csv_text
 from nnunet_fm.internal.errors import ExistingFileError, StorageError, UserError
 from nnunet_fm.internal.processes import is_alive
 
@@ -194,5 +195,5 @@ def write_lines(path: Path, columns: Iterable[object], rows: Iterable[Iterable[o
         temporary.open("w", newline="", encoding="utf-8") as stream,
     ):
         writer = csv.writer(stream)
-        writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerow(map(csv_text, columns))
+        writer.writerows(map(csv_text, row) for row in rows)

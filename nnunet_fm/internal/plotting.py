@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "osD^vPX"
+TICK = r"$\mathdefault{"  # how matplotlib writes the numbers of a logarithmic axis
 
 
 def new_figure(
@@ -69,6 +70,7 @@ def write_figure(figure: "Figure", path: Path, dpi: int = 150) -> None:
         dpi: dots per inch of a PNG file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _show_dollars(figure)
     with replaced_atomically(path) as temporary:
         if path.suffix == ".svg":
             temporary.write_text(svg(figure), encoding="utf-8")
@@ -80,7 +82,18 @@ def svg(figure: "Figure") -> str:
     """Draw a figure as SVG; the same figure gives the same text."""
     from matplotlib import rc_context
 
+    _show_dollars(figure)
     stream = StringIO()
     with rc_context({"svg.hashsalt": "nnunet-fm"}):  # names of parts are drawn at random otherwise
         figure.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()
+
+
+def _show_dollars(figure: "Figure") -> None:
+    """Take `$` in names for a dollar, not for a formula, which may be none; axes keep theirs."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        shown = text.get_text()
+        if "$" in shown and not shown.startswith(TICK):
+            text.set_parse_math(False)

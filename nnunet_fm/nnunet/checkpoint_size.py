@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.network.frozen import NETWORKS
+from nnunet_fm.nnunet.dataset_files import read_dataset_json
 from nnunet_fm.nnunet.file_names import DATASET_JSON
 
 # tensors per trained parameter in a checkpoint: the parameter and the optimiser's moments
@@ -25,7 +25,7 @@ def checkpoint_bytes(dataset: Path, plans: dict[str, Any], configuration: str) -
     """
     manager = PlansManager(plans)
     resolved = manager.get_configuration(configuration)
-    description = load_json(str(dataset / DATASET_JSON))
+    description = read_dataset_json(dataset / DATASET_JSON, "labels")
     network = get_network_from_plans(
         resolved.network_arch_class_name,
         resolved.network_arch_init_kwargs,

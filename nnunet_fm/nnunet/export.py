@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from batchgenerators.utilities.file_and_folder_operations import save_json
 
 from nnunet_fm.encoders import EncoderSource
 from nnunet_fm.internal.atomic_files import created_whole
 from nnunet_fm.internal.errors import ExistingFileError, InputError, MissingFileError
 from nnunet_fm.network.frozen import ENCODER, NETWORKS
 from nnunet_fm.nnunet.checkpoint_file import read_checkpoint
+from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.file_names import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT_JSON, PLANS_JSON
 
 COPIED = (DATASET_JSON, FINGERPRINT_JSON)
@@ -51,7 +52,7 @@ def export_model(
         )
     if out.exists() and any(out.iterdir()):
         raise ExistingFileError(f"{out} is not empty; give a folder that does not exist yet")
-    plans = load_json(str(plans_file))
+    plans = read_plans(plans_file)
     _forget_paths(plans)
     with created_whole(out) as partial:
         for fold in folds:

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
-
 from nnunet_fm.data.sequences import match_channels
 from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, takes_ras
 from nnunet_fm.encoders.declared import check_declared
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.folders import folder
+from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm.network.activation_memory import kept_bytes
 from nnunet_fm.network.decoders import DECODERS
@@ -27,7 +26,7 @@ UNETR_STRIDE = 16  # voxels per token that UNETR's decoder needs
 
 def presets() -> dict[str, dict[str, Any]]:
     """Read the plan presets shipped in `plans/`, by name."""
-    return {p.stem: load_json(str(p)) for p in sorted(folder("plans").glob("*.json"))}
+    return {p.stem: read_object(p) for p in sorted(folder("plans").glob("*.json"))}
 
 
 def frozen_configuration(

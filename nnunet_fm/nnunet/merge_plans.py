@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
-
 from nnunet_fm.encoders import EncoderSource
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.file_names import PLANS_JSON
 from nnunet_fm.nnunet.run_identity import plan_differences
@@ -74,7 +73,7 @@ def refuse_trained_otherwise(plans: dict[str, Any]) -> None:
         configuration = kept.parent.name.rpartition("__")[2]
         if configuration not in plans["configurations"]:
             continue
-        different = plan_differences(load_json(str(kept)), plans, configuration)
+        different = plan_differences(read_plans(kept), plans, configuration)
         if different:
             raise InputError(
                 f"{kept.parent} was trained with plans {identifier} of another {some(different)}. "

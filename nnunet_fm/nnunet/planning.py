@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.encoders import CARDS, bundled_weights
@@ -16,6 +16,7 @@ from nnunet_fm.internal.device import default_device
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import visible_files
 from nnunet_fm.internal.messages import unknown
+from nnunet_fm.nnunet.dataset_files import read_dataset_json, read_plans
 from nnunet_fm.nnunet.datasets import DATASET_NAME, dataset_id, known_datasets, no_such_dataset
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.file_names import (
@@ -106,7 +107,7 @@ def make_plans(preprocessed: Path, options: PlanOptions) -> NewPlans:
         name, report = _frozen_plans(plans, stock, options, preprocessed)
     device = options.device or default_device()
     path = preprocessed / f"{plans['plans_name']}.json"
-    existing = load_json(str(path)) if path.is_file() else None
+    existing = read_plans(path) if path.is_file() else None
     report += _settle_batch(existing, plans, name, options.batch_size, device)
     merge_existing_configurations(existing, plans, name, path)
     data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
@@ -138,7 +139,7 @@ def _source_plans(preprocessed: Path, options: PlanOptions) -> dict[str, Any]:
     source = preprocessed / f"{options.source_plans}.json"
     if not source.is_file():
         raise MissingFileError(_missing_plans(preprocessed, options))
-    plans: dict[str, Any] = load_json(str(source))
+    plans: dict[str, Any] = read_plans(source)
     known = plans.get("configurations", {})
     if options.configuration not in known:
         raise InputError(
@@ -202,7 +203,7 @@ def _frozen_plans(
 ) -> tuple[str, list[str]]:
     """Add a configuration around a frozen encoder."""
     description = preprocessed / DATASET_JSON
-    dataset = load_json(str(description)) if description.is_file() else {}
+    dataset = read_dataset_json(description) if description.is_file() else {}
     name, configuration, report = frozen_configuration(stock, options, dataset)
     plans["plans_name"] = options.output or _identifier(_short_name(options), options.subset)
     plans["configurations"][name] = configuration
@@ -255,7 +256,10 @@ def _is_preprocessed(data: Path) -> bool:
     description = data.parent / DATASET_JSON
     if not description.is_file():
         return data.is_dir()
-    return len(list(data.glob("*.pkl"))) >= load_json(str(description))["numTraining"]
+    return (
+        len(list(data.glob("*.pkl")))
+        >= read_dataset_json(description, "numTraining")["numTraining"]
+    )
 
 
 def _settle_batch(

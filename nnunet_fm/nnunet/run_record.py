@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.json_files import read_object
 
 RECORD = "nnunet_fm.json"
 
@@ -81,7 +82,7 @@ def read_record(fold: Path) -> RunRecord | None:
     if not file.is_file():
         return None
     try:
-        content = dict(json.loads(file.read_text()))
+        content = read_object(file)
         for name in ("versions", "epoch_seconds"):
             content[name] = tuple(content.get(name, ()))
         return RunRecord(

@@ -3,10 +3,12 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_fm.internal.files import case_names
+from nnunet_fm.internal.json_files import read_object
+from nnunet_fm.internal.path_parts import check_ending
+from nnunet_fm.nnunet.dataset_files import read_folds
 from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH, SPLITS_JSON
 
 NNUNET_SEED = 12345  # of the folds that nnU-Net draws by itself
@@ -46,10 +48,12 @@ def labelled_cases(dataset: Path) -> list[str]:
         Names of the cases, sorted; nothing before nnU-Net has preprocessed them.
     """
     description = dataset / DATASET_JSON
-    facts = load_json(str(description)) if description.is_file() else {}
-    if "file_ending" not in facts:
+    if not description.is_file():
         return []
-    return case_names(dataset / GROUND_TRUTH, facts["file_ending"])
+    ending = read_object(description).get("file_ending")
+    if ending is None:
+        return []
+    return case_names(dataset / GROUND_TRUTH, check_ending(ending, description))
 
 
 def dataset_folds(dataset: Path) -> list[Split] | None:
@@ -64,7 +68,7 @@ def dataset_folds(dataset: Path) -> list[Split] | None:
     """
     splits = dataset / SPLITS_JSON
     if splits.is_file():
-        return [dict(fold) for fold in load_json(str(splits))]
+        return read_folds(splits)
     cases = labelled_cases(dataset)
     if not cases:
         return None

@@ -1,12 +1,12 @@
 """How far a training is, from the files that nnU-Net writes while it runs."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.nnunet.file_names import DEBUG_JSON, LOGS
 from nnunet_fm.nnunet.run_record import RunRecord
 
@@ -41,7 +41,7 @@ class Progress:
 def read_progress(fold: Path) -> Progress:
     """Read the logs of a fold's folder; a resumed training has several."""
     debug = fold / DEBUG_JSON
-    total = int(json.loads(debug.read_text()).get("num_epochs", 0)) if debug.is_file() else 0
+    total = int(read_object(debug).get("num_epochs", 0)) if debug.is_file() else 0
     seconds: dict[int, float] = {}  # by epoch: one that was interrupted is trained again
     dice: dict[int, float] = {}
     for part in re.split(r"(?=: Epoch \d+ *\n)", _log_text(fold)):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.json_files import parse_json
 
 KEY = "nnunet_fm_card"
 SUFFIXES = (".safetensors", ".pth")
@@ -79,7 +80,6 @@ def embedded_card(path: Path, content: Any) -> dict[str, Any]:
         except SafetensorError:
             return {}
     try:
-        found = json.loads(text) if isinstance(text, str) else {}
-    except json.JSONDecodeError:
+        return dict(parse_json(text, str(path))) if isinstance(text, str) else {}
+    except InputError:
         return {}
-    return found if isinstance(found, dict) else {}

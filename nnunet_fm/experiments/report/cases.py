@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from jaxtyping import Bool, Float, Integer
 from scipy import ndimage
 
@@ -19,6 +18,7 @@ from nnunet_fm.experiments.report.figures import EncoderIndex
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.experiments.summary import EncoderRuns
 from nnunet_fm.internal.plotting import colour
+from nnunet_fm.nnunet.dataset_files import read_dataset_json
 from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH
 from nnunet_fm.nnunet.raw_images import raw_images
 
@@ -150,11 +150,11 @@ def _read_case(
 ) -> ReportCase:
     dataset = shown[0].dataset
     description = shown[0].runs[0].run.folder.parent / DATASET_JSON
-    facts = load_json(str(description))
+    facts = read_dataset_json(description, "file_ending", "labels")
     file = f"{case}{facts['file_ending']}"
     truth_file = preprocessed / dataset / GROUND_TRUTH / file
     grid = upright(read_grid(truth_file))
-    names = (facts.get("channel_names") or facts["modality"]).values()
+    names = (facts.get("channel_names") or facts.get("modality", {})).values()
     channels = {}
     for name, image in zip(names, images, strict=True):
         channels[name] = _read_volume(image, grid).astype(np.float32)

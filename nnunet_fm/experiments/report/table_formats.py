@@ -1,9 +1,17 @@
 """Tables as Markdown and LaTeX; `tables.html` is their HTML."""
 
 from nnunet_fm.experiments.report.tables import Cell, Table
-from nnunet_fm.internal.markdown import markdown_table
+from nnunet_fm.internal.markdown import markdown_table, markdown_text
 
 LATEX_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "\n": " ",
+    "\r": " ",
     "&": r"\&",
     "%": r"\%",
     "$": r"\$",
@@ -18,7 +26,7 @@ LATEX_ESCAPES = {
 def to_markdown(table: Table) -> str:
     """Return the table in Markdown, with `**best**` and `*` for marked cells."""
     rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
-    return f"{table.caption}\n\n{markdown_table(table.head, rows)}"
+    return f"{markdown_text(table.caption)}\n\n{markdown_table(table.head, rows)}"
 
 
 def _markdown_cell(cell: Cell) -> str:

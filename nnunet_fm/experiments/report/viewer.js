@@ -1,5 +1,5 @@
 "use strict";
-// Slices of a case with contours of truth and predictions. Data: <script id="cases">, see report/cases.py.
+// Slices of a case with contours of truth and predictions. Data: the script element "cases", see report/cases.py.
 (() => {
   const cases = JSON.parse(document.getElementById("cases").textContent);
   if (!cases.length) return;

@@ -1,6 +1,5 @@
 """The volumes of a folder: an nnU-Net dataset, or NIfTI files and DICOM series in any layout."""
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from nnunet_fm.data.sequences import (
 from nnunet_fm.data.subject_ids import CANONICAL_PREFIX, subject_name
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import visible_files, walk_files
+from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.source import UNKNOWN, Source
 
@@ -79,10 +79,10 @@ def nnunet_images(given: Path) -> tuple[Path, dict[str, Any]] | None:
     images = given if is_inside else given / NNUNET_FOLDERS[0]
     file = images.parent / "dataset.json"
     try:
-        about = json.loads(file.read_text(encoding="utf-8-sig"))
+        about = read_object(file)
     except (OSError, ValueError):
         return None
-    is_nnunet = isinstance(about, dict) and {"file_ending", "channel_names"} <= about.keys()
+    is_nnunet = {"file_ending", "channel_names"} <= about.keys()
     return (images, about) if is_nnunet and images.is_dir() else None
 
 

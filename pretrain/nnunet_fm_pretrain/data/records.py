@@ -9,6 +9,8 @@ from typing import Any, ClassVar, TypeVar
 
 from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.json_files import parse_json, read_utf8
+from nnunet_fm.internal.path_parts import check_path_below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,13 @@ def from_json(record_type: type[AnyRecord], content: dict[str, Any]) -> AnyRecor
     kind = fields.pop("kind", SliceRecord.kind)
     if kind != record_type.kind:
         raise InputError(f"a store of {kind}; allowed here: a store of {record_type.kind}")
-    return record_type(**fields)
+    try:
+        return record_type(**fields)
+    except TypeError as error:
+        volume = content.get("volume")
+        raise InputError(
+            f"the record of volume {volume!r} is damaged ({error}); rerun pretrain prepare"
+        ) from None
 
 
 def manifest_name(part: int, parts: int) -> str:
@@ -123,8 +131,19 @@ def read_manifests(store: Path) -> tuple[list[dict[str, Any]], int]:
             f"{store} has manifests of {sorted(parts)} parts; "
             "allowed: one number. Delete the stale ones"
         )
-    lines = [line for path in files for line in path.read_text().splitlines()]
-    return [json.loads(line) for line in lines], parts.pop() if parts else 0
+    records = [record for path in files for record in _read_manifest(path)]
+    return records, parts.pop() if parts else 0
+
+
+def _read_manifest(path: Path) -> list[dict[str, Any]]:
+    """Read the records of one manifest, whose volumes are names below the store's folder."""
+    records = []
+    for number, line in enumerate(read_utf8(path).splitlines(), 1):
+        where = f"{path}, line {number}"
+        record = parse_json(line, where, remedy="rerun pretrain prepare")
+        check_path_below(record.get("volume"), f"the volume in {where}")
+        records.append(record)
+    return records
 
 
 def _parts(manifest: Path) -> int:

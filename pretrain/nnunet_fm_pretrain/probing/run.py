@@ -5,7 +5,6 @@ beat the same network with random weights, raw pixels and a constant prediction 
 useful was learned; so all of them are reported.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from nnunet_fm.data.subject_ids import SubjectNames
 from nnunet_fm.data.table_rows import Rows, is_missing, name_in_dataset, read_rows
 from nnunet_fm.encoders import Encoder, build_encoder, load_encoder, random_state
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.json_files import parse_json, read_list
 from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.exclusion import read_subjects
 from nnunet_fm_pretrain.data.folder_sources import nnunet_images
@@ -61,7 +61,7 @@ def encoders_and_random(files: Sequence[Path], seeds: int) -> dict[str, Encoder]
     trained, networks = {}, []
     for file in files:
         encoder, report = load_encoder(file)
-        recipe = json.loads(report.about.get("recipe", "{}"))
+        recipe = parse_json(report.about.get("recipe", "{}"), f"the recipe in {file}")
         options: dict[str, Any] = dict(report.options)
         layer_scale = recipe.get("encoder", {}).get("layer_scale")
         if layer_scale is not None:
@@ -193,7 +193,7 @@ def probe_patches(
             "imagesTr); give --dataset nnUNet_raw/DatasetXXX"
         )
     about = described[1]
-    cases_of = json.loads(split.read_text())[fold]
+    cases_of = read_list(split)[fold]
     ending, channels = about["file_ending"], len(about["channel_names"])
     cases = {
         c: read_case(raw, c, channels, ending, size)

@@ -200,9 +200,9 @@ def test_marks_need_enough_cases() -> None:
 
 def test_cells_are_escaped_where_they_are_shown() -> None:
     grid = Table("a_b", ("h&h",), [(Cell("1_0 % <b>", best=True, marked=True),)])
-    assert r"\textbf{1\_0 \% <b>}$^{*}$" in to_latex(grid)
+    assert r"\textbf{1\_0 \% \textless{}b\textgreater{}}$^{*}$" in to_latex(grid)
     assert r"\caption{a\_b}" in to_latex(grid)
-    assert r"| **1_0 % <b>** \* |" in to_markdown(grid)
+    assert r"| **1_0 % &lt;b>** \* |" in to_markdown(grid)
     page = render_page(
         "<title>", "<about>", [], [Section("<s>", tables=[grid])], [{"<c>": "</script>"}]
     )
