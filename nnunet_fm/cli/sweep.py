@@ -4,9 +4,15 @@ import argparse
 import functools
 import shlex
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_fm.cli.parser import Commands, add_group
+
+if TYPE_CHECKING:
+    from nnunet_fm.experiments.config import Sweep
+    from nnunet_fm.experiments.run_sweep import PreparedSweep
 
 INTERRUPTED = 130  # exit code of a shell after Ctrl-C
 
@@ -57,15 +63,26 @@ def _add_status(group: Commands) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     from nnunet_fm.experiments.config import read_sweep
-    from nnunet_fm.experiments.cost_estimate import describe_estimate
-    from nnunet_fm.experiments.run_sweep import free_gigabytes, prepare_sweep, train_prepared
+    from nnunet_fm.experiments.run_locks import sweep_lock
+
+    sweep = read_sweep(parsed.config, parsed.overrides)
+    folder = parsed.o or Path("sweeps") / Path(parsed.config).stem
+    try:
+        with nullcontext() if parsed.dry_run else sweep_lock(folder):
+            return _run_locked(parsed, sweep, folder)
+    except KeyboardInterrupt:
+        print("Stopped. Checkpoints are kept; rerun the command to resume.")
+        return INTERRUPTED
+
+
+def _run_locked(parsed: argparse.Namespace, sweep: "Sweep", folder: Path) -> int:
+    from nnunet_fm.experiments.run_sweep import prepare_sweep, train_prepared
     from nnunet_fm.experiments.runs import State
     from nnunet_fm.experiments.status import read_status, status_table
 
-    sweep = read_sweep(parsed.config, parsed.overrides)
     prepared = prepare_sweep(
         sweep,
-        parsed.o or Path("sweeps") / Path(parsed.config).stem,
+        folder,
         dry_run=parsed.dry_run,
         elsewhere=parsed.print or parsed.executor == "slurm",
     )
@@ -73,25 +90,32 @@ def _run(parsed: argparse.Namespace) -> int:
         for argv in prepared.commands():
             print(shlex.join(argv))
         return 0
-    print(status_table(read_status(prepared.runs, prepared.folder)))
-    for argv in prepared.preprocessing:
-        print(f"to be preprocessed first: {shlex.join(argv)}")
-    cost = describe_estimate(prepared.cost, sweep.max_parallel)
-    print(f"{cost}, {free_gigabytes():.0f} GB free")
+    _show(prepared)
     if parsed.dry_run:
         if parsed.executor == "slurm":
             from nnunet_fm.experiments.slurm import batch_file
 
             print(batch_file(prepared.unfinished, sweep, prepared.folder))
         return 0
-    try:
-        report = functools.partial(print, flush=True)
-        outcomes = train_prepared(prepared, parsed.executor, report)
-    except KeyboardInterrupt:
-        print("Stopped. Checkpoints are kept; rerun the command to resume.")
-        return INTERRUPTED
+    report = functools.partial(print, flush=True)
+    outcomes = train_prepared(prepared, parsed.executor, report)
     print(status_table(read_status(prepared.runs, prepared.folder)))
     return 0 if all(outcome.state is State.FINISHED for outcome in outcomes) else 1
+
+
+def _show(prepared: "PreparedSweep") -> None:
+    """Print the runs, what comes before them, and what they need."""
+    from nnunet_fm.experiments.cost_estimate import describe_estimate
+    from nnunet_fm.experiments.run_locks import running_runs
+    from nnunet_fm.experiments.run_sweep import free_gigabytes
+    from nnunet_fm.experiments.status import read_status, status_table
+
+    running = running_runs(prepared.folder)
+    print(status_table(read_status(prepared.runs, prepared.folder, running)))
+    for argv in prepared.preprocessing:
+        print(f"to be preprocessed first: {shlex.join(argv)}")
+    cost = describe_estimate(prepared.cost, prepared.sweep.max_parallel)
+    print(f"{cost}, {free_gigabytes():.0f} GB free")
 
 
 def _status(parsed: argparse.Namespace) -> None:

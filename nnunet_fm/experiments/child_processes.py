@@ -5,13 +5,17 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.errors import FailedRunError
 from nnunet_fm.nnunet.commands import command, environment, log_tail
+
+GRACE_SECONDS = 30.0  # between SIGTERM and SIGKILL
+# The child itself writes the file that names it, so that it is known even if we are killed now.
+NAMED = 'printf "%s %s" "$1" $$ > "$2" && shift 2 && exec "$@"'
 
 
 class ChildProcesses:
@@ -41,12 +45,15 @@ class ChildProcesses:
             argv: the command.
             log: file to append to.
             variables: environment variables to set.
-            lock_file: file that the host's name and the process's number are written to.
+            lock_file: file that the child writes the host's name and its number to.
             cores: CPU cores that the process may use; all if None.
 
         Returns:
             The return code; minus the signal's number after a signal.
         """
+        words = command(argv)
+        if lock_file:
+            words = ["/bin/sh", "-c", NAMED, "sh", socket.gethostname(), str(lock_file), *words]
         with log.open("a") as stream:
             stream.write(f"$ {' '.join(argv)}\n")
             stream.flush()
@@ -54,7 +61,7 @@ class ChildProcesses:
                 if self.stopped:
                     return -signal.SIGTERM
                 child = subprocess.Popen(
-                    command(argv),
+                    words,
                     stdout=stream,
                     stderr=subprocess.STDOUT,
                     text=True,
@@ -65,21 +72,34 @@ class ChildProcesses:
                 if cores:
                     with suppress(ProcessLookupError):  # it has ended already
                         os.sched_setaffinity(child.pid, cores)
-                if lock_file:
-                    write_text(lock_file, f"{socket.gethostname()} {child.pid}")
-            try:
-                return child.wait()
-            finally:
-                with self._lock:
-                    self.running.discard(child)
+            code = child.wait()
+            _signal_group(child, signal.SIGKILL)  # workers that outlive it
+            with self._lock:
+                self.running.discard(child)
+            return code
 
     def stop(self) -> None:
-        """Terminate all processes; what nnU-Net has saved stays."""
+        """Terminate all processes, and kill those that have not ended after `GRACE_SECONDS`.
+
+        What nnU-Net has saved stays.
+        """
         with self._lock:
             self.stopped = True
-            for child in self.running:
-                with suppress(ProcessLookupError):  # it has ended already
-                    os.killpg(child.pid, signal.SIGTERM)
+            children = [child for child in self.running if child.poll() is None]
+        for child in children:
+            _signal_group(child, signal.SIGTERM)
+        end = time.monotonic() + GRACE_SECONDS
+        for child in children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(max(0.0, end - time.monotonic()))
+            _signal_group(child, signal.SIGKILL)
+            child.wait()
+
+
+def _signal_group(child: "subprocess.Popen[str]", number: int) -> None:
+    """Send a signal to a child and to its workers."""
+    with suppress(ProcessLookupError, PermissionError):  # all of them have ended
+        os.killpg(child.pid, number)
 
 
 @contextmanager
@@ -107,8 +127,13 @@ def stopped_with_us(children: ChildProcesses) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_logged(argv: Sequence[str], log: Path) -> None:
+def run_logged(argv: Sequence[str], log: Path, lock_file: Path | None = None) -> None:
     """Run one command to its end and append its output to a log.
+
+    Args:
+        argv: the command.
+        log: file to append to; its folder is created.
+        lock_file: file that names the process while it runs.
 
     Raises:
         RuntimeError: it failed; the message holds the end of the log.
@@ -116,7 +141,9 @@ def run_logged(argv: Sequence[str], log: Path) -> None:
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     children = ChildProcesses()
+    if lock_file:
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
     with stopped_with_us(children):
-        code = children.run(argv, log, {})
+        code = children.run(argv, log, {}, lock_file)
     if code:
         raise FailedRunError(f"`{' '.join(argv)}` failed; {log_tail(log)}")

@@ -69,7 +69,12 @@ class RunOutcome:
 
 
 def execute(
-    run: Run, sweep: Sweep, folder: Path, children: ChildProcesses, slot: Slot | None = None
+    run: Run,
+    sweep: Sweep,
+    folder: Path,
+    children: ChildProcesses,
+    slot: Slot | None = None,
+    wait: bool = False,
 ) -> RunOutcome:
     """Train or resume one run, and record how it ended.
 
@@ -79,13 +84,14 @@ def execute(
         folder: folder of the sweep, for logs and records.
         children: stops the training when the sweep is stopped.
         slot: part of this machine; all of it if None.
+        wait: wait for another process that trains the run, e.g. of a sweep that was killed.
     """
     log = folder / LOGS / f"{run.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     reason = ""
     try:
-        code = _train(run, sweep, folder, children, slot or Slot())
+        code = _train(run, sweep, folder, children, slot or Slot(), wait)
         if run.state() is State.FINISHED:
             state = State.FINISHED
         elif children.stopped:
@@ -94,7 +100,7 @@ def execute(
             state = State.FAILED
             reason = _failure_reason(code, log)
     except Exception as error:  # of this run; the others go on
-        state = State.FAILED
+        state = State.STOPPED if children.stopped else State.FAILED
         reason = f"{type(error).__name__}: {error}"
     outcome = RunOutcome(run.name, state, time.monotonic() - started, reason, str(log))
     (folder / OUTCOMES).mkdir(exist_ok=True)
@@ -102,7 +108,9 @@ def execute(
     return outcome
 
 
-def _train(run: Run, sweep: Sweep, folder: Path, children: ChildProcesses, slot: Slot) -> int:
+def _train(
+    run: Run, sweep: Sweep, folder: Path, children: ChildProcesses, slot: Slot, wait: bool
+) -> int:
     """Run nnU-Net's training, unless the run is finished; return the return code."""
     variables = {}
     if slot.gpu is not None:
@@ -111,7 +119,8 @@ def _train(run: Run, sweep: Sweep, folder: Path, children: ChildProcesses, slot:
         variables["nnUNet_n_proc_DA"] = str(sweep.processes)
         variables["nnUNet_def_n_proc"] = str(sweep.processes)
     log = folder / LOGS / f"{run.name}.log"
-    with run_lock(run, folder) as lock_file:
+    going_on = (lambda: not children.stopped) if wait else None
+    with run_lock(run, folder, going_on) as lock_file:
         argv = run.command(sweep.device)
         if run.state() is State.FINISHED:
             return 0
@@ -150,7 +159,7 @@ def run_locally(
     def train(run: Run) -> RunOutcome:
         slot = free.get()
         try:
-            outcome = execute(run, sweep, folder, children, slot)
+            outcome = execute(run, sweep, folder, children, slot, wait=True)
         finally:
             free.put(slot)
         if outcome.state is not State.STOPPED:

@@ -17,7 +17,12 @@ from nnunet_fm.experiments.config import Sweep
 from nnunet_fm.experiments.cost_estimate import Estimate, estimate
 from nnunet_fm.experiments.execute import RunOutcome, run_locally
 from nnunet_fm.experiments.planner import PlannedSweep, plan_sweep
-from nnunet_fm.experiments.run_locks import LOGS
+from nnunet_fm.experiments.run_locks import (
+    LOGS,
+    PREPROCESSING,
+    preprocessing_lock,
+    sweep_lock,
+)
 from nnunet_fm.experiments.runs import Run, State, write_runs
 from nnunet_fm.internal.device import missing_device
 from nnunet_fm.internal.errors import InputError, StorageError
@@ -129,10 +134,12 @@ def run_sweep(
     Raises:
         OSError: the disk is too small for the checkpoints.
         KeyboardInterrupt: Ctrl-C or SIGTERM; call again to resume.
+        BusyError: another sweep writes to the folder.
         ValueError, FileNotFoundError: see `plan_sweep`.
     """
-    prepared = prepare_sweep(sweep, folder, elsewhere=executor == "slurm")
-    return train_prepared(prepared, executor, report)
+    with sweep_lock(folder):
+        prepared = prepare_sweep(sweep, folder, elsewhere=executor == "slurm")
+        return train_prepared(prepared, executor, report)
 
 
 def train_prepared(
@@ -143,7 +150,8 @@ def train_prepared(
     sweep = prepared.sweep
     for argv in prepared.preprocessing:
         report(f"$ {' '.join(argv)}")
-        run_logged(argv, prepared.folder / LOGS / "preprocessing.log")
+        log = prepared.folder / LOGS / f"{PREPROCESSING}.log"
+        run_logged(argv, log, preprocessing_lock(prepared.folder))
     runs = prepared.unfinished
     if executor == "local":
         return run_locally(runs, sweep, prepared.folder, lambda o: report(describe_outcome(o)))
