@@ -14,11 +14,11 @@ from nnunet_fm.heads.models import Model, fit, has_scores, model_names
 from nnunet_fm.heads.results import PerturbedResult, few_subjects_note
 from nnunet_fm.heads.splits import Split, make_splits, tested_cases
 from nnunet_fm.heads.task_data import TaskData, TaskInputs
-from nnunet_fm.heads.threads import one_thread
 from nnunet_fm.internal.atomic_files import write_csv, write_text
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.markdown import markdown_table
 from nnunet_fm.internal.result_sets import replaced_together
+from nnunet_fm.internal.threads import torch_threads
 
 RESAMPLES = 1000
 COLUMNS = ("model", "metric", "perturbation", "value", "95 %", "change", "95 %")
@@ -50,7 +50,7 @@ def measure_robustness(inputs: TaskInputs, encoder: str | None = None) -> list[P
     splits, _ = make_splits(clean)
     names = model_names(clean.task, min(len(split.train) for split in splits))
     results = []
-    with one_thread():
+    with torch_threads(1):  # the products are small, more threads are slower
         for seed in range(clean.task.seeds):
             for name in names:
                 if name != "trivial":

@@ -30,12 +30,12 @@ from nnunet_fm.heads.saved_runs import (
 )
 from nnunet_fm.heads.splits import Cases, Split, fold_numbers, make_splits, subset, tested_cases
 from nnunet_fm.heads.task_data import TaskData
-from nnunet_fm.heads.threads import one_thread
 from nnunet_fm.internal.atomic_files import write_csv, write_text
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.json_files import read_list
 from nnunet_fm.internal.locks import one_writer
 from nnunet_fm.internal.result_sets import replaced_together
+from nnunet_fm.internal.threads import torch_threads
 
 RESAMPLES = 1000
 NAN = float("nan")
@@ -85,7 +85,8 @@ def run_task(data: TaskData, out: Path, figures: bool = True) -> FinishedRun:
     folder = run_folder(out, data)
     results = []
     predictions = []
-    with one_writer(folder), one_thread():
+    # the products are small, more threads are slower
+    with one_writer(folder), torch_threads(1):
         for ratio in tqdm(data.task.ratios, desc=f"{data.name}, {data.encoder}", unit="ratio"):
             for seed in range(data.task.seeds):
                 marker = folder / f"{setting_name(ratio, seed)}.json"

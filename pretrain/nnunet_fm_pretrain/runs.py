@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_fm.internal.locks import one_writer
+from nnunet_fm.internal.threads import torch_threads
 from nnunet_fm_pretrain.engine import checkpoints
 from nnunet_fm_pretrain.engine.devices import make_fabric
 from nnunet_fm_pretrain.engine.export import export_checkpoint
@@ -46,7 +47,8 @@ def pretrain(
     opened = method.open_store(store)
     fabric = make_fabric(settings.run, accelerator, method.find_unused_parameters)
     fabric.launch()
-    with one_writer(run) if fabric.global_rank == 0 else nullcontext():
+    lock = one_writer(run) if fabric.global_rank == 0 else nullcontext()
+    with lock, torch_threads(settings.run.threads):
         finished = Engine(method, settings, opened, run, init_from, fabric).train()
     return finished and fabric.global_rank == 0
 

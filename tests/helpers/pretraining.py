@@ -17,6 +17,14 @@ from nnunet_fm_pretrain.engine.recipe import Recipe
 from nnunet_fm_pretrain.runs import pretrain
 
 SMALL = Preprocessing(size=32, slices=8)
+RUN = {
+    "precision": "32-true",
+    "workers": 0,
+    "threads": 1,
+    "save_every": 3,
+    "keep": 10,
+    "log_every": 2,
+}
 
 
 def write_volume_file(
@@ -51,7 +59,7 @@ def small_recipe(**parts: object) -> dict[str, object]:
         "views": {"pairs": [{"global_size": 32, "local_size": 16}], "local_crops": 2},
         "objective": {"dino_head": head, "ibot_head": head, "freeze_last_layer_steps": 1},
         "optimiser": {"steps": 20, "batch_size": 4, "peak_lr": 1e-3, "warmup_steps": 2},
-        "run": {"precision": "32-true", "workers": 0, "save_every": 3, "keep": 10, "log_every": 2},
+        "run": dict(RUN),
     }
     for part, changes in parts.items():
         former = content.get(part)
@@ -67,13 +75,12 @@ def small_mae2d_recipe(**parts: object) -> dict[str, object]:
     """Plain data of a masked autoencoder's recipe."""
     sizes = {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
     optimiser = {"steps": 8, "batch_size": 4, "peak_lr": 1e-3, "warmup_steps": 2}
-    run = {"precision": "32-true", "workers": 0, "save_every": 3, "keep": 10, "log_every": 2}
     content: dict[str, object] = {
         "encoder": {"architecture": "dinov3_nano8"},
         "views": {"size": 32},
         "objective": {"method": "mae2d", **sizes},
         "optimiser": optimiser,
-        "run": run,
+        "run": dict(RUN),
     }
     for part, changes in parts.items():
         former = content.get(part)

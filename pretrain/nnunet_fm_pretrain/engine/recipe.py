@@ -99,6 +99,7 @@ class RunRecipe(Part):
         checkpointing: recompute each block's activations in the backward pass.
         compile: compile each block (GPU only).
         workers: processes that prepare batches, per device.
+        threads: of the network's arithmetic on a CPU; another number changes the order of sums.
         save_every: steps between checkpoints.
         keep: checkpoints that stay on disk.
         log_every: steps between lines of the log.
@@ -109,6 +110,7 @@ class RunRecipe(Part):
     checkpointing: bool = True
     compile: bool = True
     workers: Count = 8
+    threads: Positive = 2
     save_every: Positive = 2500
     keep: Positive = 3
     log_every: Positive = 10

@@ -59,6 +59,26 @@ def check_resumable(
             "their checksums differ), so the run cannot be resumed exactly. "
             "Restore the former store, or give a new folder"
         )
+    _warn_of_threads(content["recipe"]["run"].get("threads"), recipe.run.threads, run)
+
+
+def _warn_of_threads(before: int | None, now: int, run: Path) -> None:
+    """Say that a run resumes with another number of threads than it was begun with."""
+    if before is None:
+        logger.warning(
+            "%s does not say with how many threads it was begun (version 0.1); it resumes with "
+            "run.threads=%d, which may change results by rounding",
+            run,
+            now,
+        )
+    elif before != now:
+        logger.warning(
+            "%s was trained with run.threads=%d and resumes with %d: results differ by rounding "
+            "from those of a run without a change",
+            run,
+            before,
+            now,
+        )
 
 
 def check_start(method: Method, recipe: Recipe, init_from: Path | None) -> None:

@@ -21,6 +21,7 @@ from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE
 from nnunet_fm.encoders.families.dinov3_keys import to_dinov3
 from nnunet_fm.encoders.loading.metadata import write_encoder
 from nnunet_fm.internal.locks import one_writer
+from nnunet_fm.internal.threads import torch_threads
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine import checkpoints
 from nnunet_fm_pretrain.engine.devices import make_fabric
@@ -159,6 +160,21 @@ def test_a_stopped_run_continues_bit_equal_and_its_log_has_no_gap(
     assert same(state(tmp_path / "whole"), before)
     steps = [int(r["step"]) for r in read_log(tmp_path / "whole")]
     assert steps == [1, 3, 5, 7]
+
+
+def test_the_recipe_says_the_threads_and_a_resumed_run_says_another_number(
+    store: SliceStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = short(3, run={"threads": 2})
+    for threads in (1, 2):
+        with torch_threads(threads):  # as OMP_NUM_THREADS sets them
+            pretrain(recipe, store.folder, tmp_path / str(threads), accelerator="cpu")
+            assert torch.get_num_threads() == threads
+    assert same(state(tmp_path / "1"), state(tmp_path / "2"))
+    assert not caplog.messages
+    resumed = short(3, run={"threads": 1})
+    pretrain(resumed, store.folder, tmp_path / "1", accelerator="cpu")
+    assert "was trained with run.threads=2 and resumes with 1" in caplog.text
 
 
 def test_a_finished_run_is_left_alone(store: SliceStore, tmp_path: Path) -> None:
