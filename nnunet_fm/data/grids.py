@@ -89,8 +89,11 @@ def read_grid(path: Path) -> Grid:
     """Read the grid of an image from its header.
 
     Raises:
-        ValueError: the file is not an image of two or three dimensions.
+        ValueError: the file is not an image of two or three dimensions, or its header gives two
+            orientations.
     """
+    if path.name.endswith((".nii", ".nii.gz")):
+        _check_one_orientation(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -103,6 +106,36 @@ def read_grid(path: Path) -> Grid:
             "volume or slice per file"
         )
     return Grid.of_image(reader)
+
+
+def _check_one_orientation(path: Path) -> None:
+    try:
+        image = nib.load(path)
+    except Exception as error:  # nibabel raises several kinds
+        raise _unreadable(path, error) from None
+    if isinstance(image, nib.Nifti1Image):
+        conflict = orientation_conflict(image.header)
+        if conflict:
+            raise InputError(f"{path} {conflict}")
+
+
+def orientation_conflict(header: nib.Nifti1Header) -> str:
+    """Say how the two affines of a NIfTI header disagree on where its axes point, if they do.
+
+    Programs that read the qform then show another side of the patient as left than those that read
+    the sform. Affines that only lie apart, e.g. in scanner and template coordinates, are common.
+    """
+    try:
+        affines = [header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]]
+        names = ["".join(nib.aff2axcodes(affine)) for affine in affines if affine is not None]
+    except (ValueError, TypeError):  # no rotation: reported where the image is read
+        return ""
+    if len(set(names)) < 2:
+        return ""
+    return (
+        f"has two orientations: {names[0]} by its qform and {names[1]} by its sform; programs read "
+        "one or the other. Copy the right one over the other, e.g. fslorient -copysform2qform"
+    )
 
 
 def upright(grid: Grid) -> Grid:

@@ -11,7 +11,14 @@ from jaxtyping import Bool, Float
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from nnunet_fm.data.dicom import read_dicom
-from nnunet_fm.data.grids import SAME_GRID_VOXELS, Grid, grid_difference, reorient, stacking_problem
+from nnunet_fm.data.grids import (
+    SAME_GRID_VOXELS,
+    Grid,
+    grid_difference,
+    orientation_conflict,
+    reorient,
+    stacking_problem,
+)
 from nnunet_fm.data.volume_errors import BadVolumeError as BadVolumeError
 from nnunet_fm.internal.errors import InputError
 
@@ -159,7 +166,10 @@ def _grid(image: nib.Nifti1Image) -> Grid:
 
 
 def _check_orientation(image: nib.Nifti1Image) -> None:
-    """Refuse a NIfTI file that does not say which way its axes point."""
+    """Refuse a NIfTI file that does not say which way its axes point, or says it twice."""
+    conflict = orientation_conflict(image.header)
+    if conflict:
+        raise BadVolumeError(f"it {conflict}")
     if image.header["qform_code"] == 0 and image.header["sform_code"] == 0:
         raise BadVolumeError(
             "it stores no orientation (qform and sform codes are 0), so its slices may lie in any "

@@ -147,6 +147,19 @@ def test_a_volume_without_orientation_is_refused(
     assert "it stores no orientation (qform and sform codes are 0)" in capsys.readouterr().err
 
 
+def test_a_volume_with_two_orientations_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_volume_file(tmp_path / "in/case1/t1.nii.gz", 1, SHAPE)
+    image = nib.load(file)
+    affine = image.affine
+    image.set_sform(affine @ np.diag([-1.0, 1, 1, 1]), 1)
+    image.set_qform(affine, 1)
+    nib.save(image, file)
+    assert prepare(tmp_path / "in", tmp_path / "store") == 1
+    assert "it has two orientations: " in capsys.readouterr().err
+
+
 def test_the_sform_counts_without_a_qform(tmp_path: Path) -> None:
     file = write_volume_file(tmp_path / "t1.nii.gz", 1, SHAPE)
     before, _ = read_volume(file)

@@ -286,3 +286,29 @@ def test_storing_a_volume_otherwise_changes_no_metric(
         for key in METRICS:
             expected[key] = pytest.approx(expected[key], rel=1e-5, abs=1e-9)
         assert asdict(other) == expected
+
+
+def test_a_header_with_two_orientations_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Programs read its qform or its sform: which side is left would be a guess."""
+    words = folders(tmp_path)
+    image = nib.Nifti1Image(lesions(), AFFINE)
+    image.set_qform(AFFINE, 1)
+    image.set_sform(AFFINE @ np.diag([-1.0, 1, 1, 1]), 2)
+    nib.save(image, tmp_path / "truth" / "a.nii")
+    assert main(["evaluate", *words]) == 2
+    assert "truth/a.nii has two orientations: RAS by its qform and LAS by its" in (
+        capsys.readouterr().err
+    )
+
+
+def test_affines_in_scanner_and_template_coordinates_are_no_conflict(tmp_path: Path) -> None:
+    words = folders(tmp_path)
+    for name in ("predictions", "truth"):
+        image = nib.Nifti1Image(lesions(), AFFINE)
+        image.set_qform(AFFINE, 1)
+        image.set_sform(moved(12.0), 4)
+        nib.save(image, tmp_path / name / "a.nii")
+    assert main(["evaluate", *words]) == 0
+    assert dice_of(tmp_path) == {"whole": 1.0, "core": 1.0}
