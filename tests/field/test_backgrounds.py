@@ -152,7 +152,7 @@ def test_a_volume_with_two_orientations_is_refused(
 ) -> None:
     file = write_volume_file(tmp_path / "in/case1/t1.nii.gz", 1, SHAPE)
     image = nib.load(file)
-    affine = image.affine
+    affine = image.affine.copy()
     image.set_sform(affine @ np.diag([-1.0, 1, 1, 1]), 1)
     image.set_qform(affine, 1)
     nib.save(image, file)
