@@ -1,6 +1,7 @@
 """`nnunet-fm evaluate`: score a folder of predictions against a folder of ground truth."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,10 +86,10 @@ def metric_options(parsed: argparse.Namespace) -> "MetricOptions":
     return MetricOptions(parsed.tolerance, parsed.lesion_mm3, parsed.ignore_origin)
 
 
-def _evaluate(parsed: argparse.Namespace) -> None:
+def _evaluate(parsed: argparse.Namespace) -> int:
     from nnunet_fm.evaluation.brats_evaluate import official_scores
     from nnunet_fm.evaluation.find_labels import brats_scheme, scheme_of_predictions
-    from nnunet_fm.evaluation.label_folders import check_places, find_pairs
+    from nnunet_fm.evaluation.label_folders import check_places, find_pairs, readable_pairs
     from nnunet_fm.evaluation.score_tables import scores_table, write_scores
     from nnunet_fm.evaluation.segmentation import evaluate_pairs
     from nnunet_fm.internal.atomic_files import write_csv
@@ -104,7 +105,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         )
     print(found.text)
     options = metric_options(parsed)
-    pairs = find_pairs(parsed.predictions, parsed.truth, found.scheme.ending)
+    found_pairs = find_pairs(parsed.predictions, parsed.truth, found.scheme.ending)
+    pairs, problems = readable_pairs(found_pairs)
     check_places(pairs, options.ignore_origin)
     out = parsed.o or parsed.predictions
     official = []
@@ -117,7 +119,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
             parsed.scheme or found.scheme.brats or None,
             parsed.np,
         )
-    scores = evaluate_pairs(pairs, found.scheme, parsed.np, options)
+    scores = evaluate_pairs(pairs, found.scheme, parsed.np, options, problems)
     with replaced_together(out, "scores") as folder:
         write_scores(scores, folder)
         if official:
@@ -125,3 +127,6 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     if official:
         print(f"wrote {out / 'official.csv'}")
     print(f"{scores_table(scores)}\n\nwrote {out / 'scores.csv'} and {out / 'scores.md'}")
+    for case, problem in problems.items():
+        print(f"not scored: {case}: {problem}", file=sys.stderr)
+    return 1 if problems else 0

@@ -42,8 +42,8 @@ def check_case(case: BratsCase) -> CheckedCase:
     segmentation = case.files.get(SEGMENTATION)
     try:
         labels = _labels(segmentation) if segmentation else frozenset()
-    except InputError as error:
-        return CheckedCase(case, str(error))
+    except (InputError, MemoryError) as error:
+        return CheckedCase(case, str(error) or "more than the memory holds")
     orientation = "".join(aff2axcodes(nib.load(next(iter(case.files.values()))).affine))
     return CheckedCase(case, "", labels, orientation)
 

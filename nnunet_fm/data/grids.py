@@ -15,6 +15,7 @@ from jaxtyping import Float, Shaped
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
+from nnunet_fm.data.image_size import UnreadableImageError, check_header
 from nnunet_fm.internal.errors import InputError
 
 ORIGIN_VOXELS = 1.0  # a truth and its prediction lie no further apart
@@ -94,12 +95,7 @@ def read_grid(path: Path) -> Grid:
     """
     if path.name.endswith((".nii", ".nii.gz")):
         _check_one_orientation(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise _unreadable(path, error) from None
+    reader = _read_header(path)
     if reader.GetDimension() not in (2, 3):
         raise InputError(
             f"{path} has {reader.GetDimension()} dimensions, {reader.GetSize()}; allowed: one "
@@ -136,6 +132,15 @@ def orientation_conflict(header: nib.Nifti1Header) -> str:
         f"has two orientations: {names[0]} by its qform and {names[1]} by its sform; programs read "
         "one or the other. Copy the right one over the other, e.g. fslorient -copysform2qform"
     )
+
+
+def check_image(path: Path) -> None:
+    """Check by its header that an image can be read.
+
+    Raises:
+        UnreadableImageError: it cannot.
+    """
+    check_header(_read_header(path))
 
 
 def upright(grid: Grid) -> Grid:
@@ -191,9 +196,10 @@ def read_values(path: Path) -> Values:
     Raises:
         ValueError: the file cannot be read, or has several channels.
     """
+    check_image(path)
     try:
         image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise _unreadable(path, error) from None
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise InputError(f"{path} holds colours; allowed: one value per voxel")
@@ -252,9 +258,20 @@ def grid_offset(stored: Grid, wanted: Grid) -> float:
     return float(np.abs(wanted.directions.T @ difference / wanted.spacing).max())
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
+def _read_header(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from None
+    return reader
+
+
+def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
     """Return the error for a file that SimpleITK cannot read, with the end of its message."""
-    return InputError(f"{path} cannot be read as an image: {str(error).strip().splitlines()[-1]}")
+    reason = str(error).strip() or type(error).__name__
+    return UnreadableImageError(f"{path} cannot be read as an image: {reason.splitlines()[-1]}")
 
 
 def _change(stored: Grid, wanted: Grid) -> Float[np.ndarray, "3 2"]:

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from nibabel.filebasedimages import ImageFileError
 
 from nnunet_fm.data.grids import Grid, stacking_problem
+from nnunet_fm.data.image_size import UnreadableImageError, check_header
 from nnunet_fm.internal.errors import MissingFileError
 from nnunet_fm.internal.files import visible_files
 
@@ -27,8 +28,9 @@ def find_problem(files: Mapping[str, Path]) -> str | None:
     """
     try:
         return _grid_problem(files) or _voxel_problem(files)
-    except (RuntimeError, ValueError, OSError, EOFError, ImageFileError) as error:
-        return f"unreadable: {str(error).strip().splitlines()[-1]}"
+    except (RuntimeError, ValueError, OSError, EOFError, MemoryError, ImageFileError) as error:
+        reason = str(error).strip() or type(error).__name__
+        return f"unreadable: {reason.splitlines()[-1]}"
 
 
 def find_cases(
@@ -88,7 +90,19 @@ def split_channel(file_name: str, ending: str) -> tuple[str, str] | None:
 def _case_problem(files: Mapping[str, Path], needed: Sequence[str], ending: str) -> str | None:
     if set(files) != set(needed):
         return f"channels {', '.join(files)} found, {', '.join(needed)} needed"
-    return find_problem(files) if ending in (".nii", ".nii.gz") else None
+    return find_problem(files) if ending in (".nii", ".nii.gz") else _size_problem(files)
+
+
+def _size_problem(files: Mapping[str, Path]) -> str | None:
+    """Describe the first image that does not fit into the memory; other formats have readers."""
+    for path in files.values():
+        try:
+            check_header(_header(path))
+        except UnreadableImageError as error:
+            return str(error)
+        except RuntimeError:
+            return None  # a format that nnU-Net reads with another library
+    return None
 
 
 def _grid_problem(files: Mapping[str, Path]) -> str | None:
@@ -96,6 +110,7 @@ def _grid_problem(files: Mapping[str, Path]) -> str | None:
     headers = {channel: _header(path) for channel, path in files.items()}
     name = next(iter(headers))
     for channel, header in headers.items():
+        check_header(header)
         if header.GetDimension() != 3:
             return f"{channel} has {header.GetDimension()} dimensions, 3 are needed"
         problem = stacking_problem(Grid.of_image(header), Grid.of_image(headers[name]))

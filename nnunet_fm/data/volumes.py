@@ -19,6 +19,7 @@ from nnunet_fm.data.grids import (
     reorient,
     stacking_problem,
 )
+from nnunet_fm.data.image_size import UnreadableImageError, check_size
 from nnunet_fm.data.volume_errors import BadVolumeError as BadVolumeError
 from nnunet_fm.internal.errors import InputError
 
@@ -27,6 +28,7 @@ Mask = Bool[np.ndarray, "z y x"]
 
 ORIENTATION = ("L", "P", "S")
 SMALLEST_SIDE, MOST_VOXELS = 16, 1 << 29
+FLOAT32 = 4  # bytes
 MOST_LABELS = 20  # a volume with no more distinct values is a label map
 SAMPLE = 1 << 14  # voxels looked at first
 ZERO_STEPS = 0.501  # a value is 0 up to half a step of the stored numbers, and their rounding
@@ -218,6 +220,10 @@ def _read_nifti(path: Path) -> nib.Nifti1Image:
     if not isinstance(image, nib.Nifti1Image):
         raise BadVolumeError(f"{path.name} is a {type(image).__name__}; allowed: NIfTI")
     dtype = image.get_data_dtype()
+    try:
+        check_size(path, image.shape, max(dtype.itemsize, FLOAT32))
+    except UnreadableImageError as error:
+        raise BadVolumeError(str(error)) from None
     if dtype.kind == "c":
         raise BadVolumeError(f"{path.name} holds complex numbers; allowed: the magnitude image")
     if dtype.kind not in "iuf":

@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunet_fm.data.choose_scheme import SchemeChoice, check_cavity, choose_scheme
+from nnunet_fm.data.image_size import UnreadableImageError
 from nnunet_fm.data.label_images import foreground, read_labels
 from nnunet_fm.data.label_schemes import SCHEMES, BratsScheme
 from nnunet_fm.evaluation.label_folders import cases_of
@@ -113,12 +114,24 @@ def brats_scheme(
 def labels_of(
     folder: Path, ending: str, workers: int = 2, cases: Sequence[str] | None = None
 ) -> dict[str, frozenset[int]]:
-    """Return the labels of files of a folder (default: of every file), by case, without 0."""
+    """Return the labels of files of a folder (default: of every file), by case, without 0.
+
+    Files that cannot be read are left out; whoever scores them names them.
+
+    Raises:
+        ValueError: no file can be read.
+    """
     cases = cases_of(folder, ending) if cases is None else cases
     with ThreadPoolExecutor(max(1, workers)) as pool:
         found = pool.map(_labels_in, [folder / f"{case}{ending}" for case in cases])
-        labels = list(tqdm(found, total=len(cases), desc="reading labels", leave=False))
-    return dict(zip(cases, labels, strict=True))
+        results = list(tqdm(found, total=len(cases), desc="reading labels", leave=False))
+    labels = {}
+    for case, result in zip(cases, results, strict=True):
+        if not isinstance(result, UnreadableImageError):
+            labels[case] = result
+    if results and not labels:
+        raise next(result for result in results if isinstance(result, UnreadableImageError))
+    return labels
 
 
 def check_official(
@@ -176,8 +189,11 @@ def _check_same_meaning(
                 )
 
 
-def _labels_in(file: Path) -> frozenset[int]:
-    return foreground(read_labels(file).labels)
+def _labels_in(file: Path) -> frozenset[int] | UnreadableImageError:
+    try:
+        return foreground(read_labels(file).labels)
+    except UnreadableImageError as error:
+        return error
 
 
 def _description(predictions: Path, dataset_json: Path | None) -> Path:

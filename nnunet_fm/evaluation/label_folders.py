@@ -5,8 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_fm.data.grids import ORIGIN_VOXELS, grid_difference, grid_offset, read_grid, reorient
+from nnunet_fm.data.grids import (
+    ORIGIN_VOXELS,
+    check_image,
+    grid_difference,
+    grid_offset,
+    read_grid,
+    reorient,
+)
 from nnunet_fm.data.image_checks import IMAGE_ENDINGS
+from nnunet_fm.data.image_size import UnreadableImageError
 from nnunet_fm.data.label_images import LabelImage, Labels, read_labels
 from nnunet_fm.evaluation.labels import NO_FOLDER, LabelScheme
 from nnunet_fm.internal.errors import InputError, MissingFileError
@@ -108,6 +116,26 @@ def _check_endings(predictions: Path, pairs: Sequence[LabelPair], ending: str) -
             f"{predictions} has {some(found)}, but the truth has the ending {ending}; store both "
             "with one ending"
         )
+
+
+def readable_pairs(pairs: Sequence[LabelPair]) -> tuple[list[LabelPair], dict[str, str]]:
+    """Separate the pairs whose headers can be read from the others, and say why, by case.
+
+    Raises:
+        ValueError: none can.
+    """
+    problems: dict[str, str] = {}
+    for pair in pairs:
+        try:
+            for path in (pair.truth, pair.prediction):
+                if path.is_file():
+                    check_image(path)
+        except UnreadableImageError as error:
+            problems[pair.case] = str(error)
+    readable = [pair for pair in pairs if pair.case not in problems]
+    if not readable:
+        raise UnreadableImageError(next(iter(problems.values())))
+    return readable, problems
 
 
 def check_places(pairs: Sequence[LabelPair], ignore_origin: bool = False) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Integer
 from scipy import ndimage
 from tqdm import tqdm
 
+from nnunet_fm.data.image_size import UnreadableImageError
 from nnunet_fm.data.label_images import Labels
 from nnunet_fm.data.label_schemes import Region, fitting_schemes
 from nnunet_fm.evaluation.label_folders import LabelPair, check_places, find_pairs
@@ -121,21 +122,54 @@ def evaluate_folders(
 
 
 def evaluate_pairs(
-    pairs: Sequence[LabelPair], scheme: LabelScheme, workers: int, options: MetricOptions
+    pairs: Sequence[LabelPair],
+    scheme: LabelScheme,
+    workers: int,
+    options: MetricOptions,
+    problems: dict[str, str] | None = None,
 ) -> list[CaseScore]:
-    """Score pairs whose places have been checked; arguments as for `evaluate_folders`."""
+    """Score pairs whose places have been checked.
+
+    Args:
+        pairs: see `find_pairs`.
+        scheme: see `evaluate_folders`.
+        workers: see `evaluate_folders`.
+        options: metric options.
+        problems: receives what is wrong with each case whose files cannot be read; if None, the
+            first one is an error.
+
+    Raises:
+        ValueError: see `evaluate_folders`; or no case can be read.
+    """
     jobs = [_Job(pair, scheme, options) for pair in pairs]
-    return _score_cases(jobs, min(workers, os.cpu_count() or 1, len(jobs)))
+    results = _score_cases(jobs, min(workers, os.cpu_count() or 1, len(jobs)))
+    scores: list[CaseScore] = []
+    for pair, result in zip(pairs, results, strict=True):
+        if isinstance(result, list):
+            scores += result
+        elif problems is None:
+            raise UnreadableImageError(result)
+        else:
+            problems[pair.case] = result
+    if not scores and problems:
+        raise UnreadableImageError(next(iter(problems.values())))
+    return scores
 
 
-def _score_cases(jobs: Sequence[_Job], workers: int) -> list[CaseScore]:
+def _score_cases(jobs: Sequence[_Job], workers: int) -> list[list[CaseScore] | str]:
     if workers > 1:
         with worker_pool(workers, method=None) as pool:
-            scored = pool.map(_score_case, jobs)
-            by_case = list(tqdm(scored, total=len(jobs), desc="evaluating", leave=False))
-    else:
-        by_case = [_score_case(job) for job in tqdm(jobs, desc="evaluating", leave=False)]
-    return [score for scores in by_case for score in scores]
+            scored = pool.map(_score_or_reason, jobs)
+            return list(tqdm(scored, total=len(jobs), desc="evaluating", leave=False))
+    return [_score_or_reason(job) for job in tqdm(jobs, desc="evaluating", leave=False)]
+
+
+def _score_or_reason(job: _Job) -> list[CaseScore] | str:
+    """Score a case; or return why a file of it cannot be read."""
+    try:
+        return _score_case(job)
+    except UnreadableImageError as error:
+        return str(error)
 
 
 def _score_case(job: _Job) -> list[CaseScore]:

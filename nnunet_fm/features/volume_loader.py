@@ -102,5 +102,5 @@ def _preprocess(
             volume = perturbation(volume, brain)
         preprocessed = preprocess_volume(volume, brain, shape, percentiles)
         return rescale_intensity(preprocessed, intensity).astype(np.float16)
-    except (BadVolumeError, OSError) as error:
-        return str(error)
+    except (BadVolumeError, OSError, MemoryError) as error:
+        return str(error) or "more than the memory holds"

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError, model_validator
 
 from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.internal.json_files import read_utf8
 from nnunet_fm.internal.messages import unknown
+from nnunet_fm.internal.yaml_text import parse_yaml
 
 
 class Part(BaseModel):
@@ -89,10 +90,7 @@ def read_content(
         raise MissingFileError(
             unknown(what, str(given), shipped, "Or give the path of a YAML file.")
         )
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {error}") from None
+    content = parse_yaml(read_utf8(path), str(path))
     if not isinstance(content, dict):
         raise InputError(
             f"{path} holds a {type(content).__name__}; allowed: a {what}, see {folder}"
@@ -134,10 +132,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         content = content.setdefault(_known(content, parent), {})
         if not isinstance(content, dict):
             raise InputError(f"{key!r}: {parent} holds no keys")
-    try:
-        content[_known(content, last)] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"{override!r}: the value is not YAML: {error}") from None
+    content[_known(content, last)] = parse_yaml(value, f"{override!r}: the value")
 
 
 def _known(content: dict[Any, Any], typed: str) -> Any:

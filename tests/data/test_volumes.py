@@ -68,7 +68,7 @@ def test_huge_volumes_are_refused_by_their_header(tmp_path: Path) -> None:
     with (tmp_path / "huge.nii").open("wb") as stream:
         header["vox_offset"], header["magic"] = 352, b"n+1"
         stream.write(header.binaryblock + b"\0" * 4)
-    with pytest.raises(BadVolumeError, match="over 537 million voxels"):
+    with pytest.raises(BadVolumeError, match="its header says 2000 x 2000 x 2000 voxels"):
         read_volume(tmp_path / "huge.nii")
 
 

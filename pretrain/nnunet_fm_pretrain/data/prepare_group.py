@@ -111,8 +111,8 @@ def make_group(sources: Sequence[Source], options: PrepareOptions) -> list[Outco
     for source in sources:
         try:
             digests[source.name] = source_sha256(source)
-        except BadVolumeError as error:
-            reasons[source.name] = str(error)
+        except (BadVolumeError, MemoryError) as error:
+            reasons[source.name] = str(error) or "more than the memory holds"
     group = ""
     if len(digests) > 1:
         group = hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:16]
@@ -166,8 +166,8 @@ def _read_all(
             volume, image = read_volume(source.path)
             brain = strip(volume, image, source.mask)
             read.append(ReadSource(source, volume, brain, image))
-        except BadVolumeError as error:
-            reasons[source.name] = str(error)
+        except (BadVolumeError, MemoryError) as error:
+            reasons[source.name] = str(error) or "more than the memory holds"
     return read, reasons
 
 
