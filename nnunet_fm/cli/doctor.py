@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 
 from nnunet_fm.cli.parser import Commands
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.findings import Finding, print_findings
 from nnunet_fm.internal.folders import EXT_TRAINER, folder
 from nnunet_fm.nnunet.datasets import FOLDERS
@@ -132,7 +133,11 @@ def _check_encoders() -> Iterator[Finding]:
 
     root = os.environ.get("nnUNet_preprocessed")
     for path in sorted(Path(root).glob("Dataset*/FM_*.json")) if root else []:
-        plans = read_plans(path)
+        try:
+            plans = read_plans(path)
+        except InputError as error:
+            yield Finding("fail", str(error), "restore it, or rerun nnunet-fm plan")
+            continue
         for name in plans["configurations"]:
             source = encoder_source(plans, name)
             if source is not None and source.file is not None:

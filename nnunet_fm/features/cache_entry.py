@@ -35,7 +35,7 @@ def read_entry(path: Path, key: str, names: Sequence[str] | None) -> dict[str, n
             selected = [name for name in names or available if name in available]
             arrays = {name: stream.get_tensor(name) for name in selected}
             checksums = json.loads(metadata[CHECKSUMS])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
         raise DamagedEntryError(f"cannot be read: {error}") from None
     if metadata.get(KEY) != key:
         raise DamagedEntryError(f"holds the key {metadata.get(KEY)}")

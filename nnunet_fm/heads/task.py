@@ -182,7 +182,7 @@ def task_summaries() -> list[tuple[str, str, str]]:
     """List name, kind and first comment of each shipped task."""
     summaries: list[tuple[str, str, str]] = []
     for name, path in shipped_tasks().items():
-        comment = path.read_text().splitlines()[0].removeprefix("# ")
+        comment = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
         summaries.append((name, read_task(name).kind, comment))
     return summaries
 

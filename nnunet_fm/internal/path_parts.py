@@ -7,7 +7,7 @@ from pathlib import Path
 from nnunet_fm.internal.errors import InputError
 
 NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
-LONGEST = 150  # bytes; systems allow 255, and endings are added
+LONGEST = 200  # bytes; systems allow 255, and endings are added
 
 
 def path_part(name: str) -> str:

@@ -72,7 +72,7 @@ def check_finished(folder: Path, name: str) -> None:
         content = json.loads(marker.read_text(encoding="utf-8"))
         finished = bool(content["finished"])
         written = dict(content.get("rows", {}))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise InputError(f"{marker} is damaged; rerun the command that wrote {folder}") from None
     if not finished:
         raise InputError(
@@ -97,5 +97,8 @@ def _count_rows(path: Path) -> int | None:
     """Count the rows of a CSV file without its header; None for another file."""
     if path.suffix != ".csv":
         return None
-    with path.open(newline="", encoding="utf-8") as stream:
-        return max(sum(1 for _ in csv.reader(stream)) - 1, 0)
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return max(sum(1 for _ in csv.reader(stream)) - 1, 0)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged ({error}); rerun the command that wrote it") from None

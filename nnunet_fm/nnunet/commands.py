@@ -47,7 +47,7 @@ def flag_value(argv: Sequence[str], flag: str, default: str = "") -> str:
 
 def log_tail(log: Path) -> str:
     """Quote the last lines of a log, for the error message of a command that failed."""
-    tail = "\n".join(log.read_text(errors="ignore").splitlines()[-TAIL:])
+    tail = "\n".join(log.read_text(encoding="utf-8", errors="ignore").splitlines()[-TAIL:])
     return f"the end of {log}:\n{tail}"
 
 
@@ -95,6 +95,6 @@ def trainer_names() -> set[str]:
 def _class_names(trainers: Path) -> set[str]:
     names: set[str] = set()
     for file in trainers.rglob("*.py") if trainers.is_dir() else ():
-        text = file.read_text(errors="ignore")
+        text = file.read_text(encoding="utf-8", errors="ignore")
         names.update(re.findall(r"^class (\w+)\(", text, re.MULTILINE))
     return names

@@ -81,7 +81,7 @@ def read_0_1_record(fold: Path) -> RunRecord:
 
 def _log_text(fold: Path) -> str:
     logs = sorted(fold.glob(LOGS), key=_start_time)
-    return "".join(log.read_text(errors="ignore") for log in logs)
+    return "".join(log.read_text(encoding="utf-8", errors="ignore") for log in logs)
 
 
 def _start_time(log: Path) -> list[int]:

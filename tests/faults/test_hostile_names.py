@@ -22,7 +22,9 @@ from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.path_parts import LONGEST, path_below, path_part
 from nnunet_fm.internal.plotting import new_figure, svg
 from nnunet_fm.nnunet.dataset_files import read_folds, read_plans
-from nnunet_fm_pretrain.data.records import read_manifests
+from nnunet_fm_pretrain.data.array_files import volume_path
+from nnunet_fm_pretrain.data.records import SliceRecord, from_json, read_manifests, to_json
+from nnunet_fm_pretrain.data.source import Source
 
 UPWARDS = ["../../up", "/etc/passwd", "..", "a/../../up", "a\\..\\up", "a\0b", "a\nb", ""]
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''"]
@@ -87,6 +89,44 @@ def test_names_in_json_files_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.jsonl").write_text(json.dumps({"volume": name}))
     with pytest.raises(InputError, match=r"manifest\.jsonl, line 1"):
         read_manifests(tmp_path)
+
+
+@pytest.mark.parametrize("name", [*UPWARDS[:4], "脑" * 60])
+def test_a_volume_is_stored_below_its_store(name: str, tmp_path: Path) -> None:
+    source = Source(name, name, "T1", tmp_path / "a.nii", session=name)
+    file = volume_path(tmp_path / "store", source.name)
+    assert file.resolve().is_relative_to(tmp_path / "store" / "volumes")
+    file.parent.mkdir(parents=True)
+    file.touch()
+
+
+RECORD = SliceRecord(
+    volume="a/b",
+    dataset="a",
+    subject="b",
+    session="",
+    sequence="T1",
+    licence="",
+    dtype="float16",
+    scale=1.0,
+    low=0.0,
+    source_sha256="0",
+    preprocessing="1",
+    registered="",
+    sha256="2",
+    slices=(1, 2),
+    size=224,
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"slices": "x"}, {"slices": ["x"]}, {"size": None}, {"scale": "x"}, {"volume": 5}, {"x": 1}],
+)
+def test_an_edited_record_is_refused(change: dict[str, object]) -> None:
+    assert from_json(SliceRecord, to_json(RECORD)) == RECORD
+    with pytest.raises(InputError, match=r"the record of volume .* is damaged \("):
+        from_json(SliceRecord, {**to_json(RECORD), **change})
 
 
 @pytest.mark.parametrize("ending", ["/../x.nii.gz", "", "nii", 5, ".nii/../x"])

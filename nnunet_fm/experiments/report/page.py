@@ -89,6 +89,6 @@ def render_page(
         unfinished=unfinished,
         sections=shown,
         cases=list(cases),
-        style=(FOLDER / "style.css").read_text(),
-        viewer=(FOLDER / "viewer.js").read_text(),
+        style=(FOLDER / "style.css").read_text(encoding="utf-8"),
+        viewer=(FOLDER / "viewer.js").read_text(encoding="utf-8"),
     )

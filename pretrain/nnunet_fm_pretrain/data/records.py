@@ -2,10 +2,13 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.errors import InputError
@@ -91,6 +94,10 @@ def to_json(record: Record) -> dict[str, Any]:
     return {"kind": record.kind, **asdict(record)}
 
 
+# what checks the types of a record's fields
+_adapter: Callable[[Any], Any] = cache(TypeAdapter)
+
+
 def from_json(record_type: type[AnyRecord], content: dict[str, Any]) -> AnyRecord:
     """Return a record from plain data, also of version 0.1, which had slice stores only.
 
@@ -102,12 +109,17 @@ def from_json(record_type: type[AnyRecord], content: dict[str, Any]) -> AnyRecor
     if kind != record_type.kind:
         raise InputError(f"a store of {kind}; allowed here: a store of {record_type.kind}")
     try:
-        return record_type(**fields)
+        checked: AnyRecord = _adapter(record_type).validate_python(vars(record_type(**fields)))
+        return checked
+    except ValidationError as error:
+        problem = error.errors()[0]
+        reason = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
     except TypeError as error:
-        volume = content.get("volume")
-        raise InputError(
-            f"the record of volume {volume!r} is damaged ({error}); rerun pretrain prepare"
-        ) from None
+        reason = str(error)
+    raise InputError(
+        f"the record of volume {content.get('volume')!r} is damaged ({reason}); rerun pretrain "
+        "prepare"
+    )
 
 
 def manifest_name(part: int, parts: int) -> str:

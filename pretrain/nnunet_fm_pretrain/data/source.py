@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_fm.internal.path_parts import path_part
+
 UNKNOWN = "unknown"  # sequence of a volume whose name tells none
 
 
@@ -34,7 +36,8 @@ class Source:
     def name(self) -> str:
         """Return the path of the volume inside the store, without its ending."""
         parts = [p for p in (self.subject, self.session, self.sequence) if p]
-        return f"{_safe(self.dataset)}/{'_'.join(_safe(p) for p in parts)}"
+        file = "_".join(_safe(part) for part in parts)
+        return f"{path_part(_safe(self.dataset))}/{path_part(file)}"
 
 
 def _safe(text: str) -> str:

@@ -90,7 +90,7 @@ class RunLog:
     def _write(self, step: int, means: Mapping[str, float]) -> None:
         row = {"step": str(step), **{name: f"{value:.6g}" for name, value in means.items()}}
         columns = self._columns(row)
-        with self.path.open("a", newline="") as stream:
+        with self.path.open("a", newline="", encoding="utf-8") as stream:
             csv.DictWriter(stream, columns, restval="").writerow(row)
         for name, value in means.items():
             self.board.add_scalar(name, value, step)
@@ -102,14 +102,14 @@ class RunLog:
         columns: list[str] = []
         lines: list[dict[str, str]] = []
         if self.path.is_file():
-            with self.path.open(newline="") as stream:
+            with self.path.open(newline="", encoding="utf-8") as stream:
                 reader = csv.DictReader(stream)
                 columns = list(reader.fieldnames or ())
                 lines = list(reader)
         added = [name for name in row if name not in columns]
         if added:
             columns += added
-            with self.path.open("w", newline="") as stream:
+            with self.path.open("w", newline="", encoding="utf-8") as stream:
                 writer = csv.DictWriter(stream, columns, restval="")
                 writer.writeheader()
                 writer.writerows(lines)
@@ -118,7 +118,7 @@ class RunLog:
     def _drop_lines_from(self, step: int) -> None:
         if not self.path.is_file():
             return
-        header, *lines = self.path.read_text().splitlines(keepends=True) or [""]
+        header, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
         kept = []
         for line in lines:
             number = line.split(",")[0]
