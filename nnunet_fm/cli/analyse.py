@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from nnunet_fm.cli.features import DEFAULT_CACHE
-from nnunet_fm.cli.parser import Commands, add_prefer
-from nnunet_fm.internal.arguments import block_numbers
+from nnunet_fm.cli.parser import Commands, add_card, add_encoder_option, add_prefer, add_skull_strip
+from nnunet_fm.internal import option_types
 
 
 def add_commands(commands: Commands) -> None:
@@ -18,20 +18,30 @@ def _add_cka(commands: Commands) -> None:
     cka = commands.add_parser(
         "cka", help="alignment of two encoders' cached features, layer by layer"
     )
-    cka.add_argument("table", type=Path, help="table that was given to `features extract`")
+    cka.add_argument(
+        "table",
+        type=option_types.existing_path,
+        help="table that was given to `features extract`",
+    )
     add_prefer(cka)
     cka.add_argument(
-        "--first", required=True, metavar="ENCODER", help="name or hash (see `features list`)"
+        "--first",
+        type=option_types.text,
+        required=True,
+        metavar="ENCODER",
+        help="name or hash (see `features list`)",
     )
-    cka.add_argument("--second", required=True, metavar="ENCODER")
+    cka.add_argument("--second", type=option_types.text, required=True, metavar="ENCODER")
     cka.add_argument(
         "--layers",
-        type=block_numbers,
+        type=option_types.block_numbers,
         metavar="2,6,11",
         help="blocks to compare (default: all in the cache)",
     )
-    cka.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="FOLDER")
-    cka.add_argument("-o", type=Path, default=Path("cka"), metavar="FOLDER")
+    cka.add_argument(
+        "--cache", type=option_types.output_folder, default=DEFAULT_CACHE, metavar="FOLDER"
+    )
+    cka.add_argument("-o", type=option_types.output_folder, default=Path("cka"), metavar="FOLDER")
     cka.set_defaults(function=_cka)
 
 
@@ -39,14 +49,23 @@ def _add_similarity(commands: Commands) -> None:
     similarity = commands.add_parser(
         "similarity", help="similarity of a slice's patches to points, encoders side by side"
     )
-    similarity.add_argument("volume", type=Path, help="NIfTI file or DICOM folder")
-    similarity.add_argument("--encoder", required=True, nargs="+", metavar="NAME|FILE")
     similarity.add_argument(
-        "--slice", type=int, required=True, help="axial slice of the preprocessed volume, from 0"
+        "volume", type=option_types.existing_path, help="NIfTI file or DICOM folder"
+    )
+    similarity.add_argument(
+        "--encoder", type=option_types.encoder, required=True, nargs="+", metavar="NAME|FILE"
+    )
+    add_card(similarity)
+    add_encoder_option(similarity, "qkv_bias=true")
+    similarity.add_argument(
+        "--slice",
+        type=option_types.non_negative_int,
+        required=True,
+        help="axial slice of the preprocessed volume, from 0",
     )
     similarity.add_argument(
         "--points",
-        type=_point,
+        type=option_types.point,
         required=True,
         nargs="+",
         metavar="ROW,COLUMN",
@@ -54,34 +73,23 @@ def _add_similarity(commands: Commands) -> None:
     )
     similarity.add_argument(
         "--shape",
-        type=int,
+        type=option_types.voxels,
         nargs=3,
         metavar=("Z", "Y", "X"),
         help="voxels of the preprocessed volume (default: 128 256 256)",
     )
-    similarity.add_argument(
-        "--skull-strip",
-        "--strip",
-        default="none",
-        help="none, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)",
+    add_skull_strip(
+        similarity, "none, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)"
     )
     similarity.add_argument(
         "--seed",
-        type=int,
+        type=option_types.seed,
         help="seed of random weights, for an architecture without a file (default: 0)",
     )
-    similarity.add_argument("-o", type=Path, default=Path("similarity.png"), metavar="PNG")
+    similarity.add_argument(
+        "-o", type=option_types.output_file, default=Path("similarity.png"), metavar="PNG"
+    )
     similarity.set_defaults(function=_similarity)
-
-
-def _point(text: str) -> tuple[int, int]:
-    try:
-        row, column = (int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a point; allowed: ROW,COLUMN, e.g. 120,96"
-        ) from None
-    return row, column
 
 
 def _cka(parsed: argparse.Namespace) -> None:
@@ -111,6 +119,7 @@ def _similarity(parsed: argparse.Namespace) -> None:
     from nnunet_fm.features.extraction import SHAPE
     from nnunet_fm.features.figures import draw_similarity
     from nnunet_fm.features.patch_similarity import volume_similarities
+    from nnunet_fm.internal.arguments import parse_key_values
 
     image, maps = volume_similarities(
         parsed.volume,
@@ -120,6 +129,8 @@ def _similarity(parsed: argparse.Namespace) -> None:
         tuple(parsed.shape or SHAPE),
         parsed.skull_strip,
         parsed.seed,
+        parsed.card,
+        parse_key_values(parsed.encoder_options),
     )
     draw_similarity(image, parsed.points, maps, parsed.o)
     print(f"wrote {parsed.o}")

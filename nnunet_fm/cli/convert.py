@@ -1,9 +1,9 @@
 """`nnunet-fm convert`: public datasets in nnU-Net's raw format."""
 
 import argparse
-from pathlib import Path
 
-from nnunet_fm.cli.parser import Commands, add_group, positive
+from nnunet_fm.cli.parser import Commands, add_group, label_scheme
+from nnunet_fm.internal import option_types
 from nnunet_fm.internal.folders import nnunet_folder
 
 LEFT_OUT = 1  # exit code
@@ -33,16 +33,22 @@ def add_command(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=ABOUT.format(schemes=_scheme_lines()),
     )
-    brats.add_argument("source", type=Path, help="folder of the download")
-    brats.add_argument("-d", type=int, required=True, metavar="ID", help="dataset id")
-    brats.add_argument("-n", required=True, metavar="NAME", help="dataset name")
+    brats.add_argument("source", type=option_types.existing_folder, help="folder of the download")
+    brats.add_argument(
+        "-d", type=option_types.dataset_id, required=True, metavar="ID", help="dataset id"
+    )
+    brats.add_argument(
+        "-n", type=option_types.name, required=True, metavar="NAME", help="dataset name"
+    )
     brats.add_argument(
         "--scheme",
+        type=label_scheme,
         metavar="NAME",
         help="what the labels mean (default: found by the names of the cases), see below",
     )
     brats.add_argument(
         "--channel",
+        type=option_types.KeyValue("CHANNEL=PATTERN"),
         action="append",
         default=[],
         metavar="CHANNEL=PATTERN",
@@ -51,6 +57,7 @@ def add_command(commands: Commands) -> None:
     )
     brats.add_argument(
         "--segmentation",
+        type=option_types.text,
         action="append",
         default=[],
         metavar="PATTERN",
@@ -66,7 +73,10 @@ def add_command(commands: Commands) -> None:
         "--copy", action="store_true", help="copy the images instead of linking them"
     )
     brats.add_argument(
-        "-np", type=positive, default=4, help="cases converted in parallel (default: 4)"
+        "-np",
+        type=option_types.processes,
+        default=4,
+        help="cases converted in parallel (default: 4)",
     )
     brats.set_defaults(function=_brats)
 

@@ -8,7 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_fm.cli.parser import Commands
+from nnunet_fm.cli.parser import Commands, add_card, add_encoder_option
+from nnunet_fm.internal import option_types
+from nnunet_fm.internal.arguments import parse_key_values
 from nnunet_fm.internal.errors import ExistingFileError, FailedRunError, InputError
 from nnunet_fm.internal.locks import one_writer
 from nnunet_fm.internal.messages import some
@@ -31,24 +33,39 @@ def add_command(commands: Commands) -> None:
     """Add `nnunet-fm demo`."""
     demo = commands.add_parser("demo", help="from synthetic data to Dice and a picture, in minutes")
     demo.add_argument(
-        "-o", type=Path, default=Path("demo"), help="folder for everything (default: demo)"
+        "-o",
+        type=option_types.output_folder,
+        default=Path("demo"),
+        help="folder for everything (default: demo)",
     )
     demo.add_argument(
-        "--encoder", metavar="FILE", help=f"weight file (default: the bundled {ENCODER})"
+        "--encoder",
+        type=option_types.encoder,
+        metavar="FILE",
+        help=f"weight file (default: the bundled {ENCODER})",
     )
+    add_card(demo)
+    add_encoder_option(demo, "qkv_bias=true")
     demo.set_defaults(function=_demo)
 
 
 def _demo(parsed: argparse.Namespace) -> None:
-    run_demo(parsed.o.absolute(), parsed.encoder)
+    run_demo(parsed.o.absolute(), parsed.encoder, parsed.card, parsed.encoder_options)
 
 
-def run_demo(out: Path, encoder: str | None = None) -> Path:
+def run_demo(
+    out: Path,
+    encoder: str | None = None,
+    card: str | None = None,
+    options: Sequence[str] = (),
+) -> Path:
     """Make data, convert, plan, train, predict, evaluate and draw, in minutes on two cores.
 
     Args:
         out: folder for everything; an earlier demo in it is removed.
         encoder: weight file or name, as in `nnunet-fm plan`; the small bundled encoder if None.
+        card: weight card of the file, if the file does not identify itself.
+        options: `KEY=VALUE` options of the encoder's architecture.
 
     Returns:
         The picture.
@@ -60,8 +77,10 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
         RuntimeError: a step failed; the message names its log.
     """
     started = time.monotonic()
+    if encoder is None and (card is not None or options):
+        raise InputError("--card and --encoder-option are for --encoder FILE; give it too")
     if encoder is not None:
-        encoder = _checked_encoder(encoder)
+        encoder = _checked_encoder(encoder, card, options)
     check_folder(out)
     with one_writer(out):
         steps = StepRunner(out)
@@ -71,7 +90,7 @@ def run_demo(out: Path, encoder: str | None = None) -> Path:
                 "Give your own: nnunet-fm demo --encoder FILE"
             )
         _make_data(steps, out)
-        _plan(steps, encoder or ENCODER)
+        _plan(steps, encoder or ENCODER, card, options)
         _train_and_predict(steps, out)
         _evaluate(steps, out)
         picture = _draw(out)
@@ -106,7 +125,7 @@ def check_folder(out: Path) -> None:
         )
 
 
-def _checked_encoder(given: str) -> str:
+def _checked_encoder(given: str, card: str | None, options: Sequence[str]) -> str:
     """Load the encoder, and return its name, or its absolute path as the steps change folders.
 
     Raises:
@@ -115,7 +134,7 @@ def _checked_encoder(given: str) -> str:
     """
     from nnunet_fm.encoders import EncoderSource
 
-    source = EncoderSource.resolve(given)
+    source = EncoderSource.resolve(given, card, options=parse_key_values(options))
     if source.load().input_spec.spatial_dims != 2:
         raise InputError(
             f"{given} holds {source.architecture}, an encoder of volumes; the demo trains on "
@@ -137,10 +156,12 @@ def _make_data(steps: "StepRunner", out: Path) -> None:
     _copy_test_images(out / "test", _test_images(out))
 
 
-def _plan(steps: "StepRunner", encoder: str) -> None:
+def _plan(steps: "StepRunner", encoder: str, card: str | None, options: Sequence[str]) -> None:
     argv = ["nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "-np", 2, "-npfp", 2]
     steps.run("nnU-Net plans and preprocesses", [*argv, "--verify_dataset_integrity"])
     argv = ["nnunet-fm", "plan", "-d", DATASET, "-c", "2d", "--encoder", encoder, "--patch", 96]
+    argv += ["--card", card] if card else []
+    argv += [word for option in options for word in ("--encoder-option", option)]
     steps.run("planning around the encoder", [*argv, "-o", PLANS])
 
 

@@ -1,9 +1,9 @@
 """`nnunet-fm encoders`: list the weight cards, show one, verify a weight file."""
 
 import argparse
-from pathlib import Path
 
 from nnunet_fm.cli.parser import Commands, add_encoder_option, add_group
+from nnunet_fm.internal import option_types
 
 
 def add_command(commands: Commands) -> None:
@@ -11,13 +11,14 @@ def add_command(commands: Commands) -> None:
     _, encoders = add_group(commands, "encoders", "list, show, or verify a weight file")
     encoders.add_parser("list", help="list the weight cards").set_defaults(function=_list)
     show = encoders.add_parser("show", help="print one card")
-    show.add_argument("name")
+    show.add_argument("name", type=option_types.text)
     show.set_defaults(function=_show)
     verify = encoders.add_parser("verify", help="load a file strictly and report how")
-    verify.add_argument("file", type=Path)
+    verify.add_argument("file", type=option_types.existing_path)
     verify.add_argument(
         "--encoder",
         "--card",
+        type=option_types.text,
         metavar="NAME",
         help="card or architecture (default: identified from the file)",
     )

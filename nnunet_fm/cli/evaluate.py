@@ -2,10 +2,11 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_fm.cli.parser import Commands
+from nnunet_fm.cli.parser import Commands, label_scheme
+from nnunet_fm.internal import option_types
+from nnunet_fm.internal.errors import InputError
 
 if TYPE_CHECKING:
     from nnunet_fm.evaluation.segmentation import MetricOptions
@@ -16,8 +17,8 @@ def add_command(commands: Commands) -> None:
     evaluate = commands.add_parser(
         "evaluate", help="Dice, HD95, surface Dice and lesions per case and region"
     )
-    evaluate.add_argument("predictions", type=Path)
-    evaluate.add_argument("truth", type=Path)
+    evaluate.add_argument("predictions", type=option_types.existing_folder)
+    evaluate.add_argument("truth", type=option_types.existing_folder)
     evaluate.add_argument(
         "--regions",
         choices=("brats", "dataset"),
@@ -27,29 +28,34 @@ def add_command(commands: Commands) -> None:
     )
     evaluate.add_argument(
         "--scheme",
+        type=label_scheme,
         metavar="NAME",
         help="BraTS regions of this label scheme, e.g. gli2021; nnunet-fm convert brats -h lists "
         "them. Implies --regions brats",
     )
     evaluate.add_argument(
         "--dataset-json",
-        type=Path,
+        type=option_types.existing_file,
         help="description of the regions (default: dataset.json in the folder of the predictions)",
     )
     evaluate.add_argument(
         "-o",
-        type=Path,
+        type=option_types.output_folder,
         help="folder of scores.csv and scores.md (default: the folder of the predictions)",
     )
-    evaluate.add_argument("-np", type=int, default=2, help="number of processes (default: 2)")
+    evaluate.add_argument(
+        "-np", type=option_types.processes, default=2, help="number of processes (default: 2)"
+    )
     add_metric_options(evaluate)
     evaluate.add_argument(
         "--official",
+        type=option_types.text,
         metavar="CHALLENGE",
         help="also score with brats-evaluate: gli, mets, ped, MenRT, MenPre or GoAT",
     )
     evaluate.add_argument(
         "--official-tool",
+        type=option_types.existing_file,
         metavar="FILE",
         help="brats-evaluate in an environment of its own (default: the one on the PATH)",
     )
@@ -60,14 +66,14 @@ def add_metric_options(parser: argparse.ArgumentParser) -> None:
     """Add the metric options."""
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=option_types.positive_float,
         default=1.0,
         metavar="MM",
         help="tolerance of the surface Dice (default: 1)",
     )
     parser.add_argument(
         "--lesion-mm3",
-        type=float,
+        type=option_types.non_negative_float,
         default=50.0,
         metavar="MM3",
         help="smallest volume of a lesion that counts (default: 50)",
@@ -87,6 +93,8 @@ def metric_options(parsed: argparse.Namespace) -> "MetricOptions":
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
+    if parsed.official_tool and not parsed.official:
+        raise InputError("--official-tool is for --official; give it too: --official CHALLENGE")
     from nnunet_fm.evaluation.brats_evaluate import official_scores
     from nnunet_fm.evaluation.find_labels import brats_scheme, scheme_of_predictions
     from nnunet_fm.evaluation.label_folders import check_places, find_pairs, readable_pairs
@@ -115,7 +123,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
             pairs,
             found.scheme,
             parsed.official,
-            parsed.official_tool,
+            str(parsed.official_tool) if parsed.official_tool else None,
             parsed.scheme or found.scheme.brats or None,
             parsed.np,
         )

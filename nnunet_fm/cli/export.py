@@ -2,9 +2,9 @@
 
 import argparse
 import shlex
-from pathlib import Path
 
 from nnunet_fm.cli.parser import Commands, add_trust
+from nnunet_fm.internal import option_types
 
 
 def add_command(commands: Commands) -> None:
@@ -13,10 +13,17 @@ def add_command(commands: Commands) -> None:
         "export", help="write a model folder that predicts without nnUNet_extTrainer"
     )
     export.add_argument(
-        "model", type=Path, help="nnUNet_results/DatasetXXX/TRAINER__PLANS__CONFIGURATION"
+        "model",
+        type=option_types.existing_folder,
+        help="nnUNet_results/DatasetXXX/TRAINER__PLANS__CONFIGURATION",
     )
-    export.add_argument("out", type=Path, help="folder to write")
-    export.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint of each fold")
+    export.add_argument("out", type=option_types.output_folder, help="folder to write")
+    export.add_argument(
+        "-chk",
+        type=option_types.name,
+        default="checkpoint_final.pth",
+        help="checkpoint of each fold",
+    )
     add_trust(export)
     export.set_defaults(function=_export)
 

@@ -4,9 +4,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_fm.cli.parser import Commands, add_encoder_option, add_group, add_prefer, positive
-from nnunet_fm.internal.arguments import block_numbers
-from nnunet_fm.internal.errors import MissingFileError
+from nnunet_fm.cli.parser import (
+    Commands,
+    add_card,
+    add_encoder_option,
+    add_group,
+    add_prefer,
+    add_skull_strip,
+    perturbation,
+)
+from nnunet_fm.internal import option_types
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import counted
 
 if TYPE_CHECKING:
@@ -34,7 +42,7 @@ def add_command(commands: Commands) -> None:
     gc = group.add_parser("gc", help="remove damaged entries and files of killed processes")
     gc.add_argument(
         "--keep",
-        type=Path,
+        type=option_types.existing_path,
         nargs="+",
         metavar="TABLE",
         help="remove entries that none of these tables names, too",
@@ -49,7 +57,7 @@ def add_command(commands: Commands) -> None:
 def _add_cache(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache",
-        type=Path,
+        type=option_types.output_folder,
         default=DEFAULT_CACHE,
         metavar="FOLDER",
         help="folder of the cache (default: feature_cache)",
@@ -58,41 +66,50 @@ def _add_cache(parser: argparse.ArgumentParser) -> None:
 
 def _add_extract(group: Commands) -> None:
     extract = group.add_parser("extract", help="extract the CLS tokens of every volume of a table")
-    extract.add_argument("table", type=Path, help=TABLE_HELP)
+    extract.add_argument("table", type=option_types.existing_path, help=TABLE_HELP)
     add_prefer(extract)
     _add_encoder(extract)
     _add_preprocessing(extract)
     _add_cache(extract)
     extract.add_argument(
         "--num-parts",
-        type=positive,
+        type=option_types.positive_int,
         default=1,
         help="number of parts, one for each job of a cluster",
     )
-    extract.add_argument("--part-id", type=int, default=0, help="part of this job, from 0")
     extract.add_argument(
-        "--batch-size", type=positive, default=64, help="slices per batch; does not affect results"
+        "--part-id",
+        type=option_types.non_negative_int,
+        default=0,
+        help="part of this job, from 0",
     )
     extract.add_argument(
-        "-np", type=int, default=2, help="processes that read and preprocess; 0: this one"
+        "--batch-size",
+        type=option_types.positive_int,
+        default=64,
+        help="slices per batch; does not affect results",
+    )
+    extract.add_argument(
+        "-np",
+        type=option_types.processes_or_none,
+        default=2,
+        help="processes that read and preprocess; 0: this one",
     )
     extract.set_defaults(function=_extract)
 
 
 def _add_encoder(extract: argparse.ArgumentParser) -> None:
-    extract.add_argument("--encoder", required=True, metavar="NAME|FILE")
-    extract.add_argument(
-        "--card", help="weight card of the file, if the file does not identify itself"
-    )
+    extract.add_argument("--encoder", type=option_types.encoder, required=True, metavar="NAME|FILE")
+    add_card(extract)
     extract.add_argument(
         "--seed",
-        type=int,
+        type=option_types.seed,
         help="seed of random weights, for an architecture without a file (default: 0)",
     )
     add_encoder_option(extract, "init_values=0.1")
     extract.add_argument(
         "--layers",
-        type=block_numbers,
+        type=option_types.block_numbers,
         metavar="2,5,8,11",
         help="blocks to cache (default: the last of each quarter)",
     )
@@ -102,40 +119,34 @@ def _add_encoder(extract: argparse.ArgumentParser) -> None:
 def _add_preprocessing(extract: argparse.ArgumentParser) -> None:
     extract.add_argument(
         "--modalities",
-        type=_names,
+        type=option_types.names,
         metavar="T1,FLAIR",
         help="image-path columns to use (default: all)",
     )
     extract.add_argument(
         "--shape",
-        type=positive,
+        type=option_types.voxels,
         nargs=3,
         default=(128, 256, 256),
         metavar=("Z", "Y", "X"),
         help="voxels that a brain is resized to (default: 128 256 256)",
     )
-    extract.add_argument(
-        "--skull-strip",
-        "--strip",
-        default="none",
-        help="none, mask, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)",
+    add_skull_strip(
+        extract, "none, mask, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)"
     )
     extract.add_argument(
         "--perturb",
+        type=perturbation,
         metavar="FAMILY=SEVERITY",
         help="perturb the raw volumes: gamma=0.5, gibbs=0.2, bias=0.3",
     )
-
-
-def _names(text: str) -> list[str]:
-    return text.split(",")
 
 
 def _add_check_table(group: Commands) -> None:
     check = group.add_parser(
         "check-table", help="count subjects, splits and volumes; list missing and repeated ones"
     )
-    check.add_argument("table", type=Path, help=TABLE_HELP)
+    check.add_argument("table", type=option_types.existing_path, help=TABLE_HELP)
     add_prefer(check)
     check.add_argument(
         "--read", action="store_true", help="read every volume: list damaged ones and copies"
@@ -148,11 +159,11 @@ def _add_check_leakage(group: Commands) -> None:
     leak = group.add_parser(
         "check-leakage", help="list test subjects seen before; exit code 3 if there are any"
     )
-    leak.add_argument("table", type=Path, help=TABLE_HELP)
+    leak.add_argument("table", type=option_types.existing_path, help=TABLE_HELP)
     add_prefer(leak)
     leak.add_argument(
         "--pretrain",
-        type=Path,
+        type=option_types.existing_path,
         metavar="MANIFEST",
         help="pretraining data: a slice store, its manifest, or a CSV of subjects",
     )
@@ -163,12 +174,18 @@ def _add_check_leakage(group: Commands) -> None:
     leak.add_argument(
         "--near-duplicates",
         "--near",
-        type=float,
+        type=option_types.cosine,
         metavar="COSINE",
         help="list test cases whose features are at least this similar, e.g. 0.98",
     )
-    leak.add_argument("--encoder", help="encoder of --near-duplicates, if the cache holds several")
-    leak.add_argument("-o", type=Path, metavar="CSV", help="write the list to a file")
+    leak.add_argument(
+        "--encoder",
+        type=option_types.text,
+        help="encoder of --near-duplicates, if the cache holds several",
+    )
+    leak.add_argument(
+        "-o", type=option_types.output_file, metavar="CSV", help="write the list to a file"
+    )
     _add_cache(leak)
     leak.set_defaults(function=_check_leakage)
 
@@ -199,6 +216,8 @@ def _check_leakage(parsed: argparse.Namespace) -> int:
     from nnunet_fm.features.leakage import all_overlaps, near_duplicates_of
     from nnunet_fm.internal.atomic_files import write_csv
 
+    if parsed.encoder and parsed.near_duplicates is None:
+        raise InputError("--encoder is for --near-duplicates; give it too, e.g. 0.98")
     table = read_table(parsed.table, prefer=parsed.prefer)
     cache = FeatureCache(parsed.cache)
     seen = all_overlaps(table, parsed.pretrain, cache.hashes, parsed.read, parsed.allow_no_match)
@@ -252,7 +271,8 @@ def _extract(parsed: argparse.Namespace) -> int:
         f"{parsed.cache}"
     )
     failures = parsed.cache / f"failures_{parsed.part_id:04d}_of_{parsed.num_parts:04d}.csv"
-    failures.unlink(missing_ok=True)
+    if failures.exists():  # nothing is written where all is cached: the disk may be read-only
+        failures.unlink()
     if failed:
         write_csv(failed, failures)
         print(f"reasons: {failures}; the first: {failed[0].subject}: {failed[0].reason}")

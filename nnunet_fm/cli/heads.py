@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_fm.cli.features import DEFAULT_CACHE, add_no_match_option
 from nnunet_fm.cli.parser import Commands, add_prefer
+from nnunet_fm.internal import option_types
 
 if TYPE_CHECKING:
     from nnunet_fm.heads.task_data import TaskInputs
@@ -20,7 +21,7 @@ def add_commands(commands: Commands) -> None:
     _add_task(run)
     run.add_argument(
         "-o",
-        type=Path,
+        type=option_types.output_folder,
         default=Path("heads"),
         metavar="FOLDER",
         help="folder of results; finished settings are not computed again (default: heads)",
@@ -30,36 +31,55 @@ def add_commands(commands: Commands) -> None:
         "compare", help="paired tests between encoders, and their curves in one figure"
     )
     compare.add_argument(
-        "runs", type=Path, nargs="+", help="folders that `heads run` wrote, one per encoder"
+        "runs",
+        type=option_types.existing_folder,
+        nargs="+",
+        help="folders that `heads run` wrote, one per encoder",
     )
-    compare.add_argument("-o", type=Path, default=Path("comparison"), metavar="FOLDER")
+    compare.add_argument(
+        "-o", type=option_types.output_folder, default=Path("comparison"), metavar="FOLDER"
+    )
     compare.set_defaults(function=_compare)
     robust = commands.add_parser(
         "robustness",
         help="test heads trained on clean volumes on perturbed ones: features extract --perturb",
     )
     _add_task(robust)
-    robust.add_argument("-o", type=Path, default=Path("robustness"), metavar="FOLDER")
+    robust.add_argument(
+        "-o", type=option_types.output_folder, default=Path("robustness"), metavar="FOLDER"
+    )
     robust.set_defaults(function=_robustness)
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a task and its inputs."""
-    parser.add_argument("task", help="name of a shipped task, or YAML file")
+    parser.add_argument("task", type=option_types.text, help="name of a shipped task, or YAML file")
     parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="e.g. target=sex seeds=3"
+        "overrides",
+        type=option_types.key_value,
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="e.g. target=sex seeds=3",
     )
     parser.add_argument(
-        "--table", type=Path, required=True, help="table that was given to `features extract`"
+        "--table",
+        type=option_types.existing_path,
+        required=True,
+        help="table that was given to `features extract`",
     )
     add_prefer(parser)
-    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="FOLDER")
     parser.add_argument(
-        "--encoder", help="name or hash, if the cache holds several (see `features list`)"
+        "--cache", type=option_types.output_folder, default=DEFAULT_CACHE, metavar="FOLDER"
+    )
+    parser.add_argument(
+        "--encoder",
+        type=option_types.text,
+        help="name or hash, if the cache holds several (see `features list`)",
     )
     parser.add_argument(
         "--pretrain",
-        type=Path,
+        type=option_types.existing_path,
         metavar="MANIFEST",
         help="pretraining manifest; fail if a test subject appears in it",
     )

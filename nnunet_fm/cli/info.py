@@ -3,18 +3,23 @@
 import argparse
 import json
 
-from nnunet_fm.cli.parser import Commands, positive
+from nnunet_fm.cli.parser import Commands
+from nnunet_fm.internal import option_types
 
 
 def add_command(commands: Commands) -> None:
     """Add `nnunet-fm info`."""
     info = commands.add_parser("info", help="parameters and operations of a network")
-    info.add_argument("--encoder", required=True, metavar="NAME")
-    info.add_argument("--channels", type=positive, default=4, help="input channels (default: 4)")
-    info.add_argument("--classes", type=positive, default=3, help="output channels (default: 3)")
+    info.add_argument("--encoder", type=option_types.encoder, required=True, metavar="NAME")
+    info.add_argument(
+        "--channels", type=option_types.channels, default=4, help="input channels (default: 4)"
+    )
+    info.add_argument(
+        "--classes", type=option_types.channels, default=3, help="output channels (default: 3)"
+    )
     info.add_argument(
         "--patch",
-        type=positive,
+        type=option_types.voxels,
         nargs=2,
         default=(256, 256),
         metavar=("HEIGHT", "WIDTH"),

@@ -4,7 +4,9 @@ Commands import torch and nnU-Net when they run, so that `--help` answers at onc
 """
 
 import argparse
+import errno
 import io
+import os
 import sys
 import traceback
 import warnings
@@ -36,8 +38,18 @@ from nnunet_fm.internal.errors import UserError
 from nnunet_fm.internal.extras import EXTRAS, install_command
 
 USER_ERROR, BUG = 2, 1  # exit codes
+INTERRUPTED, CLOSED_PIPE = 130, 141  # exit codes of a shell: 128 and the signal
 TORCH_JIT = "ignore:`torch.jit:FutureWarning"  # torch warns of its own deprecated functions
-LESS = "rerun with fewer processes (-np 1) or a smaller batch"
+LESS = "rerun with fewer processes or a smaller batch"
+ADVICE = {
+    errno.ENOSPC: "free disk space, then rerun the command",
+    errno.EDQUOT: "free disk space, then rerun the command",
+    errno.EROFS: "this disk cannot be written to; give a folder on another one",
+    errno.EACCES: "change its permissions, or give another file or folder",
+    errno.EPERM: "change its permissions, or give another file or folder",
+    errno.EMFILE: "raise the limit of open files: ulimit -n 4096",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit code: 2 after an error that the user can fix (one message), 1 after any other error
-        (a traceback), else the command's own.
+        (a traceback), 130 after Ctrl-C, 141 where the reader of the output closed it, else the
+        command's own.
+
+    Raises:
+        SystemExit: `--help` (code 0).
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -56,8 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
     if TORCH_JIT not in sys.warnoptions:
         sys.warnoptions.append(TORCH_JIT)  # worker processes take it over when they start
-    parsed = parse(sys.argv[1:] if arguments is None else arguments)
-    return run_reporting_errors(lambda: parsed.function(parsed), getattr(parsed, "debug", False))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return run_reporting_errors(lambda: _run(words), "--debug" in words)
+
+
+def _run(words: Sequence[str]) -> int | None:
+    parsed = parse(words)
+    code: int | None = parsed.function(parsed)
+    sys.stdout.flush()
+    return code
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -67,7 +90,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     alone does not allow; a command with `unknown_arguments` gets what it does not know itself.
 
     Raises:
-        SystemExit: unknown words (code 2), or `--help` (code 0).
+        InputError: words that are not allowed.
+        SystemExit: `--help` (code 0).
     """
     parser = build_parser()
     parsed, unknown = parser.parse_known_args(list(arguments))
@@ -91,7 +115,12 @@ def run_reporting_errors(command: Callable[[], int | None], debug: bool = False)
     """
     try:
         return command() or 0
+    except KeyboardInterrupt:
+        print("nnunet-fm: stopped", file=sys.stderr)
+        return INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
+            return CLOSED_PIPE
         message = _user_message(error)
         if message is None or debug:
             traceback.print_exc()
@@ -106,12 +135,24 @@ def run_reporting_errors(command: Callable[[], int | None], debug: bool = False)
         return USER_ERROR
 
 
+def _stdout_is_closed() -> bool:
+    """Whether the reader of the output is gone, as in `nnunet-fm ... | head`."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # takes the rest of the output
+        os.close(nowhere)
+        return True
+    return False
+
+
 def _user_message(error: Exception) -> str | None:
     """Message of an error that the user can fix; None for a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:  # of the operating system
-        return str(error)
+        return _system_message(error)
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").split(".")[0]
         if package in EXTRAS:
@@ -120,7 +161,26 @@ def _user_message(error: Exception) -> str | None:
         return f"a worker process was killed, usually for lack of memory ({error}); {LESS}"
     if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
         return f"out of memory: {str(error).splitlines()[0]}; {LESS}"
+    if isinstance(error, MemoryError):
+        return f"out of memory: {str(error) or 'the input is too large'}; {LESS}"
+    if isinstance(error, UnicodeError):
+        return f"text that is not UTF-8: {error}; save the file as UTF-8"
+    if isinstance(error, RecursionError):
+        return "the input is nested too deeply; with --debug the traceback shows where"
     return None
+
+
+def _system_message(error: OSError) -> str:
+    """Name the file and the reason that the operating system gives, and what helps."""
+    reason = (error.strerror or str(error)).lower()
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if _is_name(name)]
+    advice = ADVICE.get(error.errno or 0)
+    message = f"{' and '.join(names)}: {reason}" if names else reason
+    return f"{message}; {advice}" if advice else message
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, (str, bytes))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,11 +1,13 @@
-"""The parser that all commands share, and an option that several of them take."""
+"""The parser that all commands share, and options that several of them take."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from nnunet_fm.internal import option_types
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
 if TYPE_CHECKING:
@@ -14,11 +16,16 @@ else:
     Commands = argparse._SubParsersAction
 
 
+perturbation = option_types.CheckedBy("nnunet_fm.data.perturbations:Perturbation.parse")
+label_scheme = option_types.CheckedBy("nnunet_fm.data.label_schemes:get_scheme")
+
+
 class CommandParser(argparse.ArgumentParser):
     """Parser of a command: takes `--debug`, and no abbreviated options.
 
     Sub-parsers are of this class too, so `--debug` may stand before or after a command's name.
-    `set_defaults(default_command=NAME)` names the sub-command that is meant where none is given.
+    `set_defaults(default_command=NAME)` names the sub-command that is meant where none is given,
+    `set_defaults(unknown_arguments=[])` collects the words that the command does not know.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -33,7 +40,11 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse as argparse does, after inserting the default sub-command where none is given."""
+        """Parse as argparse does, after inserting the default sub-command where none is given.
+
+        Raises:
+            InputError: words that are not allowed; close matches are named.
+        """
         argv = list(args or ())
         default = self.get_default("default_command")
         names = self._names()
@@ -42,7 +53,39 @@ class CommandParser(argparse.ArgumentParser):
             self._refuse_unknown(words[0], names, default)
             if default:
                 argv.insert(0, default)
-        return super().parse_known_args(argv, namespace)
+        if names or self.get_default("unknown_arguments") is not None:
+            return super().parse_known_args(argv, namespace)
+        # before argparse misses the option that was meant
+        self.refuse_unknown_options([w for w in argv if w.startswith("--")], self.option_names())
+        parsed, rest = super().parse_known_args(argv, namespace)
+        self.refuse_unknown_options(rest, self.option_names())
+        return parsed, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError, which the command line prints as every other.
+
+        The message of argparse names the option.
+        """
+        raise InputError(f"{message}. See {self.prog} -h")
+
+    def option_names(self) -> set[str]:
+        """Return the names of this command's options."""
+        return set(self._option_string_actions)
+
+    def refuse_unknown_options(self, argv: Sequence[str], names: Iterable[str]) -> None:
+        """Raise InputError for a word that looks like an option and is none of `names`."""
+        if any(action.nargs == argparse.REMAINDER for action in self._actions):
+            return
+        known = set(names)
+        for word in argv:
+            if word == "--":
+                return
+            option = word.partition("=")[0]
+            if not _looks_like_option(word) or option in known:
+                continue
+            if not word.startswith("--") and word[:2] in known:  # -oFOLDER
+                continue
+            self.error(unknown("option", option, known).rstrip("."))
 
     def _refuse_unknown(self, word: str, names: set[str], default: str | None) -> None:
         """Exit for a word that is no command; with a default, only for one that resembles one."""
@@ -50,11 +93,18 @@ class CommandParser(argparse.ArgumentParser):
             return
         if default and (Path(word).exists() or not get_close_matches(word, names, cutoff=0.75)):
             return
-        self.error(unknown("command", word, names, f"See {self.prog} --help."))
+        self.error(unknown("command", word, names).rstrip("."))
 
     def _names(self) -> set[str]:
         groups = [a for a in self._actions if isinstance(a, argparse._SubParsersAction)]
         return {name for group in groups for name in group.choices}
+
+
+def _looks_like_option(word: str) -> bool:
+    """Whether argparse takes a word for an option: not a negative number, nor a sentence."""
+    if not word.startswith("-") or word == "-" or " " in word:
+        return False
+    return not word[1:2].isdecimal() and word[1:2] != "."
 
 
 def add_group(
@@ -69,17 +119,11 @@ def add_group(
     return parser, parser.add_subparsers(required=True, metavar="COMMAND")
 
 
-def positive(text: str) -> int:
-    """Parse a whole number above 0."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number above 0")
-    return int(text)
-
-
 def add_prefer(parser: argparse.ArgumentParser) -> None:
     """Add `--prefer ENTITY=VALUE`, which may be repeated."""
     parser.add_argument(
         "--prefer",
+        type=option_types.CheckedBy("nnunet_fm.data.bids:parse_preference"),
         action="append",
         default=[],
         metavar="ENTITY=VALUE",
@@ -98,14 +142,37 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_card(parser: argparse.ArgumentParser) -> None:
+    """Add `--card NAME`, for commands that take a weight file."""
+    parser.add_argument(
+        "--card",
+        type=option_types.text,
+        metavar="NAME",
+        help="weight card of the file, if the file does not identify itself",
+    )
+
+
 def add_encoder_option(parser: argparse.ArgumentParser, example: str) -> None:
     """Add `--encoder-option KEY=VALUE`, which may be repeated; `--option` is its former name."""
     parser.add_argument(
         "--encoder-option",
         "--option",
         dest="encoder_options",
+        type=option_types.key_value,
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help=f"argument of the encoder's architecture, e.g. {example}; may be repeated",
+    )
+
+
+def add_skull_strip(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add `--skull-strip NAME`; `--strip` is its former name."""
+    parser.add_argument(
+        "--skull-strip",
+        "--strip",
+        type=option_types.CheckedBy("nnunet_fm.data.skull_stripping:find_stripper"),
+        default="none",
+        metavar="NAME",
+        help=text,
     )

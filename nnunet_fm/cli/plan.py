@@ -3,6 +3,7 @@
 import argparse
 
 from nnunet_fm.cli.parser import Commands
+from nnunet_fm.internal import option_types
 from nnunet_fm.internal.arguments import add_model_arguments, model_from_arguments
 from nnunet_fm.nnunet.plan_options import PlanOptions
 
@@ -12,7 +13,9 @@ def add_command(commands: Commands) -> None:
     plan = commands.add_parser(
         "plan", help="write plans FM_<encoder> from the dataset's nnU-Net plans"
     )
-    plan.add_argument("-d", required=True, metavar="ID", help="dataset id or name")
+    plan.add_argument(
+        "-d", type=option_types.name, required=True, metavar="ID", help="dataset id or name"
+    )
     add_model_arguments(plan, PlanOptions)
     plan.set_defaults(function=_plan)
 

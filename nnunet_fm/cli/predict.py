@@ -3,7 +3,9 @@
 import argparse
 import sys
 
+from nnunet_fm.cli.nnunet_flags import check_prediction_flags
 from nnunet_fm.cli.parser import Commands, add_trust
+from nnunet_fm.internal import option_types
 from nnunet_fm.internal.folders import activate
 from nnunet_fm.nnunet.commands import check_trainer
 
@@ -29,7 +31,7 @@ def add_command(commands: Commands) -> None:
     )
     parser.add_argument(
         "--pixels-per-batch",
-        type=int,
+        type=option_types.positive_int,
         default=PIXELS_PER_BATCH,
         metavar="N",
         help="pixels or voxels in one call of the network; lower it if memory runs out "
@@ -41,12 +43,19 @@ def add_command(commands: Commands) -> None:
         help="label slices without any signal as background, without the network",
     )
     add_trust(parser)
-    parser.set_defaults(function=_predict, print_help=parser.print_help, unknown_arguments=[])
+    parser.set_defaults(
+        function=_predict,
+        print_help=parser.print_help,
+        own_flags=list(parser._option_string_actions),
+        unknown_arguments=[],
+    )
 
 
 def _predict(parsed: argparse.Namespace) -> int:
     argv = list(parsed.unknown_arguments)
     check_trainer(["nnunet-fm", *argv])
+    if not parsed.help:
+        argv = check_prediction_flags(argv, parsed.own_flags)
     from nnunet_fm.nnunet.replace_predictor import predict_with_arguments
 
     if parsed.help:

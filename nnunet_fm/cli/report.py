@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nnunet_fm.cli.evaluate import add_metric_options, metric_options
 from nnunet_fm.cli.parser import Commands
+from nnunet_fm.internal import option_types
 
 
 def add_command(commands: Commands) -> None:
@@ -14,21 +15,35 @@ def add_command(commands: Commands) -> None:
         "report", help="page, tables and figures of a sweep or of nnU-Net's result folders"
     )
     report.add_argument(
-        "runs", type=Path, nargs="+", help="sweeps/NAME, or folders in nnUNet_results"
+        "runs",
+        type=option_types.existing_folder,
+        nargs="+",
+        help="sweeps/NAME, or folders in nnUNet_results",
     )
     report.add_argument(
-        "-o", type=Path, required=True, metavar="FOLDER", help="for report.html, tables, figures"
+        "-o",
+        type=option_types.output_folder,
+        required=True,
+        metavar="FOLDER",
+        help="for report.html, tables, figures",
     )
     report.add_argument(
         "--reference",
+        type=option_types.text,
         metavar="ENCODER",
         help="encoder that the others are compared with (default: the first)",
     )
-    report.add_argument("--title", help="title of the page")
+    report.add_argument("--title", type=option_types.text, help="title of the page")
     report.add_argument(
-        "--case", action="append", default=[], help="show this case, too; may be repeated"
+        "--case",
+        type=option_types.text,
+        action="append",
+        default=[],
+        help="show this case, too; may be repeated",
     )
-    report.add_argument("-np", type=int, default=2, help="processes (default: 2)")
+    report.add_argument(
+        "-np", type=option_types.processes, default=2, help="processes (default: 2)"
+    )
     add_metric_options(report)
     report.set_defaults(function=_report)
 

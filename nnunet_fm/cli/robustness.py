@@ -1,10 +1,10 @@
 """`nnunet-fm robustness RUNS`: finished segmentation runs on perturbed images."""
 
 import argparse
-from pathlib import Path
 
 from nnunet_fm.cli.evaluate import add_metric_options, metric_options
-from nnunet_fm.cli.parser import Commands
+from nnunet_fm.cli.parser import Commands, perturbation
+from nnunet_fm.internal import option_types
 
 
 def add_command(commands: Commands) -> None:
@@ -14,19 +14,33 @@ def add_command(commands: Commands) -> None:
         help="segmentation runs on images with other contrast, Gibbs ringing, bias field",
     )
     command.add_argument(
-        "runs", type=Path, nargs="+", help="sweeps/NAME, or folders in nnUNet_results"
+        "runs",
+        type=option_types.existing_folder,
+        nargs="+",
+        help="sweeps/NAME, or folders in nnUNet_results",
     )
     command.add_argument(
-        "--encoder", action="append", default=[], help="use this encoder; may be repeated"
+        "--encoder",
+        type=option_types.text,
+        action="append",
+        default=[],
+        help="use this encoder; may be repeated",
     )
     command.add_argument(
-        "--ratio", type=float, help="ratio of the runs (default: the largest that is finished)"
+        "--ratio",
+        type=option_types.fraction,
+        help="ratio of the runs (default: the largest that is finished)",
     )
     command.add_argument(
-        "--seed", type=int, action="append", default=[], help="use this seed; may be repeated"
+        "--seed",
+        type=option_types.seed,
+        action="append",
+        default=[],
+        help="use this seed; may be repeated",
     )
     command.add_argument(
         "--perturb",
+        type=perturbation,
         action="append",
         default=[],
         metavar="FAMILY=SEVERITY",
@@ -35,12 +49,14 @@ def add_command(commands: Commands) -> None:
     command.add_argument(
         "--brain-masks",
         "--brain",
-        type=Path,
+        type=option_types.existing_folder,
         metavar="FOLDER",
         help="brain masks CASE.nii.gz (default: voxels that are not 0)",
     )
     command.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda")
-    command.add_argument("-np", type=int, default=2, help="processes of the evaluation")
+    command.add_argument(
+        "-np", type=option_types.processes, default=2, help="processes of the evaluation"
+    )
     add_metric_options(command)
     command.set_defaults(function=_robustness)
 

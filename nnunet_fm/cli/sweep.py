@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_fm.cli.parser import Commands, add_group
+from nnunet_fm.internal import option_types
 
 if TYPE_CHECKING:
     from nnunet_fm.experiments.config import Sweep
@@ -29,12 +30,20 @@ def add_command(commands: Commands) -> None:
 
 def _add_run(group: Commands) -> None:
     run = group.add_parser("run", help="plan, show and run a sweep; finished runs are skipped")
-    run.add_argument("config", help="YAML file, or name of a shipped sweep")
+    run.add_argument("config", type=option_types.text, help="YAML file, or name of a shipped sweep")
     run.add_argument(
-        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="e.g. ratios=[0.1,1.0]"
+        "overrides",
+        type=option_types.key_value,
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="e.g. ratios=[0.1,1.0]",
     )
     run.add_argument(
-        "-o", type=Path, metavar="FOLDER", help="logs and records (default: sweeps/NAME)"
+        "-o",
+        type=option_types.output_folder,
+        metavar="FOLDER",
+        help="logs and records (default: sweeps/NAME)",
     )
     run.add_argument(
         "--dry-run",
@@ -53,11 +62,21 @@ def _add_run(group: Commands) -> None:
 
 def _add_status(group: Commands) -> None:
     status = group.add_parser("status", help="a line per run: state, epoch, Dice, time left")
-    status.add_argument("folder", type=Path, help="folder of the sweep: sweeps/NAME")
     status.add_argument(
-        "--html", type=Path, metavar="FILE", help="write the table as a self-refreshing page, too"
+        "folder", type=option_types.existing_folder, help="folder of the sweep: sweeps/NAME"
     )
-    status.add_argument("--watch", type=float, metavar="SECONDS", help="repeat at this interval")
+    status.add_argument(
+        "--html",
+        type=option_types.output_file,
+        metavar="FILE",
+        help="write the table as a self-refreshing page, too",
+    )
+    status.add_argument(
+        "--watch",
+        type=option_types.positive_float,
+        metavar="SECONDS",
+        help="repeat at this interval",
+    )
     status.set_defaults(function=_status)
 
 

@@ -187,21 +187,23 @@ def list_faults(faults: Iterable[tuple[str, Path]]) -> str:
 
 
 def parse_preferences(words: Iterable[str]) -> Preferences:
-    """Read preferences such as `acq=mprage` or `run=1`; `acq=` stands for images without `acq`.
+    """Read preferences, see `parse_preference`."""
+    return [parse_preference(word) for word in words]
+
+
+def parse_preference(word: str) -> tuple[str, str]:
+    """Read a preference such as `acq=mprage`; `acq=` stands for images without `acq`.
 
     Raises:
         ValueError: no `=`, or an entity that images do not have.
     """
     allowed = [short_name(entity) for entity in _raw_anat()["nonparametric"]["entities"]]
-    preferences = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise InputError(f"--prefer {word!r}; allowed: ENTITY=VALUE, e.g. acq=mprage or run=1")
-        if key not in allowed:
-            raise InputError(unknown("entity of --prefer", key, allowed))
-        preferences.append((key, value))
-    return preferences
+    key, equals, value = word.partition("=")
+    if not equals:
+        raise InputError(f"--prefer {word!r}; allowed: ENTITY=VALUE, e.g. acq=mprage or run=1")
+    if key not in allowed:
+        raise InputError(unknown("entity of --prefer", key, allowed))
+    return key, value
 
 
 def preferred(images: Sequence[BidsImage], prefer: Preferences) -> list[BidsImage]:

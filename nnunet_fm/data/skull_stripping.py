@@ -11,7 +11,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import torch
 
 from nnunet_fm.data.volumes import BadVolumeError, Mask, Volume, read_mask
 from nnunet_fm.internal.errors import InputError
@@ -43,6 +42,8 @@ def find_stripper(name: str) -> Stripper:
     if name == "mask":
         return _read_given_mask
     if name == "hd-bet":
+        import torch
+
         device = "" if torch.cuda.is_available() else " -device cpu --disable_tta"
         line = "hd-bet -i {in} -o {out} --save_bet_mask --no_bet_image" + device
         return _make_command(line, "_bet")
@@ -126,7 +127,10 @@ class _CommandStripper:
 
 
 def _make_command(line: str, ending: str = "") -> Stripper:
-    arguments = shlex.split(line)
+    try:
+        arguments = shlex.split(line)
+    except ValueError as error:
+        raise InputError(f"skull stripping command {line!r}: {error}") from None
     if "{in}" not in line or "{out}" not in line:
         raise InputError(f"skull stripping command {line!r}; allowed: one with {{in}} and {{out}}")
     if not shutil.which(arguments[0]):

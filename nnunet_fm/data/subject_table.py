@@ -115,6 +115,11 @@ def read_table(
         raise InputError(f"{file}: no subject in line {some(nameless)}")
     path_columns = _path_columns(rows)
     if path_columns or file.name != bids.PARTICIPANTS:
+        if prefer:
+            raise InputError(
+                f"--prefer {prefer[0]} chooses between the images of a BIDS dataset, and {file} "
+                "names its images itself; remove it"
+            )
         selected = _check_path_columns(rows, tuple(modalities or path_columns))
         visits = [_visit(rows, cells, selected) for cells in rows.cells]
     else:

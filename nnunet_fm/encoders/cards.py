@@ -1,6 +1,6 @@
 """Look up weight cards: by name, by architecture, or as bundled weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,15 @@ def bundled_weights(name: str) -> tuple[Path, WeightCard] | None:
     return None
 
 
-def get_card(name: str) -> WeightCard:
+def get_card(name: str, offered: Iterable[str] = ()) -> WeightCard:
     """Return the card called `name`, or the only card called `name.*` (`braindino_vitb16`).
 
     An architecture, `timm/NAME` or a class of the user's gives a bare card: no published weights,
     and options of the architecture.
+
+    Args:
+        name: of a card or an architecture.
+        offered: names among which close matches of an unknown one are looked for; all if empty.
 
     Raises:
         InputError: unknown name (close matches are named), or a card that was withdrawn.
@@ -55,7 +59,7 @@ def get_card(name: str) -> WeightCard:
         "See `nnunet-fm encoders list`. Any plain ViT of timm: timm/NAME. A file: its path. "
         "A class of yours: its importable dotted path."
     )
-    raise InputError(unknown("encoder", name, [*CARDS, *ARCHITECTURES], hint))
+    raise InputError(unknown("encoder", name, offered or [*CARDS, *ARCHITECTURES], hint))
 
 
 def is_known(name: str) -> bool:

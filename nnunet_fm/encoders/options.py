@@ -8,7 +8,11 @@ from typing import Any
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
-GIVEN_APART = {"taps": "--taps", "card": "--card", "path": "--encoder"}
+GIVEN_APART = {
+    "taps": "--taps to plan, --layers to extract features",
+    "card": "--card",
+    "path": "--encoder",
+}
 
 
 def check_given_options(options: Iterable[str]) -> None:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from nnunet_fm.experiments.datasets import Expected, Splits
-from nnunet_fm.internal.config import Part, read_settings
+from nnunet_fm.internal.config import Count, Fraction, Name, Part, Positive, Seed, read_settings
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.nnunet.plan_options import ConfigurationOptions, Count, Device, Positive
+from nnunet_fm.nnunet.plan_options import ConfigurationOptions, Device
 
 CONFIGS = Path(__file__).parent / "configs"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
@@ -21,7 +21,7 @@ UNIQUE_KEYS = ("datasets", "ratios", "seeds", "folds", "gpus")
 class EncoderEntry(ConfigurationOptions):
     """One encoder, or stock nnU-Net: the options of `nnunet-fm plan`, and a trainer."""
 
-    trainer: str | None = Field(
+    trainer: Name | None = Field(
         None, description="-tr (default: FrozenDinoTrainer, or SubsetTrainer without an encoder)"
     )
 
@@ -51,8 +51,8 @@ class Sweep(Part):
 
     datasets: Annotated[tuple[Positive, ...], Field(min_length=1)]
     encoders: Annotated[dict[str, EncoderEntry], Field(min_length=1)]
-    ratios: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0,)
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (42,)
+    ratios: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (42,)
     folds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
     splits: Splits | None = None
     expected: dict[int, Expected] = Field(default_factory=dict)
@@ -66,9 +66,9 @@ class Sweep(Part):
     @classmethod
     def _use_every_gpu(cls, values: Any) -> Any:
         """Train one run on each GPU, unless the sweep says otherwise."""
-        if not isinstance(values, dict) or not values.get("gpus"):
+        if not isinstance(values, dict) or not isinstance(values.get("gpus"), (list, tuple)):
             return values
-        if set(MAX_PARALLEL) & set(values):
+        if not values["gpus"] or set(MAX_PARALLEL) & set(values):
             return values
         return {**values, "max_parallel": len(values["gpus"])}
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from nnunet_fm.data.label_schemes import SCHEME_KEY, get_scheme
-from nnunet_fm.internal.config import Part
+from nnunet_fm.internal.config import Part, Positive, Seed, Text
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.dataset_files import read_dataset_json, read_folds
@@ -33,8 +33,8 @@ class Expected(Part):
         scheme: name of its BraTS label scheme, which names the labels too.
     """
 
-    cases: Annotated[int, Field(gt=0)]
-    labels: tuple[str, ...] = ()
+    cases: Positive
+    labels: tuple[Text, ...] = ()
     scheme: str | None = None
 
     @field_validator("scheme")
@@ -52,8 +52,8 @@ class Splits(Part):
         file: a `splits_final.json` to use instead of a draw.
     """
 
-    seed: int = NNUNET_SEED
-    folds: Annotated[int, Field(ge=2)] = NNUNET_FOLDS
+    seed: Seed = NNUNET_SEED
+    folds: Annotated[int, Field(ge=2, le=1000)] = NNUNET_FOLDS
     file: Path | None = None
 
     @model_validator(mode="after")

@@ -166,7 +166,7 @@ class FeatureCache:
             problem = f"holds features of {len(recipes)} settings of encoder {encoder!r}"
         else:
             problem = f"holds no features of encoder {encoder!r}"
-        return f"{self.folder} {problem}: {names}. Choose one with --encoder: its name, or its code"
+        return f"{self.folder} {problem}: {names}. Choose one by its name, or by its code"
 
     def perturbed(self, recipe: FeatureRecipe) -> list[FeatureRecipe]:
         """Return the recipes of perturbed volumes with the same encoder and preprocessing."""

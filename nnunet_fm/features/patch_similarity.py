@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,6 +88,8 @@ def volume_similarities(
     shape: tuple[int, int, int],
     strip: str = "none",
     seed: int | None = None,
+    card: str | None = None,
+    options: dict[str, Any] | None = None,
 ) -> tuple[Slice, dict[str, Float[np.ndarray, "p rows columns"]]]:
     """Preprocess a volume and compute the similarity maps of several encoders on one slice.
 
@@ -98,21 +101,40 @@ def volume_similarities(
         shape: voxels of the preprocessed volume, (z, y, x).
         strip: skull-stripping plug-in, see `find_stripper`.
         seed: seed of random weights, for encoders that are not files.
+        card: weight card of the files, if they do not identify themselves.
+        options: options of every architecture, instead of those of the card.
 
     Returns:
         The slice, and the maps of each encoder by its name.
 
     Raises:
-        ValueError: no such slice; or see `slice_similarities`.
+        ValueError: no such slice or point; or see `slice_similarities`.
     """
     if not 0 <= index < shape[0]:
         raise InputError(f"slice {index}; allowed: 0 to {shape[0] - 1} (--shape)")
+    for row, column in points:
+        if not (0 <= row < shape[1] and 0 <= column < shape[2]):
+            raise InputError(
+                f"point {row},{column}; allowed: 0,0 to {shape[1] - 1},{shape[2] - 1} (--shape)"
+            )
+    if card and not any(Path(source).is_file() for source in encoders):
+        raise InputError(f"--card {card} is for a weight file; give one, or remove --card")
+    opened = []
+    for source in encoders:
+        is_file = Path(source).is_file()
+        opened.append(
+            open_encoder(
+                source,
+                card if is_file else None,
+                seed=None if is_file else seed,
+                options=options,
+            )
+        )
     voxels, image = read_volume(volume)
     brain = find_stripper(strip)(voxels, image, None)
     shown = preprocess_volume(voxels, brain, shape)[index]
     maps = {}
-    for source in encoders:
-        encoder, recipe = open_encoder(source, seed=None if Path(source).is_file() else seed)
+    for encoder, recipe in opened:
         name = recipe.name if recipe.name not in maps else f"{recipe.name} ({recipe.encoder[:6]})"
         maps[name] = slice_similarities(encoder, shown, points)
     return shown, maps

@@ -2,20 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from nnunet_fm.internal.config import Part, read_settings, shipped_settings
+from nnunet_fm.internal.config import (
+    Count,
+    Fraction,
+    Part,
+    Positive,
+    Text,
+    read_settings,
+    shipped_settings,
+)
 from nnunet_fm.internal.errors import InputError
 
 TASKS = Path(__file__).parent / "tasks"
 PAPER_NEIGHBOURS = (1, 3, 5, 10, 20, 50)
 # the released code trains 8 epochs; for tasks without a key `paper`
 PAPER: dict[str, Any] = {"head": {"epochs": 8, "standardise": False}}
+ModelName = Literal["mlp", "linear", "knn", "trivial"]
 EVENT_RULE = "event names the column of events: needed for survival, allowed with a threshold"
-Ratio = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(gt=0)]
 
 
 class HeadTraining(Part):
@@ -37,10 +44,10 @@ class HeadTraining(Part):
     """
 
     standardise: bool = True
-    steps: Count = 500
-    epochs: Count | None = None
-    batch_size: Count | None = 32
-    hidden: Count = 256
+    steps: Positive = 500
+    epochs: Positive | None = None
+    batch_size: Positive | None = 32
+    hidden: Positive = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     optimiser: Literal["adam", "adamw"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -91,28 +98,23 @@ class Task(Part):
     """
 
     kind: Literal["classification", "regression", "survival"]
-    target: str
-    event: str | None = None
+    target: Text
+    event: Text | None = None
     classes: dict[str, int | None] | None = None
     threshold: float | None = None
     unit: Literal["visit", "volume"] = "visit"
-    modalities: tuple[str, ...] | None = None
+    modalities: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     complete: bool = True
-    layer: int | None = None
+    layer: Count | None = None
     loss: Literal["mse", "stroke_days"] = "mse"
     standardise_target: bool = True
-    exclude_censored_before: float | None = None
-    ratios: tuple[Ratio, ...] = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-    seeds: Count = 5
-    folds: Annotated[int, Field(ge=2)] = 5
-    models: tuple[Literal["mlp", "linear", "knn", "trivial"], ...] = (
-        "mlp",
-        "linear",
-        "knn",
-        "trivial",
-    )
-    neighbours: tuple[Count, ...] = PAPER_NEIGHBOURS
-    youden_folds: Annotated[int, Field(ge=0)] = 0
+    exclude_censored_before: Annotated[float, Field(ge=0)] | None = None
+    ratios: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+    seeds: Positive = 5
+    folds: Annotated[int, Field(ge=2, le=1000)] = 5
+    models: Annotated[tuple[ModelName, ...], Field(min_length=1)] = get_args(ModelName)
+    neighbours: Annotated[tuple[Positive, ...], Field(min_length=1)] = PAPER_NEIGHBOURS
+    youden_folds: Annotated[int, Field(ge=0, le=1000)] = 0
     head: HeadTraining = HeadTraining()
     protocol: Literal["default", "paper"] = "default"
     paper: dict[str, Any] = Field(default_factory=dict)

@@ -12,12 +12,15 @@ A model that becomes flags says everything once, in its fields:
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Sequence
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
+from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
+from nnunet_fm.internal import option_types
 from nnunet_fm.internal.config import Model, Part, parse_settings
 from nnunet_fm.internal.errors import InputError
 
@@ -29,7 +32,7 @@ class Flag:
         *names: all spellings, the first one for the help; `--field-name` if empty.
         metavar: what stands for the value in the help.
         required: whether the command line must have it, whatever the model's default.
-        parse: reads one word; by the field's type if None.
+        parse: reads the word; by the field's type and constraints if None, see `option_types`.
     """
 
     def __init__(
@@ -82,17 +85,46 @@ def _argument(field: FieldInfo, flag: Flag) -> dict[str, Any]:
     if flag.metavar:
         argument["metavar"] = flag.metavar
     if _value_type(field.annotation) is dict:
-        return argument | {"action": "append", "default": []}
+        return argument | {"action": "append", "default": [], "type": option_types.key_value}
     argument["default"] = field.get_default(call_default_factory=True)
     choices = _choices(field.annotation)
     if choices:
         argument["choices"] = choices
-    value_type = _value_type(field.annotation)
-    if value_type is tuple and flag.parse is None:
+    annotation, constraints = field.annotation, field.metadata
+    if _value_type(annotation) is tuple and flag.parse is None:
         argument["nargs"] = "+"
-        value_type = _value_type(get_args(_without_none(field.annotation))[0])
-    argument["type"] = flag.parse or value_type
+        annotation, constraints = get_args(_without_none(annotation))[0], []
+    argument["type"] = flag.parse or _option_type(annotation, constraints)
     return argument
+
+
+def _option_type(annotation: Any, constraints: Sequence[Any]) -> Callable[[str], Any]:
+    """Return what reads one word for a field: a number in its range, a name, or any word."""
+    constraints = [*constraints, *_constraints(annotation)]
+    kind = _value_type(annotation)
+    if kind in (int, float):
+        limits = {
+            limit: getattr(constraint, limit)
+            for constraint in constraints
+            for limit in ("gt", "ge", "le")
+            if hasattr(constraint, limit)
+        }
+        low = limits.get("ge", limits.get("gt"))
+        return option_types.Number(kind, low, limits.get("le"), above="gt" in limits)
+    checks = [c.func for c in constraints if isinstance(c, AfterValidator)]
+    return cast(Callable[[str], Any], checks[0]) if checks else option_types.text
+
+
+def _constraints(annotation: Any) -> list[Any]:
+    """List the metadata of `Annotated[X, ...]`, alone or in `Annotated[X, ...] | None`."""
+    if get_origin(annotation) in (Union, UnionType):
+        return [c for part in get_args(annotation) for c in _constraints(part)]
+    if get_origin(annotation) is not Annotated:
+        return []
+    found: list[Any] = []
+    for item in get_args(annotation)[1:]:
+        found += item.metadata if isinstance(item, FieldInfo) else [item]
+    return found
 
 
 def _without_none(annotation: Any) -> Any:
@@ -134,21 +166,18 @@ def parse_key_values(pairs: Sequence[str]) -> dict[str, Any]:
             raise InputError(
                 f"option {pair!r}; allowed: KEY=VALUE, e.g. qkv_bias=true or norm_eps=1e-6"
             )
-        try:
-            values[key] = json.loads(text)
-        except (ValueError, RecursionError):
-            values[key] = text
+        values[key] = _plain_value(pair, text)
     return values
 
 
-def block_numbers(text: str) -> tuple[int, ...]:
-    """Read `2,5,8,11`."""
+def _plain_value(pair: str, text: str) -> Any:
     try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}; allowed: block numbers, e.g. 2,5,8,11"
-        ) from None
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"option {pair!r}; allowed: a finite number")
+    return value
 
 
 def check_part(part: tuple[int, int]) -> None:

@@ -3,14 +3,31 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from nnunet_fm.internal import option_types
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.json_files import read_utf8
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm.internal.yaml_text import parse_yaml
+
+# kinds of fields; the same rules as the types of options
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, Field(ge=0, le=option_types.LARGEST_SEED)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Text = Annotated[str, AfterValidator(option_types.text)]
+Name = Annotated[str, AfterValidator(option_types.name)]  # of a file or folder
 
 
 class Part(BaseModel):

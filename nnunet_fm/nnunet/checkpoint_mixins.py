@@ -22,7 +22,10 @@ class AtomicCheckpointMixin:
         if trainer.local_rank != 0 or trainer.disable_checkpointing:
             super().save_checkpoint(filename)  # type: ignore[misc]
             return
-        with replaced_atomically(Path(filename), "continue with --c") as temporary:
+        folder = Path(trainer.output_folder)
+        resumable = any(folder.glob("checkpoint_*.pth"))
+        then = "continue with --c" if resumable else "start the training again, without --c"
+        with replaced_atomically(Path(filename), then) as temporary:
             super().save_checkpoint(str(temporary))  # type: ignore[misc]
 
 

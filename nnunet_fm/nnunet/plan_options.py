@@ -4,8 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field
 
-from nnunet_fm.internal.arguments import Flag, block_numbers
-from nnunet_fm.internal.config import Part
+from nnunet_fm.internal import option_types
+from nnunet_fm.internal.arguments import Flag
+from nnunet_fm.internal.config import Count, Fraction, Name, Part, Positive, Seed, Text
 from nnunet_fm.nnunet.train_subset import REFERENCE_SEED, SubsetRule, TrainSubset
 
 STOCK_PLANS = "nnUNetPlans"
@@ -13,8 +14,7 @@ NO_ENCODER = "none"
 FieldOfView = Literal["native", "fit"]
 Intensity = Literal["encoder", "stock"]
 Device = Literal["cpu", "cuda", "mps"]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
+Side = Annotated[int, Field(ge=1, le=4096)]  # pixels or voxels
 
 
 class ConfigurationOptions(Part):
@@ -23,19 +23,23 @@ class ConfigurationOptions(Part):
     None stands for the preset's value, or for nnU-Net's where there is no encoder.
     """
 
-    configuration: Annotated[str, Flag("-c", metavar="CONFIGURATION")] = Field(
+    configuration: Annotated[Name, Flag("-c", metavar="CONFIGURATION")] = Field(
         "2d", description="stock configuration to inherit from, e.g. 2d or 3d_fullres"
     )
-    encoder: Annotated[str, Flag("--encoder", metavar="NAME|FILE|none", required=True)] = Field(
+    encoder: Annotated[
+        Text, Flag("--encoder", metavar="NAME|FILE|none", required=True, parse=option_types.encoder)
+    ] = Field(
         NO_ENCODER,
         description="weight file, card of bundled weights, or architecture (random weights); "
         "none: stock nnU-Net on a subset",
     )
-    card: str | None = Field(
+    card: Text | None = Field(
         None, description="weight card of the file, if the file does not identify itself"
     )
-    preset: str | None = Field(None, description="a file of plans/, e.g. 2d_fm512")
-    patch: Annotated[tuple[Positive, ...] | None, Flag(metavar="N")] = Field(
+    preset: Name | None = Field(None, description="a file of plans/, e.g. 2d_fm512")
+    patch: Annotated[
+        Annotated[tuple[Side, ...], Field(min_length=1, max_length=3)] | None, Flag(metavar="N")
+    ] = Field(
         None,
         description="side(s) in pixels or voxels; with --mix-slices the number of slices may come "
         "first",
@@ -45,11 +49,14 @@ class ConfigurationOptions(Part):
         description="field of view; native: keep the spacing and pad; fit: resample so that the "
         "patch covers the median slice (slices only)",
     )
-    taps: Annotated[tuple[Count, ...] | None, Flag(metavar="2,5,8,11", parse=block_numbers)] = (
-        Field(None, description="blocks whose features are decoded")
+    taps: Annotated[
+        Annotated[tuple[Count, ...], Field(min_length=1)] | None,
+        Flag(metavar="2,5,8,11", parse=option_types.block_numbers),
+    ] = Field(None, description="blocks whose features are decoded")
+    fusion: Text | None = Field(
+        None, description="learnable, fixed or learnable_then_fixed(EPOCHS)"
     )
-    fusion: str | None = Field(None, description="learnable, fixed or learnable_then_fixed(EPOCHS)")
-    decoder: str | None = Field(
+    decoder: Text | None = Field(
         None, description="slices: primus, light; volumes: unetr, primus3d, pyramid"
     )
     intensity: Intensity = Field(
@@ -57,7 +64,7 @@ class ConfigurationOptions(Part):
         description="encoder: normalise as in its pretraining, on data preprocessed again if that "
         "differs from nnU-Net; stock: as nnU-Net (default: %(default)s)",
     )
-    mix_slices: Annotated[Literal[1, 3, 5] | None, Flag(metavar="K", parse=int)] = Field(
+    mix_slices: Annotated[Literal[1, 3, 5] | None, Flag(metavar="K")] = Field(
         None, description="2.5-D: 3 or 5 neighbouring slices (1: none)"
     )
     batch_size: Positive | None = Field(
@@ -72,7 +79,7 @@ class ConfigurationOptions(Part):
         validation_alias=AliasChoices("encoder_options", "options"),  # the latter in 0.1's sweeps
         description="option of the architecture instead of the card's, e.g. qkv_bias=true",
     )
-    seed: int | None = Field(
+    seed: Seed | None = Field(
         None, description="of random weights, where NAME has no file (default: 0)"
     )
 
@@ -80,8 +87,8 @@ class ConfigurationOptions(Part):
 class PlanOptions(ConfigurationOptions):
     """Everything that `nnunet-fm plan` and `write_plans` take."""
 
-    train_ratio: float = Field(1.0, description="share of the training cases, e.g. 0.1")
-    subset_seed: int = Field(
+    train_ratio: Fraction = Field(1.0, description="share of the training cases, e.g. 0.1")
+    subset_seed: Seed = Field(
         REFERENCE_SEED, description="of the subset of the training cases (default: %(default)s)"
     )
     subset_rule: SubsetRule = Field(
@@ -89,10 +96,10 @@ class PlanOptions(ConfigurationOptions):
         description="nested: each subset contains the smaller ones; reference: the BrainDINO "
         "release's (default: %(default)s)",
     )
-    source_plans: Annotated[str, Flag("-p", metavar="PLANS")] = Field(
+    source_plans: Annotated[Name, Flag("-p", metavar="PLANS")] = Field(
         STOCK_PLANS, description="plans to start from (default: %(default)s)"
     )
-    output: Annotated[str | None, Flag("-o", metavar="IDENTIFIER")] = Field(
+    output: Annotated[Name | None, Flag("-o", metavar="IDENTIFIER")] = Field(
         None, description="name of the plans to write (default: FM_<encoder>[_rNNN])"
     )
     device: Annotated[Device | None, Flag("-device")] = Field(

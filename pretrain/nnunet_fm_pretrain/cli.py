@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from nnunet_fm.internal import option_types
+from nnunet_fm.internal.arguments import parse_key_values
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import counted, some
 
@@ -36,10 +38,15 @@ def _add_synthesise(commands: Commands) -> None:
         help="make synthetic brains of random contrast to pretrain on",
     )
     add = synthesise.add_argument
-    add("-o", type=Path, required=True, metavar="FOLDER")
-    add("--subjects", type=int, default=200, help="with four registered sequences each")
-    add("--first-seed", type=int, default=0)
-    add("-np", type=int, default=2, help="subjects at a time")
+    add("-o", type=option_types.output_folder, required=True, metavar="FOLDER")
+    add(
+        "--subjects",
+        type=option_types.positive_int,
+        default=200,
+        help="with four registered sequences each",
+    )
+    add("--first-seed", type=option_types.seed, default=0)
+    add("-np", type=option_types.processes, default=2, help="subjects at a time")
     synthesise.set_defaults(function=_synthesise)
 
 
@@ -53,26 +60,35 @@ def _synthesise(parsed: argparse.Namespace) -> None:
 def _add_prepare(commands: Commands) -> None:
     prepare = commands.add_parser("prepare", help="make a store of slices or volumes")
     add = prepare.add_argument
-    add("source", type=Path, help="folder, BIDS tree, or CSV (subject_id,dataset,sequence,path)")
-    add("-o", type=Path, required=True, metavar="STORE")
+    add(
+        "source",
+        type=option_types.existing_path,
+        help="folder, BIDS tree, or CSV (subject_id,dataset,sequence,path)",
+    )
+    add("-o", type=option_types.output_folder, required=True, metavar="STORE")
     add(
         "--size",
-        type=int,
+        type=option_types.cube_side,
         default=256,
         help="voxels a side of the cube that the brain is resized to (default: 256)",
     )
     add(
         "--slices",
-        type=_slices,
+        type=slices,
         default=128,
         metavar="N|all",
         help="axial slices kept of a volume, or `all` (default: 128)",
     )
     add("--volumes", action="store_true", help="store whole volumes, to be read by crop")
     triple: dict[str, Any] = {"nargs": 3, "metavar": ("Z", "Y", "X")}
-    add("--spacing", type=float, help="mm per voxel (--volumes; default 1 1 1)", **triple)
-    add("--shape", type=int, help="voxels of every volume (--volumes)", **triple)
-    add("--skull-strip", "--strip", default="none", help=STRIP_HELP)
+    add(
+        "--spacing",
+        type=option_types.positive_float,
+        help="mm per voxel (--volumes; default 1 1 1)",
+        **triple,
+    )
+    add("--shape", type=option_types.cube_side, help="voxels of every volume (--volumes)", **triple)
+    add("--skull-strip", "--strip", type=STRIPPING, default="none", help=STRIP_HELP)
     add(
         "--uint8",
         "--compact",
@@ -80,27 +96,37 @@ def _add_prepare(commands: Commands) -> None:
         help="255 grey levels instead of float16: 0.6 of the disk",
     )
     add("--registered", action="store_true", help="sequences of a session lie on one grid")
-    add("--exclude-subjects", type=Path, metavar="FILE", help="subject ids to exclude, one a line")
-    add("--dataset", help="name of the collection, where the input does not hold it")
-    add("--licence", default="", help="a note for the manifest")
-    add("--seed", type=int, default=0, help="of the draw of slices")
-    add("-np", type=int, default=2, help="volumes at a time")
-    add("--num-parts", type=int, default=1)
-    add("--part-id", type=int, default=0)
+    add(
+        "--exclude-subjects",
+        type=option_types.existing_file,
+        metavar="FILE",
+        help="subject ids to exclude, one a line",
+    )
+    add(
+        "--dataset",
+        type=option_types.text,
+        help="name of the collection, where the input does not hold it",
+    )
+    add("--licence", type=option_types.text, help="a note for the manifest")
+    add("--seed", type=option_types.seed, default=0, help="of the draw of slices")
+    add("-np", type=option_types.processes, default=2, help="volumes at a time")
+    add("--num-parts", type=option_types.positive_int, default=1)
+    add("--part-id", type=option_types.non_negative_int, default=0)
     prepare.set_defaults(function=_prepare)
 
 
+STRIPPING = option_types.CheckedBy("nnunet_fm.data.skull_stripping:find_stripper")
 STRIP_HELP = "none, mask, hd-bet, deepbet, or command:PROGRAM {in} {out}"
 
 
-def _slices(text: str) -> int | None:
+def slices(text: str) -> int | None:
     """Read the value of --slices; None stands for all."""
     if text == "all":
         return None
     try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a number, or all") from None
+        return int(option_types.voxels(text))
+    except option_types.OptionError:
+        raise option_types.refuse(text, f"{option_types.voxels.allowed}, or all") from None
 
 
 def _preprocessing(parsed: argparse.Namespace) -> "StorePreprocessing":
@@ -134,7 +160,7 @@ def _prepare(parsed: argparse.Namespace) -> int:
         (parsed.part_id, parsed.num_parts),
         parsed.exclude_subjects,
         parsed.dataset,
-        parsed.licence,
+        parsed.licence or "",
     )
     return _report_volumes(outcomes, parsed.o)
 
@@ -176,13 +202,15 @@ def _add_run(commands: Commands) -> None:
         usage="nnunet-fm pretrain run RECIPE --store STORE -o RUN [KEY=VALUE ...]",
         epilog="KEY=VALUE changes one key of the recipe, e.g. optimiser.steps=1000",
     )
-    run.add_argument("recipe", help="name of a shipped recipe, or a YAML file")
-    run.add_argument("--store", type=Path, required=True)
-    run.add_argument("-o", type=Path, required=True, metavar="RUN")
+    run.add_argument(
+        "recipe", type=option_types.text, help="name of a shipped recipe, or a YAML file"
+    )
+    run.add_argument("--store", type=option_types.existing_path, required=True)
+    run.add_argument("-o", type=option_types.output_folder, required=True, metavar="RUN")
     run.add_argument(
         "--init-from",
         "--from",
-        type=Path,
+        type=option_types.existing_path,
         metavar="RUN",
         help="start from that run's weights (stage 2)",
     )
@@ -210,9 +238,17 @@ def _add_export(commands: Commands) -> None:
     export = commands.add_parser(
         "export", help="write the trained encoder as a file for nnunet-fm plan --encoder"
     )
-    export.add_argument("run", type=Path, help="folder of the run, or one of its checkpoints")
     export.add_argument(
-        "-o", type=Path, required=True, metavar="FILE", help=".pth (DINOv3's form) or .safetensors"
+        "run",
+        type=option_types.existing_path,
+        help="folder of the run, or one of its checkpoints",
+    )
+    export.add_argument(
+        "-o",
+        type=option_types.encoder_file,
+        required=True,
+        metavar="FILE",
+        help=".pth (DINOv3's form) or .safetensors",
     )
     export.add_argument("--half", action="store_true", help="float16: half the size")
     export.set_defaults(function=_export)
@@ -233,23 +269,63 @@ def _add_probe(commands: Commands) -> None:
         "probe", help="linear probes, compared with random weights and raw pixels"
     )
     add = probe.add_argument
-    add("encoders", type=Path, nargs="+", metavar="FILE", help="weight files of one network")
-    add("--table", type=Path, help="CSV with subject_id, path and targets (and mask)")
-    add("--skull-strip", "--strip", default="none", help="as in prepare")
-    add("--targets", default="", metavar="age,sex")
-    add("--held-out", type=Path, metavar="FILE", help="subjects that pretraining has not seen")
+    add(
+        "encoders",
+        type=option_types.existing_file,
+        nargs="+",
+        metavar="FILE",
+        help="weight files of one network",
+    )
+    add(
+        "--table",
+        type=option_types.existing_path,
+        help="CSV with subject_id, path and targets (and mask)",
+    )
+    add("--skull-strip", "--strip", type=STRIPPING, default="none", help="as in prepare")
+    add(
+        "--card",
+        type=option_types.text,
+        metavar="NAME",
+        help="weight card of the files, if they do not identify themselves",
+    )
+    add(
+        "--encoder-option",
+        dest="encoder_options",
+        type=option_types.key_value,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="argument of the encoder's architecture, e.g. qkv_bias=true; may be repeated",
+    )
+    add("--targets", type=option_types.names, default=[], metavar="age,sex")
+    add(
+        "--held-out",
+        type=option_types.existing_file,
+        metavar="FILE",
+        help="subjects that pretraining has not seen",
+    )
     add(
         "--dataset",
-        type=Path,
+        type=option_types.existing_folder,
         metavar="nnUNet_raw/DatasetXXX",
         help="labelled data for the patch probe",
     )
-    add("--split", type=Path, metavar="FILE", help="splits_final.json of that dataset")
-    add("--fold", type=int, default=0)
-    add("--size", type=int, default=128, help="as in prepare")
-    add("--slices", type=int, default=64, help="as in prepare")
-    add("--seeds", type=int, default=3, help="randomly initialised networks to compare with")
-    add("-o", type=Path, metavar="CSV")
+    add(
+        "--split",
+        type=option_types.existing_file,
+        metavar="FILE",
+        help="splits_final.json of that dataset",
+    )
+    add("--fold", type=option_types.non_negative_int, default=0)
+    add("--size", type=option_types.cube_side, default=128, help="as in prepare")
+    add("--slices", type=option_types.voxels, default=64, help="as in prepare")
+    add(
+        "--seeds",
+        type=option_types.positive_int,
+        default=3,
+        help="randomly initialised networks to compare with",
+    )
+    add("-o", type=option_types.output_file, metavar="CSV")
     probe.set_defaults(function=_probe)
 
 
@@ -264,13 +340,13 @@ def _probe(parsed: argparse.Namespace) -> None:
     from nnunet_fm_pretrain.probing.linear_probes import ProbeResult, markdown
     from nnunet_fm_pretrain.probing.run import encoders_and_random, probe_patches, probe_table
 
-    encoders = encoders_and_random(parsed.encoders, parsed.seeds)
+    given = parse_key_values(parsed.encoder_options)
+    encoders = encoders_and_random(parsed.encoders, parsed.seeds, parsed.card, given)
     results: list[ProbeResult] = []
     if parsed.table:
         options = Preprocessing(parsed.size, parsed.slices)
-        targets = parsed.targets.split(",")
         results += probe_table(
-            encoders, parsed.table, targets, options, parsed.held_out, parsed.skull_strip
+            encoders, parsed.table, parsed.targets, options, parsed.held_out, parsed.skull_strip
         )
     if parsed.dataset:
         results += probe_patches(encoders, parsed.dataset, parsed.split, parsed.fold, parsed.size)
@@ -284,9 +360,13 @@ def _add_doctor(commands: Commands) -> None:
         "doctor", help="check packages, devices, a store and a recipe; print the fixes"
     )
     doctor.add_argument(
-        "--store", type=Path, help="read every volume of it and compare with the manifest"
+        "--store",
+        type=option_types.existing_path,
+        help="read every volume of it and compare with the manifest",
     )
-    doctor.add_argument("--recipe", help="does it fit the store and this machine?")
+    doctor.add_argument(
+        "--recipe", type=option_types.text, help="does it fit the store and this machine?"
+    )
     doctor.set_defaults(function=_doctor)
 
 

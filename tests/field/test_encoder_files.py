@@ -149,7 +149,7 @@ def test_fine_tuned_brainiac_is_told_from_the_pretrained_one(form: str, tmp_path
     published = WeightCard("volume_test16.v2", "volume_test16", "x", "y", spatial_dims=3)
     CARDS[published.name] = published
     try:
-        with pytest.raises(CheckpointError, match=r"trained further, .* --card volume_test16 to"):
+        with pytest.raises(CheckpointError, match=r"trained further, .* --card volume_test16\."):
             load_encoder(tmp_path / "w.ckpt", published.name, **options)
     finally:
         del CARDS[published.name]

@@ -235,7 +235,7 @@ def test_a_missing_folder_is_named(
     words = folders(tmp_path)
     words[missing] = "nofolder"
     assert main(["evaluate", *words]) == 2
-    assert "nofolder is no folder" in capsys.readouterr().err
+    assert "nofolder does not exist; allowed: a folder" in capsys.readouterr().err
 
 
 ORDERS = st.sampled_from(list(itertools.permutations(range(3))))

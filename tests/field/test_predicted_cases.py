@@ -45,12 +45,13 @@ def test_prediction_of_nothing_but_bad_cases_names_them_all(tmp_path: Path) -> N
 
 
 def test_a_prediction_that_is_not_complete_has_an_exit_code(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
         "nnunet_fm.nnunet.replace_predictor.predict_with_arguments",
         lambda argv, **options: {"b.nii.gz": "not named CASE_0000.nii.gz"},
     )
-    assert main(["predict", "-i", "in", "-o", "out"]) == 1
+    folder = str(tmp_path)
+    assert main(["predict", "-i", folder, "-o", folder, "-m", folder]) == 1
     said = capsys.readouterr().err
     assert "Not predicted, for the reasons above: b.nii.gz. All other cases were predicted." in said

@@ -9,6 +9,8 @@ from helpers.catalogue import TRAINERS, catalogue
 from helpers.planned_dataset import NAME, Planned, Said
 from nnunet_fm.cli import doctor
 
+PREDICT = ["predict", "-i", ".", "-o", "out", "-d", "31"]
+
 
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -26,12 +28,12 @@ from nnunet_fm.cli import doctor
         (["plan", "-d", "Dataset099_X", "--encoder", "none"], "no dataset Dataset099_X"),
         (["predict", "-tr", "Nope", "-d", "31"], "nnunet-fm has FineTunedDinoTrainer"),
         (["predict", "-tr", "FrozenDinoTrain"], "Did you mean FrozenDinoTrainer"),
-        (["predict", "-d", "31", "-c", "2d", "-p", "Nope"], "has -tr FrozenDinoTrainer -p FM_x -c"),
+        ([*PREDICT, "-c", "2d", "-p", "Nope"], "has -tr FrozenDinoTrainer -p FM_x -c"),
         (
-            ["predict", "-d", "31", "-c", "2d_fm32", "-p", "FM_x", "-tr", "FrozenDinoTrainer"],
+            [*PREDICT, "-c", "2d_fm32", "-p", "FM_x", "-tr", "FrozenDinoTrainer"],
             "of fold 0, 1, 2, 3, 4; type -f all",
         ),
-        (["features", "extract", "t.csv", "--encoder", "x", "--cache", "file"], "file is a file"),
+        (["features", "extract", "file", "--encoder", "x", "--cache", "file"], "file is a file"),
         (["features", "list", "--cache", "file"], "file is a file; allowed: a folder"),
     ],
 )

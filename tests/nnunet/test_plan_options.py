@@ -51,7 +51,7 @@ def test_every_option_has_help() -> None:
 
 def test_flags_give_the_options() -> None:
     typed = (
-        "-c 3d_fullres --encoder e.pth --card k --preset p --patch 4 64 64 --fov fit --taps 2,5 "
+        "-c 3d_fullres --encoder mine --card k --preset p --patch 4 64 64 --fov fit --taps 2,5 "
         "--fusion fixed --decoder light --intensity stock --mix-slices 3 --batch-size 2 "
         "--encoder-option a=1 --option b=x --seed 4 --train-ratio 0.5 --subset-seed 7 "
         "--subset-rule nested -p mine -o FM_x"
@@ -59,7 +59,7 @@ def test_flags_give_the_options() -> None:
     options = model_from_arguments(PlanOptions, parser().parse_args(typed.split()))
     assert options == PlanOptions(
         configuration="3d_fullres",
-        encoder="e.pth",
+        encoder="mine",
         card="k",
         preset="p",
         patch=(4, 64, 64),
@@ -92,5 +92,5 @@ def test_an_entry_of_a_sweep_has_the_same_keys_and_a_trainer() -> None:
 def test_the_rules_of_the_flag_are_those_of_the_subset() -> None:
     action = next(a for a in parser()._actions if a.dest == "subset_rule")
     assert tuple(action.choices or ()) == get_args(SubsetRule)
-    with pytest.raises(ValueError, match=r"train ratio 2.0; allowed: above 0"):
+    with pytest.raises(ValueError, match="train_ratio"):
         _ = PlanOptions(train_ratio=2).subset

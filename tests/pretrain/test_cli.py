@@ -86,7 +86,7 @@ def test_failures_are_reported_and_the_exit_code_is_not_zero(
             "optimiser.steps",
         ),
         (["export", "nowhere", "-o", "e.pth"], "no checkpoint in nowhere"),
-        (["probe", "e.pth"], "nothing to probe; give --table"),
+        (["probe", "nowhere/e.pth"], "nothing to probe; give --table"),
     ],
 )
 def test_errors_are_one_message(
@@ -97,6 +97,9 @@ def test_errors_are_one_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "s").mkdir()
+    (tmp_path / "nowhere").mkdir()
+    (tmp_path / "nowhere" / "e.pth").touch()
     assert main(["pretrain", *words]) == 2
     said = capsys.readouterr().err
     assert message in said
@@ -104,9 +107,8 @@ def test_errors_are_one_message(
 
 
 def test_arguments_that_are_not_overrides_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["pretrain", "run", "r", "--store", "s", "-o", "o", "steps"], ["doctor", "a=b"]):
-        with pytest.raises(SystemExit):
-            main(words)
+    for words in (["pretrain", "run", "r", "--store", ".", "-o", "o", "steps"], ["doctor", "a=b"]):
+        assert main(words) == 2
         assert "unrecognized arguments" in capsys.readouterr().err
 
 
@@ -159,10 +161,10 @@ def test_doctor_looks_at_store_and_recipe(
     ("words", "name", "value"),
     [
         (["synthesize", "-o", "x"], "o", Path("x")),
-        (["prepare", "d", "-o", "s", "--strip", "mask"], "skull_strip", "mask"),
-        (["prepare", "d", "-o", "s", "--compact"], "uint8", True),
-        (["run", "r", "--store", "s", "-o", "o", "--from", "f"], "init_from", Path("f")),
-        (["probe", "e", "--strip", "hd-bet"], "skull_strip", "hd-bet"),
+        (["prepare", ".", "-o", "s", "--strip", "mask"], "skull_strip", "mask"),
+        (["prepare", ".", "-o", "s", "--compact"], "uint8", True),
+        (["run", "r", "--store", ".", "-o", "o", "--from", "."], "init_from", Path(".")),
+        (["probe", __file__, "--strip", "mask"], "skull_strip", "mask"),
     ],
 )
 def test_spellings_of_version_0_1_are_accepted(words: list[str], name: str, value: object) -> None:

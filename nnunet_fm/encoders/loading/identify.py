@@ -23,7 +23,7 @@ from nnunet_fm.internal.messages import some
 MAX_DIFFERENT = 0.2
 SHARED_NAMES = {"dinov2", "dinov3"}  # in names of files by many authors
 UNKNOWN_NAME = "no published file has this name, so its licence and pretraining data are unknown"
-SAY_WHICH = "--encoder NAME to verify, --card NAME to plan"
+SAY_WHICH = "--card NAME"
 
 
 def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[WeightCard, str]:

@@ -218,6 +218,11 @@ def _check(name: str, encoder: Encoder, converted: Converted, card: WeightCard) 
         for key in shared
         if given[key].shape != expected[key].shape
     ]
+    no_reals = [
+        f"{key} ({str(given[key].dtype).removeprefix('torch.')})"
+        for key in shared
+        if expected[key].is_floating_point() and not given[key].is_floating_point()
+    ]
     not_finite = [
         k for k, v in given.items() if v.is_floating_point() and not torch.isfinite(v).all()
     ]
@@ -225,6 +230,7 @@ def _check(name: str, encoder: Encoder, converted: Converted, card: WeightCard) 
         "tensors missing": missing,
         "tensors unexpected": unexpected,
         "of another shape": shapes,
+        "of whole or complex numbers where real ones are expected": no_reals,
         "not finite (NaN or infinite)": not_finite,
     }
     sentences = [f"{len(keys)} {what}: {some(keys)}" for what, keys in problems.items() if keys]
@@ -255,8 +261,8 @@ def _advice_on_heads(card: WeightCard, unexpected: Sequence[str]) -> str:
     return (
         " The encoder is complete, and these are heads of another training: the file was trained "
         f"further, for a task, and is not the published {card.name}. To use it as it is (it has "
-        f"seen the patients of that task): --encoder {bare.name} to verify, --card {bare.name} to "
-        f"plan. For the published file: nnunet-fm encoders show {card.name}"
+        f"seen the patients of that task): --card {bare.name}. For the published file: "
+        f"nnunet-fm encoders show {card.name}"
     )
 
 

@@ -19,6 +19,7 @@ from nnunet_fm.encoders.loading.key_formats import detect_format, family_prefixe
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.memory import TooLargeError, check_memory
 from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.option_types import WEIGHT_SUFFIXES
 from nnunet_fm.internal.torch_files import load_tensors
 
 CONTAINERS = ("teacher", "model_ema", "teacher_model", "state_dict", "model", "network_weights")
@@ -32,7 +33,6 @@ PREFIXES = (
     "model.",
 )
 WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.", "_fsdp_wrapped_module.")
-WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
 TEACHER = "eval/training_N/teacher_checkpoint.pth"  # of DINOv2's and DINOv3's training code
 OWN_FORMAT = "the encoder's own"
 

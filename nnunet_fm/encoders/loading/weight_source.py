@@ -8,10 +8,11 @@ from nnunet_fm.encoders.cards import bundled_weights, card_of_plans, get_card, i
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.loading.load import load_encoder
 from nnunet_fm.encoders.loading.load_report import LoadReport, tensors_sha256
-from nnunet_fm.encoders.loading.read import WEIGHT_SUFFIXES, CheckpointError
+from nnunet_fm.encoders.loading.read import CheckpointError
 from nnunet_fm.encoders.options import check_given_options
-from nnunet_fm.encoders.registry import build_random
+from nnunet_fm.encoders.registry import ARCHITECTURES, CARDS, build_random
 from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.internal.option_types import WEIGHT_SUFFIXES
 
 DEFAULT_SEED = 0
 
@@ -112,7 +113,8 @@ class EncoderSource:
         options: dict[str, Any] | None,
         taps: tuple[int, ...] | None,
     ) -> "EncoderSource":
-        card = get_card(given)
+        bundled = [card.name for card in CARDS.values() if card.shipped]
+        card = get_card(given, offered=[*ARCHITECTURES, *bundled])
         if card.source:
             raise InputError(
                 f"{given} names published weights, which nnunet-fm does not ship: {card.source} "

@@ -5,11 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, field_serializer, model_validator
 
-from nnunet_fm.internal.config import Part
+from nnunet_fm.internal.config import Count, Part, Positive, Seed, Text
 from nnunet_fm.internal.errors import InputError
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0)]
 Range = tuple[float, float]
@@ -31,15 +29,15 @@ class EncoderRecipe(Part):
         card: weight card of that file, where the file alone does not identify it.
     """
 
-    architecture: str
-    init: str = "scratch"
-    card: str | None = None
+    architecture: Text
+    init: Text = "scratch"
+    card: Text | None = None
 
 
 class ObjectiveRecipe(Part):
     """The method and its settings; `method` selects the recipe class that reads the file."""
 
-    method: str
+    method: Text
 
 
 class OptimiserSettings(Part):
@@ -131,7 +129,7 @@ class Recipe(Part):
         run: devices, checkpoints and log.
     """
 
-    seed: Count = 0
+    seed: Seed = 0
     encoder: EncoderRecipe
     objective: ObjectiveRecipe
     optimiser: OptimiserRecipe

@@ -44,12 +44,19 @@ PIXELS = "pixels"
 CONTEXT = 3  # the wider window of pixels is this many patches a side
 
 
-def encoders_and_random(files: Sequence[Path], seeds: int) -> dict[str, Encoder]:
+def encoders_and_random(
+    files: Sequence[Path],
+    seeds: int,
+    card: str | None = None,
+    given: dict[str, Any] | None = None,
+) -> dict[str, Encoder]:
     """Load encoders, and build the same network with random weights (timm's initialisation).
 
     Args:
         files: weight files of one network.
         seeds: how many random networks are built.
+        card: weight card of the files, if they do not identify themselves.
+        given: options of the architecture, instead of those of the card.
 
     Returns:
         Encoders by file name, and by `random, seed N`.
@@ -60,7 +67,7 @@ def encoders_and_random(files: Sequence[Path], seeds: int) -> dict[str, Encoder]
     """
     trained, networks = {}, []
     for file in files:
-        encoder, report = load_encoder(file)
+        encoder, report = load_encoder(file, card, **(given or {}))
         recipe = parse_json(report.about.get("recipe", "{}"), f"the recipe in {file}")
         options: dict[str, Any] = dict(report.options)
         layer_scale = recipe.get("encoder", {}).get("layer_scale")

@@ -4,13 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from nnunet_fm.internal.config import Part
+from nnunet_fm.internal.config import Count, Part, Positive
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.engine.recipe import (
-    Count,
     EncoderRecipe,
     ObjectiveRecipe,
-    Positive,
     Range,
     Rate,
     Recipe,

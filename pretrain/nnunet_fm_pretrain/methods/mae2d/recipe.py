@@ -4,11 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from nnunet_fm.internal.config import Part
+from nnunet_fm.internal.config import Part, Positive
 from nnunet_fm_pretrain.engine.recipe import (
     EncoderRecipe,
     ObjectiveRecipe,
-    Positive,
     Range,
     Rate,
     Recipe,
