@@ -115,7 +115,8 @@ def volume_similarities(
     for row, column in points:
         if not (0 <= row < shape[1] and 0 <= column < shape[2]):
             raise InputError(
-                f"point {row},{column}; allowed: 0,0 to {shape[1] - 1},{shape[2] - 1} (--shape)"
+                f"point {row},{column} on a slice of {shape[1]} x {shape[2]}; allowed: 0,0 to "
+                f"{shape[1] - 1},{shape[2] - 1} (--shape)"
             )
     if card and not any(Path(source).is_file() for source in encoders):
         raise InputError(f"--card {card} is for a weight file; give one, or remove --card")

@@ -33,7 +33,7 @@ def parse_yaml(text: str, where: str) -> Any:
         raise InputError(f"{where} is not YAML: {error}") from None
     except InputError:
         raise
-    except (ValueError, OverflowError) as error:  # a date or a number that does not exist
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:  # e.g. no such date
         raise InputError(f"{where} is not YAML: {error}") from None
 
 

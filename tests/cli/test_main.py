@@ -169,7 +169,7 @@ def test_unknown_arguments_are_refused(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["sweep", "bytes"], "is not YAML"),
+        (["sweep", "bytes"], "bytes is not text in UTF-8"),
         (["sweep", "sweep.yaml", "ratios=["], "the value is not YAML"),
         (["evaluate", ".", ".", "--dataset-json", "list.json"], "is not a dataset.json of nnU-Net"),
         (["evaluate", ".", ".", "--regions", "brats", "-np", "1"], "cannot be read as an image"),

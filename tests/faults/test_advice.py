@@ -20,7 +20,11 @@ OF_OTHERS = {  # pip, hd-bet, brats-evaluate, nnU-Net's planning and training, p
     *("--force-reinstall", "--save_bet_mask", "--no_bet_image"),
     *("--config", "--ref_path", "--pred_path", "--summary_json"),
     *("-npfp", "--verify_dataset_integrity", "-plans_name", "--val", "-pretrained_weights", "-u"),
-    *("-nan", "-seg"),  # a missing value; the end of a file name
+    *(
+        "-copysform2qform",
+        "-nan",
+        "-seg",
+    ),  # of fslorient;  # a missing value; the end of a file name
 }
 
 

