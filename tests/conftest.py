@@ -15,8 +15,9 @@ from nnunet_fm.internal.folders import EXT_TRAINER, folder
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
-
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+# Two test processes share two cores: threads that wait for each other cost more than they bring.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that the tests start
 
 
 @pytest.fixture(scope="session")
