@@ -1,9 +1,11 @@
 """The README's example, and the commands, links and paths of every page."""
 
+import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from nnunet_fm.cli.main import build_parser, parse
 from nnunet_fm.encoders import load_encoder
+from nnunet_fm.internal import option_types
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 
 BINARY = (".safetensors", ".gz", ".xz")
@@ -52,8 +55,15 @@ def documented_commands() -> list[str]:
     return sorted(set(commands))
 
 
+def is_there(test: Callable[[Path], bool], path: Path) -> bool:
+    """Pretend that every weight file exists."""
+    return test is os.path.exists and path.suffix in option_types.WEIGHT_SUFFIXES
+
+
 @pytest.mark.parametrize("command", documented_commands())
-def test_every_documented_command_is_parsed(command: str) -> None:
+def test_every_documented_command_is_parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(option_types.ExistingPath, "__call__", lambda _, given: Path(given))
+    monkeypatch.setattr(option_types, "_is", is_there)
     _, *words = shlex.split(command, comments=True)
     assert parse(words).function is not None
 

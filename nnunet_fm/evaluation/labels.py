@@ -105,7 +105,8 @@ class LabelScheme:
                 hint = f"add --scheme {self.brats}, which knows the challenge's files too; or "
             raise InputError(
                 f"{file} has label {', '.join(map(str, unnamed))}, which no region names "
-                f"({regions}); {hint}give the description of these labels with --dataset-json FILE"
+                f"({regions}). To nnunet-fm evaluate: {hint}give the description of these labels "
+                "with --dataset-json FILE"
             )
 
 
