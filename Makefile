@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test lint types bench clean
+.PHONY: setup demo test faults lint types bench clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# every command killed at every write, and all other faults; counts in fault_counts.txt
+faults: setup
+	FAULTS=all FAULT_COUNTS=fault_counts.txt $(BIN)/python -m pytest tests/faults
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -19,14 +19,13 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from helpers.version_0_1 import unpack
+from helpers.version_0_1 import MADE_IN, relocate, unpack
 from nnunet_fm.encoders import load_encoder, tensors_sha256
 from nnunet_fm.internal.folders import EXT_TRAINER, folder
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.run_identity import plan_differences
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 
-MADE_IN = "/data/work"  # the folder that version 0.1 ran in
 CASE = "BraTS-T-00006.nii.gz"
 PLANS = [  # of one network each
     "FM_braindino",
@@ -44,15 +43,6 @@ PLANS = [  # of one network each
     "FM_volume_testuniformer_random",
 ]
 Command = Callable[..., str]
-
-
-def relocate(content: Any, to: str) -> Any:
-    """Replace the folder of version 0.1 in all texts of nested lists and dictionaries."""
-    if isinstance(content, dict):
-        return {key: relocate(value, to) for key, value in content.items()}
-    if isinstance(content, list):
-        return [relocate(value, to) for value in content]
-    return content.replace(MADE_IN, to) if isinstance(content, str) else content
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from nnunet_fm.data.brats_cases import SEGMENTATION, BratsCase, FileNames, find_cases
 from nnunet_fm.data.brats_checks import CheckedCase, check_case
 from nnunet_fm.data.choose_scheme import SchemeChoice, choose_scheme
+from nnunet_fm.data.image_files import write_compressed
 from nnunet_fm.data.label_schemes import SCHEME_KEY, BratsScheme
 from nnunet_fm.internal.atomic_files import (
     created_whole,
@@ -233,7 +234,7 @@ def _write_case(item: CheckedCase, choice: SchemeChoice, folder: Path, copy: boo
         scheme = choice.of_case.get(case.name, choice.target)
         image = _written_labels(sitk.ReadImage(str(case.files[SEGMENTATION])), scheme)
         target = folder / "labelsTr" / f"{case.name}.nii.gz"
-        sitk.WriteImage(image, str(target), useCompression=True)
+        write_compressed(image, target)
 
 
 def _written_labels(segmentation: sitk.Image, scheme: BratsScheme) -> sitk.Image:
@@ -250,7 +251,7 @@ def _written_labels(segmentation: sitk.Image, scheme: BratsScheme) -> sitk.Image
 def _link_or_copy(source: Path, target: Path, copy: bool) -> None:
     """Link where the name and the file system allow it; copy or compress otherwise."""
     if not source.name.endswith(".nii.gz"):
-        sitk.WriteImage(sitk.ReadImage(str(source)), str(target), useCompression=True)
+        write_compressed(sitk.ReadImage(str(source)), target)
         return
     if not copy:
         try:

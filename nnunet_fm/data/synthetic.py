@@ -15,7 +15,9 @@ from jaxtyping import Float, Integer
 from scipy import ndimage
 from tqdm import tqdm
 
+from nnunet_fm.data.image_files import write_compressed
 from nnunet_fm.data.sequences import BRATS_SINCE_2023, SEQUENCE_OF
+from nnunet_fm.internal.atomic_files import replaced_atomically
 
 SUFFIXES = {SEQUENCE_OF[(suffix,)]: suffix for suffix in BRATS_SINCE_2023}
 TISSUES = ("fluid", "grey", "white", "necrosis", "oedema", "enhancing")
@@ -181,7 +183,8 @@ def write_brats(folder: Path, cases: int, first_seed: int = 0, labelled: bool = 
 
 
 def write_image(array: np.ndarray, spacing: tuple[float, float, float], path: Path) -> None:
-    """Write (z, y, x) voxels with their spacing in mm (z, y, x)."""
+    """Write (z, y, x) voxels with their spacing in mm (z, y, x), atomically."""
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(tuple(reversed(spacing)))
-    sitk.WriteImage(image, str(path), useCompression=True)
+    with replaced_atomically(path) as temporary:
+        write_compressed(image, temporary)

@@ -6,6 +6,7 @@ names its machine and process; `remove_leftovers` deletes those of dead processe
 
 import csv
 import errno
+import functools
 import os
 import re
 import shutil
@@ -32,13 +33,22 @@ FULL = {errno.ENOSPC, errno.EDQUOT, None}
 
 @contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """Create a hidden folder that no other process uses, and delete it at the end."""
+    """Create a hidden folder that no other process uses, and delete it at the end.
+
+    What dead writers left beside it is deleted, once for each folder and process.
+    """
+    _tidy_once(parent)
     name = f"{PREFIX}{socket.gethostname()}-{os.getpid()}-"
     folder = Path(tempfile.mkdtemp(TEMPORARY, name, parent))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@functools.cache
+def _tidy_once(folder: Path) -> None:
+    remove_leftovers(folder)
 
 
 def leftovers(folder: Path, below: bool = False) -> list[Path]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 from nnunet_fm.encoders import load_encoder
 from nnunet_fm.encoders.loading.metadata import check_suffix, write_encoder
+from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.engine.method import Method
 from nnunet_fm_pretrain.engine.objective import Exported
@@ -43,18 +43,14 @@ def export_checkpoint(
     exported = objective.export_encoder()
     card = _card(content, method.name, recipe, exported)
     tensors = {k: v.half() if half else v for k, v in exported.tensors.items()}
-    unchecked = out.with_name(f"{out.stem}.unchecked{out.suffix}")
     try:
-        with torch.no_grad():
+        with torch.no_grad(), replaced_atomically(out) as unchecked:
             write_encoder(unchecked, tensors, card)
-        _check(unchecked, exported)
-        os.replace(unchecked, out)
+            _check(unchecked, exported)
     except InputError as error:
         raise InputError(
             f"the encoder of {run} would not load again, so {out} was not written: {error}"
         ) from None
-    finally:
-        unchecked.unlink(missing_ok=True)
     return card
 
 
