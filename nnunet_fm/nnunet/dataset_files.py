@@ -9,6 +9,12 @@ from nnunet_fm.internal.messages import some
 from nnunet_fm.internal.path_parts import check_ending, check_path_part
 
 OBJECTS = {"labels", "channel_names", "modality"}
+NUMBERS: dict[str, tuple[type[float], ...]] = {
+    "batch_size": (int,),
+    "patch_size": (int,),
+    "spacing": (int, float),
+}
+USED = ("data_identifier", "batch_size", "patch_size", "spacing", "architecture")
 RESTORE = "restore it, or write it again with nnU-Net"
 
 
@@ -52,9 +58,29 @@ def read_plans(path: Path) -> dict[str, Any]:
     for name, configuration in configurations.items():
         if not isinstance(configuration, dict):
             raise InputError(f"{path}: configuration {name} is no object {{...}}; {RESTORE}")
-    if "plans_name" in content:
-        check_path_part(content["plans_name"], f"{path}: plans_name")
+        _check_configuration(configuration, f"{path}: configuration {name}")
+    for key in {"plans_name", "dataset_name"} & content.keys():
+        check_path_part(content[key], f"{path}: {key}")
     return content
+
+
+def _check_configuration(configuration: dict[str, Any], where: str) -> None:
+    """Check the values that are used here, where they are not inherited."""
+    if "data_identifier" in configuration:  # a folder of preprocessed data
+        check_path_part(configuration["data_identifier"], f"{where}: data_identifier")
+    for key, kinds in NUMBERS.items():
+        if key not in configuration:
+            continue
+        value = configuration[key]
+        numbers = value if isinstance(value, list) and key != "batch_size" else [value]
+        if not numbers or not all(_is_positive(number, kinds) for number in numbers):
+            raise InputError(f"{where}: {key} is {value!r}; allowed: numbers above 0; {RESTORE}")
+
+
+def _is_positive(value: Any, kinds: tuple[type[float], ...]) -> bool:
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        return False
+    return value > 0
 
 
 def read_folds(path: Path) -> list[dict[str, list[str]]]:

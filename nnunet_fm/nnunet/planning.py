@@ -15,8 +15,8 @@ from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.device import default_device
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import visible_files
-from nnunet_fm.internal.messages import unknown
-from nnunet_fm.nnunet.dataset_files import read_dataset_json, read_plans
+from nnunet_fm.internal.messages import some, unknown
+from nnunet_fm.nnunet.dataset_files import RESTORE, USED, read_dataset_json, read_plans
 from nnunet_fm.nnunet.datasets import DATASET_NAME, dataset_id, known_datasets, no_such_dataset
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.file_names import (
@@ -100,7 +100,7 @@ def make_plans(preprocessed: Path, options: PlanOptions) -> NewPlans:
     plans = _source_plans(preprocessed, options)
     plans["train_subset"] = options.subset.to_json()
     _refuse_ignored(options)
-    stock = PlansManager(plans).get_configuration(options.configuration).configuration
+    stock = _resolved(plans, options)
     if options.encoder == NO_ENCODER:
         name, report = _stock_plans(plans, stock, options)
     else:
@@ -146,6 +146,26 @@ def _source_plans(preprocessed: Path, options: PlanOptions) -> dict[str, Any]:
             unknown("configuration", options.configuration, known, "Plan it with nnU-Net first.")
         )
     return plans
+
+
+def _resolved(plans: dict[str, Any], options: PlanOptions) -> dict[str, Any]:
+    """Return the configuration to start from, with what it inherits.
+
+    Raises:
+        ValueError: the plans are incomplete.
+    """
+    try:
+        found = PlansManager(plans).get_configuration(options.configuration).configuration
+        missing = [key for key in USED if key not in found]
+        missing += [key for key in ("plans_name", "dataset_name") if key not in plans]
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        missing = [str(error)]
+    if missing:
+        raise InputError(
+            f"{options.source_plans}.json is incomplete for {options.configuration}: no "
+            f"{some(missing)}; {RESTORE}"
+        )
+    return dict(found)
 
 
 def _missing_plans(preprocessed: Path, options: PlanOptions) -> str:
