@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,12 +25,13 @@ def one_writer(folder: Path, part: str = "") -> Iterator[None]:
     writers left in the folder and below it is deleted.
 
     Args:
-        folder: the folder; created.
+        folder: the folder; created, and removed if nothing was written to it.
         part: what this command writes, where several commands write to one folder at once.
 
     Raises:
         BusyError: another process holds the lock; the message names it.
     """
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     holder = folder / HOLDER.format(part)
     lock = FileLock(folder / LOCK.format(part), blocking=False)
@@ -47,7 +48,19 @@ def one_writer(folder: Path, part: str = "") -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
+        lock_file = Path(lock.lock_file)
+        if created and list(folder.iterdir()) == [lock_file]:
+            lock_file.unlink()
+            _remove_empty(created)
         lock.release()
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders from the innermost on, until one holds something."""
+    for folder in folders:
+        if any(folder.iterdir()):
+            return
+        folder.rmdir()
 
 
 def _myself() -> dict[str, object]:

@@ -59,7 +59,7 @@ def test_a_sweep_that_is_refused_has_written_nothing(
     file = sweep_file(encoders={"tiny": TINY, "last": last}, splits={})
     before = listing(tmp_path)
     assert "multiples of 16" in said("sweep", file, "--print", code=2)
-    assert listing(tmp_path) == before
+    assert set(listing(tmp_path)) == set(before)  # the folder of the lock is removed again
 
 
 def test_a_dry_run_of_garbage_collection_changes_nothing(said: Said, tmp_path: Path) -> None:
