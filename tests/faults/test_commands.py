@@ -40,7 +40,8 @@ ROWS = [
         ("predictions", "truth"),
     ),
     Row(
-        "features extract few.csv --cache c --encoder dinov3_test16 --shape 8 32 32 -np 0",
+        "features extract few.csv --cache c --encoder dinov3_test16 --shape 8 32 32 -np 0 "
+        "--batch-size 8",  # of one volume each, as the rounding depends on the batch
         ("few.csv", "cache/volumes"),
     ),
     Row(
