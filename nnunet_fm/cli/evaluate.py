@@ -129,7 +129,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         )
     scores = evaluate_pairs(pairs, found.scheme, parsed.np, options, problems)
     with replaced_together(out, "scores") as folder:
-        write_scores(scores, folder)
+        write_scores(scores, folder, found.text)
         if official:
             write_csv(official, folder / "official.csv")
     if official:

@@ -39,10 +39,16 @@ def scores_table(scores: Sequence[CaseScore]) -> str:
     return "\n".join([markdown_table(COLUMNS, rows), "", *NOTES])
 
 
-def write_scores(scores: Sequence[CaseScore], folder: Path) -> None:
-    """Write `scores.csv` with one line per case and region, and `scores.md` with the means."""
+def write_scores(scores: Sequence[CaseScore], folder: Path, regions: str) -> None:
+    """Write `scores.csv` with one line per case and region, and `scores.md` with the means.
+
+    Args:
+        scores: scores of any number of cases and regions.
+        folder: folder to write into.
+        regions: where the regions come from, and the name of their label scheme.
+    """
     write_csv(scores, folder / "scores.csv")
-    write_text(folder / "scores.md", scores_table(scores) + "\n")
+    write_text(folder / "scores.md", f"{regions}\n\n{scores_table(scores)}\n")
 
 
 def mean_of_regions(scores: Sequence[CaseScore], name: str = "mean") -> list[CaseScore]:

@@ -86,7 +86,7 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
         ValueError: the run was trained on another split.
     """
     folder = run.folder / VALIDATION
-    predicted = set(case_names(folder, _label_scheme(run).ending))
+    predicted = set(case_names(folder, label_scheme(run).ending))
     split = _split(run, preprocessed)
     expected = sorted(split["val"]) if split else sorted(predicted)
     extra = sorted(predicted - set(expected))
@@ -105,7 +105,8 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
     return expected
 
 
-def _label_scheme(run: Run) -> LabelScheme:
+def label_scheme(run: Run) -> LabelScheme:
+    """Read what the labels of a run's predictions mean."""
     return LabelScheme.read(run.folder.parent / DATASET_JSON)
 
 
@@ -122,8 +123,8 @@ def _check_same_regions(runs: Sequence[Run]) -> None:
     first: dict[str, Run] = {}
     for run in runs:
         other = first.setdefault(run.dataset, run)
-        regions = [region.name for region in _label_scheme(run).regions]
-        others = [region.name for region in _label_scheme(other).regions]
+        regions = [region.name for region in label_scheme(run).regions]
+        others = [region.name for region in label_scheme(other).regions]
         if regions != others:
             raise InputError(
                 f"{run.name} was trained for {', '.join(regions)} and {other.name} for "
@@ -174,7 +175,7 @@ def score_folder(
         options: metric options.
         workers: number of processes.
     """
-    scheme = _label_scheme(run)
+    scheme = label_scheme(run)
     truths = preprocessed / run.dataset / GROUND_TRUTH
     scores = cached_scores(predictions, truths, scheme, cases, options, workers)
     return scores + mean_of_regions(scores, MEAN) if len(scheme.regions) > 1 else scores

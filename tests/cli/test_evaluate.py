@@ -25,4 +25,6 @@ def test_scores_are_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFi
         rows = {row["region"]: row for row in csv.DictReader(stream)}
     assert set(rows) == {"WT", "TC", "ET"}
     assert float(rows["WT"]["dice"]) == 1.0
-    assert "mean" in (tmp_path / "scores" / "scores.md").read_text()
+    table = (tmp_path / "scores" / "scores.md").read_text()
+    assert "gli2023" in table.splitlines()[0]
+    assert "mean" in table

@@ -17,6 +17,7 @@ from nnunet_fm.evaluation.labels import LabelScheme
 from nnunet_fm.experiments.report.figures import EncoderIndex
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.experiments.summary import EncoderRuns
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.plotting import colour
 from nnunet_fm.nnunet.dataset_files import read_dataset_json
 from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH
@@ -30,6 +31,7 @@ MAX_PREDICTIONS = 5  # shown at once
 PERCENTILES = (0.5, 99.5)  # of a channel's voxels, black and white
 LINE_STYLES = ("solid", "dashed", "dotted", "dashdot", (0, (5, 1)), (0, (1, 1)))
 TRUTH_COLOUR = "#FFFFFF"
+LARGEST_SHOWN = np.iinfo(np.uint8).max  # label
 GREY_LEVELS = 64  # of the viewer; more would add megabytes and no visible difference
 Labels = Integer[np.ndarray, "z y x"]
 Volume = Float[np.ndarray, "z y x"]
@@ -187,7 +189,14 @@ def _run_with(group: EncoderRuns, case: str) -> ScoredRun | None:
 
 
 def _read_labels(file: Path, grid: Grid) -> Labels:
-    return whole_labels(_read_volume(file, grid), file).astype(np.uint8)
+    """Read labels, which the viewer keeps in 8 bits."""
+    labels = whole_labels(_read_volume(file, grid), file)
+    if labels.min() < 0 or labels.max() > LARGEST_SHOWN:
+        raise InputError(
+            f"{file} has labels from {labels.min()} to {labels.max()}; pictures show 0 to "
+            f"{LARGEST_SHOWN}"
+        )
+    return labels
 
 
 def _read_volume(file: Path, grid: Grid) -> np.ndarray:

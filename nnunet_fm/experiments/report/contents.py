@@ -7,7 +7,7 @@ from pathlib import Path
 from nnunet_fm.evaluation.segmentation import MetricOptions
 from nnunet_fm.experiments.robustness import PerturbedScore, score_perturbations
 from nnunet_fm.experiments.run_cost import Cost, Provenance, cost_of, provenance_of
-from nnunet_fm.experiments.run_scores import MEAN, ScoredRun, score_runs
+from nnunet_fm.experiments.run_scores import MEAN, ScoredRun, label_scheme, score_runs
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.experiments.status import RunStatus
 from nnunet_fm.experiments.summary import (
@@ -81,6 +81,12 @@ class Report:
     def datasets(self) -> list[str]:
         """Full names of the datasets."""
         return list(dict.fromkeys(group.dataset for group in self.groups))
+
+    @property
+    def schemes(self) -> dict[str, str]:
+        """Names of the BraTS label schemes, by dataset; a dataset that names none is left out."""
+        names = {one.run.dataset: label_scheme(one.run).brats for one in self.scored}
+        return {dataset: name for dataset, name in names.items() if name}
 
     def groups_of(self, dataset: str) -> list[EncoderRuns]:
         """Return the groups of one dataset."""

@@ -213,7 +213,9 @@ def _case_row(scored: ScoredRun, score: CaseScore) -> dict[str, Any]:
 
 def _describe(report: Report) -> str:
     encoders = ", ".join(report.encoder_index)
-    return f"{len(report.scored)} finished runs of {encoders} on {', '.join(report.datasets)}."
+    text = f"{len(report.scored)} finished runs of {encoders} on {', '.join(report.datasets)}."
+    schemes = [f"{name} of {dataset}" for dataset, name in report.schemes.items()]
+    return f"{text} Label scheme: {', '.join(schemes)}." if schemes else text
 
 
 def _sections(
