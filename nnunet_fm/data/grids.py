@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Float, Shaped
 from nibabel.affines import voxel_sizes
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 
 from nnunet_fm.data.image_size import UnreadableImageError, check_header
 from nnunet_fm.internal.errors import InputError
@@ -74,6 +74,11 @@ class Grid:
     def spacing(self) -> tuple[float, ...]:
         """Mm per voxel along each axis, x first."""
         return tuple(float(length) for length in voxel_sizes(self.affine))
+
+    @property
+    def orientation(self) -> str:
+        """Where the axes run to, x first, e.g. `LPS`: to the left, the back and the head."""
+        return "".join(aff2axcodes(self.affine))
 
     @property
     def directions(self) -> Float[np.ndarray, "3 3"]:

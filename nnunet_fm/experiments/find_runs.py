@@ -35,7 +35,8 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
         for run in _runs_in(folder.absolute()):
             by_folder.setdefault(run.folder.resolve(), run)
     runs = list(by_folder.values())
-    for key in (_trainer, _plans, _configuration):
+    runs = _distinguish(runs, _trainer, always=True)
+    for key in (_plans, _configuration):
         runs = _distinguish(runs, key)
     by_name: dict[str, Run] = {}
     for run in runs:
@@ -59,16 +60,25 @@ def _configuration(run: Run) -> str:
     return run.configuration
 
 
-def _distinguish(runs: Sequence[Run], key: Callable[[Run], str]) -> list[Run]:
+def _distinguish(runs: Sequence[Run], key: Callable[[Run], str], always: bool = False) -> list[Run]:
     """Append a key to the encoders' names where several runs have one name and the keys differ.
 
     E.g. a frozen and a fine-tuned encoder are distinguished by their trainers.
+
+    Args:
+        runs: the runs.
+        key: what may distinguish them.
+        always: even if no two runs have one name, e.g. trainers of different ratios.
     """
     counts = Counter(run.name for run in runs)
     keys: dict[str, set[str]] = {}
     for run in runs:
         keys.setdefault(run.encoder, set()).add(key(run))
-    ambiguous = {run.encoder for run in runs if counts[run.name] > 1 and len(keys[run.encoder]) > 1}
+    ambiguous = {
+        run.encoder
+        for run in runs
+        if len(keys[run.encoder]) > 1 and (always or counts[run.name] > 1)
+    }
     return [
         replace(run, encoder=f"{run.encoder} ({key(run)})") if run.encoder in ambiguous else run
         for run in runs

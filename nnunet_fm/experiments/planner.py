@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunet_fm.experiments.config import EncoderEntry, Sweep
 from nnunet_fm.experiments.datasets import check_expected, check_fold, sweep_folds
+from nnunet_fm.experiments.run_checks import check_training_data
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.errors import InputError, MissingFileError
@@ -89,6 +90,9 @@ def plan_sweep(sweep: Sweep, preprocessed: Path, results: Path) -> PlannedSweep:
         for fold in sweep.folds:
             runs.append(_run(subset, fold, folds[subset.dataset], plans, results))
             _check_folder(runs[-1], plans)
+            split = folds[subset.dataset]
+            if split:
+                check_training_data(runs[-1], split[fold], preprocessed / subset.dataset)
     new_folds = {}
     if sweep.splits:
         new_folds = {preprocessed / name / SPLITS_JSON: f for name, f in folds.items() if f}

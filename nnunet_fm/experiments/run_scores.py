@@ -10,6 +10,7 @@ from nnunet_fm.evaluation.labels import LabelScheme
 from nnunet_fm.evaluation.score_cache import cached_scores
 from nnunet_fm.evaluation.score_tables import mean_of_regions
 from nnunet_fm.evaluation.segmentation import CaseScore, MetricOptions
+from nnunet_fm.experiments.run_checks import check_same_training, check_validation, train_subset
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import case_names
@@ -18,12 +19,10 @@ from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.file_names import (
     DATASET_JSON,
     GROUND_TRUTH,
-    PLANS_JSON,
     SPLITS_JSON,
     VALIDATION,
 )
 from nnunet_fm.nnunet.splits import ALL, Fold, fold_split
-from nnunet_fm.nnunet.train_subset import TrainSubset
 
 MEAN = "mean"  # of the regions, where there are several
 
@@ -65,10 +64,12 @@ def score_runs(
 
     Raises:
         FileNotFoundError: a prediction is missing.
-        ValueError: runs of one dataset and fold validated different cases.
+        ValueError: runs of one dataset and fold validated different cases, or runs of one name
+            were not trained alike, see `check_same_training`.
     """
     options = options or MetricOptions()
     finished = [run for run in runs if run.state() is State.FINISHED]
+    check_same_training(finished)
     cases = {run: validation_cases(run, preprocessed) for run in finished}
     _check_same_regions(finished)
     _check_same_cases(cases)
@@ -83,7 +84,7 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: a prediction is missing.
-        ValueError: the run was trained on another split.
+        ValueError: the run was trained on another split, see also `check_validation`.
     """
     folder = run.folder / VALIDATION
     predicted = set(case_names(folder, label_scheme(run).ending))
@@ -102,6 +103,7 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
             f"{folder} lacks the prediction of {some(missing)}; type: "
             f"{' '.join(run.train_command())} --val"
         )
+    check_validation(run, expected, split)
     return expected
 
 
@@ -152,8 +154,7 @@ def _score_run(
     split = _split(run, preprocessed)
     train_cases = 0
     if split:
-        subset = TrainSubset.from_plans(read_plans(run.folder.parent / PLANS_JSON))
-        train_cases = len(subset.select(split["train"]))
+        train_cases = len(train_subset(run).select(split["train"]))
     return ScoredRun(run, scores, train_cases)
 
 

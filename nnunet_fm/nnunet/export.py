@@ -15,6 +15,7 @@ from nnunet_fm.network.frozen import ENCODER, NETWORKS
 from nnunet_fm.nnunet.checkpoint_file import read_checkpoint
 from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.file_names import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT_JSON, PLANS_JSON
+from nnunet_fm.nnunet.run_record import RunRecord, read_record, write_record
 
 COPIED = (DATASET_JSON, FINGERPRINT_JSON)
 
@@ -59,6 +60,9 @@ def export_model(
             (partial / fold).mkdir()
             content = read_checkpoint(model / fold / checkpoint, trust_checkpoint)
             torch.save(_for_prediction(content), partial / fold / FINAL_CHECKPOINT)
+            record = read_record(model / fold)
+            if record and record.orientations:  # which `nnunet-fm predict` asks for
+                write_record(RunRecord(orientations=record.orientations), partial / fold)
         for name in COPIED:
             if (model / name).is_file():
                 shutil.copyfile(model / name, partial / name)

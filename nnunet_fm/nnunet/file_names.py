@@ -12,6 +12,8 @@ GROUND_TRUTH = "gt_segmentations"
 # of a fold, fold_N of a model
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 LATEST_CHECKPOINT = "checkpoint_latest.pth"
+BEST_CHECKPOINT = "checkpoint_best.pth"
+FORMER_CHECKPOINT = "checkpoint_former.pth"  # ours: final one of a training that was redone
 DEBUG_JSON = "debug.json"
 LOGS = "training_log_*.txt"
 VALIDATION = "validation"

@@ -208,11 +208,17 @@ def _stock_plans(
             f"stock configurations ({', '.join(plans['configurations'])}), for -tr SubsetTrainer"
         ]
     strides = stock["architecture"]["arch_kwargs"]["strides"]
-    step = max(math.prod(s[axis] for s in strides) for axis in range(len(stock["patch_size"])))
+    steps = [math.prod(s[axis] for s in strides) for axis in range(len(stock["patch_size"]))]
+    step = max(steps)
     patch = tuple(options.patch or stock["patch_size"])
     configuration, report = derive_configuration(
         stock, options.configuration, patch, step, options.fov or "native", options.batch_size
     )
+    if configuration["patch_size"] == steps:
+        raise InputError(
+            f"patch {'x'.join(map(str, steps))}: the stock architecture would reduce it to one "
+            f"pixel, which it cannot normalise; allowed: {step * 2} and other multiples of {step}"
+        )
     name = f"{options.configuration}_stock{side_label(configuration['patch_size'])}"
     plans["configurations"][name] = configuration
     return name, ["stock architecture, for -tr SubsetTrainer", *report]

@@ -17,6 +17,12 @@ from nnunet_fm.data.image_checks import find_cases
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
+from nnunet_fm.nnunet.orientations import (
+    TURNING_READERS,
+    orientation_of,
+    orientation_problem,
+    trained_orientations,
+)
 from nnunet_fm.nnunet.predictor import BatchedPredictor, bare_network
 from nnunet_fm.nnunet.trained_models import check_model
 
@@ -85,12 +91,17 @@ def _command_predictor(
     class CommandPredictor(BatchedPredictor):
         """Checks the input images and reports the precision."""
 
+        model: Path | None = None
+
         def __init__(self, *args: Any, **stock_arguments: Any) -> None:
             super().__init__(*args, **options, **stock_arguments)
 
-        def initialize_from_trained_model_folder(self, *args: Any, **stock_arguments: Any) -> None:
+        def initialize_from_trained_model_folder(
+            self, model: str, *args: Any, **stock_arguments: Any
+        ) -> None:
             """Load the model, then report the precision that it will compute in."""
-            super().initialize_from_trained_model_folder(*args, **stock_arguments)
+            super().initialize_from_trained_model_folder(model, *args, **stock_arguments)
+            self.model = Path(model)
             report(_precision_message(self))
 
         def _manage_input_and_output_lists(
@@ -100,10 +111,25 @@ def _command_predictor(
             if isinstance(source, str):
                 channels = len(self.dataset_json["channel_names"])
                 cases, found = find_cases(Path(source), channels, self.dataset_json["file_ending"])
-                problems.update(found)
+                problems.update(found | self._turned(cases))
+                cases = {name: paths for name, paths in cases.items() if name not in problems}
                 _report_problems(Path(source), len(cases), problems, report)
                 source = [[str(path) for path in paths] for paths in cases.values()]
             return super()._manage_input_and_output_lists(source, *args, **stock_arguments)
+
+        def _turned(self, cases: Mapping[str, Sequence[Path]]) -> dict[str, str]:
+            """Describe the cases whose axes are stored otherwise than those of the training."""
+            if self.model is None:
+                return {}
+            if self.plans_manager.plans.get("image_reader_writer") in TURNING_READERS:
+                return {}
+            trained = trained_orientations(self.model)
+            mirrored = bool(self.allowed_mirroring_axes)
+            found = {
+                name: orientation_problem(orientation_of(paths[0]), trained, mirrored)
+                for name, paths in cases.items()
+            }
+            return {name: problem for name, problem in found.items() if problem}
 
     return CommandPredictor
 

@@ -1,7 +1,7 @@
 """What a training was made with and what it cost: `nnunet_fm.json` in the fold's folder."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from nnunet_fm.internal.atomic_files import write_text
@@ -30,6 +30,9 @@ class RunRecord:
         peak_memory_of: whose memory that is: `GPU` or `process`.
         epochs: that the trainer will run.
         epoch_seconds: duration of each finished epoch, without the validation at the end.
+        train_labels: hash of the label file of each training case, see `train_labels`.
+        orientations: how the training images are stored, e.g. `LPS`.
+        validated: name of the checkpoint that was validated; empty before the validation.
     """
 
     versions: tuple[dict[str, str], ...] = ()
@@ -44,6 +47,9 @@ class RunRecord:
     peak_memory_of: str = ""
     epochs: int = 0
     epoch_seconds: tuple[float, ...] = ()
+    train_labels: dict[str, str] = field(default_factory=dict)
+    orientations: tuple[str, ...] = ()
+    validated: str = ""
 
     @property
     def epochs_done(self) -> int:
@@ -83,7 +89,7 @@ def read_record(fold: Path) -> RunRecord | None:
         return None
     try:
         content = read_object(file)
-        for name in ("versions", "epoch_seconds"):
+        for name in ("versions", "epoch_seconds", "orientations"):
             content[name] = tuple(content.get(name, ()))
         return RunRecord(
             **{f.name: content[f.name] for f in fields(RunRecord) if f.name in content}

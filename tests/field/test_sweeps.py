@@ -114,6 +114,11 @@ def test_the_benchmark_script_only_says_what_comes_first(
         (7, {"folds": [4]}, "fold 4 of Dataset031_Made validates 1 case"),
         (4, {}, "has 4 cases, too few for nnU-Net's 5 folds; type splits.folds=N"),
         (4, {"folds": ["all"]}, "folds.0"),
+        (
+            10,
+            {"encoders": {"stock": {"trainer": "SubsetTrainerDemo", "patch": [8, 8]}}},
+            "patch 8x8: the stock architecture would reduce it to one pixel",
+        ),
     ],
 )
 def test_an_impossible_sweep_is_refused(
