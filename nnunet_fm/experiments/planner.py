@@ -21,8 +21,9 @@ from nnunet_fm.nnunet.next_steps import default_trainer, preprocess_command
 from nnunet_fm.nnunet.plan_options import Device, PlanOptions
 from nnunet_fm.nnunet.planning import NewPlans, make_plans
 from nnunet_fm.nnunet.run_identity import plan_differences
-from nnunet_fm.nnunet.splits import Split
+from nnunet_fm.nnunet.splits import Split, labelled_cases
 from nnunet_fm.nnunet.train_subset import TrainSubset
+from nnunet_fm.nnunet.training_data import check_copied_labels
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ def _check_dataset(sweep: Sweep, dataset: Path) -> list[Split] | None:
     expected = sweep.expected.get(dataset_id(dataset.name))
     if expected:
         check_expected(dataset, expected)
+    ending = load_json(str(dataset / DATASET_JSON)).get("file_ending", "")
+    check_copied_labels(dataset, labelled_cases(dataset), ending)
     folds = sweep_folds(dataset, sweep.splits)
     if folds is None:
         return None

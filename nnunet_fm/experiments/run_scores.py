@@ -23,6 +23,7 @@ from nnunet_fm.nnunet.file_names import (
     VALIDATION,
 )
 from nnunet_fm.nnunet.splits import ALL, Fold, fold_split
+from nnunet_fm.nnunet.training_data import check_copied_labels
 
 MEAN = "mean"  # of the regions, where there are several
 
@@ -103,6 +104,7 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
             f"{folder} lacks the prediction of {some(missing)}; type: "
             f"{' '.join(run.train_command())} --val"
         )
+    check_copied_labels(preprocessed / run.dataset, expected, label_scheme(run).ending)
     check_validation(run, expected, split)
     return expected
 

@@ -5,6 +5,9 @@ PLANS_JSON = "plans.json"
 DATASET_JSON = "dataset.json"
 FINGERPRINT_JSON = "dataset_fingerprint.json"
 
+# of a raw dataset
+TRAIN_LABELS = "labelsTr"
+
 # of a preprocessed dataset
 SPLITS_JSON = "splits_final.json"
 GROUND_TRUTH = "gt_segmentations"

@@ -152,3 +152,18 @@ def test_a_sweep_does_not_go_on_with_other_data(
         (dataset / "gt_segmentations" / f"{case}.txt").write_text(text)
     with pytest.raises(ValueError, match=reason):
         check_training_data(run, {"train": sorted(cases)}, dataset)
+
+
+def test_truths_that_were_corrected_after_preprocessing_are_not_scored(
+    finished: Maker, preprocessed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    for n, case in enumerate(CASES):
+        image(labels(n), tmp_path / "raw" / DATASET / "labelsTr" / f"{case}.nii.gz")
+    run = finished()
+    assert score_runs([run], preprocessed, workers=1)
+    image(labels(0, shift=1), tmp_path / "raw" / DATASET / "labelsTr" / "a.nii.gz")
+    with pytest.raises(ValueError, match="gt_segmentations holds other labels of a than .*Remove"):
+        score_runs([run], preprocessed, workers=1)
+    monkeypatch.delenv("nnUNet_raw")
+    assert score_runs([run], preprocessed, workers=1)

@@ -15,6 +15,7 @@ from nnunet_fm.experiments.summary import (
     Summary,
     train_cases_by_ratio,
 )
+from nnunet_fm.internal.messages import counted
 from nnunet_fm.nnunet.splits import SEEN
 
 LEVEL = 0.05  # of significance
@@ -120,7 +121,7 @@ def _explain_stars(comparisons: Sequence[PairedComparison], regions: int) -> str
     smallest = 2 / 2 ** max(c.cases for c in comparisons) * tests
     if smallest > LEVEL:
         return (
-            f"; {tests} tests of so few cases cannot be significant "
+            f"; {counted(tests, 'test')} of so few cases cannot be significant "
             f"(Holm's p is {smallest:.2g} at the least)"
         )
     return f"; * differs from {comparisons[0].reference}"
