@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from nibabel.orientations import axcodes2ornt, inv_ornt_aff
+from nibabel.orientations import axcodes2ornt
 
 from helpers.tables import write_noise_volume
 from nnunet_fm.cli.main import main
@@ -65,7 +65,10 @@ def test_a_prediction_that_is_not_complete_has_an_exit_code(
 
 def write_stored(file: Path, orientation: str) -> None:
     """Write a volume whose axes are stored as asked."""
-    affine = inv_ornt_aff(axcodes2ornt(orientation), (4, 5, 6))
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for number, (axis, direction) in enumerate(axcodes2ornt(orientation)):
+        affine[int(axis), number] = direction
     file.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(np.ones((4, 5, 6), np.float32), affine), file)
 
@@ -86,6 +89,7 @@ def test_images_that_are_stored_otherwise_than_in_the_training_are_named(
         write_stored(tmp_path / "in" / f"{name}_0000.nii.gz", name)
     write_stored(tmp_path / "gt_segmentations" / "a.nii.gz", "LPS")
     trained = label_orientations(tmp_path, ["a", "of another machine"], ".nii.gz")
+    (tmp_path / "model" / "fold_0").mkdir(parents=True)
     write_record(RunRecord(orientations=trained), tmp_path / "model" / "fold_0")
     lines: list[str] = []
     problems: dict[str, str] = {}
