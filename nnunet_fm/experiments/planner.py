@@ -14,7 +14,7 @@ from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.folders import nnunet_folder
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.commands import require_trainer
-from nnunet_fm.nnunet.dataset_files import read_plans
+from nnunet_fm.nnunet.dataset_files import read_dataset_json, read_plans
 from nnunet_fm.nnunet.datasets import dataset_id, dataset_name
 from nnunet_fm.nnunet.file_names import DATASET_JSON, PLANS_JSON, SPLITS_JSON
 from nnunet_fm.nnunet.next_steps import default_trainer, preprocess_command
@@ -128,7 +128,7 @@ def _check_dataset(sweep: Sweep, dataset: Path) -> list[Split] | None:
     expected = sweep.expected.get(dataset_id(dataset.name))
     if expected:
         check_expected(dataset, expected)
-    ending = load_json(str(dataset / DATASET_JSON)).get("file_ending", "")
+    ending = read_dataset_json(dataset / DATASET_JSON).get("file_ending", "")
     check_copied_labels(dataset, labelled_cases(dataset), ending)
     folds = sweep_folds(dataset, sweep.splits)
     if folds is None:

@@ -4,11 +4,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
-
 from nnunet_fm.experiments.runs import Run
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
+from nnunet_fm.nnunet.dataset_files import read_dataset_json, read_plans
 from nnunet_fm.nnunet.file_names import BEST_CHECKPOINT, DATASET_JSON, PLANS_JSON, SPLITS_JSON
 from nnunet_fm.nnunet.run_identity import plan_differences
 from nnunet_fm.nnunet.run_record import RunRecord, read_record
@@ -36,7 +35,7 @@ def check_training_data(run: Run, split: Split, dataset: Path) -> None:
     if not former:
         return
     cases = TrainSubset(run.ratio, run.seed).select(split["train"])
-    ending = load_json(str(dataset / DATASET_JSON)).get("file_ending", "")
+    ending = read_dataset_json(dataset / DATASET_JSON).get("file_ending", "")
     now = train_labels(dataset, cases, ending)
     different = data_differences(former, now)
     if different:
@@ -114,7 +113,7 @@ def _plan_differences(one: Run, other: Run) -> list[str]:
 
 
 def _plans(run: Run) -> dict[str, Any]:
-    return dict(load_json(str(run.folder.parent / PLANS_JSON)))
+    return read_plans(run.folder.parent / PLANS_JSON)
 
 
 def _record(run: Run) -> RunRecord:

@@ -15,7 +15,6 @@ from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import case_names
 from nnunet_fm.internal.messages import some
-from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.file_names import (
     DATASET_JSON,
     GROUND_TRUTH,
