@@ -11,6 +11,8 @@ from nnunet_fm.internal.memory import check_memory
 
 COMPRESSED = (".gz", ".nrrd", ".mha")
 MOST_COMPRESSED = 1100  # zlib makes nothing smaller than a 1032nd
+FLOAT32 = 4  # bytes of a voxel in memory, at least
+BITS = "bitpix"  # key of a NIfTI header: bits of a voxel as it is stored, before it is scaled
 BYTES = {
     sitk.sitkUInt8: 1,
     sitk.sitkInt8: 1,
@@ -37,17 +39,17 @@ def check_size(path: Path, shape: Sequence[int], bytes_per_voxel: int) -> None:
     Raises:
         UnreadableImageError: it does not.
     """
-    size = prod(int(length) for length in shape) * bytes_per_voxel
+    voxels = prod(int(length) for length in shape)
     times = " x ".join(str(length) for length in shape)
     name = f"{path.name}: its header says {times} voxels, which"
     stored = path.stat().st_size
     most = stored * MOST_COMPRESSED if path.name.lower().endswith(COMPRESSED) else stored
-    if path.suffix in (".nii", ".gz") and size > most:
+    if path.suffix in (".nii", ".gz") and voxels * bytes_per_voxel > most:
         raise UnreadableImageError(
             f"{name} {stored} bytes cannot hold; the file is truncated or damaged"
         )
     try:
-        check_memory(size, name)
+        check_memory(voxels * max(bytes_per_voxel, FLOAT32), name)
     except InputError as error:
         raise UnreadableImageError(str(error)) from None
 
@@ -58,5 +60,8 @@ def check_header(header: sitk.ImageFileReader) -> None:
     Raises:
         UnreadableImageError: see `check_size`.
     """
-    width = BYTES.get(header.GetPixelID(), 8) * header.GetNumberOfComponents()
+    if header.HasMetaDataKey(BITS):
+        width = int(header.GetMetaData(BITS)) // 8
+    else:
+        width = BYTES.get(header.GetPixelID(), 8) * header.GetNumberOfComponents()
     check_size(Path(header.GetFileName()), header.GetSize(), width)

@@ -28,7 +28,6 @@ Mask = Bool[np.ndarray, "z y x"]
 
 ORIENTATION = ("L", "P", "S")
 SMALLEST_SIDE, MOST_VOXELS = 16, 1 << 29
-FLOAT32 = 4  # bytes
 MOST_LABELS = 20  # a volume with no more distinct values is a label map
 SAMPLE = 1 << 14  # voxels looked at first
 ZERO_STEPS = 0.501  # a value is 0 up to half a step of the stored numbers, and their rounding
@@ -221,7 +220,7 @@ def _read_nifti(path: Path) -> nib.Nifti1Image:
         raise BadVolumeError(f"{path.name} is a {type(image).__name__}; allowed: NIfTI")
     dtype = image.get_data_dtype()
     try:
-        check_size(path, image.shape, max(dtype.itemsize, FLOAT32))
+        check_size(path, image.shape, dtype.itemsize)
     except UnreadableImageError as error:
         raise BadVolumeError(str(error)) from None
     if dtype.kind == "c":

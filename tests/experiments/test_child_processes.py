@@ -39,6 +39,14 @@ time.sleep(float(sys.argv[2]))
 """
 
 
+def wait_for_the_end(process: int) -> None:
+    """A killed process is there for a moment longer."""
+    end = time.monotonic() + 10
+    while is_alive(process):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_a_child_that_ignores_sigterm_is_killed_with_its_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,12 +61,11 @@ def test_a_child_that_ignores_sigterm_is_killed_with_its_workers(
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):  # preprocessing, in the main thread
         run_logged(["python", "-c", STUBBORN, str(told), "60"], tmp_path / "log")
-    assert not is_alive(int(told.read_text()))
+    wait_for_the_end(int(told.read_text()))
 
 
 def test_workers_of_a_child_that_ended_are_killed(tmp_path: Path) -> None:
     told = tmp_path / "worker"
     run_logged(["python", "-c", STUBBORN, str(told), "0"], tmp_path / "log", tmp_path / "lock")
-    while is_alive(int(told.read_text())):  # for a moment
-        time.sleep(0.01)
+    wait_for_the_end(int(told.read_text()))
     assert (tmp_path / "lock").read_text().startswith(f"{socket.gethostname()} ")

@@ -288,6 +288,16 @@ def test_storing_a_volume_otherwise_changes_no_metric(
         assert asdict(other) == expected
 
 
+def test_labels_that_are_stored_scaled_are_read(tmp_path: Path) -> None:
+    """A voxel of 2 bytes on the disk is a floating-point number once it is scaled."""
+    words = folders(tmp_path)
+    image = nib.Nifti1Image(2 * lesions().astype(np.int16), AFFINE)
+    image.header.set_slope_inter(0.5, 0)
+    nib.save(image, tmp_path / "predictions" / "a.nii")
+    assert main(["evaluate", *words]) == 0
+    assert dice_of(tmp_path) == {"whole": 1.0, "core": 1.0}
+
+
 def test_a_header_with_two_orientations_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
