@@ -5,6 +5,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 from nnunet_fm.internal.locks import one_writer
 from nnunet_fm.internal.threads import torch_threads
 from nnunet_fm_pretrain.engine import checkpoints
@@ -50,6 +52,8 @@ def pretrain(
     lock = one_writer(run) if fabric.global_rank == 0 else nullcontext()
     with lock, torch_threads(settings.run.threads):
         finished = Engine(method, settings, opened, run, init_from, fabric).train()
+    if dist.is_initialized():  # threads of the group may abort a process that exits with them
+        dist.destroy_process_group()
     return finished and fabric.global_rank == 0
 
 
