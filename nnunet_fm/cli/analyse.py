@@ -87,7 +87,7 @@ def _add_similarity(commands: Commands) -> None:
         help="seed of random weights, for an architecture without a file (default: 0)",
     )
     similarity.add_argument(
-        "-o", type=option_types.output_file, default=Path("similarity.png"), metavar="PNG"
+        "-o", type=option_types.figure_file, default=Path("similarity.png"), metavar="PNG"
     )
     similarity.set_defaults(function=_similarity)
 

@@ -66,7 +66,7 @@ def add_metric_options(parser: argparse.ArgumentParser) -> None:
     """Add the metric options."""
     parser.add_argument(
         "--tolerance",
-        type=option_types.positive_float,
+        type=option_types.non_negative_float,
         default=1.0,
         metavar="MM",
         help="tolerance of the surface Dice (default: 1)",

@@ -69,7 +69,7 @@ def _refuse_thousands(column: str, texts: Sequence[str]) -> None:
 
 def _warn_of_codes(column: str, values: Values) -> None:
     """Warn of usual codes for missing values: the only negative value, or far above the others."""
-    for code in sorted(set(values.tolist())):
+    for code in sorted({*MISSING_CODES, *LARGE_CODES} & set(values.tolist())):
         others = values[values != code]
         is_negative = code in MISSING_CODES and not (others < 0).any()
         is_far = code in LARGE_CODES and code > 2 * others.max(initial=-np.inf)

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from nibabel.filebasedimages import ImageFileError
 
-from nnunet_fm.data.grids import Grid, stacking_problem
+from nnunet_fm.data.grids import Grid, orientation_conflict, stacking_problem
 from nnunet_fm.data.image_size import UnreadableImageError, check_header
 from nnunet_fm.internal.errors import MissingFileError
 from nnunet_fm.internal.files import visible_files
@@ -130,6 +130,9 @@ def _voxel_problem(files: Mapping[str, Path]) -> str | None:
     """Count NaN and infinite voxels, with nibabel: SimpleITK silently turns NaN into 0."""
     for channel, path in files.items():
         image = nib.load(path)
+        conflict = orientation_conflict(image.header)
+        if conflict:
+            return f"{channel} {conflict}"
         dtype = image.get_data_dtype()
         if dtype.kind not in "iuf":
             kind = "complex numbers" if dtype.kind == "c" else f"colour voxels ({dtype})"

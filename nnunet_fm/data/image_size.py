@@ -9,7 +9,6 @@ import SimpleITK as sitk
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.memory import check_memory
 
-COMPRESSED = (".gz", ".nrrd", ".mha")
 MOST_COMPRESSED = 1100  # zlib makes nothing smaller than a 1032nd
 FLOAT32 = 4  # bytes of a voxel in memory, at least
 BITS = "bitpix"  # key of a NIfTI header: bits of a voxel as it is stored, before it is scaled
@@ -43,7 +42,7 @@ def check_size(path: Path, shape: Sequence[int], bytes_per_voxel: int) -> None:
     times = " x ".join(str(length) for length in shape)
     name = f"{path.name}: its header says {times} voxels, which"
     stored = path.stat().st_size
-    most = stored * MOST_COMPRESSED if path.name.lower().endswith(COMPRESSED) else stored
+    most = stored * MOST_COMPRESSED if path.suffix == ".gz" else stored
     if path.suffix in (".nii", ".gz") and voxels * bytes_per_voxel > most:
         raise UnreadableImageError(
             f"{name} {stored} bytes cannot hold; the file is truncated or damaged"

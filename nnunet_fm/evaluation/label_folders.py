@@ -94,7 +94,7 @@ def find_pairs(
     extra = set(case_names(predictions, ending)) - set(known)
     if extra and cases is None:
         LOG.warning(
-            "not scored, for want of a ground truth in %s: %s",
+            "not scored, as %s has no ground truth for them: %s",
             truths,
             some(sorted(extra)),
         )

@@ -143,7 +143,11 @@ def run_logged(argv: Sequence[str], log: Path, lock_file: Path | None = None) ->
     children = ChildProcesses()
     if lock_file:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
-    with stopped_with_us(children):
-        code = children.run(argv, log, {}, lock_file)
+    try:
+        with stopped_with_us(children):
+            code = children.run(argv, log, {}, lock_file)
+    finally:
+        if lock_file:
+            lock_file.unlink(missing_ok=True)
     if code:
         raise FailedRunError(f"`{' '.join(argv)}` failed; {log_tail(log)}")

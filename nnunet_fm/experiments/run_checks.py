@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_fm.experiments.runs import Run
+from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.dataset_files import read_dataset_json, read_plans
@@ -27,12 +27,12 @@ def check_training_data(run: Run, split: Split, dataset: Path) -> None:
     """Refuse a run that was trained on other cases or labels than the dataset has now.
 
     Args:
-        run: a run, finished or not; one without a record is not checked.
+        run: a run; one without a record, or without a checkpoint, is not checked.
         split: cases of its fold.
         dataset: the preprocessed dataset's folder.
     """
     former = _record(run).train_labels
-    if not former:
+    if not former or run.state() is State.NEW:
         return
     cases = TrainSubset(run.ratio, run.seed).select(split["train"])
     ending = read_dataset_json(dataset / DATASET_JSON).get("file_ending", "")

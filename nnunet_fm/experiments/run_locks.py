@@ -123,7 +123,7 @@ def _is_running(lock_file: Path, folder: Path) -> bool:
     try:
         host, process = lock_file.read_text().split()
         if host == socket.gethostname():
-            return is_alive(int(process))
+            return is_alive(int(process), since=lock_file.stat().st_mtime)
     except (FileNotFoundError, ValueError):  # it has just ended or just begins
         return False
     return _was_written_lately(folder / LOGS / f"{lock_file.name.removeprefix('.')}.log")

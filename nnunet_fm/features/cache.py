@@ -261,7 +261,7 @@ class FeatureCache:
             family, severity = recipe.perturbation["family"], recipe.perturbation["severity"]
             command += f" --perturb {family}={severity}"
         return (
-            f"{counted(len(missing), 'volume')} of {table.file} missing in the cache: "
+            f"{counted(len(missing), 'volume')} of {table.file} missing from the cache: "
             f"{some(missing)}; type: {command}"
         )
 

@@ -51,7 +51,7 @@ class FeatureRecipe:
         kinds |= {"precision": str, "preprocessing": dict}
         wrong = [key for key, kind in kinds.items() if not isinstance(getattr(recipe, key), kind)]
         if wrong or not all(isinstance(layer, int) for layer in recipe.layers):
-            raise InputError(f"{some(wrong) or 'layers'}: a value of another kind")
+            raise InputError(f"{some(wrong) or 'layers'}: wrong type of value")
         return recipe
 
     def to_json(self) -> str:

@@ -85,12 +85,13 @@ def run_task(data: TaskData, out: Path, figures: bool = True) -> FinishedRun:
     folder = run_folder(out, data)
     results = []
     predictions = []
+    subjects = tested_cases(data, splits)[1].n_subjects
     # the products are small, more threads are slower
     with one_writer(folder), torch_threads(1):
         for ratio in tqdm(data.task.ratios, desc=f"{data.name}, {data.encoder}", unit="ratio"):
             for seed in range(data.task.seeds):
                 marker = folder / f"{setting_name(ratio, seed)}.json"
-                if not marker.is_file():
+                if not marker.is_file() or _counts_cases(marker, subjects):
                     _run_setting(data, splits, tested, ratio, seed, marker)
                 results += _finished(marker)
                 predictions.append(marker.with_name(f"{PREDICTIONS}_{marker.stem}.csv"))
@@ -110,6 +111,11 @@ def _finished(marker: Path) -> list[Result]:
         return [Result(**result) for result in read_list(marker, remedy)]
     except TypeError as error:
         raise InputError(f"{marker} is damaged ({error}); {remedy}") from None
+
+
+def _counts_cases(marker: Path, subjects: int) -> bool:
+    """Whether a finished setting of an earlier version compares survival of cases, not subjects."""
+    return any(r.metric == LOGRANK and r.n_test > subjects for r in _finished(marker))
 
 
 def _write_results(run: FinishedRun, predictions: Sequence[Path], figures: bool) -> None:

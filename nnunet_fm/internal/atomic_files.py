@@ -54,25 +54,31 @@ def _tidy_once(folder: Path) -> None:
 def leftovers(folder: Path, below: bool = False) -> list[Path]:
     """List the temporary folders whose writers died, sorted.
 
-    A writer on another machine counts as dead once its temporary folder is an hour old.
+    A writer on another machine counts as dead once it has written nothing for an hour.
 
     Args:
         folder: where to look.
         below: look into all folders below it, too.
     """
     found = []
-    pattern = f"{PREFIX}*{TEMPORARY}"
-    for path in sorted(folder.rglob(pattern) if below else folder.glob(pattern)):
-        owner = OWNER.fullmatch(path.name)
-        if owner is None:
-            continue
+    for parent, names, _ in os.walk(folder):  # skips what others delete meanwhile
+        ours = [name for name in names if OWNER.fullmatch(name)]
+        found += [Path(parent, name) for name in ours if _is_left_over(Path(parent, name))]
+        names[:] = [name for name in names if name not in ours] if below else []
+    return sorted(found)
+
+
+def _is_left_over(folder: Path) -> bool:
+    owner = OWNER.fullmatch(folder.name)
+    if owner is None:
+        return False
+    try:
         if owner[1] == socket.gethostname():
-            dead = not is_alive(int(owner[2]))
-        else:
-            dead = time.time() - path.stat().st_mtime > STALE_SECONDS
-        if dead:
-            found.append(path)
-    return found
+            return not is_alive(int(owner[2]), folder.stat().st_mtime)
+        latest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    except OSError:  # its writer has just finished
+        return False
+    return time.time() - latest > STALE_SECONDS
 
 
 def remove_leftovers(folder: Path, below: bool = False) -> None:
@@ -141,7 +147,7 @@ def sync(path: Path) -> None:
 
 
 def _is_of_storage(error: Exception) -> bool:
-    """Whether a disk or file system caused an error, and no message was written for it yet."""
+    """Whether a disk or file system caused an error."""
     if isinstance(error, StorageError):
         return True
     if isinstance(error, UserError):
@@ -156,6 +162,8 @@ def _not_written(target: Path, error: Exception, then: str) -> StorageError:
     else:
         reason = getattr(error, "strerror", None) or str(error)
     survived = f"; the previous {target.name} is intact" if target.exists() else ""
+    if isinstance(error, StorageError):  # it says what to do
+        return StorageError(f"could not write {target}: {reason}{survived}")
     remedy = _remedy(target, getattr(error, "errno", None))
     return StorageError(f"could not write {target} ({reason}){survived}. {remedy}, then {then}")
 
@@ -191,7 +199,8 @@ def write_csv(rows: Iterable[Any], path: Path) -> None:
         path: UTF-8 file; its folder is created.
     """
     content = [row if isinstance(row, dict) else asdict(row) for row in rows]
-    write_lines(path, list(content[0]), [list(row.values()) for row in content])
+    columns = list(content[0])
+    write_lines(path, columns, [[row[column] for column in columns] for row in content])
 
 
 def write_lines(path: Path, columns: Iterable[object], rows: Iterable[Iterable[object]]) -> None:

@@ -186,6 +186,7 @@ class OutputPath:
 
 
 output_file = OutputPath()
+figure_file = OutputPath(suffixes=(".png", ".svg", ".pdf"))
 output_folder = OutputPath(folder=True)
 encoder_file = OutputPath(suffixes=(".pth", ".safetensors"))
 

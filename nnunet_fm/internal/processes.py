@@ -8,11 +8,22 @@ from concurrent.futures import ProcessPoolExecutor
 
 import psutil
 
+CLOCK_SECONDS = 60  # by which the clocks of a machine and its file server may differ
 
-def is_alive(process: int) -> bool:
-    """Whether a process of this machine runs; one that ended and was not waited for does not."""
+
+def is_alive(process: int, since: float | None = None) -> bool:
+    """Whether a process of this machine runs; one that ended and was not waited for does not.
+
+    Args:
+        process: its number.
+        since: time (s since 1970) at which it ran already; one that started more than a minute
+            later has got its number anew.
+    """
     try:
-        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+        found = psutil.Process(process)
+        if since is not None and found.create_time() > since + CLOCK_SECONDS:
+            return False
+        return bool(found.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:

@@ -18,15 +18,16 @@ from nnunet_fm.internal.atomic_files import (
     write_text,
 )
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.path_parts import check_path_below
 
 
 @contextmanager
 def replaced_together(folder: Path, name: str, earlier: Sequence[Path] = ()) -> Iterator[Path]:
     """Yield a temporary folder to write to; at the end its files replace those of `folder`.
 
-    After an error, or if the process is killed while the files are being written, the former
-    result stays as it was. If it is killed while the files are being moved, the result is marked
-    incomplete.
+    Files of the former result that the new one lacks are deleted. After an error, or if the process
+    is killed while the files are being written, the former result stays as it was. If it is killed
+    while the files are being moved, the result is marked incomplete.
 
     Args:
         folder: folder of the result; created.
@@ -46,7 +47,10 @@ def replaced_together(folder: Path, name: str, earlier: Sequence[Path] = ()) -> 
         for path in files:
             sync(path)
         marker = _marker(folder, name)
+        former = _files_of(marker)
         write_text(marker, json.dumps({"finished": False}))
+        for file in former - rows.keys():  # the new result has no such file
+            (folder / file).unlink(missing_ok=True)
         for path in files:
             target = folder / path.relative_to(temporary)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +91,15 @@ def check_finished(folder: Path, name: str) -> None:
                 f"{path} has {_count_rows(path)} rows, but {rows} were written; "
                 "rerun the command that wrote it"
             )
+
+
+def _files_of(marker: Path) -> set[str]:
+    """Return the files that a marker names, if it is one that can be read."""
+    try:
+        written = dict(json.loads(marker.read_text(encoding="utf-8"))["rows"])
+        return {check_path_below(file, "a file of a result") for file in written}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return set()
 
 
 def _marker(folder: Path, name: str) -> Path:

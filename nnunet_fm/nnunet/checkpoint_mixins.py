@@ -10,6 +10,7 @@ from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
 from nnunet_fm.nnunet.checkpoint_file import RESUME, read_checkpoint, restricted_loading
+from nnunet_fm.nnunet.file_names import RESUMED_FROM
 from nnunet_fm.nnunet.run_identity import plan_differences
 
 
@@ -23,7 +24,7 @@ class AtomicCheckpointMixin:
             super().save_checkpoint(filename)  # type: ignore[misc]
             return
         folder = Path(trainer.output_folder)
-        resumable = any(folder.glob("checkpoint_*.pth"))
+        resumable = any((folder / name).is_file() for name in RESUMED_FROM)
         then = "continue with --c" if resumable else "start the training again, without --c"
         with replaced_atomically(Path(filename), then) as temporary:
             super().save_checkpoint(str(temporary))  # type: ignore[misc]

@@ -17,6 +17,7 @@ FINAL_CHECKPOINT = "checkpoint_final.pth"
 LATEST_CHECKPOINT = "checkpoint_latest.pth"
 BEST_CHECKPOINT = "checkpoint_best.pth"
 FORMER_CHECKPOINT = "checkpoint_former.pth"  # ours: final one of a training that was redone
+RESUMED_FROM = (FINAL_CHECKPOINT, LATEST_CHECKPOINT, BEST_CHECKPOINT)  # by --c
 DEBUG_JSON = "debug.json"
 LOGS = "training_log_*.txt"
 VALIDATION = "validation"

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
@@ -68,4 +67,4 @@ def test_workers_of_a_child_that_ended_are_killed(tmp_path: Path) -> None:
     told = tmp_path / "worker"
     run_logged(["python", "-c", STUBBORN, str(told), "0"], tmp_path / "log", tmp_path / "lock")
     wait_for_the_end(int(told.read_text()))
-    assert (tmp_path / "lock").read_text().startswith(f"{socket.gethostname()} ")
+    assert not (tmp_path / "lock").exists()  # another machine would wait for it

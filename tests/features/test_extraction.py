@@ -163,7 +163,7 @@ def test_the_matrix_is_the_mean_over_the_modalities_that_are_there(
     cache.path(cache.recipe(), cache.key_of(cache.recipe(), table.rows[2], "T1")).unlink()
     with pytest.raises(
         FileNotFoundError,
-        match=r"1 volume of .* missing in the cache: Sübject 2 T1; type: .* extract",
+        match=r"1 volume of .* missing from the cache: Sübject 2 T1; type: .* extract",
     ):
         cache.matrix(table)
 

@@ -179,7 +179,7 @@ def test_predictions_without_truth_are_named(
     words = folders(tmp_path)
     write_stored(tmp_path / "predictions" / "b.nii", lesions(), AFFINE)
     assert main(["evaluate", *words]) == 0
-    assert "not scored, for want of a ground truth" in caplog.text
+    assert "has no ground truth for them: " in caplog.text
 
 
 @pytest.mark.parametrize("name", ["b.nii.gz", "b.NII", "b.mha"])

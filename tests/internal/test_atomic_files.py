@@ -9,6 +9,7 @@ import torch
 
 from nnunet_fm.internal.atomic_files import (
     created_whole,
+    leftovers,
     remove_leftovers,
     replaced_atomically,
     temporary_folder,
@@ -80,6 +81,17 @@ def test_only_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
     with temporary_folder(tmp_path) as alive:
         remove_leftovers(tmp_path)
         assert sorted(tmp_path.iterdir()) == sorted([alive, of_a_user])
+
+
+def test_another_machine_counts_as_dead_once_it_has_written_nothing_for_an_hour(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / ".nnunet-fm-another-1-abc.tmp"
+    (folder / "inner").mkdir(parents=True)
+    os.utime(folder, (0, 0))
+    assert leftovers(tmp_path) == []  # it has just written to the folder inside
+    os.utime(folder / "inner", (0, 0))
+    assert leftovers(tmp_path) == [folder]
 
 
 def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Worker processes that end with the process that started them."""
 
+import os
 import subprocess
 import sys
 import time
@@ -37,3 +38,9 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     while is_alive(worker):
         assert time.monotonic() < end, "the worker outlives its parent"
         time.sleep(0.05)
+
+
+def test_a_process_that_started_later_has_only_the_number() -> None:
+    now = time.time()
+    assert is_alive(os.getpid(), since=now)
+    assert not is_alive(os.getpid(), since=now - 10_000_000)

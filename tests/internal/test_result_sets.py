@@ -53,3 +53,13 @@ def test_a_missing_file_and_a_damaged_marker_are_named(tmp_path: Path) -> None:
 def test_a_result_of_version_0_1_has_no_marker_and_passes(tmp_path: Path) -> None:
     (tmp_path / "scores.csv").write_text("case\nc0\n")
     check_finished(tmp_path, "scores")
+
+
+def test_a_file_that_the_new_result_lacks_is_deleted(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    (tmp_path / "notes.txt").touch()  # the user's own
+    with replaced_together(tmp_path, "scores") as temporary:
+        write_csv([{"case": "c"}], temporary / "scores.csv")
+    assert not (tmp_path / "figures" / "a.svg").exists()
+    assert (tmp_path / "notes.txt").exists()
+    check_finished(tmp_path, "scores")

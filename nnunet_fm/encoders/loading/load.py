@@ -230,7 +230,7 @@ def _check(name: str, encoder: Encoder, converted: Converted, card: WeightCard) 
         "tensors missing": missing,
         "tensors unexpected": unexpected,
         "of another shape": shapes,
-        "of whole or complex numbers where real ones are expected": no_reals,
+        "integer or complex, where floating-point is expected": no_reals,
         "not finite (NaN or infinite)": not_finite,
     }
     sentences = [f"{len(keys)} {what}: {some(keys)}" for what, keys in problems.items() if keys]

@@ -228,8 +228,6 @@ def _patches(
 
 
 def _is_number(text: str) -> bool:
-    if "_" in text:  # Python reads 1_0 as 10
-        return False
     try:
         return bool(np.isfinite(read_number(text)))
     except ValueError:
