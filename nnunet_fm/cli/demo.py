@@ -79,9 +79,9 @@ def run_demo(
     started = time.monotonic()
     if encoder is None and (card is not None or options):
         raise InputError("--card and --encoder-option are for --encoder FILE; give it too")
+    check_folder(out)
     if encoder is not None:
         encoder = _checked_encoder(encoder, card, options)
-    check_folder(out)
     with one_writer(out):
         steps = StepRunner(out)
         if encoder is None:
@@ -110,7 +110,7 @@ def check_folder(out: Path) -> None:
         FileExistsError: it does.
     """
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    theirs = [name for name in names if not name.startswith(OURS)]
+    theirs = [name for name in names if not name.startswith(".")]  # ours, or of a file manager
     if not theirs:
         return
     if MARKER not in names:

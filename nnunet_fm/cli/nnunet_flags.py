@@ -4,6 +4,7 @@ nnU-Net reads them itself afterwards. A flag of a later nnU-Net is passed on unc
 """
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -45,8 +46,7 @@ def prediction_parser(from_folder: bool) -> CommandParser:
     add("-f", type=fold, nargs="+")
     add("-step_size", type=option_types.fraction)
     add("-chk", type=option_types.name)
-    add("-npp", type=option_types.processes_or_none, default=3)
-    add("-nps", type=option_types.processes_or_none, default=3)
+    _add_processes(parser, from_folder)
     add("-prev_stage_predictions", type=option_types.existing_folder)
     add("-device", choices=("cuda", "cpu", "mps"))
     add("--continue_prediction", "--c", action="store_true")
@@ -54,6 +54,16 @@ def prediction_parser(from_folder: bool) -> CommandParser:
         add(switch, action="store_true")
     parser.set_defaults(unknown_arguments=[])
     return parser
+
+
+def _add_processes(parser: CommandParser, from_folder: bool) -> None:
+    """Add the numbers of processes; only `nnUNetv2_predict` predicts without any (0)."""
+    for word in ("npp", "nps"):
+        if from_folder:
+            parser.add_argument(f"-{word}", type=option_types.processes, default=3)
+        else:
+            default = os.environ.get(f"nnUNet_{word}", "3")  # as nnU-Net does
+            parser.add_argument(f"-{word}", type=option_types.processes_or_none, default=default)
 
 
 def check_prediction_flags(argv: Sequence[str], ours: Sequence[str]) -> list[str]:
