@@ -11,6 +11,7 @@ from nnunet_fm.data.image_checks import find_problem
 from nnunet_fm.data.label_images import foreground, read_labels
 from nnunet_fm.data.label_schemes import SCHEMES
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.messages import reason_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def check_case(case: BratsCase) -> CheckedCase:
     try:
         labels = _labels(segmentation) if segmentation else frozenset()
     except (InputError, MemoryError) as error:
-        return CheckedCase(case, str(error) or "more than the memory holds")
+        return CheckedCase(case, reason_of(error))
     orientation = "".join(aff2axcodes(nib.load(next(iter(case.files.values()))).affine))
     return CheckedCase(case, "", labels, orientation)
 

@@ -17,6 +17,7 @@ from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, i
 
 from nnunet_fm.data.image_size import UnreadableImageError, check_header
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.messages import reason_of
 
 ORIGIN_VOXELS = 1.0  # a truth and its prediction lie no further apart
 SAME_GRID_VOXELS = 0.1  # masks, and images that are stacked, lie no further apart
@@ -275,7 +276,7 @@ def _read_header(path: Path) -> sitk.ImageFileReader:
 
 def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
     """Return the error for a file that SimpleITK cannot read, with the end of its message."""
-    reason = str(error).strip() or type(error).__name__
+    reason = reason_of(error)
     return UnreadableImageError(f"{path} cannot be read as an image: {reason.splitlines()[-1]}")
 
 

@@ -13,6 +13,7 @@ from nnunet_fm.data.grids import Grid, orientation_conflict, stacking_problem
 from nnunet_fm.data.image_size import UnreadableImageError, check_header
 from nnunet_fm.internal.errors import MissingFileError
 from nnunet_fm.internal.files import visible_files
+from nnunet_fm.internal.messages import reason_of
 
 IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".dcm")
 
@@ -29,7 +30,7 @@ def find_problem(files: Mapping[str, Path]) -> str | None:
     try:
         return _grid_problem(files) or _voxel_problem(files)
     except (RuntimeError, ValueError, OSError, EOFError, MemoryError, ImageFileError) as error:
-        reason = str(error).strip() or type(error).__name__
+        reason = reason_of(error)
         return f"unreadable: {reason.splitlines()[-1]}"
 
 

@@ -17,6 +17,7 @@ from nnunet_fm.data.subject_table import Row
 from nnunet_fm.data.volumes import BadVolumeError, read_volume
 from nnunet_fm.features.intensity import rescale_intensity
 from nnunet_fm.features.recipe import FeatureRecipe
+from nnunet_fm.internal.messages import reason_of
 from nnunet_fm.internal.processes import worker_pool
 
 PreprocessedVolume = tuple[str, np.ndarray | str]  # key; volume, or reason why it cannot be used
@@ -103,4 +104,4 @@ def _preprocess(
         preprocessed = preprocess_volume(volume, brain, shape, percentiles)
         return rescale_intensity(preprocessed, intensity).astype(np.float16)
     except (BadVolumeError, OSError, MemoryError) as error:
-        return str(error) or "more than the memory holds"
+        return reason_of(error)

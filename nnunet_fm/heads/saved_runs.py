@@ -154,9 +154,7 @@ def read_run(folder: Path) -> FinishedRun:
     about = read_object(runs[0] / ABOUT, RERUN)
     table = runs[0] / f"{RESULTS}.csv"
     results = [_result(line, table) for line in read_rows(table, RERUN)[1]]
-    lacking = [
-        key for key in ("task", "encoder", "kind", "classes", "settings") if key not in about
-    ]
+    lacking = [key for key in KEYS if key not in about]
     if lacking or not results:
         raise InputError(f"{runs[0]} is damaged: no {some(lacking) or 'results'}; {RERUN}")
     return FinishedRun(runs[0], about, results)

@@ -21,6 +21,14 @@ def some(items: Sequence[str], most: int = 4) -> str:
     return shown + (f", and {len(items) - most} more" if len(items) > most else "")
 
 
+def reason_of(error: Exception) -> str:
+    """Return the text of an error; a memory error often has none."""
+    text = str(error).strip()
+    if not text and isinstance(error, MemoryError):
+        return "more than the memory holds"
+    return text or type(error).__name__
+
+
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun in singular or plural, e.g. `1 subject`, `2 subjects`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -16,8 +16,8 @@ from pkgutil import resolve_name
 from typing import Any
 
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.path_parts import LONGEST
 
-LONGEST_NAME = 200  # bytes; file systems allow 255, and endings are added
 LARGEST_SEED = 2**32 - 1
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
 WHOLE_NUMBER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -67,8 +67,6 @@ class Number:
             return what
         if self.low is None:
             return f"{what} up to {self.high}"
-        if self.kind is int and self.low == 1 and self.high is None:
-            return f"{what} above 0"
         if self.above:
             limit = "" if self.high is None else f" and up to {self.high}"
             return f"{what} above {self.low}{limit}"
@@ -244,8 +242,8 @@ def name(given: str) -> str:
     allowed = "a name without / and \\, e.g. baseline_2"
     if not given.strip() or given in (".", "..") or re.search(r"[/\\\x00-\x1f]", given):
         raise refuse(given, allowed)
-    if len(given.encode(errors="surrogateescape")) > LONGEST_NAME:
-        raise refuse(given, f"a name of up to {LONGEST_NAME} bytes")
+    if len(given.encode(errors="surrogateescape")) > LONGEST:
+        raise refuse(given, f"a name of up to {LONGEST} bytes")
     return given
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from nnunet_fm.internal.atomic_files import (
     remove_leftovers,
@@ -18,6 +19,7 @@ from nnunet_fm.internal.atomic_files import (
     write_text,
 )
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.path_parts import check_path_below
 
 
@@ -72,17 +74,12 @@ def check_finished(folder: Path, name: str) -> None:
     marker = _marker(folder, name)
     if not marker.is_file():
         return
-    try:
-        content = json.loads(marker.read_text(encoding="utf-8"))
-        finished = bool(content["finished"])
-        written = dict(content.get("rows", {}))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise InputError(f"{marker} is damaged; rerun the command that wrote {folder}") from None
-    if not finished:
+    content = read_object(marker, f"rerun the command that wrote {folder}")
+    if content.get("finished") is not True:
         raise InputError(
             f"{folder} is incomplete: the command that wrote it was killed; rerun that command"
         )
-    for file, rows in written.items():
+    for file, rows in _rows(content).items():
         path = folder / file
         if not path.is_file():
             raise InputError(f"{path} is missing; rerun the command that wrote it")
@@ -96,10 +93,15 @@ def check_finished(folder: Path, name: str) -> None:
 def _files_of(marker: Path) -> set[str]:
     """Return the files that a marker names, if it is one that can be read."""
     try:
-        written = dict(json.loads(marker.read_text(encoding="utf-8"))["rows"])
-        return {check_path_below(file, "a file of a result") for file in written}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return {check_path_below(file, "a file of a result") for file in _rows(read_object(marker))}
+    except (OSError, InputError):
         return set()
+
+
+def _rows(content: dict[str, Any]) -> dict[str, int | None]:
+    """Return the files that the content of a marker names, with the rows of each table."""
+    rows = content.get("rows")
+    return rows if isinstance(rows, dict) else {}
 
 
 def _marker(folder: Path, name: str) -> Path:

@@ -1,6 +1,5 @@
 """The trainer's side of `fold_N/nnunet_fm.json`."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -131,18 +130,14 @@ class RecordRunMixin:
         if (fold / FINAL_CHECKPOINT).is_file():
             (fold / FINAL_CHECKPOINT).replace(fold / FORMER_CHECKPOINT)
 
-    def _label_files(self, cases: Iterable[str]) -> tuple[Path, Iterable[str], str]:
-        """Return the dataset's folder, the cases and the ending, which name the label files."""
-        trainer = cast(nnUNetTrainer, self)
-        dataset = Path(trainer.preprocessed_dataset_folder_base)
-        return dataset, cases, trainer.dataset_json["file_ending"]
-
     def _record_at_start(self) -> RunRecord:
         """Collect what is known before the first step; a resumed training keeps its history."""
         trainer = cast(nnUNetTrainer, self)
         former = self._former_record() if trainer.current_epoch > 0 else RunRecord()
         cases, _ = trainer.do_split()
-        labels = train_labels(*self._label_files(cases))
+        dataset = Path(trainer.preprocessed_dataset_folder_base)
+        ending = trainer.dataset_json["file_ending"]
+        labels = train_labels(dataset, cases, ending)
         different = data_differences(former.train_labels, labels)
         if different:
             raise InputError(
@@ -167,7 +162,7 @@ class RecordRunMixin:
             peak_memory_of="GPU" if on_gpu else "process",
             epochs=trainer.num_epochs,
             train_labels=labels,
-            orientations=label_orientations(*self._label_files(labels)),
+            orientations=label_orientations(dataset, labels, ending),
         )
 
     def _write_record(self) -> None:

@@ -21,6 +21,7 @@ from nnunet_fm.data.volumes import (
     zero_is_rounded,
 )
 from nnunet_fm.internal.files import files_of, files_sha256
+from nnunet_fm.internal.messages import reason_of
 from nnunet_fm_pretrain.data.array_files import intact_record, write_volume
 from nnunet_fm_pretrain.data.preprocessing import (
     Prepared,
@@ -112,7 +113,7 @@ def make_group(sources: Sequence[Source], options: PrepareOptions) -> list[Outco
         try:
             digests[source.name] = source_sha256(source)
         except (BadVolumeError, MemoryError) as error:
-            reasons[source.name] = str(error) or "more than the memory holds"
+            reasons[source.name] = reason_of(error)
     group = ""
     if len(digests) > 1:
         group = hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:16]
@@ -167,7 +168,7 @@ def _read_all(
             brain = strip(volume, image, source.mask)
             read.append(ReadSource(source, volume, brain, image))
         except (BadVolumeError, MemoryError) as error:
-            reasons[source.name] = str(error) or "more than the memory holds"
+            reasons[source.name] = reason_of(error)
     return read, reasons
 
 
