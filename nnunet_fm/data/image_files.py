@@ -6,13 +6,11 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from nnunet_fm.internal.errors import StorageError
-
 PIECE = 1 << 20  # bytes read at once
 
 
 def write_compressed(image: sitk.Image, path: Path) -> None:
-    """Write a `.nii.gz` file, and read it again: SimpleITK cuts it on a full disk in silence.
+    """Write a `.nii.gz` file, and read it again: SimpleITK silently truncates it on a full disk.
 
     Raises:
         OSError: the disk is full.
@@ -23,4 +21,4 @@ def write_compressed(image: sitk.Image, path: Path) -> None:
             while stream.read(PIECE):
                 pass
     except (RuntimeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise StorageError(f"{path.name} was not written whole: {error}") from error
+        raise OSError(f"{path.name} was not written whole: {error}") from error

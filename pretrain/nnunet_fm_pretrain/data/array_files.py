@@ -77,7 +77,7 @@ def _write_array(
             array.schunk.vlmeta[_EMPTY_CHUNKS] = _count_empty_chunks(array.schunk)
             array.schunk.vlmeta[_RECORD] = record
         except RuntimeError as error:  # blosc2's kind where a disk is full
-            raise StorageError(f"blosc2: {error}") from error
+            raise OSError(f"blosc2: {error}") from error
 
 
 def read_values(
