@@ -87,7 +87,8 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
         ValueError: the run was trained on another split, see also `check_validation`.
     """
     folder = run.folder / VALIDATION
-    predicted = set(case_names(folder, label_scheme(run).ending))
+    ending = label_scheme(run).ending
+    predicted = set(case_names(folder, ending))
     split = _split(run, preprocessed)
     expected = sorted(split["val"]) if split else sorted(predicted)
     extra = sorted(predicted - set(expected))
@@ -103,7 +104,7 @@ def validation_cases(run: Run, preprocessed: Path) -> list[str]:
             f"{folder} lacks the prediction of {some(missing)}; type: "
             f"{' '.join(run.train_command())} --val"
         )
-    check_copied_labels(preprocessed / run.dataset, expected, label_scheme(run).ending)
+    check_copied_labels(preprocessed / run.dataset, expected, ending)
     check_validation(run, expected, split)
     return expected
 

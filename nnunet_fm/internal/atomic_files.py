@@ -157,13 +157,10 @@ def _is_of_storage(error: Exception) -> bool:
 
 def _not_written(target: Path, error: Exception, then: str) -> StorageError:
     """Say why a file was not written, what survived, and what to do."""
-    if isinstance(error, StorageError):
-        reason = str(error)
-    else:
-        reason = getattr(error, "strerror", None) or str(error)
     survived = f"; the previous {target.name} is intact" if target.exists() else ""
     if isinstance(error, StorageError):  # it says what to do
-        return StorageError(f"could not write {target}: {reason}{survived}")
+        return StorageError(f"could not write {target}: {error}{survived}")
+    reason = getattr(error, "strerror", None) or str(error)
     remedy = _remedy(target, getattr(error, "errno", None))
     return StorageError(f"could not write {target} ({reason}){survived}. {remedy}, then {then}")
 

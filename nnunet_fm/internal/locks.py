@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from nnunet_fm.internal.atomic_files import remove_leftovers, write_text
 from nnunet_fm.internal.errors import BusyError
+from nnunet_fm.internal.json_files import read_object
 
 LOCK, HOLDER = ".nnunet-fm{}.lock", ".nnunet-fm{}.holder.json"
 
@@ -75,10 +76,10 @@ def _myself() -> dict[str, object]:
 def _describe(holder: Path) -> str:
     """Describe the process that holds a lock, from the file that it wrote."""
     try:
-        about = json.loads(holder.read_text(encoding="utf-8"))
+        about = read_object(holder)
         return (
             f"process {about['process']} on {about['host']} since {about['since']} "
             f"(`{about['command']}`)"
         )
-    except (OSError, ValueError, KeyError, TypeError):  # it has just begun or just ended
+    except (OSError, ValueError, KeyError):  # it has just begun or just ended
         return "another process"

@@ -16,7 +16,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.path_parts import LONGEST
+from nnunet_fm.internal.path_parts import LEADS_ELSEWHERE, LONGEST
 
 LARGEST_SEED = 2**32 - 1
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
@@ -240,7 +240,7 @@ def name(given: str) -> str:
             control characters.
     """
     allowed = "a name without / and \\, e.g. baseline_2"
-    if not given.strip() or given in (".", "..") or re.search(r"[/\\\x00-\x1f]", given):
+    if not given.strip() or given in (".", "..") or LEADS_ELSEWHERE.search(given):
         raise refuse(given, allowed)
     if len(given.encode(errors="surrogateescape")) > LONGEST:
         raise refuse(given, f"a name of up to {LONGEST} bytes")

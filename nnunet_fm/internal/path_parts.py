@@ -7,6 +7,7 @@ from pathlib import Path
 from nnunet_fm.internal.errors import InputError
 
 NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+LEADS_ELSEWHERE = re.compile(r"[\x00-\x1f\x7f/\\]")  # no name of one file or folder has these
 LONGEST = 200  # bytes; systems allow 255, and endings are added
 
 
@@ -44,7 +45,7 @@ def check_path_part(name: object, what: str) -> str:
     """
     if not isinstance(name, str) or not name or name in (".", ".."):
         raise InputError(f"{what} is {name!r}; allowed: a name")
-    if re.search(r"[\x00-\x1f\x7f/\\]", name):
+    if LEADS_ELSEWHERE.search(name):
         raise InputError(f"{what} is {name!r}; allowed: no /, \\ or control characters")
     return name
 

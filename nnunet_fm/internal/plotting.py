@@ -70,11 +70,11 @@ def write_figure(figure: "Figure", path: Path, dpi: int = 150) -> None:
         dpi: dots per inch of a PNG file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _show_dollars(figure)
     with replaced_atomically(path) as temporary:
         if path.suffix == ".svg":
             temporary.write_text(svg(figure), encoding="utf-8")
         else:
+            _show_dollars(figure)
             figure.savefig(temporary, dpi=dpi)
 
 

@@ -12,12 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nnunet_fm.internal.atomic_files import (
-    remove_leftovers,
-    sync,
-    temporary_folder,
-    write_text,
-)
+from nnunet_fm.internal.atomic_files import sync, temporary_folder, write_text
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.path_parts import check_path_below
@@ -40,7 +35,6 @@ def replaced_together(folder: Path, name: str, earlier: Sequence[Path] = ()) -> 
         OSError: the disk is full or not writable.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
     with temporary_folder(folder) as temporary:
         yield temporary
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
@@ -83,10 +77,12 @@ def check_finished(folder: Path, name: str) -> None:
         path = folder / file
         if not path.is_file():
             raise InputError(f"{path} is missing; rerun the command that wrote it")
-        if rows is not None and _count_rows(path) != rows:
+        if rows is None:
+            continue
+        found = _count_rows(path)
+        if found != rows:
             raise InputError(
-                f"{path} has {_count_rows(path)} rows, but {rows} were written; "
-                "rerun the command that wrote it"
+                f"{path} has {found} rows, but {rows} were written; rerun the command that wrote it"
             )
 
 

@@ -21,12 +21,13 @@ def parse_yaml(text: str, where: str) -> Any:
             stand for more values than settings have.
     """
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
         if root is None:
             return None
         if _count(root, {}) > MOST_VALUES:
             raise InputError(f"{where} stands for more than {MOST_VALUES:,} values; allowed: fewer")
-        return yaml.safe_load(text)
+        return loader.construct_document(root)
     except RecursionError:
         raise InputError(f"{where} is not YAML that can be read: nested too deeply") from None
     except yaml.YAMLError as error:
