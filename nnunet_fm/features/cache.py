@@ -33,6 +33,7 @@ from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.internal.atomic_files import leftovers
 from nnunet_fm.internal.errors import InputError, MissingFileError, NonFiniteError
+from nnunet_fm.internal.files import walk_files
 from nnunet_fm.internal.json_files import read_utf8
 from nnunet_fm.internal.messages import counted, some
 
@@ -286,8 +287,9 @@ class FeatureCache:
         files = sorted(self.folder.glob(f"*/??/*{QUARANTINED}"))
         files += leftovers(self.folder, below=True)
         oldest = time.time() - STALE_SECONDS
-        for path in sorted(self.folder.rglob(".*.tmp")):  # of version 0.1
-            if path.is_file() and path.stat().st_mtime < oldest:
+        for path in walk_files(self.folder):
+            is_temporary = path.name.startswith(".") and path.suffix == ".tmp"  # of version 0.1
+            if is_temporary and path.stat().st_mtime < oldest:
                 files.append(path)
         if keep is not None:
             for recipe in self.recipes():

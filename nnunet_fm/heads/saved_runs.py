@@ -13,6 +13,7 @@ from nnunet_fm.heads.results import Result
 from nnunet_fm.heads.task_data import TaskData
 from nnunet_fm.internal.csv_text import read_rows
 from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.internal.files import walk_files
 from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import some
 from nnunet_fm.internal.path_parts import path_below
@@ -141,7 +142,8 @@ def read_run(folder: Path) -> FinishedRun:
         FileNotFoundError: there is no finished run.
         ValueError: there are several runs below the folder, or the run is incomplete.
     """
-    runs = sorted(p.parent for p in folder.rglob(f"{RESULTS}.csv") if (p.parent / ABOUT).is_file())
+    tables = [path for path in walk_files(folder) if path.name == f"{RESULTS}.csv"]
+    runs = sorted(path.parent for path in tables if (path.parent / ABOUT).is_file())
     if len(runs) > 1:
         raise InputError(
             f"{folder} holds {len(runs)} runs; name one: {some([str(run) for run in runs])}"

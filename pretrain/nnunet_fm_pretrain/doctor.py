@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from nnunet_fm.internal.files import walk_files
 from nnunet_fm.internal.findings import Finding
 from nnunet_fm.internal.messages import counted, some
 
@@ -57,6 +58,7 @@ def _device() -> Finding:
 
 
 def _store(folder: Path) -> Iterator[Finding]:
+    from nnunet_fm_pretrain.data.array_files import ENDING
     from nnunet_fm_pretrain.data.open_store import open_store
 
     try:
@@ -64,7 +66,7 @@ def _store(folder: Path) -> Iterator[Finding]:
     except (ValueError, OSError) as error:
         yield Finding("fail", f"store: {error}")
         return
-    size = sum(p.stat().st_size for p in folder.rglob("*.b2nd")) / 2**20
+    size = sum(p.stat().st_size for p in walk_files(folder) if p.suffix == ENDING) / 2**20
     free = shutil.disk_usage(folder).free >> 30
     volumes, subjects = len(store.records), len(store.subjects())
     what = f"{counted(volumes, 'volume')} of {counted(subjects, 'subject')}, {store.describe()}"

@@ -39,6 +39,14 @@ def test_runs_of_version_0_1_compare_as_they_did(old: Path) -> None:
                 assert value == pytest.approx(float(line[column]), abs=1e-9, nan_ok=True), column
 
 
+def test_what_a_killed_command_left_is_no_run(old: Path, tmp_path: Path) -> None:
+    finished = next((old / "heads" / "classification_label").glob("encoder-*/*"))
+    run = tmp_path / "label" / "encoder" / finished.name
+    shutil.copytree(finished, run)
+    shutil.copytree(finished, run / ".nnunet-fm-host-1-abc.tmp")
+    assert heads.read_run(tmp_path).folder == run
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_run_of_version_0_1_is_resumed_and_not_computed_again(
     task: str, old: Path, tmp_path: Path

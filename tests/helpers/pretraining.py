@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from nnunet_fm.internal.files import walk_files
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
 from nnunet_fm_pretrain.engine import checkpoints
 from nnunet_fm_pretrain.engine.recipe import Recipe
@@ -105,6 +106,11 @@ def run_two_processes(recipe: Path, store: Path, run: Path, *import_paths: Path)
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
+def stored_volumes(store: Path) -> list[Path]:
+    """The files of a store's volumes, while it is being written, too."""
+    return [path for path in walk_files(store) if path.suffix == ".b2nd"]
 
 
 def store_contents(store: Path) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from nnunet_fm.data.volumes import EXACT_ZERO
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.files import walk_files
 from nnunet_fm_pretrain.data.array_files import ENDING, VOLUMES, read_record
 from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
 from nnunet_fm_pretrain.data.records import Record, SliceRecord, VolumeRecord
@@ -40,7 +41,9 @@ def check_same_options(
 
 
 def _first_file(options: PrepareOptions) -> list[Record]:
-    for path in sorted((options.store / VOLUMES).rglob(f"*{ENDING}")):
+    for path in walk_files(options.store / VOLUMES):
+        if path.suffix != ENDING:
+            continue
         for kind in (SliceRecord, VolumeRecord):
             record = read_record(path, kind)
             if record is not None:

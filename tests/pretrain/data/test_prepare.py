@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from helpers.pretraining import SMALL, store_contents, write_volume_file
+from helpers.pretraining import SMALL, store_contents, stored_volumes, write_volume_file
 from nnunet_fm_pretrain.data.prepare import prepare
 from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
 from nnunet_fm_pretrain.data.slice_store import SliceStore
@@ -94,11 +94,11 @@ def test_a_killed_run_is_completed_to_the_same_bytes(volumes: Path, tmp_path: Pa
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:
-        while not list((tmp_path / "killed").rglob("*.b2nd")):
+        while not stored_volumes(tmp_path / "killed"):
             assert process.poll() is None
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
-    assert len(list((tmp_path / "killed").rglob("*.b2nd"))) < 12
+    assert len(stored_volumes(tmp_path / "killed")) < 12
     subprocess.run(words(tmp_path / "killed"), check=True, capture_output=True)
     whole, killed = store_contents(tmp_path / "whole"), store_contents(tmp_path / "killed")
     assert {k: v for k, v in killed.items() if not k.endswith(".tmp")} == whole

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from helpers.pretraining import SMALL, write_volume_file
+from helpers.pretraining import SMALL, stored_volumes, write_volume_file
 from nnunet_fm.cli.main import main
 from nnunet_fm_pretrain.data.array_files import volume_path
 from nnunet_fm_pretrain.data.open_store import open_store
@@ -146,11 +146,11 @@ def test_a_killed_preparation_is_completed_to_the_same_store(volumes: Path, tmp_
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:
-        while not list(store.rglob("*.b2nd")):
+        while not stored_volumes(store):
             assert process.poll() is None
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
-    assert len(list(store.rglob("*.b2nd"))) < 12
+    assert len(stored_volumes(store)) < 12
     subprocess.run([*words, str(store)], check=True, capture_output=True)
     shape = VolumePreprocessing(spacing=None, shape=(96, 96, 96))
     whole = tmp_path / "whole"
