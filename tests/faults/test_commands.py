@@ -16,7 +16,8 @@ from helpers.faults import Bench, Row, check_fault, check_twice, reference
 
 ALL = os.environ.get("FAULTS") == "all"
 PRINTED = 8192  # bytes that a command prints at most, into a file as well
-MOST = 60  # kills of one command in the long list
+MOST = 40  # kills of one command in the long list
+MOST_SLOW = 10  # of one that takes several seconds
 TABLE = "t1.csv"
 CACHED = f"--table {TABLE} --cache cache/features"
 TASK = "classification target=label ratios=[1.0] seeds=1 models=[linear,trivial]"
@@ -108,7 +109,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def sample(events: int, row: Row) -> list[int]:
     """Events to kill at: all, or some that differ from command to command."""
     if ALL:
-        return list(range(0, events, max(1, -(-events // MOST))))
+        most = MOST_SLOW if row.slow else MOST
+        return list(range(0, events, max(1, -(-events // most))))
     middle = sum(row.text.encode()) % events
     return [middle] if row.slow else sorted({middle, events - 1})
 
