@@ -18,6 +18,7 @@ from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.experiments.summary import METRICS
 from nnunet_fm.internal import plotting
 from nnunet_fm.internal.atomic_files import write_csv, write_text
+from nnunet_fm.internal.errors import UserError
 from nnunet_fm.internal.result_sets import replaced_together
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _read_cases(
         region = report.main_region(dataset)
         try:
             cases += read_cases(groups, reference, region, raw, preprocessed, options.cases)
-        except (ValueError, OSError) as error:
+        except UserError as error:  # not a lack of file handles, memory or disk
             LOG.warning("no pictures of cases of %s: %s", dataset, error)
             missing.append(f"No pictures of cases of {dataset}: {error}.")
     return cases, " ".join(missing)

@@ -1,6 +1,7 @@
 """The report through the command line: page, tables, figures; unfinished sweeps."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from nnunet_fm.cli.main import main
 from nnunet_fm.evaluation.labels import LabelScheme, Region
 from nnunet_fm.evaluation.metrics import dice
 from nnunet_fm.experiments.perturbed_predictions import FOLDER
+from nnunet_fm.experiments.report import write_report
 from nnunet_fm.experiments.report.cases import ReportCase, read_cases, viewer_data
 from nnunet_fm.experiments.report.page import Section, render_page
 from nnunet_fm.experiments.report.table_formats import to_latex, to_markdown
@@ -146,6 +148,20 @@ def test_without_raw_images_the_page_says_why_there_are_no_pictures(
     assert 'id="canvas"' not in page
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "nowhere"))
     assert "holds no dataset.json" in report(made, tmp_path / "other")
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_lack_of_file_handles_is_no_lack_of_pictures(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> list[ReportCase]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(write_report, "read_cases", fails)
+    out = tmp_path / "out"
+    assert main(["report", str(made.sweep), "-o", str(out), "-np", "1"]) != 0
+    assert "too many open files" in capsys.readouterr().err
+    assert not (out / "report.html").exists()
 
 
 @pytest.mark.usefixtures("environment")
