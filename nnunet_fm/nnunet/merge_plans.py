@@ -13,6 +13,7 @@ from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.file_names import PLANS_JSON
 from nnunet_fm.nnunet.run_identity import plan_differences
+from nnunet_fm.nnunet.training_seed import TRAINING_SEED
 
 
 def merge_existing_configurations(
@@ -27,7 +28,7 @@ def merge_existing_configurations(
         path: file of the plans, for the error's message.
 
     Raises:
-        ValueError: the plans exist with another encoder or subset, or with another content of this
+        ValueError: the plans exist with another encoder, subset or seed, or another content of this
             configuration.
     """
     if existing is None:
@@ -85,9 +86,8 @@ def _conflicts(
     existing: dict[str, Any], added: dict[str, Any], plans: dict[str, Any], name: str
 ) -> list[str]:
     """Name what the existing plans have in another way than the new ones."""
-    conflicts = []
-    if existing["train_subset"] != plans["train_subset"]:
-        conflicts.append("train_subset")
+    common = ("train_subset", TRAINING_SEED)
+    conflicts = [key for key in common if existing.get(key) != plans.get(key)]
     sha256 = _encoder_sha256(plans, name)
     conflicts += [f"encoder of {n}" for n in added if _encoder_sha256(existing, n) != sha256]
     if name in added:

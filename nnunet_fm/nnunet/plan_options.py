@@ -96,6 +96,11 @@ class PlanOptions(ConfigurationOptions):
         description="nested: each subset contains the smaller ones; reference: the BrainDINO "
         "release's (default: %(default)s)",
     )
+    training_seed: Seed | None = Field(
+        None,
+        description="make the training repeat: initial weights, patches and augmentation are "
+        "drawn from this seed (default: nnU-Net draws without one)",
+    )
     source_plans: Annotated[Name, Flag("-p", metavar="PLANS")] = Field(
         STOCK_PLANS, description="plans to start from (default: %(default)s)"
     )

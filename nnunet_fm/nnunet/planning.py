@@ -38,6 +38,7 @@ from nnunet_fm.nnunet.plan_options import NO_ENCODER, PlanOptions
 from nnunet_fm.nnunet.pretraining_overlap import seen_in_pretraining
 from nnunet_fm.nnunet.splits import first_fold
 from nnunet_fm.nnunet.train_subset import TrainSubset
+from nnunet_fm.nnunet.training_seed import seed_suffix, write_training_seed
 
 NO_PLANS = (DATASET_JSON, FINGERPRINT_JSON, SPLITS_JSON)  # other JSON files beside nnU-Net's plans
 CPU_PIXELS = 8 * 256 * 256  # of a batch that is trained on a CPU, unless the user asks for more
@@ -99,6 +100,7 @@ def make_plans(preprocessed: Path, options: PlanOptions) -> NewPlans:
     """
     plans = _source_plans(preprocessed, options)
     plans["train_subset"] = options.subset.to_json()
+    write_training_seed(plans, options.training_seed)
     _refuse_ignored(options)
     stock = _resolved(plans, options)
     if options.encoder == NO_ENCODER:
@@ -202,7 +204,7 @@ def _stock_plans(
     plans: dict[str, Any], stock: dict[str, Any], options: PlanOptions
 ) -> tuple[str, list[str]]:
     """Keep the stock architecture, at another patch, field of view or batch size if requested."""
-    plans["plans_name"] = options.output or _identifier("none", options.subset)
+    plans["plans_name"] = options.output or _identifier("none", options)
     if not (options.patch or options.fov or options.batch_size):
         return options.configuration, [
             f"stock configurations ({', '.join(plans['configurations'])}), for -tr SubsetTrainer"
@@ -231,7 +233,7 @@ def _frozen_plans(
     description = preprocessed / DATASET_JSON
     dataset = read_dataset_json(description) if description.is_file() else {}
     name, configuration, report = frozen_configuration(stock, options, dataset)
-    plans["plans_name"] = options.output or _identifier(_short_name(options), options.subset)
+    plans["plans_name"] = options.output or _identifier(_short_name(options), options)
     plans["configurations"][name] = configuration
     source = encoder_source(plans, name)
     card = "" if source is None else source.card
@@ -256,13 +258,15 @@ def _pretraining_data(card: str, preprocessed: Path, dataset: dict[str, Any]) ->
     return report
 
 
-def _identifier(encoder: str, subset: TrainSubset) -> str:
-    """Name the plans: `FM_<encoder>`, and the subset's ratio, seed and rule where not default."""
+def _identifier(encoder: str, options: PlanOptions) -> str:
+    """Name the plans: `FM_<encoder>`, and the subset and the training's seed where not default."""
+    subset = options.subset
+    training = seed_suffix(options.training_seed)
     if subset.ratio == 1:
-        return f"FM_{encoder}"
+        return f"FM_{encoder}{training}"
     seed = "" if subset.seed == TrainSubset().seed else f"_s{subset.seed}"
     rule = "" if subset.rule == TrainSubset().rule else f"_{subset.rule}"
-    return f"FM_{encoder}_r{subset.percent}{seed}{rule}"
+    return f"FM_{encoder}_r{subset.percent}{seed}{rule}{training}"
 
 
 def _short_name(options: PlanOptions) -> str:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import distributed
 
 from nnunet_fm.internal import device as devices
 from nnunet_fm.internal.errors import InputError
@@ -18,10 +19,16 @@ from nnunet_fm.nnunet.file_names import (
     SUMMARY_JSON,
 )
 from nnunet_fm.nnunet.orientations import label_orientations
-from nnunet_fm.nnunet.run_record import RunRecord, read_record, write_record
+from nnunet_fm.nnunet.run_record import (
+    RunRecord,
+    read_record,
+    rounding_differences,
+    write_record,
+)
 from nnunet_fm.nnunet.splits import ALL
 from nnunet_fm.nnunet.training_data import data_differences, train_labels
 from nnunet_fm.nnunet.training_log import read_0_1_record
+from nnunet_fm.nnunet.training_seed import TRAINING_SEED
 
 DISTRIBUTIONS = ("nnunet-fm", "nnunetv2", "torch", "timm")
 
@@ -73,6 +80,7 @@ class RecordRunMixin:
         )
         latest = RunRecord(versions=self.record.versions[-1:])
         trainer.print_to_log_file(f"versions: {latest.versions_text}")
+        self._report_rounding()
         super().on_train_start()  # type: ignore[misc]
         self._write_record()
 
@@ -113,6 +121,15 @@ class RecordRunMixin:
         if trainer.local_rank == 0 and record.versions:
             write_record(replace(record, validated=self.loaded_checkpoint), fold)
 
+    def _report_rounding(self) -> None:
+        """Say whether a seeded training is still bit-equal to one that was never interrupted."""
+        record = self.record
+        if record.training_seed is not None and record.not_repeatable:
+            cast(nnUNetTrainer, self).print_to_log_file(
+                "WARNING: this training is no longer bit-equal to one that was never interrupted: "
+                + "; ".join(record.not_repeatable)
+            )
+
     def _former_record(self) -> RunRecord:
         """Read what an earlier process recorded; nothing if the file is damaged."""
         trainer = cast(nnUNetTrainer, self)
@@ -147,7 +164,7 @@ class RecordRunMixin:
         versions = {name: version(name) for name in DISTRIBUTIONS}
         on_gpu = trainer.device.type == "cuda"
         encoder, sha256 = self.encoder_record()
-        return RunRecord(
+        record = RunRecord(
             versions=(*(v for v in former.versions if v != versions), versions),
             parameters=sum(p.numel() for p in trainer.network.parameters()),
             learned_parameters=sum(
@@ -163,7 +180,14 @@ class RecordRunMixin:
             epochs=trainer.num_epochs,
             train_labels=labels,
             orientations=label_orientations(dataset, labels, ending),
+            training_seed=trainer.plans_manager.plans.get(TRAINING_SEED),
+            threads=torch.get_num_threads(),
+            ranks=distributed.get_world_size() if trainer.is_ddp else 1,
         )
+        if not former.versions:
+            return record
+        different = (*former.not_repeatable, *rounding_differences(former, record))
+        return replace(record, not_repeatable=tuple(dict.fromkeys(different)))
 
     def _write_record(self) -> None:
         trainer = cast(nnUNetTrainer, self)

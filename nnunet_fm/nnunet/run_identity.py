@@ -7,10 +7,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.encoders import EncoderSource
 from nnunet_fm.nnunet.train_subset import TrainSubset
+from nnunet_fm.nnunet.training_seed import TRAINING_SEED
 
 
 def run_identity(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
-    """Collect what identifies a run: the resolved configuration, the encoder's hash, the subset.
+    """Collect what identifies a run: the configuration, the encoder's hash, the subset, the seed.
 
     The path of the encoder's file does not count.
     """
@@ -22,6 +23,7 @@ def run_identity(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
         "network": arguments,
         "encoder": None if source is None else source.sha256,
         "train_subset": TrainSubset.from_plans(plans).to_json(),
+        TRAINING_SEED: plans.get(TRAINING_SEED),
     }
 
 

@@ -33,6 +33,11 @@ class RunRecord:
         train_labels: hash of the label file of each training case, see `train_labels`.
         orientations: how the training images are stored, e.g. `LPS`.
         validated: name of the checkpoint that was validated; empty before the validation.
+        training_seed: of the plans; None if the training is not seeded.
+        threads: number of torch's threads, on which the rounding of a CPU depends; 0 if unknown.
+        ranks: number of DDP processes.
+        not_repeatable: why a seeded training is not bit-equal to one that was never interrupted;
+            empty if it is.
     """
 
     versions: tuple[dict[str, str], ...] = ()
@@ -50,6 +55,10 @@ class RunRecord:
     train_labels: dict[str, str] = field(default_factory=dict)
     orientations: tuple[str, ...] = ()
     validated: str = ""
+    training_seed: int | None = None
+    threads: int = 0
+    ranks: int = 1
+    not_repeatable: tuple[str, ...] = ()
 
     @property
     def epochs_done(self) -> int:
@@ -66,6 +75,28 @@ class RunRecord:
         """`nnunet-fm 0.1.0, torch 2.9.1`; several sets are joined by `then`."""
         sets = [", ".join(f"{name} {v}" for name, v in one.items()) for one in self.versions]
         return ", then ".join(dict.fromkeys(sets))
+
+
+def rounding_differences(former: RunRecord, now: RunRecord) -> tuple[str, ...]:
+    """List what makes a resumed training round in another way: `threads 2, now 4`.
+
+    Args:
+        former: record of the training so far.
+        now: facts about the process that resumes it.
+    """
+    facts = {
+        "device": (former.device, now.device),
+        "precision": (former.precision, now.precision),
+        "DDP processes": (former.ranks, now.ranks),
+        "versions": (_latest_versions(former), _latest_versions(now)),
+    }
+    if now.device == "cpu":
+        facts["threads"] = (former.threads, now.threads)
+    return tuple(f"{name} {was}, now {now}" for name, (was, now) in facts.items() if was != now)
+
+
+def _latest_versions(record: RunRecord) -> str:
+    return RunRecord(versions=record.versions[-1:]).versions_text
 
 
 def write_record(record: RunRecord, fold: Path) -> None:
@@ -89,7 +120,7 @@ def read_record(fold: Path) -> RunRecord | None:
         return None
     try:
         content = read_object(file)
-        for name in ("versions", "epoch_seconds", "orientations"):
+        for name in ("versions", "epoch_seconds", "orientations", "not_repeatable"):
             content[name] = tuple(content.get(name, ()))
         return RunRecord(
             **{f.name: content[f.name] for f in fields(RunRecord) if f.name in content}

@@ -6,11 +6,17 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_fm.nnunet.checkpoint_mixins import AtomicCheckpointMixin, StrictResumeMixin
 from nnunet_fm.nnunet.record_mixin import RecordRunMixin
+from nnunet_fm.nnunet.seeded_mixin import SeededMixin
 from nnunet_fm.nnunet.subset_mixin import SubsetMixin
 
 
 class SubsetTrainer(
-    SubsetMixin, StrictResumeMixin, AtomicCheckpointMixin, RecordRunMixin, nnUNetTrainer
+    SubsetMixin,
+    SeededMixin,
+    StrictResumeMixin,
+    AtomicCheckpointMixin,
+    RecordRunMixin,
+    nnUNetTrainer,
 ):
     """Stock nnU-Net on the plans' part of the training split: the baseline of a data-ratio sweep.
 

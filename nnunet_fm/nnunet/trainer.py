@@ -24,11 +24,17 @@ from nnunet_fm.nnunet.predictor import BatchedPredictor, bare_network
 from nnunet_fm.nnunet.recipe import LinearDecay, Recipe, parameter_groups
 from nnunet_fm.nnunet.record_mixin import RecordRunMixin
 from nnunet_fm.nnunet.replace_predictor import replaced_predictor
+from nnunet_fm.nnunet.seeded_mixin import SeededMixin
 from nnunet_fm.nnunet.subset_mixin import SubsetMixin
 
 
 class FrozenEncoderTrainer(
-    SubsetMixin, StrictResumeMixin, AtomicCheckpointMixin, RecordRunMixin, nnUNetTrainer
+    SubsetMixin,
+    SeededMixin,
+    StrictResumeMixin,
+    AtomicCheckpointMixin,
+    RecordRunMixin,
+    nnUNetTrainer,
 ):
     """nnU-Net's trainer around a frozen encoder. Variants set `recipe` only.
 

@@ -35,6 +35,7 @@ def test_configurations_of_one_encoder_are_added_to_one_file(stock_plans: Path) 
         ({"fusion": "fixed"}, "architecture"),
         ({"batch_size": 3}, "batch_size"),
         ({"train_ratio": 0.5}, "train_subset"),
+        ({"training_seed": 1}, "training_seed"),
     ],
 )
 def test_an_existing_configuration_is_not_replaced_by_another(

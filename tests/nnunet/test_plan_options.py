@@ -31,7 +31,7 @@ FLAGS_OF_0_1 = [
     "-p",
     "-o",
 ]
-NEW_FLAGS = {"--encoder-option", "-device"}
+NEW_FLAGS = {"--encoder-option", "--training-seed", "-device"}
 
 
 def parser() -> argparse.ArgumentParser:

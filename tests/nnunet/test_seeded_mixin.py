@@ -1,0 +1,64 @@
+"""Trainings with a seed are bit-equal, also after a kill and with any number of processes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.seeded import (
+    Bench,
+    Short25DTrainer,
+    ShortSubsetTrainer,
+    bench,
+    equal,
+    tensors,
+)
+from nnunet_fm.nnunet.run_record import read_record
+
+
+@pytest.fixture
+def short(
+    planned: Path, nnunet: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Bench:
+    return bench(planned, nnunet, tmp_path, monkeypatch)
+
+
+def test_a_seeded_training_repeats_with_any_number_of_processes(short: Bench) -> None:
+    plans = short.plan(training_seed=3, output="FM_seed3")
+    first = short.train(plans, "first")
+    for processes in (1, 2):
+        torch.manual_seed(processes)
+        np.random.seed(processes)
+        other = short.train(plans, f"with {processes}", processes=processes)
+        assert equal(tensors(first), tensors(other))
+        assert equal(tensors(first, "best"), tensors(other, "best"))
+    assert not torch.are_deterministic_algorithms_enabled()
+    another = short.train(short.plan(training_seed=4, output="FM_seed4"), "another")
+    assert not equal(tensors(first), tensors(another))
+
+
+@pytest.mark.parametrize(("epoch", "processes"), [(1, 2), (2, 0)])
+def test_a_killed_training_goes_on_as_if_undisturbed(
+    short: Bench, epoch: int, processes: int
+) -> None:
+    plans = short.plan(training_seed=3, output="FM_seed3")
+    undisturbed = short.train(plans, "undisturbed")
+    short.kill(epoch, plans, "killed", processes=processes)
+    resumed = short.train(plans, "killed", processes=1, resume=True)
+    assert equal(tensors(undisturbed), tensors(resumed))
+    assert equal(tensors(undisturbed, "best"), tensors(resumed, "best"))
+    assert read_record(Path(resumed.output_folder)).not_repeatable == ()
+
+
+@pytest.mark.parametrize("kind", [ShortSubsetTrainer, Short25DTrainer])
+def test_other_trainers_repeat_too(short: Bench, kind: type) -> None:
+    if kind is ShortSubsetTrainer:
+        options = {"encoder": "none", "train_ratio": 0.5}
+    else:
+        options = {"mix_slices": 3, "patch": (4, 64, 64)}
+    plans = short.plan(training_seed=5, output=f"FM_{kind.__name__}", **options)
+    undisturbed = short.train(plans, "undisturbed", kind)
+    short.kill(1, plans, "killed", kind)
+    resumed = short.train(plans, "killed", kind, resume=True)
+    assert equal(tensors(undisturbed), tensors(resumed))
