@@ -186,8 +186,8 @@ class RecordRunMixin:
         )
         if not former.versions:
             return record
-        different = (*former.not_repeatable, *rounding_differences(former, record))
-        return replace(record, not_repeatable=tuple(dict.fromkeys(different)))
+        rounding = (*former.not_repeatable, *rounding_differences(former, record))
+        return replace(record, not_repeatable=tuple(dict.fromkeys(rounding)))
 
     def _write_record(self) -> None:
         trainer = cast(nnUNetTrainer, self)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.backends import cudnn
-from torch.utils import deterministic
+from torch.utils import deterministic as deterministic_module
 
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.option_types import LARGEST_SEED
@@ -121,13 +121,14 @@ def deterministic_algorithms() -> Iterator[None]:
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = cudnn.benchmark
-    fill = deterministic.fill_uninitialized_memory
+    settings: Any = deterministic_module
+    fill = settings.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     cudnn.benchmark = False
-    deterministic.fill_uninitialized_memory = False  # nothing reads such memory
+    settings.fill_uninitialized_memory = False  # which takes time, and nothing reads it
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
         cudnn.benchmark = benchmark
-        deterministic.fill_uninitialized_memory = fill
+        settings.fill_uninitialized_memory = fill
