@@ -30,6 +30,7 @@ from nnunet_fm.cli import (
     report,
     robustness,
     sweep,
+    terminal,
     trainers_path,
 )
 from nnunet_fm.cli import exec as exec_command
@@ -38,7 +39,7 @@ from nnunet_fm.internal.errors import UserError
 from nnunet_fm.internal.extras import EXTRAS, install_command
 
 USER_ERROR, BUG = 2, 1  # exit codes
-INTERRUPTED, CLOSED_PIPE = 130, 141  # exit codes of a shell: 128 and the signal
+CLOSED_PIPE = 141  # exit code of a shell: 128 and the signal
 TORCH_JIT = "ignore:`torch.jit:FutureWarning"  # torch warns of its own deprecated functions
 LESS = "rerun with fewer processes or a smaller batch"
 ADVICE = {
@@ -66,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: `--help` (code 0).
     """
+    if arguments is None:
+        terminal.set_up()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows no `±`
@@ -117,9 +120,9 @@ def run_reporting_errors(command: Callable[[], int | None], debug: bool = False)
         return command() or 0
     except KeyboardInterrupt:
         print("nnunet-fm: stopped", file=sys.stderr)
-        return INTERRUPTED
+        return terminal.INTERRUPTED
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
+        if isinstance(error, BrokenPipeError) and terminal.reader_is_gone():
             return CLOSED_PIPE
         message = _user_message(error)
         if message is None or debug:
@@ -133,18 +136,6 @@ def run_reporting_errors(command: Callable[[], int | None], debug: bool = False)
             return BUG
         print(f"nnunet-fm: {message}", file=sys.stderr)
         return USER_ERROR
-
-
-def _stdout_is_closed() -> bool:
-    """Whether the reader of the output is gone, as in `nnunet-fm ... | head`."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # takes the rest of the output
-        os.close(nowhere)
-        return True
-    return False
 
 
 def _user_message(error: Exception) -> str | None:

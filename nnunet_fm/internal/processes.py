@@ -2,13 +2,44 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
 
 import psutil
 
 CLOCK_SECONDS = 60  # by which the clocks of a machine and its file server may differ
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Worker(SpawnProcess):
+    """A process that Ctrl-C and SIGTERM reach only after `receive_signals`.
+
+    A terminal and a batch system send them to workers, too. One that is still importing would
+    print a traceback or die, and the process that started it would report a crash.
+    """
+
+    def start(self) -> None:
+        resource_tracker.ensure_running()  # its start would let the signals through
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+class WorkerContext(SpawnContext):
+    """Starts workers of pools and of PyTorch's `DataLoader`; they call `receive_signals`."""
+
+    Process = _Worker  # type: ignore[assignment]
+
+
+def receive_signals() -> None:
+    """Let Ctrl-C and SIGTERM reach this worker, after it has said what they do."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 def is_alive(process: int, since: float | None = None) -> bool:
@@ -40,9 +71,10 @@ def worker_pool(
         prepare: called once in each worker, e.g. to limit its threads; must be picklable.
         method: how they are started, as in `multiprocessing.get_context`.
     """
+    context = WorkerContext() if method == "spawn" else multiprocessing.get_context(method)
     return ProcessPoolExecutor(
         processes,
-        mp_context=multiprocessing.get_context(method),
+        mp_context=context,
         initializer=_start_worker,
         initargs=(prepare,),
     )
@@ -59,6 +91,8 @@ def end_with_parent() -> None:
 
 
 def _start_worker(prepare: Callable[[], object] | None) -> None:
+    signal.signal(signal.SIGINT, _end_without_a_word)  # the process that started it reports it
+    receive_signals()
     end_with_parent()
     if prepare is not None:
         prepare()
@@ -69,3 +103,7 @@ def _wait_for_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)  # not sys.exit: the main thread may be in the middle of a volume
+
+
+def _end_without_a_word(number: int, _: object) -> None:
+    os._exit(128 + number)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nnunet_fm.internal.processes import end_with_parent
+from nnunet_fm.internal.processes import WorkerContext, end_with_parent, receive_signals
 from nnunet_fm_pretrain.data.workers import one_thread
 
 PREFETCHED = 2  # batches per worker
@@ -36,7 +36,7 @@ def make_loader(
         pin_memory=pin,
         prefetch_factor=PREFETCHED if workers else None,
         # a fork server would die of a signal that is sent to the process group
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context=WorkerContext() if workers else None,
     )
 
 
@@ -53,5 +53,6 @@ def _start_worker(_: int) -> None:
     # launchers signal the whole process group: the main process saves, then ends its workers
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    receive_signals()
     end_with_parent()
     one_thread()
