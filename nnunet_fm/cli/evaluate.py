@@ -126,15 +126,19 @@ def _evaluate(parsed: argparse.Namespace) -> int:
             str(parsed.official_tool) if parsed.official_tool else None,
             parsed.scheme or found.scheme.brats or None,
             parsed.np,
+            problems,
         )
     scores = evaluate_pairs(pairs, found.scheme, parsed.np, options, problems)
+    not_scored = [f"not scored: {case}: {problem}" for case, problem in problems.items()]
+    if not_scored:
+        not_scored.insert(0, f"the means lack {len(problems)} of {len(found_pairs)} cases:")
     with replaced_together(out, "scores") as folder:
-        write_scores(scores, folder, found.text)
+        write_scores(scores, folder, "\n\n".join([found.text, *not_scored]))
         if official:
             write_csv(official, folder / "official.csv")
     if official:
         print(f"wrote {out / 'official.csv'}")
     print(f"{scores_table(scores)}\n\nwrote {out / 'scores.csv'} and {out / 'scores.md'}")
-    for case, problem in problems.items():
-        print(f"not scored: {case}: {problem}", file=sys.stderr)
+    for line in not_scored:
+        print(line, file=sys.stderr)
     return 1 if problems else 0

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from nnunet_fm.cli.evaluate import add_metric_options, metric_options
@@ -48,7 +49,7 @@ def add_command(commands: Commands) -> None:
     report.set_defaults(function=_report)
 
 
-def _report(parsed: argparse.Namespace) -> None:
+def _report(parsed: argparse.Namespace) -> int:
     from nnunet_fm.experiments.find_runs import find_runs
     from nnunet_fm.experiments.report.contents import ReportOptions, make_report
     from nnunet_fm.experiments.report.write_report import FOLD_ALL, write_report
@@ -72,3 +73,6 @@ def _report(parsed: argparse.Namespace) -> None:
     if report.has_fold_all:
         print(f"NOTE: {FOLD_ALL.strip()}")
     print(f"wrote {files[0]}, and {len(files) - 1} files in tables/ and figures/")
+    for line in report.left_out:
+        print(f"not scored: {line}", file=sys.stderr)
+    return 1 if report.left_out else 0

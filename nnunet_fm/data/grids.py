@@ -15,6 +15,7 @@ from jaxtyping import Float, Shaped
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 
+from nnunet_fm.data.image_files import gzip_problem
 from nnunet_fm.data.image_size import UnreadableImageError, check_header
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import reason_of
@@ -203,6 +204,9 @@ def read_values(path: Path) -> Values:
         ValueError: the file cannot be read, or has several channels.
     """
     check_image(path)
+    problem = gzip_problem(path) if path.suffix == ".gz" else ""
+    if problem:
+        raise UnreadableImageError(f"{path} is truncated or damaged: {problem}")
     try:
         image = sitk.ReadImage(str(path))
     except (RuntimeError, MemoryError) as error:

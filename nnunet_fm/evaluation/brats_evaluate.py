@@ -18,6 +18,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_fm.data.grids import read_grid
+from nnunet_fm.data.image_files import write_compressed
+from nnunet_fm.data.image_size import UnreadableImageError
 from nnunet_fm.data.label_images import Labels, foreground
 from nnunet_fm.evaluation.find_labels import OFFICIAL_SCHEMES, check_official
 from nnunet_fm.evaluation.label_folders import LabelPair
@@ -76,6 +78,7 @@ def official_scores(
     tool: str | None = None,
     scheme: str | None = None,
     workers: int = 2,
+    problems: dict[str, str] | None = None,
 ) -> list[OfficialScore]:
     """Score predictions with the challenge's own tool.
 
@@ -86,6 +89,8 @@ def official_scores(
         tool: path of `brats-evaluate`; if None, it is searched on the PATH.
         scheme: name of the label scheme of the truth; if None, see `check_official`.
         workers: number of threads that read labels.
+        problems: receives what is wrong with each case whose files cannot be read; if None, the
+            first one is an error.
 
     Raises:
         FileNotFoundError: the tool (the message says how to install it) or a prediction is missing.
@@ -98,15 +103,15 @@ def official_scores(
     program = shutil.which(tool or TOOL)
     if program is None:
         raise MissingFileError(f"no {tool or TOOL} found; type: {INSTALL}")
-    cases = [pair.case for pair in pairs]
     missing = [pair.case for pair in pairs if not pair.prediction.is_file()]
     if missing:
         raise MissingFileError(f"{pairs[0].prediction.parent} has no prediction of {some(missing)}")
     _check_spacing(pairs)
     with TemporaryDirectory() as name:
         folder = Path(name)
-        numbered = _write_files(pairs, labels, challenge, scheme, folder, workers)
+        numbered = _write_files(pairs, labels, challenge, scheme, folder, workers, problems)
         results = _run_tool(Path(program).absolute(), challenge, folder, numbered)
+    cases = list(numbered.values())
     omitted = [case for case in cases if case not in results]
     if omitted:
         raise FailedRunError(
@@ -135,6 +140,7 @@ def _write_files(
     scheme: str | None,
     folder: Path,
     workers: int,
+    problems: dict[str, str] | None,
 ) -> dict[str, str]:
     """Write the files that the tool reads, and check that it understands their labels.
 
@@ -145,14 +151,25 @@ def _write_files(
         (folder / kind).mkdir()
     names = [f"case-{n:05d}-000.nii.gz" for n in range(len(pairs))]
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        found = list(
-            pool.map(lambda pair, name: write_pair(pair, labels, folder, name), pairs, names)
-        )
-    cases = [pair.case for pair in pairs]
-    truths = dict(zip(cases, [true for true, _ in found], strict=True))
-    predictions = dict(zip(cases, [predicted for _, predicted in found], strict=True))
+        writing = [
+            pool.submit(write_pair, pair, labels, folder, name)
+            for pair, name in zip(pairs, names, strict=True)
+        ]
+    truths: dict[str, frozenset[int]] = {}
+    predictions: dict[str, frozenset[int]] = {}
+    numbered = {}
+    for pair, name, written in zip(pairs, names, writing, strict=True):
+        try:
+            truths[pair.case], predictions[pair.case] = written.result()
+            numbered[name] = pair.case
+        except UnreadableImageError as error:
+            if problems is None:
+                raise
+            problems[pair.case] = str(error)
+    if not numbered and problems:
+        raise UnreadableImageError(next(iter(problems.values())))
     check_official(truths, predictions, challenge, scheme)
-    return dict(zip(names, cases, strict=True))
+    return numbered
 
 
 def write_pair(
@@ -179,7 +196,7 @@ def write_pair(
 
 def _write(labels: Labels, file: Path) -> None:
     image = sitk.GetImageFromArray(np.ascontiguousarray(labels, np.uint8))
-    sitk.WriteImage(image, str(file), useCompression=True)
+    write_compressed(image, file)
 
 
 def _run_tool(

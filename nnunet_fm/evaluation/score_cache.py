@@ -26,6 +26,7 @@ def cached_scores(
     cases: Sequence[str],
     options: MetricOptions,
     workers: int = 2,
+    problems: dict[str, str] | None = None,
 ) -> list[CaseScore]:
     """Score a folder as `evaluate_folders` does, or read the scores that an earlier call wrote.
 
@@ -36,6 +37,7 @@ def cached_scores(
         cases: names of the cases to score; each must have a prediction.
         options: metric options.
         workers: number of processes.
+        problems: see `evaluate_pairs`; scores without all cases are not cached.
 
     Raises:
         FileNotFoundError: see `evaluate_folders`.
@@ -50,7 +52,9 @@ def cached_scores(
                 return [CaseScore(**score) for score in content["scores"]]
         except (InputError, TypeError, KeyError) as error:
             LOG.warning("scores are computed again: %s", error)
-    scores = evaluate_folders(predictions, truths, scheme, workers, options, cases)
+    scores = evaluate_folders(predictions, truths, scheme, workers, options, cases, problems)
+    if problems:
+        return scores
     content = {"key": key, "scores": [asdict(score) for score in scores]}
     try:
         write_text(cache_file, json.dumps(content, indent=1))

@@ -13,7 +13,12 @@ from tqdm import tqdm
 from nnunet_fm.data.image_size import UnreadableImageError
 from nnunet_fm.data.label_images import Labels
 from nnunet_fm.data.label_schemes import Region, fitting_schemes
-from nnunet_fm.evaluation.label_folders import LabelPair, check_places, find_pairs
+from nnunet_fm.evaluation.label_folders import (
+    LabelPair,
+    check_places,
+    find_pairs,
+    readable_pairs,
+)
 from nnunet_fm.evaluation.labels import BRATS_REGIONS, LabelScheme
 from nnunet_fm.evaluation.lesions import lesion_score
 from nnunet_fm.evaluation.metrics import dice, image_diagonal, surface_scores
@@ -98,6 +103,7 @@ def evaluate_folders(
     workers: int = 2,
     options: MetricOptions | None = None,
     cases: Sequence[str] | None = None,
+    problems: dict[str, str] | None = None,
 ) -> list[CaseScore]:
     """Score every case that has a ground truth; a missing prediction counts as a failure.
 
@@ -108,6 +114,7 @@ def evaluate_folders(
         workers: number of processes; 1 scores the cases in this process.
         options: metric options; `MetricOptions()` if None.
         cases: names of the cases to score; all cases if None.
+        problems: see `evaluate_pairs`.
 
     Raises:
         FileNotFoundError: a folder does not exist or has no such file.
@@ -117,8 +124,11 @@ def evaluate_folders(
     """
     options = options or MetricOptions()
     pairs = find_pairs(predictions, truths, scheme.ending, cases)
+    if problems is not None:
+        pairs, unreadable = readable_pairs(pairs)
+        problems |= unreadable
     check_places(pairs, options.ignore_origin)
-    return evaluate_pairs(pairs, scheme, workers, options)
+    return evaluate_pairs(pairs, scheme, workers, options, problems)
 
 
 def evaluate_pairs(

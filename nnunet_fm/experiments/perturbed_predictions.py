@@ -17,6 +17,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from nnunet_fm.data.grids import Grid, read_on_grid
+from nnunet_fm.data.image_files import write_compressed
 from nnunet_fm.data.perturbations import PAPER, VERSION, Perturbation
 from nnunet_fm.data.volumes import Mask
 from nnunet_fm.experiments.child_processes import run_logged
@@ -222,7 +223,7 @@ def write_perturbed(
     for channel, target in zip(channels, targets, strict=True):
         changed = sitk.GetImageFromArray(perturbation(channel, brain, channels[0]))
         changed.CopyInformation(first)
-        sitk.WriteImage(changed, str(target))
+        write_compressed(changed, target)
 
 
 def _brain_mask(

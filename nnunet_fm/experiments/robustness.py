@@ -10,7 +10,7 @@ from nnunet_fm.data.perturbations import IDENTITY, Perturbation
 from nnunet_fm.evaluation.intervals import mean_limits
 from nnunet_fm.evaluation.segmentation import MetricOptions
 from nnunet_fm.experiments.perturbed_predictions import finished_perturbations, perturbed_folder
-from nnunet_fm.experiments.run_scores import ScoredRun, score_folder
+from nnunet_fm.experiments.run_scores import Problems, ScoredRun, score_folder, without_cases
 from nnunet_fm.experiments.summary import METRICS, EncoderRuns, Metric, group_runs
 
 
@@ -55,7 +55,11 @@ class PerturbedScore:
 
 
 def score_perturbations(
-    scored: Sequence[ScoredRun], preprocessed: Path, options: MetricOptions, workers: int = 2
+    scored: Sequence[ScoredRun],
+    preprocessed: Path,
+    options: MetricOptions,
+    workers: int = 2,
+    problems: Problems | None = None,
 ) -> list[PerturbedScore]:
     """Score the predictions of perturbed images that `predict_perturbed` has written.
 
@@ -66,20 +70,37 @@ def score_perturbations(
         preprocessed: nnUNet_preprocessed.
         options: metric options.
         workers: number of processes.
+        problems: as of `score_runs`; the cases are left out of all perturbations, too.
     """
-    rows: list[PerturbedScore] = []
-    for group in group_runs([s for s in scored if perturbed_folder(s.run, None).is_dir()]):
-        clean = _rescored(group, None, preprocessed, options, workers)
+    groups = group_runs([s for s in scored if perturbed_folder(s.run, None).is_dir()])
+    found = []
+    for group in groups:
         common = set.intersection(*(set(finished_perturbations(s.run)) for s in group.runs))
-        for family in sorted({perturbation.family for perturbation in common}):
-            by_severity = {IDENTITY[family]: clean}
-            for change in common:
-                if change.family == family:
-                    by_severity[change.severity] = _rescored(
-                        group, change, preprocessed, options, workers
-                    )
-            for severity in sorted(by_severity):
-                rows += _rows(clean, by_severity[severity], family, severity)
+        changes = [None, *common]
+        found.append(
+            {c: _rescored(group, c, preprocessed, options, workers, problems) for c in changes}
+        )
+    rows: list[PerturbedScore] = []
+    for by_change in found:
+        rows += _group_rows(
+            {
+                c: replace(g, runs=without_cases(g.runs, problems or {}))
+                for c, g in by_change.items()
+            }
+        )
+    return rows
+
+
+def _group_rows(by_change: dict[Perturbation | None, EncoderRuns]) -> list[PerturbedScore]:
+    """Compare the perturbations of one encoder and ratio; None stands for the clean images."""
+    rows: list[PerturbedScore] = []
+    clean = by_change[None]
+    changes = [change for change in by_change if change]
+    for family in sorted({change.family for change in changes}):
+        by_severity = {IDENTITY[family]: clean}
+        by_severity |= {c.severity: by_change[c] for c in changes if c.family == family}
+        for severity in sorted(by_severity):
+            rows += _rows(clean, by_severity[severity], family, severity)
     return rows
 
 
@@ -89,12 +110,15 @@ def _rescored(
     preprocessed: Path,
     options: MetricOptions,
     workers: int,
+    problems: Problems | None,
 ) -> EncoderRuns:
     """Return the same runs with the scores of perturbed images."""
     runs = []
     for scored in group.runs:
         folder = perturbed_folder(scored.run, change)
-        scores = score_folder(scored.run, folder, scored.cases, preprocessed, options, workers)
+        scores = score_folder(
+            scored.run, folder, scored.cases, preprocessed, options, workers, problems
+        )
         runs.append(replace(scored, scores=scores))
     return replace(group, runs=runs)
 

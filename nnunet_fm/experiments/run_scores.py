@@ -1,11 +1,12 @@
 """Every finished run with its scores, case by case."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
+from nnunet_fm.data.image_size import UnreadableImageError
 from nnunet_fm.evaluation.labels import LabelScheme
 from nnunet_fm.evaluation.score_cache import cached_scores
 from nnunet_fm.evaluation.score_tables import mean_of_regions
@@ -25,6 +26,7 @@ from nnunet_fm.nnunet.splits import ALL, Fold, fold_split
 from nnunet_fm.nnunet.training_data import check_copied_labels
 
 MEAN = "mean"  # of the regions, where there are several
+Problems = dict[tuple[str, str], str]  # dataset and case: why a file of it cannot be read
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def score_runs(
     preprocessed: Path,
     options: MetricOptions | None = None,
     workers: int = 2,
+    problems: Problems | None = None,
 ) -> list[ScoredRun]:
     """Score the validation of every finished run; earlier scores are read from the score cache.
 
@@ -61,6 +64,8 @@ def score_runs(
         preprocessed: nnUNet_preprocessed, which holds the ground truth.
         options: metric options.
         workers: number of processes.
+        problems: receives the cases whose files cannot be read; they are left out of all runs of
+            their dataset. If None, the first one is an error.
 
     Raises:
         FileNotFoundError: a prediction is missing.
@@ -73,10 +78,26 @@ def score_runs(
     cases = {run: validation_cases(run, preprocessed) for run in finished}
     _check_same_regions(finished)
     _check_same_cases(cases)
-    return [
-        _score_run(run, cases[run], preprocessed, options, workers)
+    scored = [
+        _score_run(run, cases[run], preprocessed, options, workers, problems)
         for run in tqdm(finished, desc="runs")
     ]
+    return without_cases(scored, problems or {})
+
+
+def without_cases(scored: Sequence[ScoredRun], problems: Problems) -> list[ScoredRun]:
+    """Leave cases out of all runs of their dataset, so that every mean is of the same cases.
+
+    Raises:
+        ValueError: nothing is left of a run.
+    """
+    kept = []
+    for one in scored:
+        scores = [s for s in one.scores if (one.run.dataset, s.case) not in problems]
+        if not scores:
+            raise UnreadableImageError(f"{one.run.name}: {next(iter(problems.values()))}")
+        kept.append(replace(one, scores=scores))
+    return kept
 
 
 def validation_cases(run: Run, preprocessed: Path) -> list[str]:
@@ -150,9 +171,15 @@ def _check_same_cases(cases: dict[Run, list[str]]) -> None:
 
 
 def _score_run(
-    run: Run, cases: Sequence[str], preprocessed: Path, options: MetricOptions, workers: int
+    run: Run,
+    cases: Sequence[str],
+    preprocessed: Path,
+    options: MetricOptions,
+    workers: int,
+    problems: Problems | None,
 ) -> ScoredRun:
-    scores = score_folder(run, run.folder / VALIDATION, cases, preprocessed, options, workers)
+    folder = run.folder / VALIDATION
+    scores = score_folder(run, folder, cases, preprocessed, options, workers, problems)
     split = _split(run, preprocessed)
     train_cases = 0
     if split:
@@ -167,6 +194,7 @@ def score_folder(
     preprocessed: Path,
     options: MetricOptions,
     workers: int,
+    problems: Problems | None = None,
 ) -> list[CaseScore]:
     """Score a folder of predictions of a run's cases, and the mean of the regions.
 
@@ -177,8 +205,12 @@ def score_folder(
         preprocessed: nnUNet_preprocessed, which holds the ground truth.
         options: metric options.
         workers: number of processes.
+        problems: receives the cases whose files cannot be read; if None, the first is an error.
     """
     scheme = label_scheme(run)
     truths = preprocessed / run.dataset / GROUND_TRUTH
-    scores = cached_scores(predictions, truths, scheme, cases, options, workers)
+    unreadable: dict[str, str] | None = None if problems is None else {}
+    scores = cached_scores(predictions, truths, scheme, cases, options, workers, unreadable)
+    if problems is not None and unreadable:
+        problems |= {(run.dataset, case): reason for case, reason in unreadable.items()}
     return scores + mean_of_regions(scores, MEAN) if len(scheme.regions) > 1 else scores

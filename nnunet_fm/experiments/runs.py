@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from nnunet_fm.internal.atomic_files import write_text
+from nnunet_fm.internal.atomic_files import write_if_changed
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.json_files import read_list
 from nnunet_fm.internal.path_parts import check_path_part
@@ -102,7 +102,7 @@ def write_runs(runs: Sequence[Run], folder: Path) -> None:
     """Write runs.json for `sweep status` and `report`."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{**asdict(run), "folder": str(run.folder)} for run in runs]
-    write_text(folder / RUNS, json.dumps(rows, indent=1))
+    write_if_changed(folder / RUNS, json.dumps(rows, indent=1))
 
 
 def _run_of(row: dict[str, Any], path: Path) -> Run:

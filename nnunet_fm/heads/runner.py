@@ -33,7 +33,7 @@ from nnunet_fm.heads.task_data import TaskData
 from nnunet_fm.internal.atomic_files import write_csv, write_text
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.json_files import read_list
-from nnunet_fm.internal.locks import one_writer
+from nnunet_fm.internal.locks import is_writable, one_writer
 from nnunet_fm.internal.result_sets import replaced_together
 from nnunet_fm.internal.threads import torch_threads
 
@@ -96,7 +96,8 @@ def run_task(data: TaskData, out: Path, figures: bool = True) -> FinishedRun:
                 results += _finished(marker)
                 predictions.append(marker.with_name(f"{PREDICTIONS}_{marker.stem}.csv"))
         run = FinishedRun(folder, _describe(data, tested), results)
-        _write_results(run, predictions, figures)
+        if is_writable(folder) or not (folder / f"{RESULTS}.csv").is_file():
+            _write_results(run, predictions, figures)
     return read_run(folder)
 
 

@@ -185,7 +185,17 @@ def _remedy(target: Path, code: int | None) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a text file (UTF-8) atomically; its folder exists."""
     with replaced_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode())
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Write a text file as `write_text`, unless it holds this text already.
+
+    So a command that has nothing left to do works on a read-only disk, too.
+    """
+    content = text.encode()
+    if not path.is_file() or path.read_bytes() != content:
+        write_text(path, text)
 
 
 def write_csv(rows: Iterable[Any], path: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,18 +22,22 @@ LOCK, HOLDER = ".nnunet-fm{}.lock", ".nnunet-fm{}.holder.json"
 def one_writer(folder: Path, part: str = "") -> Iterator[None]:
     """Hold the lock of a folder, so that no second command writes to it.
 
-    The operating system releases the lock when the process ends, however it ends. What killed
-    writers left in the folder and below it is deleted.
+    The operating system releases the lock when the process ends, however it ends; its file stays,
+    as another process may be opening it. What killed writers left in the folder and below it is
+    deleted. A folder on a read-only disk, or without the permission to write, is not locked: what
+    is finished in it can be read, and whatever has to be written fails there.
 
     Args:
-        folder: the folder; created, and removed if nothing was written to it.
+        folder: the folder; created.
         part: what this command writes, where several commands write to one folder at once.
 
     Raises:
         BusyError: another process holds the lock; the message names it.
     """
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
+    if not is_writable(folder):
+        yield
+        return
     holder = folder / HOLDER.format(part)
     lock = FileLock(folder / LOCK.format(part), blocking=False)
     try:
@@ -49,19 +53,12 @@ def one_writer(folder: Path, part: str = "") -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
-        lock_file = Path(lock.lock_file)
-        if created and list(folder.iterdir()) == [lock_file]:
-            lock_file.unlink()
-            _remove_empty(created)
         lock.release()
 
 
-def _remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders from the innermost on, until one holds something."""
-    for folder in folders:
-        if any(folder.iterdir()):
-            return
-        folder.rmdir()
+def is_writable(folder: Path) -> bool:
+    """Whether this process may write to a folder, and its disk is not read-only."""
+    return os.access(folder, os.W_OK)
 
 
 def _myself() -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Write plans: the dataset's own nnU-Net plans plus configurations around a frozen encoder."""
 
+import json
 import math
 import re
 import shlex
@@ -7,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.encoders import CARDS, bundled_weights
-from nnunet_fm.internal.atomic_files import replaced_atomically
+from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.device import default_device
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import visible_files
+from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import some, unknown
 from nnunet_fm.nnunet.dataset_files import RESTORE, USED, read_dataset_json, read_plans
 from nnunet_fm.nnunet.datasets import DATASET_NAME, dataset_id, known_datasets, no_such_dataset
@@ -70,9 +71,10 @@ class NewPlans:
         return self.path.stem
 
     def write(self) -> None:
-        """Write the file atomically."""
-        with replaced_atomically(self.path) as temporary:
-            save_json(self.content, str(temporary), sort_keys=False)
+        """Write the file atomically, unless it holds these plans already."""
+        text = json.dumps(self.content, indent=4)
+        if not self.path.is_file() or read_object(self.path) != json.loads(text):
+            write_text(self.path, text)
 
 
 def write_plans(preprocessed: Path, options: PlanOptions) -> NewPlans:

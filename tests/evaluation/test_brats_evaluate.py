@@ -104,3 +104,15 @@ def test_what_the_official_tool_would_get_wrong_is_refused(
         scores_of(one_mm, "gli", tool(tmp_path))
     with pytest.raises(ValueError, match="1 mm isotropic"):
         scores_of((folders[1], folders[1]), "gli", tool(tmp_path))
+
+
+def test_one_truncated_prediction_does_not_end_the_official_scoring(
+    one_mm: tuple[Path, Path], tmp_path: Path
+) -> None:
+    file = one_mm[0] / "A.nii.gz"
+    file.write_bytes(file.read_bytes()[:-20])
+    problems: dict[str, str] = {}
+    pairs = find_pairs(*one_mm, ".nii.gz")
+    scores = official_scores(pairs, LABELS, "gli", tool(tmp_path), problems=problems)
+    assert [score.case for score in scores] == ["B 2"]
+    assert "A.nii.gz" in problems["A"]

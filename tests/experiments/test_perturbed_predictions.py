@@ -138,3 +138,18 @@ def test_predictions_of_other_masks_are_not_taken_for_these(
         predict_perturbed(run, change, ["case"], tmp_path, brain_masks=tmp_path / "masks")
     with pytest.raises(ValueError, match="predicted with another cases"):
         predict_perturbed(run, change, ["case", "more"], tmp_path)
+
+
+def test_a_full_disk_is_noticed_while_perturbed_images_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_whole = sitk.WriteImage
+
+    def write_half(image: sitk.Image, name: str, **options: bool) -> None:
+        write_whole(image, name, **options)
+        Path(name).write_bytes(Path(name).read_bytes()[:-40])
+
+    file = write(np.random.default_rng(0).random((4, 5, 6), np.float32), tmp_path / "a.nii.gz")
+    monkeypatch.setattr(sitk, "WriteImage", write_half)
+    with pytest.raises(OSError, match=r"a_0000\.nii\.gz was not written whole"):
+        write_perturbed("a", [file], Perturbation.parse("gamma=2.0"), tmp_path, ENDING)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers.fault_inputs import make_inputs
-from helpers.faults import Bench, Row, check_fault, check_twice, reference
+from helpers.faults import Bench, Row, check_fault, check_rests, check_twice, reference
 
 ALL = os.environ.get("FAULTS") == "all"
 PRINTED = 8192  # bytes that a command prints at most, into a file as well
@@ -44,6 +44,7 @@ ROWS = [
         "features extract few.csv --cache c --encoder dinov3_test16 --shape 8 32 32 -np 0 "
         "--batch-size 8",  # of one volume each, as the rounding depends on the batch
         ("few.csv", "cache/volumes"),
+        rests=True,
     ),
     Row(
         f"features check-leakage {TABLE} --cache cache/features --pretrain store/manifest.jsonl "
@@ -51,7 +52,7 @@ ROWS = [
         (TABLE, "cache", "store"),
         code=3,  # there are any
     ),
-    Row(f"heads run {TASK} {CACHED} --encoder f33aea49148d -o heads", (TABLE, "cache")),
+    Row(f"heads run {TASK} {CACHED} --encoder f33aea49148d -o heads", (TABLE, "cache"), rests=True),
     Row(
         f"heads compare {COMPARED}/dinov3_test16_random3-4a0f01e0/ffb1e9eee5d3 "
         f"{COMPARED}/encoder-f33aea49/d679804172af -o comparison",
@@ -69,6 +70,7 @@ ROWS = [
         ("small.yaml", *NNUNET),
         varies=TRAINING,
         fake_training=True,
+        rests=True,
     ),
     Row("report sweep/sweep -o report -np 1", ("sweep/sweep", *NNUNET), slow=True),
     Row(f"export {MODEL} exported", (MODEL,), refuses_finished=True),
@@ -79,11 +81,12 @@ ROWS = [
         theirs=("predicted/*",),
         slow=True,
     ),
-    Row("pretrain prepare mri -o s --size 32 --slices 4 -np 1", ("mri",)),
+    Row("pretrain prepare mri -o s --size 32 --slices 4 -np 1", ("mri",), rests=True),
     Row(
         "pretrain run mae2d.yaml --store store -o r --accelerator cpu",
         ("mae2d.yaml", "store"),
         varies=("log.csv", "events.*"),
+        rests=True,
     ),
     Row("pretrain export pretrain_run/finished -o encoder.pth", ("pretrain_run",)),
     Row(
@@ -133,4 +136,6 @@ def test_faults(bench: Bench, row: Row) -> None:
         check_fault(bench, row, expected, "full", at)
     check_fault(bench, row, expected, "read-only", 0)
     check_fault(bench, row, expected, "handles", 0)
+    if row.rests:
+        check_rests(bench, row, expected)
     check_twice(bench, row, expected)

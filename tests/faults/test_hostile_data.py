@@ -21,6 +21,7 @@ from nnunet_fm.data.bids import read_description
 from nnunet_fm.data.brats import convert_brats
 from nnunet_fm.data.grids import read_values
 from nnunet_fm.data.image_checks import find_cases
+from nnunet_fm.data.label_images import read_labels
 from nnunet_fm.data.subject_table import read_table
 from nnunet_fm.data.volumes import BadVolumeError, read_mask, read_volume
 from nnunet_fm.evaluation.labels import LabelScheme
@@ -219,6 +220,15 @@ def test_a_bomb_in_the_compression_is_cut(tmp_path: Path) -> None:
     assert (read_values(tmp_path / "a.nii.gz") == voxels.T).all()
 
 
+@pytest.mark.parametrize("cut", [4, 30, 200])
+def test_a_truncated_label_file_is_not_read_as_labels(cut: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.nii.gz"
+    write_labels(file, np.random.default_rng(0).integers(0, 3, (8, 22, 22)))
+    file.write_bytes(file.read_bytes()[:-cut])
+    with pytest.raises(InputError, match=r"a\.nii\.gz is truncated or damaged"):
+        read_labels(file)
+
+
 def test_one_hostile_case_does_not_end_a_conversion(tmp_path: Path) -> None:
     write_small_brats(tmp_path / "in", 2, 2)
     bad = "BraTS-T-00001"
@@ -253,8 +263,11 @@ def test_one_hostile_case_does_not_end_an_evaluation(
     words = ["evaluate", str(tmp_path / "predictions"), str(tmp_path / "truth")]
     assert main([*words, "--dataset-json", str(description), "-np", "1"]) == 1
     error = capsys.readouterr().err
+    assert "the means lack 2 of 3 cases:" in error
     assert "not scored: huge:" in error
     assert "not scored: cut:" in error
     scores = (tmp_path / "predictions" / "scores.csv").read_text()
     assert "good" in scores
     assert "huge" not in scores
+    page = (tmp_path / "predictions" / "scores.md").read_text()
+    assert "the means lack 2 of 3 cases:" in page

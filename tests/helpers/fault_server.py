@@ -72,6 +72,8 @@ class Injector:
         if fault == "handles":
             limit = max(map(int, os.listdir("/proc/self/fd"))) + HANDLES
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        if fault == "read-only":
+            os.access = self.access  # type: ignore[assignment]
         sys.addaudithook(self.audit)
         self.fsync = os.fsync
         os.fsync = self.sync
@@ -87,6 +89,10 @@ class Injector:
             path = os.path.abspath(os.fsdecode(path))
             if path.startswith(self.folder):
                 self.happen(path, event in CHANGING)
+
+    def access(self, path: str | os.PathLike[str], mode: int) -> bool:
+        """Answer as a read-only disk does."""
+        return not (mode & os.W_OK and os.path.abspath(path).startswith(self.folder))
 
     def sync(self, number: int) -> None:
         self.happen("fsync", False)

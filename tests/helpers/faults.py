@@ -34,6 +34,7 @@ class Row:
         theirs: patterns of files that nnU-Net writes itself, not atomically.
         code: exit code of a command that works.
         refuses_finished: the command refuses a finished result.
+        rests: with a finished result it writes nothing, so that a read-only disk will do.
         slow: has two faults, unless all are asked for.
         fake_training: trainings are a line of Python.
     """
@@ -45,6 +46,7 @@ class Row:
     code: int = 0
     slow: bool = False
     refuses_finished: bool = False
+    rests: bool = False
     fake_training: bool = False
 
     @property
@@ -280,6 +282,15 @@ def check_fault(
         assert "nnunet-fm: " in ended.said or "failed" in ended.said, ended.said
     check_whole(bench, row, expected, finished)
     check_same_after_rerun(bench, row, expected)
+
+
+def check_rests(bench: Bench, row: Row, expected: Reference) -> None:
+    """Run a command again on its finished result, on a read-only disk: it works."""
+    bench.begin_finished()
+    ended = bench.run(row, "read-only")
+    bench.counts[f"{row.name} read-only, finished"] += 1
+    assert ended.code == row.code, ended.said
+    assert bench.content(row) == expected.files
 
 
 def check_twice(bench: Bench, row: Row, expected: Reference) -> None:

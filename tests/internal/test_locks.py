@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from nnunet_fm.internal.errors import BusyError
+from nnunet_fm.internal.errors import BusyError, InputError
 from nnunet_fm.internal.locks import one_writer
 
 HOLD = """
@@ -38,4 +39,12 @@ def test_a_killed_writer_holds_nothing(tmp_path: Path) -> None:
             pass
         process.kill()
     with one_writer(tmp_path):
+        pass
+
+
+def test_the_lock_file_of_a_refused_writer_stays_for_one_who_is_opening_it(tmp_path: Path) -> None:
+    with suppress(InputError), one_writer(tmp_path / "new" / "run"):
+        raise InputError("refused")
+    assert len(list((tmp_path / "new" / "run").iterdir())) == 1
+    with one_writer(tmp_path / "new" / "run"):
         pass

@@ -7,7 +7,7 @@ from pathlib import Path
 from nnunet_fm.evaluation.segmentation import MetricOptions
 from nnunet_fm.experiments.robustness import PerturbedScore, score_perturbations
 from nnunet_fm.experiments.run_cost import Cost, Provenance, cost_of, provenance_of
-from nnunet_fm.experiments.run_scores import MEAN, ScoredRun, label_scheme, score_runs
+from nnunet_fm.experiments.run_scores import MEAN, Problems, ScoredRun, label_scheme, score_runs
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.experiments.status import RunStatus
 from nnunet_fm.experiments.summary import (
@@ -56,6 +56,7 @@ class Report:
         costs: cost of each finished run.
         provenance: how each run was made, finished or not.
         unfinished: state of the runs that are not in the report.
+        problems: cases that are left out of all runs of their dataset, and why.
     """
 
     encoders: list[str]
@@ -67,6 +68,15 @@ class Report:
     costs: list[Cost]
     provenance: list[Provenance]
     unfinished: list[RunStatus]
+    problems: Problems = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line for each case that is left out."""
+        return [
+            f"{case} of {dataset} is left out of all its runs: {reason}"
+            for (dataset, case), reason in self.problems.items()
+        ]
 
     @property
     def encoder_index(self) -> dict[str, int]:
@@ -132,7 +142,11 @@ def make_report(
     finished = [run for run in runs if run.state() is State.FINISHED]
     if not finished:
         raise InputError(f"none of the {len(runs)} runs is finished; see nnunet-fm sweep status")
-    scored = score_runs(runs, preprocessed, options.metrics, options.workers)
+    problems: Problems = {}
+    scored = score_runs(runs, preprocessed, options.metrics, options.workers, problems)
+    robustness = score_perturbations(
+        scored, preprocessed, options.metrics, options.workers, problems
+    )
     known = {case for one in scored for case in one.cases}
     unknown = sorted(set(options.cases) - known)
     if unknown:
@@ -148,8 +162,9 @@ def make_report(
         groups=groups,
         summaries=summarise(groups),
         comparisons=compare_encoders(groups, encoders, options.reference),
-        robustness=score_perturbations(scored, preprocessed, options.metrics, options.workers),
+        robustness=robustness,
         costs=[cost_of(run) for run in finished],
         provenance=[provenance_of(run) for run in runs],
         unfinished=[status for status in statuses if status.state is not State.FINISHED],
+        problems=problems,
     )

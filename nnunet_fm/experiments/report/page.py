@@ -69,6 +69,7 @@ def render_page(
     unfinished: Sequence[RunStatus],
     sections: Sequence[Section],
     cases: Sequence[dict[str, Any]],
+    left_out: Sequence[str] = (),
 ) -> str:
     """Return the page as HTML.
 
@@ -78,6 +79,7 @@ def render_page(
         unfinished: state of the runs that are not in the report.
         sections: sections in their order.
         cases: cases for the viewer, see `viewer_data`; without any there is no viewer.
+        left_out: a line for each case that no mean includes, as it cannot be read.
     """
     shown = [section for section in sections if not section.is_empty]
     if cases:
@@ -87,6 +89,7 @@ def render_page(
         title=title,
         about=about,
         unfinished=unfinished,
+        left_out=left_out,
         sections=shown,
         cases=list(cases),
         style=(FOLDER / "style.css").read_text(encoding="utf-8"),

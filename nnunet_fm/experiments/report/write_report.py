@@ -89,6 +89,7 @@ def write_report(
         unfinished=report.unfinished,
         sections=_sections(report, list(tables.values()), charts, missing, options),
         cases=[viewer_data(case, report.encoder_index) for case in cases],
+        left_out=report.left_out,
     )
     with replaced_together(out, "report") as folder:
         files = [folder / "report.html", *_write_tables(report, tables, folder / "tables")]

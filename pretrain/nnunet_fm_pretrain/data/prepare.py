@@ -178,7 +178,8 @@ def _without_duplicates(outcomes: list[Outcome]) -> list[Outcome]:
 
 def _write_failures(path: Path, failures: Sequence[Outcome]) -> None:
     if not failures:
-        path.unlink(missing_ok=True)
+        if path.exists():  # a read-only disk refuses to delete even what is not there
+            path.unlink()
         return
     rows = [(o.source.name, o.source.path, o.reason) for o in failures]
     write_lines(path, ("volume", "path", "reason"), rows)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from nnunet_fm.internal.atomic_files import write_text
+from nnunet_fm.internal.atomic_files import write_if_changed
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.json_files import parse_json, read_utf8
 from nnunet_fm.internal.path_parts import check_path_below
@@ -164,9 +164,9 @@ def _parts(manifest: Path) -> int:
 
 
 def write_manifest(path: Path, records: Sequence[Record]) -> None:
-    """Write records as JSON lines, sorted by volume, atomically."""
+    """Write records as JSON lines, sorted by volume, atomically; what is there stays."""
     lines = [json.dumps(to_json(r)) for r in sorted(records, key=lambda r: r.volume)]
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    write_if_changed(path, "".join(f"{line}\n" for line in lines))
 
 
 def find_duplicates(records: Sequence[Record]) -> dict[str, str]:

@@ -122,6 +122,8 @@ class Engine:
     def train(self) -> bool:
         """Run to the end, or until SIGTERM or Ctrl-C; return whether the end was reached."""
         steps, run, fabric = self.recipe.optimiser.steps, self.recipe.run, self.fabric
+        if self.step == steps:  # finished before; nothing is written
+            return True
         batches = self.objective.batches(self.store, fabric.global_rank, fabric.world_size)
         pin = fabric.device.type == "cuda"
         source = iter(make_loader(batches, self.step, steps, run.workers, pin))

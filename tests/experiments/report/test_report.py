@@ -299,3 +299,25 @@ def test_several_folders_make_one_report(
         "no run validated the case nobody; allowed after --case: a, b.1, c, d"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.usefixtures("environment")
+def test_one_truncated_prediction_is_left_out_of_all_runs(
+    made: Made,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(write_report, "_charts", lambda *_: [])  # takes most of the time
+    file = made.runs[1].folder / "validation" / f"{CASES[0]}.nii.gz"
+    file.write_bytes(file.read_bytes()[:-20])
+    out = tmp_path / "out"
+    assert main(["report", str(made.sweep), "-o", str(out), "-np", "1"]) == 1
+    assert f"not scored: {CASES[0]} of {DATASET} is left out of all its runs" in (
+        capsys.readouterr().err
+    )
+    scored_cases = {row["case"] for row in rows(out / "tables" / "cases.csv")}
+    assert scored_cases == {*CASES[1:]}
+    page = (out / "report.html").read_text()
+    assert "cannot be read: 1." in page
+    assert str(file) in page
