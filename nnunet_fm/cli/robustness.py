@@ -63,6 +63,7 @@ def add_command(commands: Commands) -> None:
 
 def _robustness(parsed: argparse.Namespace) -> None:
     from nnunet_fm.data.perturbations import Perturbation
+    from nnunet_fm.experiments.encoder_runs import group_runs
     from nnunet_fm.experiments.find_runs import find_runs
     from nnunet_fm.experiments.perturbed_predictions import (
         paper_perturbations,
@@ -73,7 +74,7 @@ def _robustness(parsed: argparse.Namespace) -> None:
     from nnunet_fm.experiments.report.tables import robustness_table
     from nnunet_fm.experiments.robustness import score_perturbations
     from nnunet_fm.experiments.run_scores import score_runs
-    from nnunet_fm.experiments.summary import METRICS, group_runs, train_cases_by_ratio
+    from nnunet_fm.experiments.summary import METRICS, train_cases_by_ratio
     from nnunet_fm.internal.folders import nnunet_folder
 
     preprocessed = nnunet_folder("nnUNet_preprocessed")

@@ -1,4 +1,4 @@
-"""A sweep as strict data: datasets x encoders x ratios x seeds x folds."""
+"""A sweep as strict data: datasets x encoders x ratios x seeds x training seeds x folds."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from nnunet_fm.nnunet.plan_options import ConfigurationOptions, Device
 CONFIGS = Path(__file__).parent / "configs"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 MAX_PARALLEL = ("max_parallel", "at_a_time")  # the latter in sweeps of version 0.1
-UNIQUE_KEYS = ("datasets", "ratios", "seeds", "folds", "gpus")
+UNIQUE_KEYS = ("datasets", "ratios", "seeds", "training_seeds", "folds", "gpus")
 
 
 class EncoderEntry(ConfigurationOptions):
@@ -27,7 +27,7 @@ class EncoderEntry(ConfigurationOptions):
 
 
 class Sweep(Part):
-    """A sweep: every combination of datasets, encoders, ratios, seeds and folds is one run.
+    """A sweep: every combination of datasets, encoders, ratios, both seeds and folds is one run.
 
     Attributes:
         datasets: nnU-Net's dataset ids.
@@ -35,6 +35,9 @@ class Sweep(Part):
             sweep.
         ratios: shares of the training cases, above 0 to 1.
         seeds: seeds of the subsets.
+        training_seeds: seeds of the trainings, see `TrainingSeed`; if empty, nnU-Net draws without
+            one. Encoders with one patch and batch size see the same patches with the same
+            augmentation.
         folds: folds of nnU-Net's cross-validation.
         splits: how the cases are divided into folds; if None, the dataset's own folds, or those
             that nnU-Net draws.
@@ -53,6 +56,7 @@ class Sweep(Part):
     encoders: Annotated[dict[str, EncoderEntry], Field(min_length=1)]
     ratios: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (42,)
+    training_seeds: tuple[Seed, ...] = ()
     folds: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
     splits: Splits | None = None
     expected: dict[int, Expected] = Field(default_factory=dict)

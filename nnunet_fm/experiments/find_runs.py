@@ -13,6 +13,7 @@ from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.file_names import PLANS_JSON
 from nnunet_fm.nnunet.splits import ALL, SEEN, Fold, parse_fold
 from nnunet_fm.nnunet.train_subset import TrainSubset
+from nnunet_fm.nnunet.training_seed import TRAINING_SEED, seed_suffix
 
 MODEL = re.compile(r"(?P<trainer>[^_]\w*?)__(?P<plans>.+)__(?P<configuration>.+)")
 DATASET = re.compile(r"Dataset\d{3}_.+")
@@ -28,7 +29,7 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
 
     Raises:
         FileNotFoundError: a folder with neither a sweep nor a model in it.
-        ValueError: two runs with the same encoder, ratio, seed and fold.
+        ValueError: two runs with the same encoder, ratio, seeds and fold.
     """
     by_folder: dict[Path, Run] = {}
     for folder in folders:
@@ -53,7 +54,7 @@ def _trainer(run: Run) -> str:
 
 
 def _plans(run: Run) -> str:
-    return SUBSET.sub("", run.plans)
+    return _without_seeds(run.plans, run.training_seed)
 
 
 def _configuration(run: Run) -> str:
@@ -114,9 +115,10 @@ def _read_run(model: Path, fold: Path, number: Fold) -> Run:
         )
     plans = read_plans(model / PLANS_JSON)
     subset = TrainSubset.from_plans(plans)
+    training_seed = plans.get(TRAINING_SEED)
     encoder = f"nnU-Net {names['configuration']}"
     if encoder_source(plans, names["configuration"]):
-        encoder = SUBSET.sub("", names["plans"])
+        encoder = _without_seeds(names["plans"], training_seed)
     if number == ALL:  # never averaged or compared with runs that validate on unseen cases
         encoder += SEEN
     return Run(
@@ -129,4 +131,10 @@ def _read_run(model: Path, fold: Path, number: Fold) -> Run:
         plans=names["plans"],
         configuration=names["configuration"],
         folder=fold,
+        training_seed=training_seed,
     )
+
+
+def _without_seeds(plans: str, training_seed: int | None) -> str:
+    """Remove the ratio and the seeds from the end of a plans' name."""
+    return SUBSET.sub("", plans.removesuffix(seed_suffix(training_seed)))

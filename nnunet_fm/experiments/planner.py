@@ -24,6 +24,7 @@ from nnunet_fm.nnunet.run_identity import plan_differences
 from nnunet_fm.nnunet.splits import Split, labelled_cases
 from nnunet_fm.nnunet.train_subset import TrainSubset
 from nnunet_fm.nnunet.training_data import check_copied_labels
+from nnunet_fm.nnunet.training_seed import seed_suffix
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class _Subset:
     entry: EncoderEntry
     ratio: float
     seed: int
+    training_seed: int | None
 
 
 def plan_sweep(sweep: Sweep, preprocessed: Path, results: Path) -> PlannedSweep:
@@ -104,13 +106,15 @@ def plan_sweep(sweep: Sweep, preprocessed: Path, results: Path) -> PlannedSweep:
 def _subsets(sweep: Sweep, datasets: list[str]) -> Iterator[_Subset]:
     """Yield every combination except the folds.
 
-    At ratio 1 all seeds select the same cases, but they are trainings of their own.
+    At ratio 1 all seeds select the same cases, but they are trainings of their own: the subset's
+    seed is part of what a seeded training draws from.
     """
     for dataset in datasets:
         for name, entry in sweep.encoders.items():
             for ratio in sweep.ratios:
                 for seed in sweep.seeds:
-                    yield _Subset(dataset, name, entry, ratio, seed)
+                    for training_seed in sweep.training_seeds or (None,):
+                        yield _Subset(dataset, name, entry, ratio, seed, training_seed)
 
 
 def _trainer(entry: EncoderEntry) -> str:
@@ -185,7 +189,8 @@ def _make_plans(subset: _Subset, preprocessed: Path, device: Device) -> NewPlans
         **subset.entry.model_dump(exclude={"trainer"}),
         train_ratio=subset.ratio,
         subset_seed=subset.seed,
-        output=f"SW_{subset.name}_r{percent}_s{subset.seed}",
+        training_seed=subset.training_seed,
+        output=f"SW_{subset.name}_r{percent}_s{subset.seed}{seed_suffix(subset.training_seed)}",
         device=device,
     )
     return make_plans(preprocessed / subset.dataset, options)
@@ -210,6 +215,7 @@ def _run(
         configuration=plans.configuration,
         folder=results / subset.dataset / model / f"fold_{fold}",
         train_cases=train_cases,
+        training_seed=subset.training_seed,
     )
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from nnunet_fm.data.perturbations import IDENTITY, Perturbation
 from nnunet_fm.evaluation.intervals import mean_limits
 from nnunet_fm.evaluation.segmentation import MetricOptions
+from nnunet_fm.experiments.encoder_runs import EncoderRuns, group_runs
 from nnunet_fm.experiments.perturbed_predictions import finished_perturbations, perturbed_folder
 from nnunet_fm.experiments.run_scores import Problems, ScoredRun, score_folder, without_cases
-from nnunet_fm.experiments.summary import METRICS, EncoderRuns, Metric, group_runs
+from nnunet_fm.experiments.summary import METRICS, Metric
 
 
 @dataclass(frozen=True)
@@ -161,5 +162,5 @@ def _row(
         change_low=change_low,
         change_high=change_high,
         cases=len(after),
-        seeds=len(clean.seeds),
+        seeds=len(clean.repeats),
     )

@@ -14,8 +14,10 @@ from nnunet_fm.nnunet.run_record import RunRecord, read_record
 from nnunet_fm.nnunet.splits import ALL, Split
 from nnunet_fm.nnunet.train_subset import TrainSubset
 from nnunet_fm.nnunet.training_data import data_differences, train_labels
+from nnunet_fm.nnunet.training_seed import TRAINING_SEED
 
-SUBSET = "train_subset"  # the part of a run's identity in which the ratios of an encoder differ
+# the parts of a run's identity in which the runs of an encoder differ
+OF_RUNS = ("train_subset", TRAINING_SEED)
 
 
 def train_subset(run: Run) -> TrainSubset:
@@ -103,13 +105,13 @@ def check_same_training(runs: Sequence[Run]) -> None:
 
 
 def _plan_differences(one: Run, other: Run) -> list[str]:
-    """List what differs between the plans of two runs besides the subset."""
+    """List what differs between the plans of two runs besides the subset and the seed."""
     if one.folder.parent == other.folder.parent:
         return []
     if one.configuration != other.configuration:
         return ["configuration"]
     different = plan_differences(_plans(one), _plans(other), one.configuration)
-    return [key for key in different if key != SUBSET]
+    return [key for key in different if key not in OF_RUNS]
 
 
 def _plans(run: Run) -> dict[str, Any]:

@@ -50,10 +50,12 @@ class Provenance:
         encoder: card and origin of the encoder's weights; empty for stock nnU-Net.
         sha256: hash of the encoder's tensors; empty for stock nnU-Net.
         ratio: share of the training cases.
-        seed: seed of the subset; nnU-Net does not seed the training itself.
+        seed: seed of the subset.
         rule: rule of the subset.
         versions: versions of nnunet-fm, nnU-Net, torch and timm.
         device: device that it was trained on.
+        training_seed: seed of the training, and why the run is not bit-equal to one that was never
+            interrupted if it is not; empty without a seed.
     """
 
     run: str
@@ -66,6 +68,7 @@ class Provenance:
     rule: str
     versions: str
     device: str
+    training_seed: str
 
 
 def cost_of(run: Run) -> Cost:
@@ -96,6 +99,7 @@ def provenance_of(run: Run) -> Provenance:
     subset = TrainSubset.from_plans(plans)
     encoder = "" if source is None else f"{source.card} from {source.origin}"
     gpu = str(facts.get("gpu_name", "None"))
+    record = _record(run)
     return Provenance(
         run=run.name,
         state=run.state().value,
@@ -105,9 +109,18 @@ def provenance_of(run: Run) -> Provenance:
         ratio=subset.ratio if plans else run.ratio,
         seed=subset.seed if plans else run.seed,
         rule=subset.rule,
-        versions=_record(run).versions_text,
+        versions=record.versions_text,
         device=str(facts.get("device", "")) if gpu == "None" else gpu,
+        training_seed=_training_seed(record, run.training_seed),
     )
+
+
+def _training_seed(record: RunRecord, seed: int | None) -> str:
+    if seed is None:
+        return ""
+    if not record.not_repeatable:
+        return str(seed)
+    return f"{seed}, not bit-equal: {'; '.join(record.not_repeatable)}"
 
 
 def _record(run: Run) -> RunRecord:

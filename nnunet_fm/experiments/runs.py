@@ -14,6 +14,7 @@ from nnunet_fm.internal.path_parts import check_path_part
 from nnunet_fm.nnunet.datasets import dataset_id
 from nnunet_fm.nnunet.file_names import FINAL_CHECKPOINT, LATEST_CHECKPOINT, SUMMARY_JSON
 from nnunet_fm.nnunet.splits import ALL, Fold
+from nnunet_fm.nnunet.training_seed import seed_suffix
 
 RUNS = "runs.json"  # file of a sweep
 
@@ -57,6 +58,7 @@ class Run:
         configuration: nnU-Net's configuration, e.g. `2d_fm256`.
         folder: `fold_N` in nnUNet_results.
         train_cases: number of cases that it is trained on; 0 if unknown.
+        training_seed: seed of the training; None if it is not seeded.
     """
 
     dataset: str
@@ -69,13 +71,15 @@ class Run:
     configuration: str
     folder: Path
     train_cases: int = 0
+    training_seed: int | None = None
 
     @property
     def name(self) -> str:
         """Short name, unique within a sweep."""
         number = dataset_id(self.dataset)
         fold = self.fold if self.fold == ALL else f"f{self.fold}"
-        return f"{number:03d}_{self.encoder}_r{self.ratio:g}_s{self.seed}_{fold}"
+        seeds = f"s{self.seed}{seed_suffix(self.training_seed)}"
+        return f"{number:03d}_{self.encoder}_r{self.ratio:g}_{seeds}_{fold}"
 
     def state(self) -> State:
         """Look at the files that nnU-Net writes: new, interrupted or finished."""
@@ -111,6 +115,8 @@ def _run_of(row: dict[str, Any], path: Path) -> Run:
         check_path_part(row[name], f"{name} in {path}")
     numbers = {"ratio": float(row["ratio"]), "seed": int(row["seed"])}
     run = Run(**{**row, **numbers, "folder": Path(row["folder"])})
+    if not isinstance(run.training_seed, int | None):
+        raise InputError(f"training_seed {run.training_seed!r} in {path}; allowed: a number")
     if run.fold != ALL and not isinstance(run.fold, int):
         raise InputError(f"fold {run.fold!r} in {path}; allowed: a number, or {ALL}")
     return run

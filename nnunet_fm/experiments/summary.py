@@ -3,7 +3,7 @@
 Source: BrainDINO, sections 2.2 and 4.5.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,13 +17,12 @@ from nnunet_fm.evaluation.paired_tests import (
     rank_biserial,
     wilcoxon_p,
 )
-from nnunet_fm.experiments.run_scores import ScoredRun
+from nnunet_fm.experiments.encoder_runs import EncoderRuns, shared_keys
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
-from nnunet_fm.nnunet.splits import SEEN, Fold
+from nnunet_fm.nnunet.splits import SEEN
 
 Values = Float[np.ndarray, " n"]
-SeedFold = tuple[int, Fold]
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,8 @@ METRICS = (
 class Summary:
     """A metric of one encoder at one ratio, over the cases.
 
-    The value of a case is the mean of its seeds.
+    The value of a case is the mean of its seeds; a subset seed with two training seeds counts as
+    two seeds.
 
     Attributes:
         dataset: full name of the dataset.
@@ -132,68 +132,6 @@ class PairedComparison:
     seeds: int
 
 
-@dataclass(frozen=True)
-class EncoderRuns:
-    """The scored runs of one encoder at one ratio: its seeds and folds."""
-
-    dataset: str
-    encoder: str
-    ratio: float
-    runs: list[ScoredRun]
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds, sorted."""
-        return sorted({scored.run.seed for scored in self.runs})
-
-    @property
-    def train_cases(self) -> int:
-        """Number of training cases, the largest of the folds; 0 if unknown."""
-        return max(scored.train_cases for scored in self.runs)
-
-    @property
-    def seed_fold_pairs(self) -> set[SeedFold]:
-        """Seed and fold of each run."""
-        return {(scored.run.seed, scored.run.fold) for scored in self.runs}
-
-    @property
-    def regions(self) -> list[str]:
-        """Names of the regions, in the order of the scores."""
-        return list(dict.fromkeys(score.region for score in self.runs[0].scores))
-
-    def by_case(
-        self, region: str, metric: str, pairs: Collection[SeedFold] | None = None
-    ) -> dict[str, float]:
-        """Return the mean over the seeds of each case, sorted by case.
-
-        Args:
-            region: name of the region.
-            metric: key of the metric.
-            pairs: use only the runs of these seeds and folds; all if None.
-        """
-        values: dict[str, list[float]] = {}
-        for scored in self.runs:
-            if pairs is not None and (scored.run.seed, scored.run.fold) not in pairs:
-                continue
-            for score in scored.scores:
-                if score.region == region:
-                    values.setdefault(score.case, []).append(getattr(score, metric))
-        return {case: float(np.mean(values[case])) for case in sorted(values)}
-
-
-def group_runs(scored: Sequence[ScoredRun]) -> list[EncoderRuns]:
-    """Group runs by dataset, ratio and encoder; encoders keep the order in which they come."""
-    groups: dict[tuple[str, float, str], list[ScoredRun]] = {}
-    for one in scored:
-        groups.setdefault((one.run.dataset, one.run.ratio, one.run.encoder), []).append(one)
-    encoders = list(dict.fromkeys(one.run.encoder for one in scored))
-    keys = sorted(groups, key=lambda key: (key[0], key[1], encoders.index(key[2])))
-    return [
-        EncoderRuns(dataset, encoder, ratio, groups[dataset, ratio, encoder])
-        for dataset, ratio, encoder in keys
-    ]
-
-
 def summarise(groups: Sequence[EncoderRuns]) -> list[Summary]:
     """Compute means and intervals of every group, region and metric."""
     return [
@@ -208,9 +146,9 @@ def _summary(group: EncoderRuns, region: str, metric: Metric) -> Summary:
     values = np.array(list(group.by_case(region, metric.key).values()))
     low, high = mean_limits(values)
     seed_means = []
-    for seed in group.seeds:
-        pairs = [pair for pair in group.seed_fold_pairs if pair[0] == seed]
-        seed_means.append(np.mean(list(group.by_case(region, metric.key, pairs).values())))
+    for repeat in group.repeats:
+        keys = [key for key in group.keys if key.repeat == repeat]
+        seed_means.append(np.mean(list(group.by_case(region, metric.key, keys).values())))
     return Summary(
         dataset=group.dataset,
         encoder=group.encoder,
@@ -223,7 +161,7 @@ def _summary(group: EncoderRuns, region: str, metric: Metric) -> Summary:
         high=high,
         sd_seeds=_deviation(np.array(seed_means)),
         cases=len(values),
-        seeds=len(group.seeds),
+        seeds=len(group.repeats),
         train_cases=group.train_cases,
     )
 
@@ -274,14 +212,14 @@ def _first_encoder(groups: Sequence[EncoderRuns], encoders: list[str]) -> str:
 
 def _compare(reference: EncoderRuns, other: EncoderRuns) -> Iterator[PairedComparison]:
     """Compare region by region and metric by metric; nothing without a common seed and fold."""
-    pairs = reference.seed_fold_pairs & other.seed_fold_pairs
-    if not pairs:
+    of_reference, of_other = shared_keys(reference, other)
+    if not of_reference:
         return
-    seeds = len({seed for seed, _ in pairs})
+    seeds = min(len({key.repeat for key in keys}) for keys in (of_reference, of_other))
     for region in reference.regions:
         for metric in METRICS:
-            first = reference.by_case(region, metric.key, pairs)
-            second = other.by_case(region, metric.key, pairs)
+            first = reference.by_case(region, metric.key, of_reference)
+            second = other.by_case(region, metric.key, of_other)
             yield _comparison(
                 reference,
                 other,

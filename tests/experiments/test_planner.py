@@ -9,6 +9,7 @@ import pytest
 from helpers.runs import SMALL_SWEEP as SMALL
 from nnunet_fm.experiments.config import Sweep
 from nnunet_fm.experiments.planner import plan_sweep
+from nnunet_fm.experiments.runs import read_runs, write_runs
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +99,25 @@ def test_every_run_has_plans_and_a_folder_of_its_own(folders: tuple[Path, Path])
     with pytest.raises(ValueError, match="SW_a_r100_s1 exist already, with another encoder of"):
         other = {"encoders": {"a": {"encoder": "dinov3_test16", "seed": 5}}, "seeds": [1]}
         plan_sweep(Sweep.model_validate(SMALL | other), *folders)
+
+
+def test_a_sweep_seeds_its_trainings_and_leaves_others_as_they_were(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    encoders = {"a": {"encoder": "dinov3_test16"}, "stock": {}}
+    unseeded = plan_sweep(Sweep.model_validate(SMALL | {"encoders": encoders}), *folders)
+    assert [run.plans for run in unseeded.runs] == ["SW_a_r100_s42", "SW_stock_r100_s42"]
+    assert not any("training_seed" in plans.content for plans in unseeded.plans.values())
+    sweep = Sweep.model_validate(SMALL | {"encoders": encoders, "training_seeds": [0, 1]})
+    planned = plan_sweep(sweep, *folders)
+    found = {run.plans: run.training_seed for run in planned.runs}
+    assert found == {
+        "SW_a_r100_s42_t0": 0,
+        "SW_a_r100_s42_t1": 1,
+        "SW_stock_r100_s42_t0": 0,
+        "SW_stock_r100_s42_t1": 1,
+    }
+    of_plans = {name: plans.content["training_seed"] for (_, name), plans in planned.plans.items()}
+    assert of_plans == found
+    write_runs(planned.runs, tmp_path)
+    assert read_runs(tmp_path) == planned.runs

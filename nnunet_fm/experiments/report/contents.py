@@ -5,17 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_fm.evaluation.segmentation import MetricOptions
+from nnunet_fm.experiments.encoder_runs import EncoderRuns, group_runs
 from nnunet_fm.experiments.robustness import PerturbedScore, score_perturbations
 from nnunet_fm.experiments.run_cost import Cost, Provenance, cost_of, provenance_of
 from nnunet_fm.experiments.run_scores import MEAN, Problems, ScoredRun, label_scheme, score_runs
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.experiments.status import RunStatus
 from nnunet_fm.experiments.summary import (
-    EncoderRuns,
     PairedComparison,
     Summary,
     compare_encoders,
-    group_runs,
     summarise,
 )
 from nnunet_fm.internal.errors import InputError

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnunet_fm.experiments.encoder_runs import EncoderRuns
 from nnunet_fm.experiments.robustness import PerturbedScore
 from nnunet_fm.experiments.runs import ratio_text
-from nnunet_fm.experiments.summary import EncoderRuns, Metric, Summary, train_cases_by_ratio
+from nnunet_fm.experiments.summary import Metric, Summary, train_cases_by_ratio
 from nnunet_fm.internal.plotting import MARKS, colour, draw_band, new_figure
 
 if TYPE_CHECKING:

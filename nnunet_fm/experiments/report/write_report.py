@@ -38,8 +38,8 @@ CONVENTIONS = (
     "HD95: larger of the two directed 95th percentiles, in mm; both masks empty: Dice 1, "
     "HD95 0; one empty: Dice 0, HD95 the image diagonal. Surface Dice at {tolerance:g} mm. "
     "Lesions: connected components of at least {lesion:g} mm³, not those of the BraTS challenges. "
-    "nnU-Net does not seed the training: seeds are those of the subsets, and a repeated run "
-    "differs; with one seed a test compares two trained networks, not encoders."
+    "Seeds are those of the subsets and of the trainings; without a training seed, a repeated run "
+    "differs. With one seed a test compares two trained networks, not encoders."
 )
 
 FOLD_ALL = (
@@ -207,6 +207,7 @@ def _case_row(scored: ScoredRun, score: CaseScore) -> dict[str, Any]:
         "encoder": run.encoder,
         "ratio": run.ratio,
         "seed": run.seed,
+        "training_seed": run.training_seed,
         "fold": run.fold,
         "train_cases": scored.train_cases,
         **asdict(score),

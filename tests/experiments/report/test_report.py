@@ -19,6 +19,7 @@ from helpers.runs import CASES, DATASET, ENCODERS, Made, image, labels, scored
 from nnunet_fm.cli.main import main
 from nnunet_fm.evaluation.labels import LabelScheme, Region
 from nnunet_fm.evaluation.metrics import dice
+from nnunet_fm.experiments.encoder_runs import group_runs
 from nnunet_fm.experiments.perturbed_predictions import FOLDER
 from nnunet_fm.experiments.report import write_report
 from nnunet_fm.experiments.report.cases import ReportCase, read_cases, viewer_data
@@ -27,7 +28,7 @@ from nnunet_fm.experiments.report.table_formats import to_latex, to_markdown
 from nnunet_fm.experiments.report.tables import Cell, Table, summary_table
 from nnunet_fm.experiments.run_scores import score_runs
 from nnunet_fm.experiments.runs import write_runs
-from nnunet_fm.experiments.summary import METRICS, compare_encoders, group_runs, summarise
+from nnunet_fm.experiments.summary import METRICS, compare_encoders, summarise
 
 LABELS = LabelScheme((Region("x", (1,)),))
 

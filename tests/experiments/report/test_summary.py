@@ -13,14 +13,14 @@ from helpers.runs import CASES, DATASET, ENCODERS, Made, image, labels, scored
 from nnunet_fm.evaluation import score_cache as remembered
 from nnunet_fm.evaluation.metrics import dice
 from nnunet_fm.evaluation.paired_tests import holm
+from nnunet_fm.experiments.encoder_runs import group_runs
 from nnunet_fm.experiments.find_runs import find_runs
 from nnunet_fm.experiments.report.tables import summary_table
 from nnunet_fm.experiments.run_cost import cost_of, provenance_of
-from nnunet_fm.experiments.run_scores import score_runs
+from nnunet_fm.experiments.run_scores import ScoredRun, score_runs
 from nnunet_fm.experiments.summary import (
     METRICS,
     compare_encoders,
-    group_runs,
     summarise,
     train_cases_by_ratio,
 )
@@ -191,6 +191,45 @@ def test_only_trainings_of_the_same_seed_and_fold_are_paired() -> None:
     assert (test.difference, test.cases, test.seeds) == (0.0, 6, 1)
     alone = group_runs([scored("a", 1, 0, folds[0]), scored("b", 2, 0, better[0])])
     assert compare_encoders(alone, ["a", "b"]) == []
+
+
+def test_training_seeds_of_one_subset_are_repeats_and_paired() -> None:
+    """Another training seed adds 0.1, which may not pass for a difference of encoders."""
+    values = {f"c{n}": 0.5 + n / 100 for n in range(6)}
+
+    def run(encoder: str, training_seed: int | None) -> ScoredRun:
+        dice = {c: d + (training_seed or 0) / 10 for c, d in values.items()}
+        one = scored(encoder, 42, 0, dice)
+        return replace(one, run=replace(one.run, training_seed=training_seed))
+
+    found = group_runs([run("a", 1), run("a", 2), run("b", 2), run("b", 3)])
+    a = next(s for s in summarise(found) if (s.encoder, s.metric) == ("a", "dice"))
+    assert (a.seeds, a.cases) == (2, 6)
+    assert (a.mean, a.sd_seeds) == pytest.approx((0.675, 0.1 / 2**0.5))
+    test = next(t for t in compare_encoders(found, ["a", "b"]) if t.metric == "dice")
+    assert (test.difference, test.seeds) == (0.0, 1)
+    mixed = group_runs([run("a", None), run("b", 2), run("b", 3)])  # pairs of one subset seed
+    test = next(t for t in compare_encoders(mixed, ["a", "b"]) if t.metric == "dice")
+    assert (test.difference, test.seeds) == (pytest.approx(0.25), 1)
+
+
+def test_seeded_trainings_in_nnunets_folders_are_runs_of_one_encoder(made: Made) -> None:
+    model = made.runs[0].folder.parent
+    for seed in (1, 2):
+        copy = model.with_name(model.name.replace("_s1__", f"_s1_t{seed}__"))
+        shutil.copytree(model, copy)
+        content = json.loads((copy / "plans.json").read_text()) | {"training_seed": seed}
+        (copy / "plans.json").write_text(json.dumps(content))
+    runs = [run for run in find_runs([made.results / DATASET]) if run.encoder == "SW_good"]
+    found = {run.training_seed: run.name for run in runs if (run.ratio, run.seed) == (0.2, 1)}
+    assert found == {
+        None: "009_SW_good_r0.2_s1_f0",
+        1: "009_SW_good_r0.2_s1_t1_f0",
+        2: "009_SW_good_r0.2_s1_t2_f0",
+    }
+    (group, *_) = group_runs(score_runs(runs, made.preprocessed, workers=1))
+    assert group.repeats == [(1, None), (1, 1), (1, 2), (2, None)]
+    assert provenance_of(next(run for run in runs if run.training_seed == 2)).training_seed == "2"
 
 
 def test_the_reference_is_the_first_encoder_whatever_is_finished() -> None:
