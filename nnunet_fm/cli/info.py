@@ -25,7 +25,9 @@ def add_command(commands: Commands) -> None:
         metavar=("HEIGHT", "WIDTH"),
         help="pixels (default: 256 256)",
     )
-    info.add_argument("--decoder", choices=("primus", "light"), default="primus")
+    info.add_argument(
+        "--decoder", type=option_types.text, default="primus", help="of slices (default: primus)"
+    )
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(function=_info)
 

@@ -1,7 +1,7 @@
 """The network that plans name: fusion, frozen encoder, decoder."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -13,12 +13,12 @@ from torch.nn import functional
 from nnunet_fm.encoders import Encoder, EncoderSource, build_encoder
 from nnunet_fm.internal.device import Precision
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.messages import unknown
-from nnunet_fm.network.decoders import DECODERS
+from nnunet_fm.network.decoders import Decoder, find_decoder
+from nnunet_fm.network.decoders.registry import check_decoder_options, check_tokens
 from nnunet_fm.network.fusion import FusionSchedule, make_fusion
 
 ENCODER = "encoder."
-ONE_STRIDE = ", every map at the stride of its patches"
+TOKENS = ("on", "off")
 NETWORK, NETWORK_25D = (
     "nnunet_fm.network.FrozenEncoderNetwork",
     "nnunet_fm.network25d.FrozenEncoder25DNetwork",
@@ -45,7 +45,10 @@ class FrozenEncoderNetwork(nn.Module):
         channels: for each channel of an encoder with named channels, the number of the MRI channel
             that feeds it.
         decoder: `primus` or `light` for slices, `unetr` or `primus3d` for tokens of
-            volumes, `pyramid` for maps of several resolutions.
+            volumes, `pyramid` for maps of several resolutions, `detail` for all of them; or the
+            dotted path of a `Decoder`.
+        decoder_options: options of the decoder.
+        tokens: `off` leaves the decoder without features: the encoder is not computed.
         deep_supervision: must be False; nnU-Net passes it.
     """
 
@@ -61,6 +64,8 @@ class FrozenEncoderNetwork(nn.Module):
         decoder: str = "primus",
         channels: Sequence[int] | None = None,
         deep_supervision: bool = False,
+        decoder_options: dict[str, Any] | None = None,
+        tokens: str = "on",
     ) -> None:
         super().__init__()
         if deep_supervision:
@@ -68,23 +73,24 @@ class FrozenEncoderNetwork(nn.Module):
                 "deep_supervision=True: this decoder has one output; "
                 "use a trainer of nnunet-fm (-tr)"
             )
-        if decoder not in DECODERS:
-            raise InputError(unknown("decoder", decoder, DECODERS))
+        if tokens not in TOKENS:
+            raise InputError(f"tokens {tokens!r}; allowed: {', '.join(TOKENS)}")
         self.architecture = encoder
         options = dict(encoder_options or {})
         self.source = EncoderSource.from_plans(
             {"encoder": encoder, "encoder_options": options, "encoder_source": encoder_source}
         )
-        self.schedule = FusionSchedule.parse(fusion)
-        built = build_encoder(encoder, taps, **options)
-        check_decodable(built, encoder, decoder)
+        self.tokens = tokens == "on"
+        self.schedule = FusionSchedule.parse(fusion if self.tokens else "fixed")
+        with torch.random.fork_rng(devices=[]):  # the decoder starts alike with every encoder
+            built = build_encoder(encoder, taps, **options)
         self.stages = built.input_spec.doublings
         self.fusion = make_fusion(
             built.input_spec.spatial_dims, input_channels, built.in_channels, channels
         )
         self.encoder: Encoder = built
-        self.decoder = DECODERS[decoder](
-            built.feature_info, num_classes, self.stages, input_channels
+        self.decoder = _build_decoder(
+            decoder, built, encoder, num_classes, input_channels, self.tokens, decoder_options or {}
         )
         self.frozen = True
         self.encoder_loaded = False
@@ -107,7 +113,7 @@ class FrozenEncoderNetwork(nn.Module):
         """
         with self._autocast(x.device.type):
             with torch.no_grad() if self._gradient_stops_before_decoder() else nullcontext():
-                features = self.encode(x)
+                features = self.encode(x) if self.tokens else []
             return self.decode(features, x).float()
 
     def _autocast(self, device_type: str) -> AbstractContextManager[Any]:
@@ -184,7 +190,15 @@ class FrozenEncoderNetwork(nn.Module):
         return self
 
     def unfreeze(self) -> None:
-        """Train the active parameters of the encoder too; for the ablation only."""
+        """Train the active parameters of the encoder too; for the ablation only.
+
+        Raises:
+            ValueError: the encoder is not computed.
+        """
+        if not self.tokens:
+            raise InputError(
+                "tokens off leaves no encoder to fine-tune; allowed: -tr FrozenDinoTrainer"
+            )
         self.frozen = False
         for parameter in self.encoder.active_parameters():
             parameter.requires_grad_(True)
@@ -245,20 +259,26 @@ class FrozenEncoderNetwork(nn.Module):
             self._slim = False
 
 
-def check_decodable(encoder: Encoder, name: str, decoder: str) -> None:
-    """Raise InputError if a decoder does not fit the kind, dimension or strides of an encoder."""
-    strides, dims = {f.stride for f in encoder.feature_info}, encoder.input_spec.spatial_dims
-    fitting = [n for n, d in DECODERS.items() if (d.kind, d.spatial_dims) == (encoder.kind, dims)]
-    if decoder not in fitting or (
-        encoder.kind == "tokens" and strides != {encoder.input_spec.divisor}
-    ):
-        raise InputError(
-            f"encoder {name} is {encoder.kind}, {dims}-D, with strides {sorted(strides)}; decoder "
-            f"{decoder} does not fit. Allowed for it: {', '.join(fitting) or 'no decoder yet'}; "
-            f"for {decoder}: "
-            f"{DECODERS[decoder].spatial_dims}-D {DECODERS[decoder].kind}"
-            + ("" if encoder.kind == "pyramid" else ONE_STRIDE)
-        )
+def _build_decoder(
+    name: str,
+    encoder: Encoder,
+    architecture: str,
+    num_classes: int,
+    input_channels: int,
+    tokens: bool,
+    options: Mapping[str, Any],
+) -> Decoder:
+    """Build the decoder that fits an encoder, without features if there are no tokens.
+
+    Raises:
+        InputError: it does not fit, does not take the options, or needs features.
+    """
+    decoder = find_decoder(name, encoder, architecture)
+    check_decoder_options(name, decoder, options)
+    check_tokens(name, decoder, tokens)
+    feature_info = encoder.feature_info if tokens else ()
+    stages = encoder.input_spec.doublings
+    return decoder(feature_info, num_classes, stages, input_channels, **options)
 
 
 def _bfloat16_copy(encoder: Encoder) -> Encoder:

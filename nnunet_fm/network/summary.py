@@ -26,7 +26,7 @@ def network_info(
         channels: MRI channels.
         classes: output channels.
         patch: slice in pixels.
-        decoder: `primus` or `light`.
+        decoder: of slices, see `nnunet_fm.network.decoders`.
 
     Returns:
         `total`, `encoder`, `trainable` parameters; `encoder_flops`, `decoder_flops` of one forward
@@ -40,9 +40,10 @@ def network_info(
     network.use_kernels(fused_attention=False)  # the counter does not see fused kernels everywhere
     with torch.no_grad():
         with FlopCounterMode(display=False) as encoder_flops:
-            features = network.encode(torch.zeros(1, channels, *patch))
+            image = torch.zeros(1, channels, *patch)
+            features = network.encode(image)
         with FlopCounterMode(display=False) as decoder_flops:
-            network.decoder(features)
+            network.decode(features, image)
     parameters = list(network.parameters())
     return {
         "encoder_name": card.name,

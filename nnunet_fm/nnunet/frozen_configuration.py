@@ -11,8 +11,9 @@ from nnunet_fm.internal.folders import folder
 from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm.network.activation_memory import kept_bytes
-from nnunet_fm.network.decoders import DECODERS
-from nnunet_fm.network.frozen import NETWORK, NETWORK_25D, FrozenEncoderNetwork, check_decodable
+from nnunet_fm.network.decoders import Decoder, find_decoder
+from nnunet_fm.network.decoders.registry import check_decoder_options, check_tokens
+from nnunet_fm.network.frozen import NETWORK, NETWORK_25D, FrozenEncoderNetwork
 from nnunet_fm.network.fusion import FusionSchedule
 from nnunet_fm.network.slice_stack import check_mix
 from nnunet_fm.nnunet.intensities import set_intensities
@@ -67,6 +68,8 @@ def frozen_configuration(
         batch_size=options.batch_size,
         stack=stack,
     )
+    sides = configuration["patch_size"][1 if stack else 0 :]
+    report[0] += _set_decoder_options(arguments, encoder, options, sides)
     configuration["architecture"] = {
         "network_class_name": NETWORK_25D if stack else NETWORK,
         "arch_kwargs": arguments,
@@ -78,7 +81,6 @@ def frozen_configuration(
     report += patch_report + set_intensities(configuration, stock, pretrained, options.intensity)
     if "data_identifier" not in configuration:
         report.append(f"data of {options.configuration} reused")
-    sides = configuration["patch_size"][1 if stack else 0 :]
     name = f"{'25' if stack else dims}d_fm{side_label(sides)}"
     return name, configuration, [*_encoder_report(source, encoder), *report]
 
@@ -129,10 +131,9 @@ def _network_arguments(
     spec = encoder.input_spec
     _check_dimensions(source.architecture, spec.spatial_dims, options.configuration, dims)
     decoder = options.decoder or _fitting_decoder(encoder, preset["decoder"])
-    if decoder not in DECODERS:
-        raise InputError(unknown("decoder", decoder, DECODERS))
-    check_decodable(encoder, source.architecture, decoder)
-    fusion = options.fusion or ("fixed" if spec.modalities else preset["fusion"])
+    form = find_decoder(decoder, encoder, source.architecture)
+    default_fusion = "fixed" if spec.modalities else form.fusion or preset["fusion"]
+    fusion = options.fusion or default_fusion
     FusionSchedule.parse(fusion)
     taps = list(encoder.taps or options.taps or ()) or None
     arguments = {**source.to_plans(), "taps": taps, "fusion": fusion, "decoder": decoder}
@@ -146,6 +147,53 @@ def _network_arguments(
         pairs = [f"{m} from {c}" for m, c in zip(modalities, channels, strict=True)]
         report.append(f"channels {', '.join(pairs)}")
     return arguments, report
+
+
+def _set_decoder_options(
+    arguments: dict[str, Any],
+    encoder: Encoder,
+    options: ConfigurationOptions,
+    sides: Sequence[int],
+) -> str:
+    """Add the options of the decoder to the network's arguments, where it has any.
+
+    Plans of decoders without options stay as version 0.1 wrote them.
+
+    Returns:
+        What to report to the user.
+
+    Raises:
+        ValueError: an unknown option, one that does not fit the patch, or no tokens for a decoder
+            that needs them.
+    """
+    name = arguments["decoder"]
+    decoder = find_decoder(name, encoder, arguments["encoder"])
+    given = dict(options.decoder_options)
+    if options.detail_width is not None:
+        if name != "detail":
+            raise InputError(
+                f"--detail-width with decoder {name}; allowed: --decoder detail, or no width"
+            )
+        given["width"] = options.detail_width
+    check_decoder_options(name, decoder, given)
+    chosen = decoder.plan_options(given, sides, encoder.input_spec.doublings)
+    report = "".join(f", {key} {value}" for key, value in chosen.items())
+    if chosen:
+        arguments["decoder_options"] = chosen
+    if options.tokens == "off":
+        _check_control(name, decoder, options)
+        arguments["tokens"] = "off"
+        report += ", TOKENS OFF: a control, the encoder is not used"
+    return report
+
+
+def _check_control(name: str, decoder: type[Decoder], options: ConfigurationOptions) -> None:
+    """Refuse options that mean nothing without tokens, and decoders that need them."""
+    check_tokens(name, decoder, tokens=False)
+    if options.fusion not in (None, "fixed"):
+        raise InputError(
+            f"--tokens off with --fusion {options.fusion}; without tokens no fusion learns: omit it"
+        )
 
 
 def _check_dimensions(name: str, encoder_dims: int, configuration: str, dims: int) -> None:

@@ -13,6 +13,7 @@ STOCK_PLANS = "nnUNetPlans"
 NO_ENCODER = "none"
 FieldOfView = Literal["native", "fit"]
 Intensity = Literal["encoder", "stock"]
+Tokens = Literal["on", "off"]
 Device = Literal["cpu", "cuda", "mps"]
 Side = Annotated[int, Field(ge=1, le=4096)]  # pixels or voxels
 
@@ -56,8 +57,21 @@ class ConfigurationOptions(Part):
     fusion: Text | None = Field(
         None, description="learnable, fixed or learnable_then_fixed(EPOCHS)"
     )
-    decoder: Text | None = Field(
-        None, description="slices: primus, light; volumes: unetr, primus3d, pyramid"
+    decoder: Annotated[Text | None, Flag(metavar="NAME|CLASS")] = Field(
+        None,
+        description="slices: primus, light; volumes: unetr, primus3d, pyramid; both: detail; or "
+        "the dotted path of a class of yours",
+    )
+    decoder_options: Annotated[dict[str, Any], Flag("--decoder-option", metavar="KEY=VALUE")] = (
+        Field(default_factory=dict, description="option of the decoder, e.g. rank=16")
+    )
+    detail_width: Annotated[Positive | None, Flag(metavar="N")] = Field(
+        None, description="decoder detail: channels at full resolution (default: 16)"
+    )
+    tokens: Tokens | None = Field(
+        None,
+        description="off: the decoder sees the image alone and the encoder is not computed, as a "
+        "control (default: on)",
     )
     intensity: Intensity = Field(
         "encoder",

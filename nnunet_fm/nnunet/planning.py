@@ -42,6 +42,18 @@ from nnunet_fm.nnunet.train_subset import TrainSubset
 from nnunet_fm.nnunet.training_seed import seed_suffix, write_training_seed
 
 NO_PLANS = (DATASET_JSON, FINGERPRINT_JSON, SPLITS_JSON)  # other JSON files beside nnU-Net's plans
+ENCODER_OPTIONS = (  # have no meaning without an encoder
+    "card",
+    "preset",
+    "taps",
+    "fusion",
+    "decoder",
+    "decoder_options",
+    "detail_width",
+    "tokens",
+    "seed",
+    "mix_slices",
+)
 CPU_PIXELS = 8 * 256 * 256  # of a batch that is trained on a CPU, unless the user asks for more
 
 
@@ -194,12 +206,11 @@ def _refuse_ignored(options: PlanOptions) -> None:
     """Raise ValueError for options that would have no effect."""
     if options.encoder != NO_ENCODER:
         return
-    for name in ("card", "preset", "taps", "fusion", "decoder", "seed", "mix_slices"):
-        if getattr(options, name) is not None:
-            raise InputError(
-                f"--{name.replace('_', '-')} has no meaning with --encoder none (stock nnU-Net); "
-                "omit it"
-            )
+    for name in ENCODER_OPTIONS:
+        if getattr(options, name) in (None, {}):
+            continue
+        flag = name.replace("options", "option").replace("_", "-")
+        raise InputError(f"--{flag} has no meaning with --encoder none (stock nnU-Net); omit it")
 
 
 def _stock_plans(

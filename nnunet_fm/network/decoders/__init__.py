@@ -1,19 +1,33 @@
 """Decoders from tapped features (and the image, for those that use it) to class logits."""
 
 from nnunet_fm.network.decoders.base import Decoder
+from nnunet_fm.network.decoders.detail import (
+    DetailDecoder,
+    PyramidDetailDecoder,
+    VolumeDetailDecoder,
+)
 from nnunet_fm.network.decoders.primus import LightPrimusDecoder, PrimusDecoder
 from nnunet_fm.network.decoders.pyramid import PyramidDecoder
-from nnunet_fm.network.decoders.registry import DECODERS, discover, register_decoder
+from nnunet_fm.network.decoders.registry import (
+    DECODERS,
+    discover,
+    find_decoder,
+    register_decoder,
+)
 from nnunet_fm.network.decoders.volumes import UnetrDecoder, VolumePrimusDecoder
 
 __all__ = [
     "DECODERS",
     "Decoder",
+    "DetailDecoder",
     "LightPrimusDecoder",
     "PrimusDecoder",
     "PyramidDecoder",
+    "PyramidDetailDecoder",
     "UnetrDecoder",
+    "VolumeDetailDecoder",
     "VolumePrimusDecoder",
+    "find_decoder",
     "register_decoder",
 ]
 
@@ -22,4 +36,7 @@ register_decoder("light", LightPrimusDecoder)
 register_decoder("unetr", UnetrDecoder)
 register_decoder("primus3d", VolumePrimusDecoder)
 register_decoder("pyramid", PyramidDecoder)
+register_decoder("detail", DetailDecoder)
+register_decoder("detail", VolumeDetailDecoder)
+register_decoder("detail", PyramidDetailDecoder)
 discover()

@@ -2,27 +2,14 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from types import SimpleNamespace
-from typing import Any
 
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import StackedConvBlocks
-from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from nnunet_fm.encoders.contract import FeatureInfo
 from nnunet_fm.network.decoders.base import Decoder
-
-BLOCK: dict[str, Any] = {
-    "conv_op": nn.Conv3d,
-    "conv_bias": True,
-    "norm_op": nn.InstanceNorm3d,
-    "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-    "dropout_op": None,
-    "dropout_op_kwargs": None,
-    "nonlin": nn.LeakyReLU,
-    "nonlin_kwargs": {"inplace": True},
-}
+from nnunet_fm.network.decoders.unet import block_arguments, unet_decoder
 
 
 class PyramidDecoder(Decoder):
@@ -61,21 +48,12 @@ class PyramidDecoder(Decoder):
                 output_channels=width,
                 kernel_size=3,
                 initial_stride=1,
-                **BLOCK,
+                **block_arguments(3),
             )
             channels = [width, *channels]
             strides = [1, *strides]
         steps = [1, *(below // above for above, below in pairwise(strides))]
-        pyramid = SimpleNamespace(
-            output_channels=channels,
-            strides=[[s] * 3 for s in steps],
-            kernel_sizes=[[3] * 3] * len(steps),
-            **BLOCK,
-        )
-        self.decode = UNetDecoder(pyramid, num_classes, 1, deep_supervision=False)
-        # Only the finest head is used, and DDP expects a gradient for every parameter.
-        heads = self.decode.seg_layers
-        self.decode.seg_layers = nn.ModuleList([*(nn.Identity() for _ in heads[:-1]), heads[-1]])
+        self.decode = unet_decoder(3, channels, steps, num_classes, blocks=1)
 
     def forward(
         self, features: list[Tensor], image: Float[Tensor, "b c z y x"]

@@ -1,0 +1,172 @@
+"""A U-Net that sees the image, to whose skips the features are added through gates."""
+
+from collections.abc import Mapping, Sequence
+from math import log2
+from typing import Any, ClassVar
+
+from dynamic_network_architectures.initialization.weight_init import InitWeights_He
+from jaxtyping import Float
+from torch import Tensor, nn, zeros
+from torch.nn import functional
+
+from nnunet_fm.encoders.contract import FeatureInfo
+from nnunet_fm.internal.errors import InputError
+from nnunet_fm.network.decoders.base import Decoder
+from nnunet_fm.network.decoders.unet import CONVOLUTIONS, unet_decoder, unet_encoder
+
+WIDTH = 16  # channels at full resolution
+RANK = 32  # of the projection of features to a level
+BLOCKS = 2  # convolutions of a level, as nnU-Net's
+MOST_LEVELS = 8
+FEWEST_LEVELS = 5  # where the patch allows: down to 1/16, nnU-Net's reach for small patches
+
+
+class DetailDecoder(Decoder):
+    """nnU-Net's plain U-Net on all channels of the image, narrow, with the features in its skips.
+
+    Level n has `width * 2**n` channels at stride `2**n`. Its skip becomes `skip + gate * P(map)`:
+    P is a projection of low rank, the map is resized to the level, and there is one gate for each
+    channel. Early taps go to fine levels and late ones to coarse levels; maps of several
+    resolutions go to the nearest level. All gates start at zero, so that the training starts with
+    the U-Net alone; without features it is that U-Net.
+
+    Args:
+        feature_info: the tapped feature maps; empty for the U-Net alone.
+        num_classes: output channels.
+        stages: number of doublings from the tokens to the image.
+        input_channels: of the image.
+        width: channels at full resolution.
+        levels: of the U-Net; `stages + 1` if None.
+        rank: of the projections.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+
+    spatial_dims = 2
+    kind = "tokens"
+    needs_features = False
+    fusion: ClassVar[str | None] = "fixed"  # the U-Net sees the channels as they are
+
+    def __init__(
+        self,
+        feature_info: Sequence[FeatureInfo],
+        num_classes: int,
+        stages: int,
+        input_channels: int,
+        width: int = WIDTH,
+        levels: int | None = None,
+        rank: int = RANK,
+    ) -> None:
+        super().__init__()
+        levels = stages + 1 if levels is None else levels
+        _check_option("width", width, 1, 512)
+        _check_option("levels", levels, 2, MOST_LEVELS)
+        _check_option("rank", rank, 1, 1024)
+        dims = self.spatial_dims
+        widths = [width * 2**level for level in range(levels)]
+        steps = [1, *([2] * (levels - 1))]
+        self.encode = unet_encoder(dims, input_channels, widths, BLOCKS)
+        self.decode = unet_decoder(dims, widths, steps, num_classes, BLOCKS)
+        self.apply(InitWeights_He(1e-2))
+        self.taps: list[int] = []  # of each level
+        if feature_info:
+            self.taps = [_tap_of(level, levels, feature_info) for level in range(levels)]
+        self.gates = nn.ModuleList(
+            FeatureGate(dims, feature_info[tap].channels, channels, rank)
+            for tap, channels in zip(self.taps, widths, strict=False)
+        )
+
+    @classmethod
+    def plan_options(
+        cls, options: Mapping[str, Any], patch: Sequence[int], stages: int
+    ) -> dict[str, Any]:
+        """Return width and levels: down to the tokens, and to 1/16 where the patch allows it.
+
+        Raises:
+            InputError: the patch is smaller than two cells of the coarsest level, or no multiple
+                of its stride.
+        """
+        reachable = all(side % 2 ** (FEWEST_LEVELS - 1) == 0 for side in patch)
+        levels = max(stages + 1, FEWEST_LEVELS) if reachable else stages + 1
+        chosen = {"width": WIDTH, "levels": levels, **options}
+        _check_option("levels", chosen["levels"], 2, MOST_LEVELS)
+        stride = 2 ** (chosen["levels"] - 1)
+        if min(patch) < 2 * stride or any(side % stride for side in patch):
+            raise InputError(
+                f"patch {'x'.join(map(str, patch))} with the {chosen['levels']} levels of decoder "
+                f"detail; allowed: multiples of {stride} from {2 * stride} on, or fewer levels "
+                "(--decoder-option levels=N)"
+            )
+        return chosen
+
+    def forward(
+        self, features: list[Float[Tensor, "b d *cells"]], image: Float[Tensor, "b c *grid"]
+    ) -> Float[Tensor, "b k *grid"]:
+        """Return class logits at the size of the image."""
+        skips: list[Tensor] = self.encode(image)
+        if features:
+            skips = [
+                gate(skip, features[tap])
+                for skip, gate, tap in zip(skips, self.gates, self.taps, strict=True)
+            ]
+        logits: Tensor = self.decode(skips)
+        return logits
+
+
+class VolumeDetailDecoder(DetailDecoder):
+    """The same for tokens of volumes."""
+
+    spatial_dims = 3
+
+
+class PyramidDetailDecoder(VolumeDetailDecoder):
+    """The same for maps of volumes at several resolutions."""
+
+    kind = "pyramid"
+
+
+class FeatureGate(nn.Module):
+    """Adds features to a skip: `skip + gate * P(map)`, with P of low rank and the gate at zero.
+
+    Args:
+        dims: 2 or 3.
+        features: channels of the map.
+        channels: of the skip.
+        rank: of P.
+    """
+
+    def __init__(self, dims: int, features: int, channels: int, rank: int) -> None:
+        super().__init__()
+        convolution = CONVOLUTIONS[dims]
+        self.reduce = convolution(features, rank, 1, bias=False)
+        self.expand = convolution(rank, channels, 1)
+        self.gate = nn.Parameter(zeros(channels))
+        self.mode = "bilinear" if dims == 2 else "trilinear"
+
+    def forward(
+        self, skip: Float[Tensor, "b c *grid"], features: Float[Tensor, "b d *cells"]
+    ) -> Float[Tensor, "b c *grid"]:
+        """Project on the map's own grid, which is small, then resize and add."""
+        gate = self.gate.view(-1, *[1] * (skip.dim() - 2))
+        added = gate * self.expand(self.reduce(features))
+        size = skip.shape[2:]
+        if added.shape[2:] != size:
+            added = functional.interpolate(added, size, mode=self.mode, align_corners=False)
+        return skip + added
+
+
+def _tap_of(level: int, levels: int, feature_info: Sequence[FeatureInfo]) -> int:
+    """Choose the map of a level: by depth if all have one stride, else by the nearest stride."""
+    if len({info.stride for info in feature_info}) == 1:
+        return round(level / (levels - 1) * (len(feature_info) - 1))
+    return min(
+        range(len(feature_info)), key=lambda tap: abs(log2(feature_info[tap].stride) - level)
+    )
+
+
+def _check_option(name: str, value: Any, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InputError(
+            f"decoder option {name}={value!r}; allowed: a whole number from {low} to {high}"
+        )
