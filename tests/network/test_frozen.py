@@ -31,7 +31,9 @@ def test_parameters_are_the_papers(classes: int, total: int, trainable: int) -> 
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("decoder", sorted(n for n, d in DECODERS.items() if d.spatial_dims == 2))
+@pytest.mark.parametrize(
+    "decoder", sorted(n for n, forms in DECODERS.items() if forms[0].spatial_dims == 2)
+)
 def test_frozen_weights_stay_bit_identical_while_the_fusion_learns(
     precision: str, decoder: str
 ) -> None:
@@ -173,6 +175,14 @@ with torch.no_grad():
         ({"fusion": "learned"}, "learnable_then_fixed"),
         ({"fusion": "learnable_then_fixed(0)"}, "allowed"),
         ({"deep_supervision": True}, "one output"),
+        ({"decoder_options": {"width": 8}}, "decoder primus takes no options"),
+        ({"decoder": "detail", "decoder_options": {"widht": 8}}, "Did you mean width"),
+        ({"decoder": "detail", "decoder_options": {"width": 0}}, "width=0; allowed: .* from 1"),
+        ({"decoder": "detail", "decoder_options": {"levels": 99}}, "levels=99; allowed"),
+        ({"tokens": "off"}, "tokens off with decoder primus.*allowed: --decoder detail"),
+        ({"tokens": "no", "decoder": "detail"}, "allowed: on, off"),
+        ({"decoder": "torch.nn.Identity"}, "no subclass of nnunet_fm.network.decoders.Decoder"),
+        ({"decoder": "helpers.nowhere.Decoder"}, "unknown decoder.*dotted path"),
         ({"input_channels": 0}, "1 or more"),
     ],
 )
@@ -196,6 +206,18 @@ def test_a_user_s_encoder_is_named_by_its_dotted_path() -> None:
     network = FrozenEncoderNetwork(3, 2, "helpers.own_encoders.OwnEncoder")
     assert network.stages == 3
     assert network(torch.randn(1, 3, 16, 24)).shape == (1, 2, 16, 24)
+
+
+def test_a_user_s_decoder_is_named_by_its_dotted_path() -> None:
+    network = FrozenEncoderNetwork(
+        4,
+        2,
+        "dinov3_test16",
+        decoder="helpers.own_decoder.OwnDecoder",
+        decoder_options={"depth": 2},
+    )
+    assert network(torch.randn(1, 4, 32, 48)).shape == (1, 2, 32, 48)
+    assert len(network.decoder.hidden) == 2
 
 
 @pytest.mark.parametrize("decoder", ["unetr", "primus3d", "pyramid"])

@@ -98,6 +98,16 @@ def test_options_reach_the_encoder(stock_plans: Path) -> None:
         ({"fov": "fitted"}, "Did you mean fit"),
         ({"fusion": "fix"}, "allowed"),
         ({"decoder": "unet"}, "unknown decoder"),
+        ({"decoder": "detail", "patch": (16,)}, "patch 16x16 with the 5 levels"),
+        ({"decoder": "detail", "decoder_options": {"width": -1}}, "width=-1; allowed"),
+        ({"decoder": "detail", "decoder_options": {"rank": "high"}}, "rank='high'; allowed"),
+        ({"decoder": "detail", "decoder_options": {"depth": 3}}, "takes levels, rank, width"),
+        ({"detail_width": 8}, "--detail-width with decoder primus"),
+        ({"tokens": "off"}, "tokens off with decoder primus.*--decoder detail"),
+        (
+            {"tokens": "off", "decoder": "detail", "fusion": "learnable"},
+            "--tokens off with --fusion learnable",
+        ),
         ({"taps": (1, 7)}, "from 0 to 3"),
         ({"encoder": "braindino_vitb16"}, "published weights.*--card braindino_vitb16.mri6m"),
         ({"encoder": "missing.pth"}, "does not exist"),
@@ -109,6 +119,35 @@ def test_impossible_requests_name_what_is_possible(
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         plan(stock_plans, **({"encoder": "dinov3_test16"} | request_))
     assert not list(stock_plans.glob("FM_*"))
+
+
+def test_detail_writes_its_width_and_levels_and_keeps_the_fusion_fixed(stock_plans: Path) -> None:
+    plans, words = plan(
+        stock_plans, encoder="dinov3_test16", decoder="detail", patch=(64,), detail_width=8
+    )
+    arguments = arguments_of(plans, "2d_fm64")
+    assert arguments["decoder_options"] == {"width": 8, "levels": 5}
+    assert arguments["fusion"] == "fixed"
+    assert "tokens" not in arguments
+    assert "fusion fixed, decoder detail, width 8, levels 5" in words
+    plans, words = plan(
+        stock_plans,
+        encoder="dinov3_test16",
+        decoder="detail",
+        patch=(64,),
+        tokens="off",
+        output="O",
+    )
+    arguments = arguments_of(plans, "2d_fm64")
+    assert arguments["tokens"] == "off"
+    assert "TOKENS OFF" in words
+    network = FrozenEncoderNetwork(4, 3, **arguments)
+    assert network(torch.zeros(1, 4, 64, 64)).shape == (1, 3, 64, 64)
+
+
+def test_plans_of_decoders_without_options_stay_as_they_were(stock_plans: Path) -> None:
+    plans, _ = plan(stock_plans, encoder="dinov3_test16")
+    assert not {"decoder_options", "tokens"} & arguments_of(plans, "2d_fm256").keys()
 
 
 def test_channels_are_found_by_their_names(stock_plans: Path) -> None:

@@ -31,7 +31,14 @@ FLAGS_OF_0_1 = [
     "-p",
     "-o",
 ]
-NEW_FLAGS = {"--encoder-option", "--training-seed", "-device"}
+NEW_FLAGS = {
+    "--encoder-option",
+    "--decoder-option",
+    "--detail-width",
+    "--tokens",
+    "--training-seed",
+    "-device",
+}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from nnunet_fm.network.decoders.unet import CONVOLUTIONS, unet_decoder, unet_enc
 WIDTH = 16  # channels at full resolution
 RANK = 32  # of the projection of features to a level
 BLOCKS = 2  # convolutions of a level, as nnU-Net's
-MOST_LEVELS = 8
+LIMITS = {"width": (1, 512), "levels": (2, 8), "rank": (1, 1024)}
 FEWEST_LEVELS = 5  # where the patch allows: down to 1/16, nnU-Net's reach for small patches
 
 
@@ -60,9 +60,7 @@ class DetailDecoder(Decoder):
     ) -> None:
         super().__init__()
         levels = stages + 1 if levels is None else levels
-        _check_option("width", width, 1, 512)
-        _check_option("levels", levels, 2, MOST_LEVELS)
-        _check_option("rank", rank, 1, 1024)
+        _check_options({"width": width, "levels": levels, "rank": rank})
         dims = self.spatial_dims
         widths = [width * 2**level for level in range(levels)]
         steps = [1, *([2] * (levels - 1))]
@@ -90,7 +88,7 @@ class DetailDecoder(Decoder):
         reachable = all(side % 2 ** (FEWEST_LEVELS - 1) == 0 for side in patch)
         levels = max(stages + 1, FEWEST_LEVELS) if reachable else stages + 1
         chosen = {"width": WIDTH, "levels": levels, **options}
-        _check_option("levels", chosen["levels"], 2, MOST_LEVELS)
+        _check_options(chosen)
         stride = 2 ** (chosen["levels"] - 1)
         if min(patch) < 2 * stride or any(side % stride for side in patch):
             raise InputError(
@@ -101,9 +99,9 @@ class DetailDecoder(Decoder):
         return chosen
 
     def forward(
-        self, features: list[Float[Tensor, "b d *cells"]], image: Float[Tensor, "b c *grid"]
+        self, features: list[Tensor], image: Float[Tensor, "b c *grid"]
     ) -> Float[Tensor, "b k *grid"]:
-        """Return class logits at the size of the image."""
+        """Return class logits at the size of the image; the maps may differ in size."""
         skips: list[Tensor] = self.encode(image)
         if features:
             skips = [
@@ -165,8 +163,10 @@ def _tap_of(level: int, levels: int, feature_info: Sequence[FeatureInfo]) -> int
     )
 
 
-def _check_option(name: str, value: Any, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise InputError(
-            f"decoder option {name}={value!r}; allowed: a whole number from {low} to {high}"
-        )
+def _check_options(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        low, high = LIMITS[name]
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise InputError(
+                f"decoder option {name}={value!r}; allowed: a whole number from {low} to {high}"
+            )
