@@ -14,6 +14,7 @@ from nnunet_fm.internal.arguments import parse_key_values
 from nnunet_fm.internal.errors import ExistingFileError, FailedRunError, InputError
 from nnunet_fm.internal.locks import one_writer
 from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.programs import ending_with_us
 from nnunet_fm.nnunet.commands import command, environment, log_tail
 from nnunet_fm.nnunet.datasets import FOLDERS
 
@@ -241,18 +242,19 @@ class StepRunner:
         if self._run_logged(command(words), log):
             raise FailedRunError(f"`{' '.join(words)}` failed; {log_tail(log)}")
         if show_output:
-            print(log.read_text())
+            print(log.read_text(encoding="utf-8"))
         print(f"    {time.monotonic() - started:.0f} s", flush=True)
 
     def _run_logged(self, argv: Sequence[str], log: Path) -> int:
         process = subprocess.Popen(
-            argv,
+            ending_with_us(argv),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=self.environment,
         )
-        with log.open("w") as stream, process:
+        with log.open("w", encoding="utf-8") as stream, process:
             for line in process.stdout or ():
                 stream.write(line)
                 shown = progress_line(line)

@@ -1,10 +1,10 @@
 """`nnunet-fm exec`: run a command, e.g. one of nnU-Net's, with nnUNet_extTrainer set."""
 
 import argparse
-import subprocess
 
 from nnunet_fm.cli.parser import Commands
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.programs import run_program
 from nnunet_fm.nnunet.commands import command, environment
 
 
@@ -30,4 +30,4 @@ def _exec(parsed: argparse.Namespace) -> int:
         raise InputError(
             "no command given; type e.g. nnunet-fm exec nnUNetv2_train 8 2d_fm256 0 ..."
         )
-    return subprocess.run(command(parsed.argv), env=environment()).returncode
+    return run_program(command(parsed.argv), env=environment()).returncode

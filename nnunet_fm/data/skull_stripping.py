@@ -3,7 +3,6 @@
 import logging
 import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from nnunet_fm.data.volumes import BadVolumeError, Mask, Volume, read_mask
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
+from nnunet_fm.internal.programs import run_program
 
 Stripper = Callable[[Volume, nib.Nifti1Image, Path | None], Mask]
 BACKGROUND_SHARE = 0.25  # of all voxels
@@ -115,7 +115,7 @@ class _CommandStripper:
                 argument.replace("{in}", str(source)).replace("{out}", str(target))
                 for argument in self.arguments
             ]
-            done = subprocess.run(command, capture_output=True, text=True)
+            done = run_program(command, capture_output=True)
             written = Path(folder, f"out{self.ending}.nii.gz")
             if done.returncode or not written.is_file():
                 output = (done.stderr or done.stdout).strip().splitlines()

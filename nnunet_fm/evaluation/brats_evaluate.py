@@ -6,7 +6,6 @@ on panoptica 2.1.7), so inputs and outputs are checked here. It gets whole label
 """
 
 import shutil
-import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from nnunet_fm.evaluation.labels import LabelScheme
 from nnunet_fm.internal.errors import FailedRunError, InputError, MissingFileError
 from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import some, unknown
+from nnunet_fm.internal.programs import run_program
 
 TOOL = "brats-evaluate"
 INSTALL = (
@@ -206,7 +206,7 @@ def _run_tool(
     summary = folder / "summary.json"
     command = [str(program), "--config", challenge, "--ref_path", "truth"]
     command += ["--pred_path", "predictions", "--summary_json", summary.name]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="ignore")
+    done = run_program(command, cwd=folder, capture_output=True)
     if not summary.is_file():
         output = (done.stdout + done.stderr)[-2000:]
         raise FailedRunError(f"{program} wrote no results; its output ends with: {output}")

@@ -45,6 +45,9 @@ def test_a_command_writes_the_mask_or_its_output_is_reported(
     program.write_text("#!/bin/sh\necho no brain >&2; exit 3\n")
     with pytest.raises(BadVolumeError, match="failed with code 3; .* output: no brain"):
         strip(volume, image, None)
+    program.write_text("#!/bin/sh\nprintf 'caf\\351' >&2; exit 3\n")  # Latin-1
+    with pytest.raises(BadVolumeError, match="output: caf\ufffd"):
+        strip(volume, image, None)
     program.write_text("#!/bin/sh\n")
     with pytest.raises(BadVolumeError, match=r"failed with code 0; .* output: \(none\)"):
         strip(volume, image, None)
