@@ -22,6 +22,11 @@ from nnunet_fm.nnunet.plan_options import ConfigurationOptions
 
 STACK = 8  # slices in a 2.5-D patch
 DEFAULT_PRESETS = {"2d": "2d_fm256", "3d_fullres": "3d_fm128"}
+MEAN_OF_CHANNELS = (
+    "WARNING: --fusion fixed passes the mean of {} to the encoder, and decoder {} sees nothing "
+    "else: on LGG with two training patients Dice was 0.05, and 0.22 with --fusion learnable "
+    "(docs/decoders.md). Recommended: --fusion learnable or --decoder detail"
+)
 UNETR_STRIDE = 16  # voxels per token that UNETR's decoder needs
 
 
@@ -138,9 +143,12 @@ def _network_arguments(
     taps = list(encoder.taps or options.taps or ()) or None
     arguments = {**source.to_plans(), "taps": taps, "fusion": fusion, "decoder": decoder}
     report = [f"taps {taps}, fusion {fusion}, decoder {decoder}"]
+    channel_names = dataset.get("channel_names", {})
+    averaged = fusion == "fixed" and not spec.modalities and len(set(channel_names.values())) > 1
+    if averaged and not form.sees_image:
+        report.append(MEAN_OF_CHANNELS.format(", ".join(channel_names.values()), decoder))
     if spec.modalities:
-        names = dataset.get("channel_names", {})
-        channels, modalities = _channels(encoder, source.architecture, names)
+        channels, modalities = _channels(encoder, source.architecture, channel_names)
         arguments["channels"] = channels
         if modalities != list(spec.modalities):
             arguments["encoder_options"] = {**source.options, "modalities": modalities}

@@ -1,4 +1,4 @@
-"""The encoder family of CONTRIBUTING.md, installed with a decoder in another package."""
+"""The encoder of CONTRIBUTING.md and the decoder of docs/decoders.md, in another package."""
 
 import json
 import os
@@ -11,31 +11,8 @@ import pytest
 
 CONTRIBUTING = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
 FAMILY = re.search(r"## Add an encoder\n.*?```python\n(.*?)```", CONTRIBUTING, re.DOTALL)[1]
-DECODER = '''
-"""Acme's decoder."""
-
-from torch import nn
-
-from nnunet_fm.network.decoders import Decoder, register_decoder
-
-
-class Upsample(Decoder):
-    """A 1x1 head on the last map, repeated."""
-
-    spatial_dims = 2
-    kind = "tokens"
-
-    def __init__(self, feature_info, num_classes, stages, input_channels):
-        super().__init__()
-        self.head = nn.Conv2d(feature_info[-1].channels, num_classes, 1)
-        self.scale = 2**stages
-
-    def forward(self, features, image):
-        return nn.functional.interpolate(self.head(features[-1]), scale_factor=self.scale)
-
-
-register_decoder("acme_upsample", Upsample)
-'''
+DECODERS = (Path(__file__).parents[2] / "docs/decoders.md").read_text()
+DECODER = re.search(r"## A decoder of your own\n.*?```python\n(.*?)```", DECODERS, re.DOTALL)[1]
 PROJECT = """
 [build-system]
 requires = ["hatchling"]

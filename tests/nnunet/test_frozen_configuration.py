@@ -145,6 +145,21 @@ def test_detail_writes_its_width_and_levels_and_keeps_the_fusion_fixed(stock_pla
     assert network(torch.zeros(1, 4, 64, 64)).shape == (1, 3, 64, 64)
 
 
+def test_the_mean_of_different_channels_in_front_of_primus_is_warned_of(stock_plans: Path) -> None:
+    def words(**request: object) -> str:
+        name = f"O{len(list(stock_plans.glob('O*')))}"
+        return plan(stock_plans, encoder="dinov3_test16", output=name, **request)[1]
+
+    name_channels(stock_plans, "T1", "FLAIR")
+    warning = "WARNING: --fusion fixed passes the mean of T1, FLAIR to the encoder, and decoder"
+    assert f"{warning} primus sees nothing else" in words(fusion="fixed")
+    assert f"{warning} light" in words(fusion="fixed", decoder="light")
+    assert "WARNING" not in words()
+    assert "WARNING" not in words(decoder="detail")
+    name_channels(stock_plans, "FLAIR")
+    assert "WARNING" not in words(fusion="fixed")
+
+
 def test_plans_of_decoders_without_options_stay_as_they_were(stock_plans: Path) -> None:
     plans, _ = plan(stock_plans, encoder="dinov3_test16")
     assert not {"decoder_options", "tokens"} & arguments_of(plans, "2d_fm256").keys()

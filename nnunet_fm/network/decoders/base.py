@@ -17,6 +17,7 @@ class Decoder(nn.Module):
     Attributes:
         spatial_dims: of the features that it takes, 2 or 3.
         kind: of the features that it takes, `tokens` or `pyramid`, as in `Encoder`.
+        sees_image: whether it uses the image besides the features.
         needs_features: whether it needs features. If not, it may be built with an empty
             `feature_info` and called with an empty list (`nnunet-fm plan --tokens off`).
         fusion: the fusion that `nnunet-fm plan` chooses for it; None for the preset's.
@@ -25,6 +26,7 @@ class Decoder(nn.Module):
 
     spatial_dims: ClassVar[int]
     kind: ClassVar[str]
+    sees_image: ClassVar[bool] = False
     needs_features: ClassVar[bool] = True
     fusion: ClassVar[str | None] = None
     deep_supervision = False

@@ -45,6 +45,7 @@ class DetailDecoder(Decoder):
 
     spatial_dims = 2
     kind = "tokens"
+    sees_image = True
     needs_features = False
     fusion: ClassVar[str | None] = "fixed"  # the U-Net sees the channels as they are
 

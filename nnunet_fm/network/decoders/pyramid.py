@@ -28,6 +28,7 @@ class PyramidDecoder(Decoder):
 
     spatial_dims = 3
     kind = "pyramid"
+    sees_image = True
 
     def __init__(
         self,

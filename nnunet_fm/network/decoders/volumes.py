@@ -29,6 +29,7 @@ class UnetrDecoder(Decoder):
 
     spatial_dims = 3
     kind = "tokens"
+    sees_image = True
 
     def __init__(
         self,
