@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from helpers.fault_inputs import make_inputs
-from helpers.faults import Bench, Row, check_fault, check_rests, check_twice, reference
+from helpers.faults import (
+    Bench,
+    Row,
+    check_fault,
+    check_rests,
+    check_small_disk,
+    check_twice,
+    reference,
+)
 
 ALL = os.environ.get("FAULTS") == "all"
 PRINTED = 8192  # bytes that a command prints at most, into a file as well
@@ -136,6 +144,8 @@ def test_faults(bench: Bench, row: Row) -> None:
         check_fault(bench, row, expected, "full", at)
     check_fault(bench, row, expected, "read-only", 0)
     check_fault(bench, row, expected, "handles", 0)
+    if not row.refuses_finished:
+        check_small_disk(bench, row, expected)
     if row.rests:
         check_rests(bench, row, expected)
     check_twice(bench, row, expected)

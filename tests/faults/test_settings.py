@@ -11,7 +11,7 @@ import yaml
 from nnunet_fm.experiments.config import Sweep, read_sweep
 from nnunet_fm.heads.task import Task, read_task
 from nnunet_fm.internal.config import Part
-from nnunet_fm.internal.errors import UserError
+from nnunet_fm.internal.errors import InputError, UserError
 from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
 from nnunet_fm_pretrain.methods.mae2d.recipe import Mae2dRecipe
 from nnunet_fm_pretrain.methods.recipes import read_recipe
@@ -108,6 +108,15 @@ def test_numbers_are_finite_seeds_have_a_range_and_lists_are_not_empty(
         read = settings(tmp_path)[kind].read
         accepted += [f"{key}={value}" for value in wrong if not refused(read, f"{key}={value}")]
     assert not accepted
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [("sweep", "ratios"), ("sweep", "seeds"), ("task", "ratios"), ("task", "models")],
+)
+def test_an_empty_list_is_refused_in_our_words(kind: str, key: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"{key} is empty; allowed: at least one value"):
+        settings(tmp_path)[kind].read(f"{key}=[]")
 
 
 @pytest.mark.parametrize(

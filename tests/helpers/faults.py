@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ SERVER = Path(__file__).with_name("fault_server.py")
 OURS = (".nnunet-fm*.lock", ".nnunet-fm*.holder.json", "*/running/.lock", "hashes.sqlite*")
 NNUNET = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 GROUPS = ("analyse", "features", "heads", "pretrain")  # of commands
+PAGE = 4096  # bytes that a disk in memory gives to a file at once
+LARGE = 1 << 26  # bytes of a disk that every result fits on
 SECONDS = 120.0  # after which a command counts as hung
 BUSY = ("is being written by", "exists", "has just written", "is not empty", "not empty")
 
@@ -136,7 +139,7 @@ class Bench:
     def begin(self, row: Row) -> None:
         """Put the inputs of a row into the folder, and nothing else."""
         shutil.rmtree(self.work, ignore_errors=True)
-        self.work.mkdir(parents=True)
+        self.work.mkdir(parents=True, exist_ok=True)  # it may be a disk of its own
         for name in row.inputs:
             source, target = self.inputs / name, self.work / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -147,6 +150,22 @@ class Bench:
         for name in NNUNET:
             if not (self.work / name).exists():
                 (self.work / name).mkdir()
+
+    @contextmanager
+    def own_disk(self) -> Iterator[bool]:
+        """Make the folder of the commands a disk in memory; yield whether that is allowed."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir()
+        mounted = _mount("-t", "tmpfs", "-o", f"size={LARGE}", "none", str(self.work))
+        try:
+            yield mounted
+        finally:
+            if mounted:
+                subprocess.run(["umount", str(self.work)], check=True)
+
+    def resize(self, size: int) -> None:
+        """Give the disk another size in bytes."""
+        assert _mount("-o", f"remount,size={size}", str(self.work))
 
     def begin_finished(self) -> None:
         """Put the inputs and the finished result of the reference run into the folder."""
@@ -169,6 +188,13 @@ class Bench:
     def leftovers(self) -> list[str]:
         """List what is in temporary folders; an empty one costs nothing."""
         return [str(path) for path in self.work.rglob(".nnunet-fm-*.tmp/*")]
+
+
+def _mount(*words: str) -> bool:
+    """Call `mount`; return whether it worked."""
+    if shutil.which("mount") is None:
+        return False
+    return subprocess.run(["mount", *words], capture_output=True, check=False).returncode == 0
 
 
 def _sha256(path: Path) -> str:
@@ -277,11 +303,38 @@ def check_fault(
     if fault == "kill":
         assert ended.code in (-9, row.code) or row.refuses_finished, ended.said
     elif ended.code != row.code:
-        assert "Traceback" not in ended.said or "Exception in thread" in ended.said, ended.said
-        assert ended.code in (1, 2), ended.said
-        assert "nnunet-fm: " in ended.said or "failed" in ended.said, ended.said
+        check_refusal(ended)
     check_whole(bench, row, expected, finished)
     check_same_after_rerun(bench, row, expected)
+
+
+def check_refusal(ended: Ended) -> None:
+    """Check that a command said in a sentence why it failed."""
+    assert "Traceback" not in ended.said, ended.said
+    assert ended.code in (1, 2), ended.said
+    assert "nnunet-fm: " in ended.said or "failed" in ended.said, ended.said
+
+
+def check_small_disk(bench: Bench, row: Row, expected: Reference) -> None:
+    """Run a command on a disk that half of its result fits on, then on a larger one.
+
+    The disk is in memory; where this process may not mount one, nothing is checked.
+    """
+    new = [name for name in expected.files if expected.before.get(name) != expected.files[name]]
+    pages = sum(-(-(bench.finished / name).stat().st_size // PAGE) for name in new)
+    with bench.own_disk() as mounted:
+        if not mounted:
+            return
+        bench.begin(row)
+        state = os.statvfs(bench.work)
+        used = (state.f_blocks - state.f_bfree) * state.f_frsize
+        bench.resize(used + pages // 2 * PAGE)
+        ended = bench.run(row)
+        bench.counts[f"{row.name} small disk"] += 1
+        check_refusal(ended)
+        check_whole(bench, row, expected, finished=False)
+        bench.resize(LARGE)
+        check_same_after_rerun(bench, row, expected)
 
 
 def check_rests(bench: Bench, row: Row, expected: Reference) -> None:

@@ -1,6 +1,7 @@
 """The log of a run: a CSV file, TensorBoard and a progress bar."""
 
 import csv
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -34,6 +35,8 @@ class RunLog:
         if active:
             from torch.utils.tensorboard import SummaryWriter
 
+            self._former_hook = threading.excepthook
+            threading.excepthook = _print_unless_raised_again
             self.path = run / LOG
             self._drop_lines_from(first_step)
             self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
@@ -73,7 +76,10 @@ class RunLog:
         """Flush everything."""
         if self.active:
             self.bar.close()
-            self.board.close()
+            try:
+                self.board.close()
+            finally:
+                threading.excepthook = self._former_hook
 
     def print(self, text: str) -> None:
         """Print a line above the progress bar."""
@@ -128,3 +134,12 @@ class RunLog:
             write_text(self.path, header + "".join(kept))
         else:
             self.path.unlink()
+
+
+def _print_unless_raised_again(arguments: threading.ExceptHookArgs) -> None:
+    """Print the error of a thread, unless it is TensorBoard's writer.
+
+    The next call of its `SummaryWriter` raises that error again, e.g. of a full disk.
+    """
+    if not type(arguments.thread).__module__.startswith("tensorboard"):
+        threading.__excepthook__(arguments)
