@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int | None:
+    terminal.check_folder()
     parsed = parse(words)
     code: int | None = parsed.function(parsed)
     sys.stdout.flush()

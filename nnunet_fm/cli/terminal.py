@@ -5,6 +5,8 @@ import select
 import signal
 import sys
 
+from nnunet_fm.internal.errors import MissingFileError
+
 INTERRUPTED = 130  # exit code of a shell: 128 and the signal
 STDOUT, STDERR = 1, 2  # numbers of the streams
 
@@ -39,6 +41,20 @@ def _interrupt(*_: object) -> None:
         os.write(STDERR, b"nnunet-fm: stopped\n")
         os._exit(INTERRUPTED)
     raise KeyboardInterrupt
+
+
+def check_folder() -> None:
+    """Check that the working folder exists; without one, libraries fail for no clear reason.
+
+    Raises:
+        FileNotFoundError: it was deleted.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise MissingFileError(
+            "the folder in which you typed the command was deleted; type cd and another folder"
+        ) from None
 
 
 def reader_is_gone() -> bool:

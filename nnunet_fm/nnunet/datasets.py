@@ -62,8 +62,14 @@ def _name_of_id(number: int) -> str:
 def no_such_dataset(given: str) -> str:
     """Message for a dataset that none of nnU-Net's folders has: it names those they have."""
     known = [f"{name} ({', '.join(stages)})" for name, stages in sorted(known_datasets().items())]
-    unset = [name for name in FOLDERS if not os.environ.get(name)]
-    note = f" ({' and '.join(unset)} not set)" if unset else ""
+    notes = []
+    for variable in FOLDERS:
+        folder = os.environ.get(variable)
+        if not folder:
+            notes.append(f"{variable} is not set")
+        elif not os.path.isdir(folder):
+            notes.append(f"{variable} is {folder}, which is no folder")
+    note = f" ({'; '.join(notes)})" if notes else ""
     there = some(known, 10) or "none"
     return f"no dataset {given} in nnU-Net's folders{note}; there are: {there}"
 

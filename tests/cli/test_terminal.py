@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from nnunet_fm.cli import terminal
+from nnunet_fm.cli.main import main
 
 COMMAND = [sys.executable, "-m", "nnunet_fm.cli", "trainers-path"]
 
@@ -36,6 +38,16 @@ def test_a_reader_that_is_gone_is_no_error(unbuffered: str) -> None:
         )
     assert finished.returncode == 141
     assert not finished.stderr
+
+
+def test_a_deleted_folder_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["trainers-path"]) == 2
+    assert "the folder in which you typed the command was deleted" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_an_import_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:

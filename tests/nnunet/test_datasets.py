@@ -31,6 +31,17 @@ def test_unknown_ids_and_words_are_user_errors(tmp_path: Path) -> None:
         dataset_name(8)
 
 
+def test_a_folder_of_nnunet_that_is_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "file"))
+    monkeypatch.setenv("nnUNet_results", "")
+    about = "nnUNet_raw is .*file, which is no folder; nnUNet_results is not set"
+    with pytest.raises(ValueError, match=about):
+        dataset_name(999)
+
+
 def test_a_name_gives_the_id() -> None:
     assert dataset_id("Dataset008_BraTS21") == 8
     with pytest.raises(ValueError, match="dataset 'BraTS21'"):
