@@ -91,7 +91,7 @@ def end_with_parent() -> None:
 
 
 def _start_worker(prepare: Callable[[], object] | None) -> None:
-    signal.signal(signal.SIGINT, _end_without_a_word)  # the process that started it reports it
+    signal.signal(signal.SIGINT, _finish_this_task)
     receive_signals()
     end_with_parent()
     if prepare is not None:
@@ -105,5 +105,8 @@ def _wait_for_parent() -> None:
         os._exit(1)  # not sys.exit: the main thread may be in the middle of a volume
 
 
-def _end_without_a_word(number: int, _: object) -> None:
-    os._exit(128 + number)
+def _finish_this_task(*_: object) -> None:
+    """Do nothing at Ctrl-C: the process that started this worker gives it no other task.
+
+    A handler, as programs that the worker starts would inherit that the signal is ignored.
+    """

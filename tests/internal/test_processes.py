@@ -30,11 +30,12 @@ from nnunet_fm.internal.processes import worker_pool
 time.sleep(1)  # as an import of torch, in the worker too
 if __name__ == "__main__":
     with worker_pool(1) as pool:
-        busy = pool.submit(time.sleep, 60)
+        tasks = [pool.submit(time.sleep, 2) for _ in range(9)]
         print("started", flush=True)
         try:
-            busy.result()
+            tasks[-1].result()
         except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
             sys.exit(130)
 """
 SECONDS = 20
