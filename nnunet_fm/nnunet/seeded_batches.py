@@ -10,6 +10,7 @@ from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransfo
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
 from nnunet_fm.internal.processes import end_with_parent
+from nnunet_fm.internal.threads import torch_threads
 from nnunet_fm.nnunet.training_seed import Draw, TrainingSeed
 
 ORDER = "channel_idx"  # of transforms that shuffle it in place, and so depend on former batches
@@ -57,7 +58,8 @@ class SeededBatches:
     def __next__(self) -> dict[str, Any]:
         for transform, order in self.orders:
             setattr(transform, ORDER, list(order))
-        with self.seed.seeded(self.draw, self.number):
+        # one thread here as in a process of its own, for the same sums
+        with torch_threads(1), self.seed.seeded(self.draw, self.number):
             batch: dict[str, Any] = next(self.loader)
         self.number += self.processes
         return batch

@@ -10,6 +10,7 @@ from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
+from nnunet_fm.internal.threads import torch_threads
 from nnunet_fm.nnunet.file_names import BEST_CHECKPOINT
 from nnunet_fm.nnunet.seeded_batches import start_batches
 from nnunet_fm.nnunet.training_seed import (
@@ -43,8 +44,15 @@ class SeededMixin:
         super().initialize()  # type: ignore[misc]
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """Make nnU-Net's loaders, whose batches come in an order of their own if seeded."""
-        seed = self.training_seed
+        """Make nnU-Net's loaders, whose batches come in an order of their own if seeded.
+
+        They fork processes. A fork of a process with several threads hangs in its first matrix
+        product, as OpenMP waits for threads that it does not have.
+        """
+        with torch_threads(1):
+            return self._make_loaders(self.training_seed)
+
+    def _make_loaders(self, seed: TrainingSeed | None) -> tuple[Any, Any]:
         if seed is None:
             return cast(tuple[Any, Any], super().get_dataloaders())  # type: ignore[misc]
         trainer = cast(nnUNetTrainer, self)

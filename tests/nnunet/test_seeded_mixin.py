@@ -1,10 +1,13 @@
 """Trainings with a seed are bit-equal, also after a kill and with any number of processes."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from helpers.seeded import (
     Bench,
@@ -14,6 +17,7 @@ from helpers.seeded import (
     equal,
     tensors,
 )
+from nnunet_fm.internal.threads import torch_threads
 from nnunet_fm.nnunet.run_record import read_record
 
 
@@ -36,6 +40,30 @@ def test_a_seeded_training_repeats_with_any_number_of_processes(short: Bench) ->
     assert not torch.are_deterministic_algorithms_enabled()
     another = short.train(short.plan(training_seed=4, output="FM_seed4"), "another")
     assert not equal(tensors(first), tensors(another))
+
+
+def test_batches_are_made_with_one_thread(short: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked process hangs in its first product otherwise, and sums differ by rounding."""
+    seen = {"batches": set[int](), "loaders": set[int]()}
+    make_batch, make_loaders = nnUNetDataLoader.generate_train_batch, nnUNetTrainer.get_dataloaders
+
+    def watched_batch(loader: nnUNetDataLoader) -> dict[str, Any]:
+        seen["batches"].add(torch.get_num_threads())
+        return make_batch(loader)
+
+    def watched_loaders(trainer: nnUNetTrainer) -> tuple[Any, Any]:
+        seen["loaders"].add(torch.get_num_threads())
+        return make_loaders(trainer)
+
+    monkeypatch.setattr(nnUNetDataLoader, "generate_train_batch", watched_batch)
+    monkeypatch.setattr(nnUNetTrainer, "get_dataloaders", watched_loaders)
+    with torch_threads(2):
+        short.train(short.plan(training_seed=3, output="FM_seed3"), "seeded")
+        assert torch.get_num_threads() == 2
+    assert seen == {"batches": {1}, "loaders": {1}}
+    with torch_threads(2):
+        short.train(short.plan(output="FM_none"), "unseeded", processes=1)
+    assert seen["loaders"] == {1}
 
 
 @pytest.mark.parametrize(("epoch", "processes"), [(1, 2), (2, 0)])
