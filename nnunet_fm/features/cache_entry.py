@@ -13,8 +13,8 @@ from safetensors.numpy import save
 from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.messages import some
 
-CHECKSUMS = "sha256"  # metadata of an entry
-KEY = "key"
+CHECKSUMS = "sha256"  # the one metadata of an entry: of several, safetensors shuffles the order
+KEY = "key"  # beside the checksums; metadata of its own in entries of version 0.1
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
 
@@ -34,11 +34,12 @@ def read_entry(path: Path, key: str, names: Sequence[str] | None) -> dict[str, n
             metadata, available = stream.metadata() or {}, list(stream.keys())
             selected = [name for name in names or available if name in available]
             arrays = {name: stream.get_tensor(name) for name in selected}
-            checksums = json.loads(metadata[CHECKSUMS])
-    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
+            checksums = dict(json.loads(metadata[CHECKSUMS]))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise DamagedEntryError(f"cannot be read: {error}") from None
-    if metadata.get(KEY) != key:
-        raise DamagedEntryError(f"holds the key {metadata.get(KEY)}")
+    held = metadata.get(KEY, checksums.get(KEY))
+    if held != key:
+        raise DamagedEntryError(f"holds the key {held}")
     absent = sorted(set(names or ()) - set(available))
     if absent:
         raise KeyError(
@@ -58,7 +59,8 @@ def write_entry(path: Path, key: str, arrays: Arrays) -> None:
     """
     content = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     checksums = {name: _sha256(array) for name, array in content.items()}
-    write_bytes(path, save(content, metadata={KEY: key, CHECKSUMS: json.dumps(checksums)}))
+    metadata = {CHECKSUMS: json.dumps({KEY: key, **checksums})}
+    write_bytes(path, save(content, metadata=metadata))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
