@@ -1,33 +1,36 @@
 """`nnunet-fm demo`: from synthetic data to Dice and a picture, through the commands users type."""
 
 import argparse
-import re
+import csv
+import json
 import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from nnunet_fm.cli.demo_steps import REGIONS, StepRunner, check_folder
 from nnunet_fm.cli.parser import Commands, add_card, add_encoder_option
 from nnunet_fm.internal import option_types
 from nnunet_fm.internal.arguments import parse_key_values
-from nnunet_fm.internal.errors import ExistingFileError, FailedRunError, InputError
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.locks import one_writer
-from nnunet_fm.internal.messages import some
-from nnunet_fm.internal.programs import ending_with_us
-from nnunet_fm.nnunet.commands import command, environment, log_tail
-from nnunet_fm.nnunet.datasets import FOLDERS
+
+if TYPE_CHECKING:
+    from nnunet_fm.encoders import EncoderSource
 
 DATASET, NAME = 999, "FMDemo"
 SCHEME = "gli2023"  # of the labels
 CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "synth_vitt16"
-PLANS = "FM_demo"
-OURS = ".nnunet-fm"  # how the names of markers and locks begin
-MARKER = f"{OURS}-demo"  # only a folder that holds it is cleared
-OUTPUTS = ("logs", "brats", "test", "imagesTs", "predictions", "scores", "overlays.png")
-TRAINING_CASES, TEST_CASES, EPOCHS = 20, 4, 12
-REGIONS = ("WT", "TC", "ET")
+PATCH, BATCH, SEED = 96, 12, 0
+TRAINING_CASES, TEST_CASES = 20, 4
 FLAIR = 3  # number of the channel that is drawn
+TOKENS = "tokens"  # the arm that is drawn
+ARMS = {
+    TOKENS: "the encoder's features",
+    "tokens_off": "the U-Net alone",
+    "random": "features of random weights",
+}
 
 
 def add_command(commands: Commands) -> None:
@@ -62,6 +65,9 @@ def run_demo(
 ) -> Path:
     """Make data, convert, plan, train, predict, evaluate and draw, in minutes on two cores.
 
+    Three networks are trained alike, to show what the encoder brings: with its features, without
+    any, and with features of random weights.
+
     Args:
         out: folder for everything; an earlier demo in it is removed.
         encoder: weight file or name, as in `nnunet-fm plan`; the small bundled encoder if None.
@@ -81,8 +87,7 @@ def run_demo(
     if encoder is None and (card is not None or options):
         raise InputError("--card and --encoder-option are for --encoder FILE; give it too")
     check_folder(out)
-    if encoder is not None:
-        encoder = _checked_encoder(encoder, card, options)
+    arms = plan_arms(encoder or ENCODER, card, options)
     with one_writer(out):
         steps = StepRunner(out)
         if encoder is None:
@@ -91,43 +96,22 @@ def run_demo(
                 "Give your own: nnunet-fm demo --encoder FILE"
             )
         _make_data(steps, out)
-        _plan(steps, encoder or ENCODER, card, options)
-        _train_and_predict(steps, out)
-        _evaluate(steps, out)
+        _preprocess(steps)
+        for arm, words in arms.items():
+            _train_and_predict(steps, out, arm, words)
         picture = _draw(out)
+    print(f"\n{comparison(out, list(arms))}")
     print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes.")
     print(f"  picture      {picture}")
     print(f"  scores       {out / 'scores'}")
     print(f"  predictions  {out / 'predictions'}")
-    print(f"  model        {out / 'nnUNet_results'}")
+    print(f"  models       {out / 'nnUNet_results'}")
     print(f"  logs         {out / 'logs'}")
     return picture
 
 
-def check_folder(out: Path) -> None:
-    """Refuse to clear a folder that holds something else than a demo.
-
-    Raises:
-        FileExistsError: it does.
-    """
-    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    theirs = [name for name in names if not name.startswith(".")]  # ours, or of a file manager
-    if not theirs:
-        return
-    if MARKER not in names:
-        raise ExistingFileError(
-            f"{out} is not empty and not a demo; give another folder: -o FOLDER"
-        )
-    theirs = sorted({*theirs} - {*OUTPUTS, *FOLDERS})
-    if theirs:
-        raise ExistingFileError(
-            f"{out} holds a demo and {some(theirs)}, which the demo did not write; move that "
-            "elsewhere, or give another folder: -o FOLDER"
-        )
-
-
-def _checked_encoder(given: str, card: str | None, options: Sequence[str]) -> str:
-    """Load the encoder, and return its name, or its absolute path as the steps change folders.
+def plan_arms(encoder: str, card: str | None, options: Sequence[str]) -> dict[str, list[str]]:
+    """Load the encoder, and return the words of `nnunet-fm plan` for each arm.
 
     Raises:
         MissingFileError, CheckpointError, InputError: as `EncoderSource.resolve`, or an encoder of
@@ -135,16 +119,31 @@ def _checked_encoder(given: str, card: str | None, options: Sequence[str]) -> st
     """
     from nnunet_fm.encoders import EncoderSource
 
-    source = EncoderSource.resolve(given, card, options=parse_key_values(options))
+    source = EncoderSource.resolve(encoder, card, options=parse_key_values(options))
     if source.load().input_spec.spatial_dims != 2:
         raise InputError(
-            f"{given} holds {source.architecture}, an encoder of volumes; the demo trains on "
+            f"{encoder} holds {source.architecture}, an encoder of volumes; the demo trains on "
             "slices. Allowed: a 2-D encoder"
         )
-    return source.file or given
+    file = source.file if Path(encoder).is_file() else None  # absolute, as the steps change folders
+    given = ["--encoder", file or encoder, *(["--card", card] if card else [])]
+    given += [word for option in options for word in ("--encoder-option", option)]
+    arms = {TOKENS: given, "tokens_off": [*given, "--tokens", "off"]}
+    if source.seed is None:
+        arms["random"] = _random_words(source)
+    return arms
 
 
-def _make_data(steps: "StepRunner", out: Path) -> None:
+def _random_words(source: "EncoderSource") -> list[str]:
+    """Return the words that plan the same architecture with random weights."""
+    words = ["--encoder", source.architecture]
+    for key, value in source.options.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        words += ["--encoder-option", f"{key}={text}"]
+    return words
+
+
+def _make_data(steps: StepRunner, out: Path) -> None:
     """Write synthetic cases and convert them to an nnU-Net dataset and a folder of test images."""
     from nnunet_fm.data.synthetic import write_brats
 
@@ -157,30 +156,46 @@ def _make_data(steps: "StepRunner", out: Path) -> None:
     _copy_test_images(out / "test", _test_images(out))
 
 
-def _plan(steps: "StepRunner", encoder: str, card: str | None, options: Sequence[str]) -> None:
+def _preprocess(steps: StepRunner) -> None:
     argv = ["nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "-np", 2, "-npfp", 2]
     steps.run("nnU-Net plans and preprocesses", [*argv, "--verify_dataset_integrity"])
-    argv = ["nnunet-fm", "plan", "-d", DATASET, "-c", "2d", "--encoder", encoder, "--patch", 96]
-    argv += ["--card", card] if card else []
-    argv += [word for option in options for word in ("--encoder-option", option)]
-    steps.run("planning around the encoder", [*argv, "-o", PLANS])
 
 
-def _train_and_predict(steps: "StepRunner", out: Path) -> None:
+def _train_and_predict(steps: StepRunner, out: Path, arm: str, words: Sequence[str]) -> None:
+    """Plan, train, predict and evaluate one arm."""
     from nnunet_fm.internal.device import default_device
 
-    model = ["-p", PLANS, "-tr", TRAINER, "-device", default_device()]
-    argv = ["nnUNetv2_train", DATASET, CONFIGURATION, 0, *model]
-    steps.run("training", argv)
-    argv = ["nnunet-fm", "predict", "-i", _test_images(out), "-o", out / "predictions"]
+    plans = f"FM_{arm}"
+    argv = ["nnunet-fm", "plan", "-d", DATASET, "-c", "2d", *words, "--decoder", "detail"]
+    argv += ["--patch", PATCH, "--batch-size", BATCH, "--training-seed", SEED, "-o", plans]
+    steps.run(f"{arm} ({ARMS[arm]}): planning", argv)
+    model = ["-p", plans, "-tr", TRAINER, "-device", default_device()]
+    steps.run(f"{arm}: training", ["nnUNetv2_train", DATASET, CONFIGURATION, 0, *model])
+    predictions = out / "predictions" / arm
+    argv = ["nnunet-fm", "predict", "-i", _test_images(out), "-o", predictions]
     argv += ["-d", DATASET, "-c", CONFIGURATION, "-f", 0, *model, "-npp", 1, "-nps", 1]
-    steps.run("predicting the test cases", argv)
+    steps.run(f"{arm}: predicting the test cases", argv)
+    argv = ["nnunet-fm", "evaluate", predictions, out / "test" / "labels"]
+    argv += ["--scheme", SCHEME, "-o", out / "scores" / arm]
+    steps.run(f"{arm}: evaluating", argv, show_output=True)
 
 
-def _evaluate(steps: "StepRunner", out: Path) -> None:
-    argv = ["nnunet-fm", "evaluate", out / "predictions", out / "test" / "labels"]
-    argv += ["--scheme", SCHEME, "-o", out / "scores"]
-    steps.run("evaluating", argv, show_output=True)
+def comparison(out: Path, arms: Sequence[str]) -> str:
+    """Return a table of the mean Dice of each arm, from the files that `evaluate` wrote."""
+    lines = [
+        f"Mean Dice of {TEST_CASES} synthetic test cases, one training each: an example of the "
+        "comparison, too small for a conclusion",
+        f"  {'':<40}" + "".join(f"{region:>8}" for region in REGIONS),
+    ]
+    for arm in arms:
+        with (out / "scores" / arm / "scores.csv").open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        cells = []
+        for region in REGIONS:
+            values = [float(row["dice"]) for row in rows if row["region"] == region]
+            cells.append(f"{sum(values) / len(values):8.3f}")
+        lines.append(f"  {f'{arm} ({ARMS[arm]})':<40}{''.join(cells)}")
+    return "\n".join(lines)
 
 
 def _draw(out: Path) -> Path:
@@ -195,93 +210,12 @@ def _draw(out: Path) -> Path:
     overlay_sheet(
         [_test_images(out) / f"{name}_{FLAIR:04d}.nii.gz" for name in names],
         [truth / f"{name}.nii.gz" for name in names],
-        [out / "predictions" / f"{name}.nii.gz" for name in names],
+        [out / "predictions" / TOKENS / f"{name}.nii.gz" for name in names],
         SCHEMES[SCHEME].scored_regions,
         picture,
         f"{TRAINER}, synthetic cases",
     )
     return picture
-
-
-class StepRunner:
-    """Runs the demo's commands one after the other, each with its own log.
-
-    Args:
-        out: folder of the demo, see `check_folder`; an earlier demo in it is removed.
-    """
-
-    def __init__(self, out: Path) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / MARKER).touch()
-        _remove_demo(out)
-        self.logs = out / "logs"
-        self.logs.mkdir()
-        self.count = 0
-        self.environment = environment() | {name: str(out / name) for name in FOLDERS}
-        self.environment |= {
-            "nnUNet_n_proc_DA": "2",
-            "nnUNet_def_n_proc": "2",
-            "PYTHONUNBUFFERED": "1",
-        }
-
-    def announce(self, what: str) -> None:
-        """Count a step and print what it does."""
-        self.count += 1
-        print(f"[{self.count}] {what}", flush=True)
-
-    def run(self, what: str, argv: Sequence[object], show_output: bool = False) -> None:
-        """Run one command, print its progress, and print its output at the end if asked.
-
-        Raises:
-            RuntimeError: it failed; the message holds the end of its log.
-        """
-        words = [str(word) for word in argv]
-        self.announce(f"{what}\n    $ {' '.join(words)}")
-        log = self.logs / f"{self.count}_{words[0]}.log"
-        started = time.monotonic()
-        if self._run_logged(command(words), log):
-            raise FailedRunError(f"`{' '.join(words)}` failed; {log_tail(log)}")
-        if show_output:
-            print(log.read_text(encoding="utf-8"))
-        print(f"    {time.monotonic() - started:.0f} s", flush=True)
-
-    def _run_logged(self, argv: Sequence[str], log: Path) -> int:
-        process = subprocess.Popen(
-            ending_with_us(argv),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            env=self.environment,
-        )
-        with log.open("w", encoding="utf-8") as stream, process:
-            for line in process.stdout or ():
-                stream.write(line)
-                shown = progress_line(line)
-                if shown:
-                    print(f"    {shown}", flush=True)
-        return process.returncode
-
-
-def _remove_demo(out: Path) -> None:
-    """Remove what a demo writes, except its marker and its lock."""
-    for name in (*OUTPUTS, *FOLDERS):
-        if (out / name).is_dir():
-            shutil.rmtree(out / name)
-        else:
-            (out / name).unlink(missing_ok=True)
-
-
-def progress_line(line: str) -> str:
-    """Shorten a line of a log to what is printed of it: encoder, epoch, Dice; else empty."""
-    text = line.split(": ", 1)[-1].strip()
-    if re.match(r"Epoch \d+$", text):
-        return f"{text} of {EPOCHS - 1}"
-    if "Pseudo dice" in text:
-        values = re.findall(r"float32\(([\d.]+|nan)\)", text)
-        scores = [f"{name} {value}" for name, value in zip(REGIONS, values, strict=False)]
-        return f"validation patches, Dice {', '.join(scores)}"
-    return text if "tensor hash" in text else ""
 
 
 def _test_images(out: Path) -> Path:

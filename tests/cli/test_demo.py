@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from nnunet_fm.cli.demo import MARKER, StepRunner, check_folder, progress_line
+from helpers.encoder_files import randomised
+from nnunet_fm.cli.demo import comparison, plan_arms
+from nnunet_fm.cli.demo_steps import MARKER, StepRunner, check_folder, progress_line
 
 
 def test_a_folder_of_other_files_is_not_cleared(tmp_path: Path) -> None:
@@ -40,3 +43,29 @@ def test_a_failing_step_names_its_log(tmp_path: Path) -> None:
 )
 def test_progress_lines_of_a_log(line: str, shown: str) -> None:
     assert progress_line(line) == shown
+
+
+def test_theplan_arms_differ_in_the_encoder_alone(tmp_path: Path) -> None:
+    arms = plan_arms("synth_vitt16", None, [])
+    assert list(arms) == ["tokens", "tokens_off", "random"]
+    assert arms["tokens_off"] == [*arms["tokens"], "--tokens", "off"]
+    assert arms["random"][:2] == ["--encoder", "dinov3_vitt16"]
+    options = arms["random"][3::2]
+    file = tmp_path / "weights.pth"
+    torch.save(randomised("dinov3_test16").state_dict(), file)
+    given = plan_arms(str(file), "dinov3_test16", ["qkv_bias=false"])
+    assert given["tokens"][-2:] == ["--encoder-option", "qkv_bias=false"]
+    assert "qkv_bias=false" in given["random"]
+    assert all("=" in option for option in options)
+    assert list(plan_arms("dinov3_test16", None, [])) == ["tokens", "tokens_off"]  # random already
+
+
+def test_the_comparison_is_of_the_scores_on_disk(tmp_path: Path) -> None:
+    for arm, dice in (("tokens", 0.5), ("tokens_off", 0.25)):
+        folder = tmp_path / "scores" / arm
+        folder.mkdir(parents=True)
+        rows = [f"{case},{region},{dice}" for case in "ab" for region in ("WT", "TC", "ET")]
+        (folder / "scores.csv").write_text("\n".join(["case,region,dice", *rows]) + "\n")
+    lines = comparison(tmp_path, ["tokens", "tokens_off"]).splitlines()
+    assert lines[2].split()[-3:] == ["0.500"] * 3
+    assert lines[3].split()[-3:] == ["0.250"] * 3
