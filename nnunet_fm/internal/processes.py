@@ -3,10 +3,11 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, util
 from multiprocessing.context import SpawnContext, SpawnProcess
 
 import psutil
@@ -35,6 +36,31 @@ class WorkerContext(SpawnContext):
     """Starts workers of pools and of PyTorch's `DataLoader`; they call `receive_signals`."""
 
     Process = _Worker  # type: ignore[assignment]
+
+
+class _LibraryWorker(_Worker):
+    """A worker that a library starts: it ends with its parent, and then prints no traceback.
+
+    Ctrl-C does not end it: the library ends it when its own process stops.
+    """
+
+    interrupted = False
+
+    def run(self) -> None:
+        """Do what the library asks for."""
+        signal.signal(signal.SIGINT, self._interrupt)
+        receive_signals()
+        end_with_parent()
+        try:
+            super().run()
+        except Exception:
+            parent = multiprocessing.parent_process()
+            if self.interrupted or (parent is not None and not parent.is_alive()):
+                sys.exit(1)
+            raise
+
+    def _interrupt(self, *_: object) -> None:
+        self.interrupted = True
 
 
 def receive_signals() -> None:
@@ -88,6 +114,19 @@ def end_with_parent() -> None:
     """
     if multiprocessing.parent_process() is not None:
         threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def end_workers_with_us() -> None:
+    """Let the workers that libraries start from here on end when this process ends.
+
+    For libraries that start processes with `multiprocessing` and cannot be given a context.
+    """
+    multiprocessing.get_context("spawn").Process = _LibraryWorker  # type: ignore[misc,assignment]
+    util.register_after_fork(end_with_parent, _end_with_parent)
+
+
+def _end_with_parent(_: object) -> None:
+    end_with_parent()
 
 
 def _start_worker(prepare: Callable[[], object] | None) -> None:

@@ -16,6 +16,7 @@ from nnunetv2.inference import predict_from_raw_data
 from nnunet_fm.data.image_checks import find_cases
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
+from nnunet_fm.internal.processes import end_workers_with_us
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 from nnunet_fm.nnunet.orientations import (
     TURNING_READERS,
@@ -74,6 +75,7 @@ def predict_with_arguments(
         UserError: an unknown dataset, model or fold, or no input case that can be predicted.
     """
     check_model(argv)
+    end_workers_with_us()
     stock = predict_from_raw_data
     entry = stock.predict_entry_point_modelfolder if "-m" in argv else stock.predict_entry_point
     problems: dict[str, str] = {}

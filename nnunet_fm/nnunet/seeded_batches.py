@@ -9,7 +9,6 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
-from nnunet_fm.internal.processes import end_with_parent
 from nnunet_fm.internal.threads import torch_threads
 from nnunet_fm.nnunet.training_seed import Draw, TrainingSeed
 
@@ -48,7 +47,6 @@ class SeededBatches:
 
     def set_thread_id(self, process: int) -> None:
         """Take over the part of a process; called in that process before its first batch."""
-        end_with_parent()
         self.loader.set_thread_id(process)
         self.number += process
 

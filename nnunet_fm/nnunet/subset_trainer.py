@@ -8,6 +8,7 @@ from nnunet_fm.nnunet.checkpoint_mixins import AtomicCheckpointMixin, StrictResu
 from nnunet_fm.nnunet.record_mixin import RecordRunMixin
 from nnunet_fm.nnunet.seeded_mixin import SeededMixin
 from nnunet_fm.nnunet.subset_mixin import SubsetMixin
+from nnunet_fm.nnunet.workers_mixin import WorkersMixin
 
 
 class SubsetTrainer(
@@ -16,6 +17,7 @@ class SubsetTrainer(
     StrictResumeMixin,
     AtomicCheckpointMixin,
     RecordRunMixin,
+    WorkersMixin,
     nnUNetTrainer,
 ):
     """Stock nnU-Net on the plans' part of the training split: the baseline of a data-ratio sweep.

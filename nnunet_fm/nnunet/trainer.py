@@ -26,6 +26,7 @@ from nnunet_fm.nnunet.record_mixin import RecordRunMixin
 from nnunet_fm.nnunet.replace_predictor import replaced_predictor
 from nnunet_fm.nnunet.seeded_mixin import SeededMixin
 from nnunet_fm.nnunet.subset_mixin import SubsetMixin
+from nnunet_fm.nnunet.workers_mixin import WorkersMixin
 
 
 class FrozenEncoderTrainer(
@@ -34,6 +35,7 @@ class FrozenEncoderTrainer(
     StrictResumeMixin,
     AtomicCheckpointMixin,
     RecordRunMixin,
+    WorkersMixin,
     nnUNetTrainer,
 ):
     """nnU-Net's trainer around a frozen encoder. Variants set `recipe` only.
