@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 
 from nnunet_fm.internal import option_types
 from nnunet_fm.internal.arguments import Flag
@@ -96,6 +96,12 @@ class ConfigurationOptions(Part):
     seed: Seed | None = Field(
         None, description="of random weights, where NAME has no file (default: 0)"
     )
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _read_yaml_word(cls, value: Any) -> Any:
+        """Return YAML's true and false, as which it reads on and off, as these words."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class PlanOptions(ConfigurationOptions):

@@ -35,7 +35,7 @@ from nnunet_fm.nnunet.commands import trainer_names
         ("{datasets: [7], encoders: {a: {}}, training_seeds: 1}", "training_seeds: "),
         ("{datasets: [7], encoders: {a: {}}, gpus: [0], device: cpu}", "gpus .0. with device cpu"),
         ("[1]", "holds a list; allowed: a sweep"),
-        ("{datasets: [7], encoders: {a: null}}", "at least 1 item"),
+        ("{datasets: [7], encoders: {a: null}}", "encoders is empty; allowed: at least one value"),
         ("{datasets: [7], encoders: {a: {}}, splits: {file: x, seed: 1}}", "allowed: one of them"),
         ("{datasets: [7, 8], encoders: {a: {}}, splits: {file: x}}", "splits.file with 2 datasets"),
     ],
@@ -84,6 +84,25 @@ def test_every_shipped_sweep_is_read_and_its_encoders_are_known(name: str) -> No
         build_encoder(dinov3.architecture, **dinov3.options).vit.num_prefix_tokens == 5
     )  # CLS and four registers
     assert {arm.trainer for arm in sweep.encoders.values()} - {None} <= trainer_names()
+
+
+def test_the_arms_of_a_decoder_differ_in_their_features_alone() -> None:
+    arms = read_sweep("decoder_arms", ["datasets=[7]"]).encoders
+    assert {name: (arm.decoder, arm.tokens) for name, arm in arms.items()} == {
+        "stock_2d": (None, None),
+        "primus": (None, None),
+        "tokens": ("detail", None),
+        "tokens_off": ("detail", "off"),
+        "random": ("detail", None),
+    }
+
+
+@pytest.mark.parametrize("word", ["off", '"off"', "false"])
+def test_yaml_reads_off_as_false_and_is_understood(word: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(f"{{datasets: [7], encoders: {{a: {{tokens: {word}}}}}}}")
+    assert read_sweep(tmp_path / "s.yaml").encoders["a"].tokens == "off"
+    sweep = read_sweep(tmp_path / "s.yaml", ["encoders.a.tokens=on"])
+    assert sweep.encoders["a"].tokens == "on"
 
 
 def test_each_gpu_gets_a_run_unless_told_otherwise() -> None:

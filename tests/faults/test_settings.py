@@ -19,7 +19,7 @@ from nnunet_fm_pretrain.methods.recipes import read_recipe
 SWEEP = {"datasets": [7], "encoders": {"a": {"encoder": "dinov3_test16"}}, "splits": {"seed": 1}}
 SWEEP |= {"expected": {7: {"cases": 9}}}
 PARTS = {"encoders": "encoders.a", "expected": "expected.7"}  # places of parts in dicts
-MAY_BE_EMPTY = {"gpus", "expected.7.labels"}
+MAY_BE_EMPTY = {"gpus", "training_seeds", "expected.7.labels"}
 RECIPES = ("braindino_tiny_cpu", "mae2d_tiny_cpu")
 NOT_FINITE = (".nan", ".inf", "-.inf")
 ODD = ("", "x", "-1", "0", "1.5", "true", "null", "[]", "{}", "[[1]]", "{1: 2}", "[1, x]", "1e999")
