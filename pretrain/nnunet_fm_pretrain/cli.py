@@ -218,20 +218,25 @@ def _add_run(commands: Commands) -> None:
     run.set_defaults(function=_run, overrides=[])
 
 
-def _run(parsed: argparse.Namespace) -> None:
+def _run(parsed: argparse.Namespace) -> int:
     from nnunet_fm_pretrain.methods.recipes import read_recipe
     from nnunet_fm_pretrain.methods.registry import get_method
 
     # wrong words are reported before the slow imports
     recipe = read_recipe(parsed.recipe, parsed.overrides)
     get_method(recipe.objective.method).open_store(parsed.store)
+    from nnunet_fm_pretrain.engine.shutdown import StoppedError
     from nnunet_fm_pretrain.runs import pretrain
 
-    report = pretrain(
-        recipe, parsed.store, parsed.o, parsed.init_from, accelerator=parsed.accelerator
-    )
+    try:
+        report = pretrain(
+            recipe, parsed.store, parsed.o, parsed.init_from, accelerator=parsed.accelerator
+        )
+    except StoppedError as stopped:  # the log has said where
+        return 128 + stopped.number  # exit code of a shell
     if report:
         print(f"finished: {parsed.o}. Next: nnunet-fm pretrain export {parsed.o} -o ENCODER.pth")
+    return 0
 
 
 def _add_export(commands: Commands) -> None:
@@ -259,7 +264,10 @@ def _export(parsed: argparse.Namespace) -> None:
 
     card = export(parsed.run, parsed.o, parsed.half)
     if card["step"] < card["steps"]:
-        print(f"note: the run has reached step {card['step']} of {card['steps']}")
+        print(
+            f"note: this encoder is of step {card['step']} of {card['steps']}, as the run is not "
+            "finished"
+        )
     print(f"wrote {parsed.o}: {card['card']}, licence: {card['licence']}")
     print(f"Next: nnunet-fm plan -d DATASET --encoder {parsed.o}")
 

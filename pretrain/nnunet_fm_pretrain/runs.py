@@ -14,6 +14,7 @@ from nnunet_fm_pretrain.engine.devices import make_fabric
 from nnunet_fm_pretrain.engine.export import export_checkpoint
 from nnunet_fm_pretrain.engine.loop import Engine
 from nnunet_fm_pretrain.engine.recipe import Recipe
+from nnunet_fm_pretrain.engine.shutdown import StoppedError
 from nnunet_fm_pretrain.methods.recipes import read_recipe
 from nnunet_fm_pretrain.methods.registry import get_method, method_of
 
@@ -37,12 +38,12 @@ def pretrain(
         accelerator: `auto`, `cpu`, `cuda` or `mps`.
 
     Returns:
-        Whether this process is the one to report the end of the run: it was reached, and this is
-        the first rank.
+        Whether this process is the one to report the end of the run: the first rank.
 
     Raises:
         FileNotFoundError, ValueError: recipe, store or run do not exist or do not fit together.
         BusyError: another process trains in this folder.
+        StoppedError: SIGTERM or Ctrl-C; a checkpoint is saved.
     """
     settings = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
     method = get_method(settings.objective.method)
@@ -51,10 +52,13 @@ def pretrain(
     fabric.launch()
     lock = one_writer(run) if fabric.global_rank == 0 else nullcontext()
     with lock, torch_threads(settings.run.threads):
-        finished = Engine(method, settings, opened, run, init_from, fabric).train()
+        engine = Engine(method, settings, opened, run, init_from, fabric)
+        finished = engine.train()
     if dist.is_initialized():  # threads of the group may abort a process that exits with them
         dist.destroy_process_group()
-    return finished and fabric.global_rank == 0
+    if not finished:
+        raise StoppedError(engine.stopped_by)
+    return fabric.global_rank == 0
 
 
 def export(run: Path, out: Path, half: bool = False) -> dict[str, Any]:

@@ -67,6 +67,7 @@ class Engine:
         self.method, self.recipe, self.store = method, recipe, store
         self.run, self.fabric = run, fabric
         self.step = 0
+        self.stopped_by = 0
         self.skipped_steps = 0
         self.warned_of_collapse = False
         self.licence = start.OWN
@@ -120,7 +121,10 @@ class Engine:
         self.fabric_optimisers = dict(zip(self.optimisers, set_up, strict=True))
 
     def train(self) -> bool:
-        """Run to the end, or until SIGTERM or Ctrl-C; return whether the end was reached."""
+        """Run to the end, or until SIGTERM or Ctrl-C; return whether the end was reached.
+
+        `stopped_by` is then the number of the signal.
+        """
         steps, run, fabric = self.recipe.optimiser.steps, self.recipe.run, self.fabric
         if self.step == steps:  # finished before; nothing is written
             return True
@@ -136,12 +140,12 @@ class Engine:
                 while self.step < steps:
                     self._log_step(source, log)
                     self.step += 1
-                    stop = self._any_rank(shutdown.requested)
-                    if stop or self.step % run.save_every == 0 or self.step == steps:
+                    self.stopped_by = self._any_rank(shutdown.requested)
+                    if self.stopped_by or self.step % run.save_every == 0 or self.step == steps:
                         self.save()
-                    if stop:
+                    if self.stopped_by and self.step < steps:
                         log.print(
-                            f"Interrupted: checkpoint saved at step {self.step}. "
+                            f"Stopped: checkpoint saved at step {self.step} of {steps}. "
                             "Rerun the command to resume."
                         )
                         break
@@ -245,12 +249,13 @@ class Engine:
             log.print(f"recovered at step {self.step}")
         self.warned_of_collapse = bool(warning)
 
-    def _any_rank(self, requested: bool) -> bool:
+    def _any_rank(self, requested: int) -> int:
+        """Return the number of a signal that has reached any rank, or 0."""
         if self.fabric.world_size == 1:
             return requested
-        flag = torch.tensor(float(requested), device=self.fabric.device)
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-        return bool(flag)
+        number = torch.tensor(requested, device=self.fabric.device)
+        dist.all_reduce(number, dist.ReduceOp.MAX)
+        return int(number)
 
     def save(self) -> None:
         """Write the state of the run. All ranks hold the same, so the first one writes."""

@@ -7,17 +7,29 @@ from typing import Any
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class StoppedError(Exception):
+    """A run was stopped by a signal; the same command resumes it.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; the same command resumes")
+        self.number = number
+
+
 class GracefulShutdown:
     """Context in which SIGTERM and Ctrl-C set `requested` instead of ending the process.
 
     A second Ctrl-C raises KeyboardInterrupt.
 
     Attributes:
-        requested: whether a signal has arrived.
+        requested: number of the signal that has arrived; 0 before.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = 0
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "GracefulShutdown":
@@ -36,4 +48,4 @@ class GracefulShutdown:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True
+        self.requested = number

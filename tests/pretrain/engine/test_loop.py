@@ -108,9 +108,9 @@ def start(
     )
 
 
-def finish(process: "subprocess.Popen[str]") -> str:
+def finish(process: "subprocess.Popen[str]", expect: int = 0) -> str:
     said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said[-3000:]
+    assert process.returncode == expect, said[-3000:]
     return said
 
 
@@ -185,7 +185,10 @@ def test_a_finished_run_is_left_alone(store: SliceStore, tmp_path: Path) -> None
     assert same(state(tmp_path), before)
 
 
-def test_sigterm_saves_and_exits_cleanly(store: SliceStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_is_the_exit_code(
+    number: int, code: int, store: SliceStore, tmp_path: Path
+) -> None:
     """The signal goes to the whole group, as launchers send it, while it waits for a worker."""
     run = {"save_every": 100_000, "workers": 1}
     slow = {"slice_size": 4096}  # resized by the worker
@@ -194,9 +197,10 @@ def test_sigterm_saves_and_exits_cleanly(store: SliceStore, tmp_path: Path) -> N
     while not (tmp_path / "run" / "log.csv").is_file():
         assert process.poll() is None
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGTERM)
-    said = finish(process)
+    os.killpg(process.pid, number)
+    said = finish(process, code)
     assert "Rerun the command to resume" in said
+    assert "Traceback" not in said
     assert 0 < state(tmp_path / "run")["step"] < 100_000
 
 
