@@ -137,9 +137,10 @@ class FrozenEncoderTrainer(
     def encoder_record(self) -> tuple[str, str]:
         """Name the encoder's card and where its weights come from; give its tensor hash."""
         source = self.bare_network.source
-        return (
-            ("", "") if source is None else (f"{source.card} from {source.origin}", source.sha256)
-        )
+        if source is None:
+            return "", ""
+        unused = "" if self.bare_network.tokens else ", not computed (tokens off)"
+        return f"{source.card} from {source.origin}{unused}", source.sha256
 
     # ---- train ----
 

@@ -90,3 +90,22 @@ def test_other_trainers_repeat_too(short: Bench, kind: type) -> None:
     short.kill(1, plans, "killed", kind)
     resumed = short.train(plans, "killed", kind, resume=True)
     assert equal(tensors(undisturbed), tensors(resumed))
+
+
+def test_arms_of_a_decoder_start_alike_and_differ_once_gates_open(short: Bench) -> None:
+    trained, starts = {}, {}
+    for tokens in ("on", "off"):
+        options = {"decoder": "detail", "tokens": tokens, "detail_width": 4, "patch": (64,)}
+        plans = short.plan(training_seed=3, output=f"FM_{tokens}", **options)
+        trainer = short.trainer(plans, f"start {tokens}")
+        trainer.initialize()
+        starts[tokens] = trainer.network.decoder.state_dict()
+        trained[tokens] = short.train(plans, tokens)
+    assert all(torch.equal(starts["on"][name], value) for name, value in starts["off"].items())
+    on, off = (tensors(trained[tokens]) for tokens in ("on", "off"))
+    gates = [value for name, value in on.items() if name.endswith(".gate") and "network" in name]
+    assert len(gates) == 5
+    assert all(value.abs().max() > 0 for value in gates)
+    assert not equal({name: on[name] for name in off if "network" in name}, off)
+    record = read_record(Path(trained["off"].output_folder))
+    assert record.encoder.endswith("not computed (tokens off)")
