@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nnunet_fm.internal.path_parts import path_part
 
+LATIN_1 = 0xFF  # the last character whose code has two digits
 UNKNOWN = "unknown"  # sequence of a volume whose name tells none
 
 
@@ -41,5 +42,13 @@ class Source:
 
 
 def _safe(text: str) -> str:
-    """Return a safe file name: characters other than letters, digits and .-_ become codes."""
-    return re.sub(r"[^A-Za-z0-9.\-_]", lambda m: f"%{ord(m.group()):02x}", text)
+    """Return a safe file name: characters other than letters, digits and .-_ become codes.
+
+    Codes have a fixed length, so that two texts never get one name.
+    """
+    return re.sub(r"[^A-Za-z0-9.\-_]", _code, text)
+
+
+def _code(character: re.Match[str]) -> str:
+    number = ord(character.group())
+    return f"%{number:02x}" if number <= LATIN_1 else f"%u{number:06x}"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_fm_pretrain.data.exclusion import read_subjects, without_subjects
+from nnunet_fm_pretrain.data.source import Source
 from nnunet_fm_pretrain.data.sources import find_sources
 
 
@@ -208,3 +209,10 @@ def test_labels_are_skipped_with_a_warning(
     assert "skipped 4 files that are no images: 4 masks or regions" in caplog.text
     with pytest.raises(ValueError, match="is one image; give the folder"):
         find_sources(tmp_path / "a/t1.nii.gz")
+
+
+def test_different_ids_never_get_one_name() -> None:
+    texts = ["\u00c412", "\uc412", "\u4e2d1", "\u4e2d", "\U00054e2d", "a b", "a%20b", "%c4"]
+    names = {Source(text, "d", "T1", Path("x")).name.lower() for text in texts}
+    assert len(names) == len(texts)
+    assert Source("a b\u00c4", "d", "T1", Path("x")).name == "d/a%20b%c4_T1"  # as in version 0.1
