@@ -3,14 +3,17 @@
 import argparse
 import json
 
-from nnunet_fm.cli.parser import Commands
+from nnunet_fm.cli.parser import Commands, add_card, add_encoder_option
 from nnunet_fm.internal import option_types
+from nnunet_fm.internal.arguments import parse_key_values
 
 
 def add_command(commands: Commands) -> None:
     """Add `nnunet-fm info`."""
     info = commands.add_parser("info", help="parameters and operations of a network")
-    info.add_argument("--encoder", type=option_types.encoder, required=True, metavar="NAME")
+    info.add_argument("--encoder", type=option_types.encoder, required=True, metavar="NAME|FILE")
+    add_card(info)
+    add_encoder_option(info, "qkv_bias=True")
     info.add_argument(
         "--channels", type=option_types.channels, default=4, help="input channels (default: 4)"
     )
@@ -36,7 +39,13 @@ def _info(parsed: argparse.Namespace) -> None:
     from nnunet_fm.network.summary import network_info
 
     counts = network_info(
-        parsed.encoder, parsed.channels, parsed.classes, tuple(parsed.patch), parsed.decoder
+        parsed.encoder,
+        parsed.channels,
+        parsed.classes,
+        tuple(parsed.patch),
+        parsed.decoder,
+        parsed.card,
+        parse_key_values(parsed.encoder_options),
     )
     if parsed.json:
         print(json.dumps(counts))

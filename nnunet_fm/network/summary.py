@@ -5,7 +5,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_fm.encoders import get_card
+from nnunet_fm.encoders import EncoderSource, get_card
+from nnunet_fm.encoders.loading.weight_source import is_path
+from nnunet_fm.encoders.options import check_given_options
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 from nnunet_fm.network.input_size import check_patch
 
@@ -16,25 +19,29 @@ def network_info(
     classes: int,
     patch: tuple[int, int] = (256, 256),
     decoder: str = "primus",
+    card: str | None = None,
+    options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Count the parameters of a network, and its floating point operations for one slice.
 
     A multiplication and an addition are two operations.
 
     Args:
-        encoder: weight card or architecture.
+        encoder: weight card, architecture, or path of a weight file.
         channels: MRI channels.
         classes: output channels.
         patch: slice in pixels.
         decoder: of slices, see `nnunet_fm.network.decoders`.
+        card: weight card of the file; found from the file if None.
+        options: of the encoder; replace the card's.
 
     Returns:
         `total`, `encoder`, `trainable` parameters; `encoder_flops`, `decoder_flops` of one forward
         pass.
     """
-    card = get_card(encoder)
+    name, architecture, built_with = _encoder(encoder, card, options or {})
     network = FrozenEncoderNetwork(
-        channels, classes, card.architecture, card.options, decoder=decoder
+        channels, classes, architecture, built_with, decoder=decoder
     ).eval()
     check_patch(patch, 2**network.stages)
     network.use_kernels(fused_attention=False)  # the counter does not see fused kernels everywhere
@@ -46,7 +53,7 @@ def network_info(
             network.decode(features, image)
     parameters = list(network.parameters())
     return {
-        "encoder_name": card.name,
+        "encoder_name": name,
         "channels": channels,
         "classes": classes,
         "patch": list(patch),
@@ -56,3 +63,19 @@ def network_info(
         "encoder_flops": encoder_flops.get_total_flops(),
         "decoder_flops": decoder_flops.get_total_flops(),
     }
+
+
+def _encoder(
+    given: str, card: str | None, options: dict[str, Any]
+) -> tuple[str, str, dict[str, Any]]:
+    """Return the name of an encoder's card, its architecture, and the options it is built with."""
+    if is_path(given):
+        source = EncoderSource.resolve(given, card, options=options)
+        return source.card, source.architecture, source.options
+    if card is not None:
+        raise InputError(
+            f"--card {card} is for a weight file, and {given} is not one; remove --card"
+        )
+    check_given_options(options)
+    named = get_card(given)
+    return named.name, named.architecture, {**named.options, **options}

@@ -1,9 +1,12 @@
 """`nnunet-fm info`."""
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
 
+from helpers.encoder_files import braindino, official
 from nnunet_fm.cli.main import main
 
 
@@ -18,3 +21,19 @@ def test_info_gives_the_papers_numbers(capsys: pytest.CaptureFixture[str]) -> No
     assert (found["total"], found["encoder"], found["trainable"]) == (110718735, 85641984, 25076751)
     assert found["decoder_flops"] == pytest.approx(38.7e9, rel=0.01)
     assert found["encoder_flops"] == pytest.approx(45e9, rel=0.06)
+
+
+def test_info_takes_a_weight_file_as_plan_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "enc.pth"
+    torch.save(braindino(official()), file)
+    words = ["info", "--patch", "48", "48", "--json", "--encoder"]
+    assert main([*words, str(file)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main([*words, found["encoder_name"]]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert main([*words, str(tmp_path / "other.pth")]) == 2
+    assert "other.pth" in capsys.readouterr().err
+    assert main([*words, "dinov3_test16", "--card", "braindino_vitb16"]) == 2
+    assert "remove --card" in capsys.readouterr().err

@@ -72,7 +72,7 @@ class EncoderSource:
                 not go together.
         """
         check_given_options(options or {})
-        if _is_path(given):
+        if is_path(given):
             return cls._trained(given, card, seed, options, taps)
         if card is not None:
             raise InputError(
@@ -202,7 +202,7 @@ class EncoderSource:
         return self.file or "the bundled weights"
 
 
-def _is_path(given: str) -> bool:
+def is_path(given: str) -> bool:
     """Whether a file or folder was given; a folder may have the name of an encoder."""
     path = Path(given)
     if path.suffix in WEIGHT_SUFFIXES or path.is_file():
