@@ -9,7 +9,6 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pydoc import locate
 from typing import Any, cast
 
 import torch
@@ -21,7 +20,7 @@ from nnunet_fm.encoders.options import check_option_names
 from nnunet_fm.encoders.weight_card import WeightCard, WithdrawnCard
 from nnunet_fm.internal.errors import InputError, UserError
 from nnunet_fm.internal.messages import unknown
-from nnunet_fm.internal.plugins import load_plugins
+from nnunet_fm.internal.plugins import find_class, load_plugins
 
 ENTRY_POINTS = "nnunet_fm.encoders"
 REQUIRED = ("kind", "input_spec", "in_channels", "feature_info")
@@ -162,10 +161,8 @@ def find_user_class(name: str) -> type[nn.Module] | None:
 
     A class that does not derive from `Encoder` gets its defaults, see `_Undeclared`.
     """
-    if "." not in name or "/" in name:
-        return None
-    found = locate(name)
-    if not isinstance(found, type) or not issubclass(found, nn.Module):
+    found = find_class(name)
+    if found is None or not issubclass(found, nn.Module):
         return None
     if issubclass(found, Encoder):
         return found

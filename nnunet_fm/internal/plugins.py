@@ -1,7 +1,10 @@
-"""Modules that installed packages add through entry points."""
+"""Modules that installed packages add through entry points, and classes by dotted path."""
 
 import logging
 from importlib.metadata import entry_points
+from pydoc import ErrorDuringImport, locate
+
+from nnunet_fm.internal.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -24,3 +27,19 @@ def load_plugins(group: str) -> dict[str, object]:
         except Exception as error:  # a broken plug-in must not stop the others
             logger.warning("skipped the plug-in %s (%s): %s", entry_point.value, group, error)
     return loaded
+
+
+def find_class(path: str) -> type | None:
+    """Return the class that a dotted path names; None if there is none.
+
+    Raises:
+        InputError: its module cannot be imported.
+    """
+    if "." not in path or "/" in path:
+        return None
+    try:
+        found = locate(path)
+    except ErrorDuringImport as error:
+        reason = f"{type(error.value).__name__}: {error.value}"
+        raise InputError(f"{path} cannot be imported ({reason}); correct its module") from None
+    return found if isinstance(found, type) else None

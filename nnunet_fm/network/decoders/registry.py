@@ -6,13 +6,12 @@ A class that is importable needs no registration: plans name it by its dotted pa
 
 from collections.abc import Mapping
 from inspect import Parameter, signature
-from pydoc import locate
 from typing import Any
 
 from nnunet_fm.encoders import Encoder
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
-from nnunet_fm.internal.plugins import load_plugins
+from nnunet_fm.internal.plugins import find_class, load_plugins
 from nnunet_fm.network.decoders.base import Decoder
 
 ENTRY_POINTS = "nnunet_fm.decoders"
@@ -109,8 +108,8 @@ def _of_name(name: str) -> list[type[Decoder]]:
     """
     if name in DECODERS:
         return DECODERS[name]
-    found = locate(name) if "." in name and "/" not in name else None
-    if not isinstance(found, type):
+    found = find_class(name)
+    if found is None:
         raise InputError(unknown("decoder", name, DECODERS, HINT))
     if not issubclass(found, Decoder) or not hasattr(found, "kind"):
         raise InputError(
