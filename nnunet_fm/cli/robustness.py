@@ -1,6 +1,7 @@
 """`nnunet-fm robustness RUNS`: finished segmentation runs on perturbed images."""
 
 import argparse
+import sys
 
 from nnunet_fm.cli.evaluate import add_metric_options, metric_options
 from nnunet_fm.cli.parser import Commands, perturbation
@@ -61,7 +62,7 @@ def add_command(commands: Commands) -> None:
     command.set_defaults(function=_robustness)
 
 
-def _robustness(parsed: argparse.Namespace) -> None:
+def _robustness(parsed: argparse.Namespace) -> int:
     from nnunet_fm.data.perturbations import Perturbation
     from nnunet_fm.experiments.encoder_runs import group_runs
     from nnunet_fm.experiments.find_runs import find_runs
@@ -73,7 +74,7 @@ def _robustness(parsed: argparse.Namespace) -> None:
     from nnunet_fm.experiments.report.table_formats import to_markdown
     from nnunet_fm.experiments.report.tables import robustness_table
     from nnunet_fm.experiments.robustness import score_perturbations
-    from nnunet_fm.experiments.run_scores import score_runs
+    from nnunet_fm.experiments.run_scores import Problems, score_runs
     from nnunet_fm.experiments.summary import METRICS, train_cases_by_ratio
     from nnunet_fm.internal.folders import nnunet_folder
 
@@ -82,11 +83,15 @@ def _robustness(parsed: argparse.Namespace) -> None:
     perturbations = [Perturbation.parse(text) for text in parsed.perturb] or paper_perturbations()
     runs = select_finished_runs(find_runs(parsed.runs), parsed.encoder, parsed.ratio, parsed.seed)
     options = metric_options(parsed)
-    scored = score_runs(runs, preprocessed, options, parsed.np)
-    predict_runs(scored, perturbations, raw, parsed.device, parsed.brain_masks)
-    scores = score_perturbations(scored, preprocessed, options, parsed.np)
+    problems: Problems = {}
+    scored = score_runs(runs, preprocessed, options, parsed.np, problems)
+    predict_runs(scored, perturbations, raw, parsed.device, parsed.brain_masks, problems)
+    scores = score_perturbations(scored, preprocessed, options, parsed.np, problems)
     for dataset in dict.fromkeys(score.dataset for score in scores):
         cases = train_cases_by_ratio(g for g in group_runs(scored) if g.dataset == dataset)
         print(to_markdown(robustness_table(dataset, METRICS[0], scores, cases)))
     folders = " ".join(str(folder) for folder in parsed.runs)
     print(f"for figures, type: nnunet-fm report {folders} -o REPORT")
+    for (dataset, case), reason in problems.items():
+        print(f"not scored: {case} of {dataset}: {reason}", file=sys.stderr)
+    return 1 if problems else 0

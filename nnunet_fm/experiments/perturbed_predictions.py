@@ -17,11 +17,13 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from nnunet_fm.data.grids import Grid, read_on_grid
+from nnunet_fm.data.image_checks import find_problem
 from nnunet_fm.data.image_files import write_compressed
+from nnunet_fm.data.image_size import UnreadableImageError
 from nnunet_fm.data.perturbations import PAPER, VERSION, Perturbation
 from nnunet_fm.data.volumes import Mask
 from nnunet_fm.experiments.child_processes import run_logged
-from nnunet_fm.experiments.run_scores import ScoredRun
+from nnunet_fm.experiments.run_scores import Problems, ScoredRun
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.internal.atomic_files import created_whole
 from nnunet_fm.internal.device import missing_device
@@ -34,6 +36,8 @@ from nnunet_fm.nnunet.file_names import DATASET_JSON
 from nnunet_fm.nnunet.raw_images import raw_images
 
 FOLDER, CLEAN, RECORD = "perturbed", "none", "made_of.json"
+NIFTI = (".nii", ".nii.gz")
+LEFT_OUT = "left_out"  # key of the record: why cases are not predicted
 
 
 def paper_perturbations() -> list[Perturbation]:
@@ -85,6 +89,7 @@ def predict_runs(
     raw: Path,
     device: str = "cuda",
     brain_masks: Path | None = None,
+    problems: Problems | None = None,
 ) -> None:
     """Predict the validation cases of runs, clean and under each perturbation.
 
@@ -94,6 +99,7 @@ def predict_runs(
         raw: nnUNet_raw.
         device: `cuda`, `cpu` or `mps`.
         brain_masks: see `predict_perturbed`.
+        problems: see `predict_perturbed`.
 
     Raises:
         ValueError, FileNotFoundError, RuntimeError: see `predict_perturbed`.
@@ -101,7 +107,7 @@ def predict_runs(
     changes = [None, *(p for p in perturbations if not p.is_identity)]
     jobs = [(one, change) for one in scored for change in changes]
     for one, change in tqdm(jobs, desc="perturbed"):
-        predict_perturbed(one.run, change, one.cases, raw, device, brain_masks)
+        predict_perturbed(one.run, change, one.cases, raw, device, brain_masks, problems)
 
 
 def perturbed_folder(run: Run, perturbation: Perturbation | None) -> Path:
@@ -126,6 +132,7 @@ def predict_perturbed(
     raw: Path,
     device: str = "cuda",
     brain_masks: Path | None = None,
+    problems: Problems | None = None,
 ) -> Path:
     """Predict a run's cases under one perturbation; complete predictions are kept.
 
@@ -137,6 +144,8 @@ def predict_perturbed(
         device: `cuda`, `cpu` or `mps`.
         brain_masks: folder with a brain mask `CASE<ending>` for each case; if None, brain is every
             voxel that is not 0 in all channels.
+        problems: receives the cases whose images or mask cannot be used; the others are predicted.
+            If None, the first one is an error.
 
     Returns:
         Folder of predictions; it exists only once it is complete.
@@ -154,6 +163,7 @@ def predict_perturbed(
     record = {"cases": sorted(cases), "brain": masks, "version": VERSION}
     if target.is_dir():
         _check_record(target, record)
+        _add_left_out(run, target, problems)
         return target
     missing = missing_device(device)
     if missing:
@@ -161,14 +171,46 @@ def predict_perturbed(
     images = raw_images(run.dataset, cases, raw)
     ending = str(read_dataset_json(run.folder.parent / DATASET_JSON, "file_ending")["file_ending"])
     with created_whole(target) as partial:
-        (partial / "images").mkdir()
-        for case in cases:
-            changed = partial / "images"
-            write_perturbed(case, images[case], perturbation, changed, ending, brain_masks)
+        left_out = _write_usable(images, perturbation, partial / "images", ending, brain_masks)
+        if left_out and (problems is None or len(left_out) == len(cases)):
+            raise InputError(f"{run.name}: {next(iter(left_out.values()))}")
         _predict(run, partial, device)
         shutil.rmtree(partial / "images")
+        record[LEFT_OUT] = left_out
         (partial / RECORD).write_text(json.dumps(record), encoding="utf-8")
+    _add_left_out(run, target, problems)
     return target
+
+
+def _add_left_out(run: Run, folder: Path, problems: Problems | None) -> None:
+    if problems is not None:
+        problems |= {(run.dataset, case): why for case, why in left_out_of(folder).items()}
+
+
+def _write_usable(
+    images: dict[str, list[Path]],
+    perturbation: Perturbation | None,
+    out: Path,
+    ending: str,
+    brain_masks: Path | None,
+) -> dict[str, str]:
+    """Write the cases that can be used, see `write_perturbed`; return why the others cannot."""
+    out.mkdir()
+    left_out = {}
+    for case, files in images.items():
+        try:
+            write_perturbed(case, files, perturbation, out, ending, brain_masks)
+        except InputError as error:
+            left_out[case] = str(error)
+    return left_out
+
+
+def left_out_of(folder: Path) -> dict[str, str]:
+    """Read which cases a folder of predictions lacks, why, and what to do."""
+    path = folder / RECORD
+    left_out = read_object(path).get(LEFT_OUT, {}) if path.is_file() else {}
+    remedy = f"to predict it once it is repaired, delete {folder}"
+    return {case: f"{reason}; {remedy}" for case, reason in left_out.items()}
 
 
 def _check_record(folder: Path, record: dict[str, Any]) -> None:
@@ -176,6 +218,8 @@ def _check_record(folder: Path, record: dict[str, Any]) -> None:
     path = folder / RECORD
     former = read_object(path) if path.is_file() else {}
     different = [key for key in record if former.get(key) != record[key]]
+    if "cases" in different and set(record["cases"]) <= set(former.get("cases", [])):
+        different.remove("cases")  # the others are left out of this comparison
     if different:
         before = some([str(former.get(key)) for key in different])
         now = some([str(record[key]) for key in different])
@@ -207,10 +251,14 @@ def write_perturbed(
         brain_masks: see `predict_perturbed`.
 
     Raises:
-        ValueError: channels or a brain mask that lie elsewhere than the first channel, or an empty
-            brain mask.
+        ValueError: images or a brain mask that cannot be read or lie elsewhere than the first
+            channel, or an empty brain mask.
         FileNotFoundError: no mask for the case.
     """
+    if ending in NIFTI:
+        problem = find_problem({f"{n:04d}": file for n, file in enumerate(images)})
+        if problem:
+            raise UnreadableImageError(f"{case}: {problem}")
     targets = [out / f"{case}_{n:04d}{ending}" for n in range(len(images))]
     if perturbation is None or perturbation.is_identity:
         for file, target in zip(images, targets, strict=True):

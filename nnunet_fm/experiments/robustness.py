@@ -10,7 +10,11 @@ from nnunet_fm.data.perturbations import IDENTITY, Perturbation
 from nnunet_fm.evaluation.intervals import mean_limits
 from nnunet_fm.evaluation.segmentation import MetricOptions
 from nnunet_fm.experiments.encoder_runs import EncoderRuns, group_runs
-from nnunet_fm.experiments.perturbed_predictions import finished_perturbations, perturbed_folder
+from nnunet_fm.experiments.perturbed_predictions import (
+    finished_perturbations,
+    left_out_of,
+    perturbed_folder,
+)
 from nnunet_fm.experiments.run_scores import Problems, ScoredRun, score_folder, without_cases
 from nnunet_fm.experiments.summary import METRICS, Metric
 
@@ -117,9 +121,11 @@ def _rescored(
     runs = []
     for scored in group.runs:
         folder = perturbed_folder(scored.run, change)
-        scores = score_folder(
-            scored.run, folder, scored.cases, preprocessed, options, workers, problems
-        )
+        left_out = left_out_of(folder)
+        cases = [case for case in scored.cases if case not in left_out]
+        scores = score_folder(scored.run, folder, cases, preprocessed, options, workers, problems)
+        if problems is not None:
+            problems |= {(scored.run.dataset, case): why for case, why in left_out.items()}
         runs.append(replace(scored, scores=scores))
     return replace(group, runs=runs)
 
