@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
 from nnunet_fm.internal.threads import torch_threads
 from nnunet_fm.nnunet.training_seed import Draw, TrainingSeed
@@ -23,7 +23,7 @@ class SeededBatches:
     a single process.
 
     Args:
-        loader: nnU-Net's loader; its transforms are changed.
+        loader: nnU-Net's loader, with `transforms`, which are changed.
         seed: of the training.
         draw: training or validation batches.
         first: number of the first batch, counted over the whole training.
@@ -31,7 +31,7 @@ class SeededBatches:
     """
 
     def __init__(
-        self, loader: nnUNetDataLoader, seed: TrainingSeed, draw: Draw, first: int, processes: int
+        self, loader: SlimDataLoaderBase, seed: TrainingSeed, draw: Draw, first: int, processes: int
     ) -> None:
         self.loader = loader
         self.seed = seed
@@ -64,7 +64,7 @@ class SeededBatches:
 
 
 def start_batches(
-    loader: nnUNetDataLoader,
+    loader: SlimDataLoaderBase,
     seed: TrainingSeed,
     draw: Draw,
     first: int,

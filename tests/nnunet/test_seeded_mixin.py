@@ -1,14 +1,20 @@
 """Trainings with a seed are bit-equal, also after a kill and with any number of processes."""
 
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import (
+    NonDetMultiThreadedAugmenter,
+)
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from helpers.nnunet import log_of
 from helpers.seeded import (
     Bench,
     Short25DTrainer,
@@ -18,14 +24,15 @@ from helpers.seeded import (
     tensors,
 )
 from nnunet_fm.internal.threads import torch_threads
-from nnunet_fm.nnunet.run_record import read_record
+from nnunet_fm.nnunet.run_record import read_record, write_record
+from nnunet_fm.nnunet.seeded_mixin import SeededMixin
 
 
 @pytest.fixture
 def short(
-    planned: Path, nnunet: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, nnunet: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Bench:
-    return bench(planned, nnunet, tmp_path, monkeypatch)
+    return bench(dataset, nnunet, tmp_path, monkeypatch)
 
 
 def test_a_seeded_training_repeats_with_any_number_of_processes(short: Bench) -> None:
@@ -109,3 +116,94 @@ def test_arms_of_a_decoder_start_alike_and_differ_once_gates_open(short: Bench) 
     assert not equal({name: on[name] for name in off if "network" in name}, off)
     record = read_record(Path(trained["off"].output_folder))
     assert record.encoder.endswith("not computed (tokens off)")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"device": "NVIDIA X"}, "device NVIDIA X, now cpu"), ({"threads": 7}, "threads 7, now 1")],
+)
+def test_a_training_that_moved_goes_on_and_says_that_it_is_not_bit_equal(
+    short: Bench, change: dict, said: str
+) -> None:
+    plans = short.plan(training_seed=3, output="FM_seed3")
+    short.kill(1, plans, "killed")
+    trainer = short.trainer(plans, "killed", resume=True)
+    fold = Path(trainer.output_folder)
+    write_record(replace(read_record(fold), **change), fold)
+    trainer.run_training()
+    assert read_record(fold).not_repeatable == (said,)
+    log = log_of(fold.parent)
+    assert f"no longer bit-equal to one that was never interrupted: {said}" in log
+    assert "training seed 3: repeats bit for bit on a CPU of this kind" in log
+    assert "torch threads: 1" in log
+
+
+def test_a_seed_with_another_number_of_folds_is_refused(short: Bench) -> None:
+    plans = short.plan(training_seed=3, output="FM_seed3")
+    splits = short.dataset / "splits_final.json"
+    before = splits.read_text() if splits.is_file() else None
+    cases = sorted(path.stem for path in (short.dataset / "nnUNetPlans_2d").glob("*.pkl"))
+    try:
+        splits.write_text(json.dumps([{"train": cases[:4], "val": cases[4:]}] * 5))
+        short.kill(1, plans, "killed")
+        splits.write_text(json.dumps([{"train": cases[:3], "val": cases[3:]}] * 2))
+        with pytest.raises(ValueError, match=r"was trained on other data \(no longer: "):
+            short.train(plans, "killed", resume=True)
+    finally:
+        splits.unlink()
+        if before is not None:
+            splits.write_text(before)
+
+
+def test_a_seed_that_is_no_number_is_refused_before_training(short: Bench) -> None:
+    plans = short.plan(training_seed=3, output="FM_seed3") | {"training_seed": "three"}
+    with pytest.raises(ValueError, match="training_seed of the plans is 'three'; allowed: a whole"):
+        short.train(plans, "refused")
+
+
+def test_another_seed_in_the_plans_is_another_run(short: Bench) -> None:
+    plans = short.plan(training_seed=3, output="FM_seed3")
+    short.kill(1, plans, "killed")
+    with pytest.raises(ValueError, match="trained with other plans .* different: training_seed"):
+        short.trainer(plans | {"training_seed": 4}, "killed", resume=True)
+
+
+def test_training_without_a_seed_is_nnunets_own(short: Bench) -> None:
+    trainer = short.train(short.plan(output="FM_unseeded"), "unseeded", processes=1)
+    assert isinstance(trainer.dataloader_train, NonDetMultiThreadedAugmenter)
+    record = read_record(Path(trainer.output_folder))
+    assert (record.training_seed, record.not_repeatable) == (None, ())
+
+
+@dataclass
+class Saved:
+    """What a trainer needs to decide on the best checkpoint."""
+
+    _best_ema: float | None
+    latest: float
+    output_folder: str = "fold_0"
+    current_epoch: int = 2
+    saved: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def logger(self) -> "Saved":
+        return self
+
+    def get_value(self, key: str, step: int) -> float:
+        assert (key, step) == ("ema_fg_dice", -1)
+        return self.latest
+
+    def save_checkpoint(self, filename: str) -> None:
+        self.saved += ((filename, self.current_epoch),)
+
+
+@pytest.mark.parametrize(
+    ("best", "latest", "is_best"), [(0.5, 0.6, True), (0.6, 0.6, False), (None, 0.1, True)]
+)
+def test_a_resumed_training_decides_whether_its_last_epoch_was_the_best(
+    best: float | None, latest: float, is_best: bool
+) -> None:
+    trainer = Saved(best, latest)
+    SeededMixin._decide_on_best_checkpoint(trainer)
+    assert trainer.saved == ((("fold_0/checkpoint_best.pth", 1),) if is_best else ())
+    assert (trainer._best_ema, trainer.current_epoch) == (max(best or 0, latest), 2)
