@@ -37,6 +37,7 @@ types: setup
 bench: setup
 	cd benchmarks && ../$(BIN)/python -W ignore train_step.py
 	cd benchmarks && ../$(BIN)/python -W ignore predict.py
+	cd benchmarks && ../$(BIN)/python -W ignore seeded_training.py
 	cd benchmarks && ../$(BIN)/python features.py
 	cd benchmarks && ../$(BIN)/python -W ignore heads.py
 	cd benchmarks && ../$(BIN)/python -W ignore volumes.py

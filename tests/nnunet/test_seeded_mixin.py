@@ -19,6 +19,7 @@ from helpers.seeded import (
     Bench,
     Short25DTrainer,
     ShortSubsetTrainer,
+    ShortTrainer,
     bench,
     equal,
     tensors,
@@ -116,6 +117,27 @@ def test_arms_of_a_decoder_start_alike_and_differ_once_gates_open(short: Bench) 
     assert not equal({name: on[name] for name in off if "network" in name}, off)
     record = read_record(Path(trained["off"].output_folder))
     assert record.encoder.endswith("not computed (tokens off)")
+
+
+def test_encoders_with_one_seed_patch_and_batch_get_the_same_batches(short: Bench) -> None:
+    common = {"training_seed": 3, "patch": (64,), "intensity": "stock"}
+    arms = {
+        "fixed": (ShortTrainer, {"fusion": "fixed"}),
+        "other encoder": (ShortTrainer, {"encoder": "dinov3_nano8"}),
+        "stock": (ShortSubsetTrainer, {"encoder": "none"}),
+    }
+    batches = []
+    for name, (kind, options) in arms.items():
+        plans = short.plan(output=f"FM_{name.replace(' ', '_')}", **common | options)
+        trainer = short.trainer(plans, name, kind)
+        trainer.initialize()
+        loader, _ = trainer.get_dataloaders()
+        batches.append([next(loader) for _ in range(2)])
+    for others in batches[1:]:
+        for one, other in zip(batches[0], others, strict=True):
+            assert list(one["keys"]) == list(other["keys"])
+            assert torch.equal(one["data"], other["data"])
+    assert not torch.equal(batches[0][0]["data"], batches[0][1]["data"])
 
 
 @pytest.mark.parametrize(
