@@ -9,6 +9,7 @@ from nnunet_fm.nnunet.file_names import SPLITS_JSON
 from nnunet_fm.nnunet.plan_options import NO_ENCODER
 from nnunet_fm.nnunet.splits import ALL, NNUNET_FOLDS, Fold, fold_split, labelled_cases
 from nnunet_fm.nnunet.train_subset import TrainSubset
+from nnunet_fm.nnunet.training_seed import TRAINING_SEED
 
 
 def default_trainer(encoder: str, spatial_dims: int = 2, mix_slices: int | None = None) -> str:
@@ -37,7 +38,7 @@ def train_command(
 
 
 def subset_report(preprocessed: Path, plans: dict[str, Any], fold: Fold) -> list[str]:
-    """Report how many cases of a fold are trained on, and whether there are too few for folds."""
+    """Report which cases of a fold are trained on, and the seed of the training."""
     report = []
     if fold == ALL:
         report.append(
@@ -53,4 +54,6 @@ def subset_report(preprocessed: Path, plans: dict[str, Any], fold: Fold) -> list
             chosen = len(subset.select(split["train"]))
             share += f", {chosen} of {len(split['train'])} in fold {fold}"
         report.append(f"trains on {share} (seed {subset.seed}, {subset.rule})")
+    if plans.get(TRAINING_SEED) is not None:
+        report.append(f"training seed {plans[TRAINING_SEED]}: on the CPU, trainings are bit-equal")
     return report

@@ -24,8 +24,9 @@ def draw_all() -> tuple[float, float, float]:
 def test_only_seeded_plans_have_the_key_and_the_suffix(stock_plans: Path) -> None:
     plans, _ = plan(stock_plans, encoder="dinov3_test16", patch=(64,))
     assert "training_seed" not in plans
-    seeded, _ = plan(stock_plans, encoder="dinov3_test16", patch=(64,), training_seed=3)
+    seeded, said = plan(stock_plans, encoder="dinov3_test16", patch=(64,), training_seed=3)
     assert (seeded["plans_name"], seeded["training_seed"]) == ("FM_dinov3_test16_random_t3", 3)
+    assert "training seed 3: on the CPU, trainings are bit-equal" in said
     part, _ = plan(stock_plans, encoder="none", train_ratio=0.5, subset_seed=1, training_seed=0)
     assert (part["plans_name"], part["training_seed"]) == ("FM_none_r050_s1_t0", 0)
     derived, _ = plan(
