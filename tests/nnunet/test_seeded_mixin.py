@@ -66,12 +66,15 @@ def test_batches_are_made_with_one_thread(short: Bench, monkeypatch: pytest.Monk
     monkeypatch.setattr(nnUNetDataLoader, "generate_train_batch", watched_batch)
     monkeypatch.setattr(nnUNetTrainer, "get_dataloaders", watched_loaders)
     with torch_threads(2):
-        short.train(short.plan(training_seed=3, output="FM_seed3"), "seeded")
-        assert torch.get_num_threads() == 2
-    assert seen == {"batches": {1}, "loaders": {1}}
-    with torch_threads(2):
-        short.train(short.plan(output="FM_none"), "unseeded", processes=1)
-    assert seen["loaders"] == {1}
+        for seed in (3, None):
+            trainer = short.trainer(short.plan(training_seed=seed, output=f"FM_{seed}"), f"{seed}")
+            trainer.initialize()
+            loader, _ = trainer.get_dataloaders()
+            assert torch.get_num_threads() == 2
+            assert seen["loaders"] == {1}
+            if seed is not None:
+                next(loader)
+                assert seen["batches"] == {1}
 
 
 @pytest.mark.parametrize(("epoch", "processes"), [(1, 2), (2, 0)])
@@ -87,12 +90,15 @@ def test_a_killed_training_goes_on_as_if_undisturbed(
     assert read_record(Path(resumed.output_folder)).not_repeatable == ()
 
 
-@pytest.mark.parametrize("kind", [ShortSubsetTrainer, Short25DTrainer])
-def test_other_trainers_repeat_too(short: Bench, kind: type) -> None:
-    if kind is ShortSubsetTrainer:
-        options = {"encoder": "none", "train_ratio": 0.5}
-    else:
-        options = {"mix_slices": 3, "patch": (4, 64, 64)}
+OTHERS: dict[str, tuple[type, dict[str, Any]]] = {
+    "stock": (ShortSubsetTrainer, {"encoder": "none", "train_ratio": 0.5}),
+    "mixed slices": (Short25DTrainer, {"mix_slices": 3, "patch": (4, 64, 64)}),
+    "detail": (ShortTrainer, {"decoder": "detail", "patch": (64,), "train_ratio": 0.5}),
+}
+
+
+@pytest.mark.parametrize(("kind", "options"), OTHERS.values(), ids=OTHERS.keys())
+def test_other_trainers_repeat_too(short: Bench, kind: type, options: dict[str, Any]) -> None:
     plans = short.plan(training_seed=5, output=f"FM_{kind.__name__}", **options)
     undisturbed = short.train(plans, "undisturbed", kind)
     short.kill(1, plans, "killed", kind)
