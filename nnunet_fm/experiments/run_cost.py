@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from nnunet_fm.experiments.runs import Run
 from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.nnunet.dataset_files import read_plans
-from nnunet_fm.nnunet.encoder_in_plans import encoder_source
+from nnunet_fm.nnunet.encoder_in_plans import describe_encoder, encoder_source, uses_tokens
 from nnunet_fm.nnunet.file_names import DEBUG_JSON, FINAL_CHECKPOINT, PLANS_JSON
 from nnunet_fm.nnunet.run_record import RunRecord, read_record
 from nnunet_fm.nnunet.train_subset import TrainSubset
@@ -97,7 +97,7 @@ def provenance_of(run: Run) -> Provenance:
     facts = read_object(debug_file) if debug_file.is_file() else {}
     source = encoder_source(plans, run.configuration)
     subset = TrainSubset.from_plans(plans)
-    encoder = "" if source is None else f"{source.card} from {source.origin}"
+    encoder = describe_encoder(source, uses_tokens(plans, run.configuration))
     gpu = str(facts.get("gpu_name", "None"))
     record = _record(run)
     return Provenance(

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.messages import some
 
-CHECKSUMS = "sha256"  # the one metadata of an entry: of several, safetensors shuffles the order
+CHECKSUMS = "sha256"  # the only metadata key: safetensors writes several in random order
 KEY = "key"  # beside the checksums; metadata of its own in entries of version 0.1
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 

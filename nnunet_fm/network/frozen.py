@@ -84,10 +84,10 @@ class FrozenEncoderNetwork(nn.Module):
         self.schedule = FusionSchedule.parse(fusion if self.tokens else "fixed")
         with torch.random.fork_rng(devices=[]):  # the decoder starts alike with every encoder
             built = build_encoder(encoder, taps, **options)
+            self.fusion = make_fusion(
+                built.input_spec.spatial_dims, input_channels, built.in_channels, channels
+            )
         self.stages = built.input_spec.doublings
-        self.fusion = make_fusion(
-            built.input_spec.spatial_dims, input_channels, built.in_channels, channels
-        )
         self.encoder: Encoder = built
         self.decoder = _build_decoder(
             decoder, built, encoder, num_classes, input_channels, self.tokens, decoder_options or {}
@@ -165,7 +165,9 @@ class FrozenEncoderNetwork(nn.Module):
     def _refresh_compute(self) -> None:
         """Rebuild the bfloat16 copy after weights, device, precision or kernels change."""
         self._compute = (
-            [_bfloat16_copy(self.encoder)] if self.frozen and self.precision == "bfloat16" else []
+            [_bfloat16_copy(self.encoder)]
+            if self.tokens and self.frozen and self.precision == "bfloat16"
+            else []
         )
 
     def _apply(self, fn: Any, recurse: bool = True) -> "FrozenEncoderNetwork":

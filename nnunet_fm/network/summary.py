@@ -40,10 +40,18 @@ def network_info(
         pass.
     """
     name, architecture, built_with = _encoder(encoder, card, options or {})
-    network = FrozenEncoderNetwork(
-        channels, classes, architecture, built_with, decoder=decoder
-    ).eval()
+    network = FrozenEncoderNetwork(channels, classes, architecture, built_with, decoder=decoder)
     check_patch(patch, 2**network.stages)
+    form = type(network.decoder)
+    network = FrozenEncoderNetwork(  # as `nnunet-fm plan` writes it
+        channels,
+        classes,
+        architecture,
+        built_with,
+        fusion=form.fusion or "learnable",
+        decoder=decoder,
+        decoder_options=form.plan_options({}, patch, network.stages),
+    ).eval()
     network.use_kernels(fused_attention=False)  # the counter does not see fused kernels everywhere
     with torch.no_grad():
         with FlopCounterMode(display=False) as encoder_flops:

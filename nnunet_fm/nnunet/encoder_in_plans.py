@@ -4,6 +4,8 @@ from typing import Any
 
 from nnunet_fm.encoders import EncoderSource
 
+UNUSED = ", not computed (tokens off)"
+
 
 def encoder_source(plans: dict[str, Any], configuration: str) -> EncoderSource | None:
     """Read the encoder source of a configuration.
@@ -15,5 +17,22 @@ def encoder_source(plans: dict[str, Any], configuration: str) -> EncoderSource |
     Returns:
         None for stock nnU-Net and for a configuration that is not there.
     """
+    return EncoderSource.from_plans(_network_arguments(plans, configuration))
+
+
+def uses_tokens(plans: dict[str, Any], configuration: str) -> bool:
+    """Whether the network of a configuration computes its encoder."""
+    return bool(_network_arguments(plans, configuration).get("tokens", "on") == "on")
+
+
+def describe_encoder(source: EncoderSource | None, tokens: bool) -> str:
+    """Name the encoder's card and where its weights come from; empty without an encoder."""
+    if source is None:
+        return ""
+    return f"{source.card} from {source.origin}" + ("" if tokens else UNUSED)
+
+
+def _network_arguments(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
     content = plans.get("configurations", {}).get(configuration, {})
-    return EncoderSource.from_plans(content.get("architecture", {}).get("arch_kwargs", {}))
+    found: dict[str, Any] = content.get("architecture", {}).get("arch_kwargs", {})
+    return found

@@ -11,23 +11,15 @@ from nnunet_fm.internal.folders import folder
 from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm.network.activation_memory import kept_bytes
-from nnunet_fm.network.decoders import Decoder, find_decoder
-from nnunet_fm.network.decoders.registry import check_decoder_options, check_tokens
 from nnunet_fm.network.frozen import NETWORK, NETWORK_25D, FrozenEncoderNetwork
-from nnunet_fm.network.fusion import FusionSchedule
 from nnunet_fm.network.slice_stack import check_mix
 from nnunet_fm.nnunet.intensities import set_intensities
 from nnunet_fm.nnunet.patch import derive_configuration, side_label
 from nnunet_fm.nnunet.plan_options import ConfigurationOptions
+from nnunet_fm.nnunet.planned_decoder import PlannedDecoder
 
 STACK = 8  # slices in a 2.5-D patch
 DEFAULT_PRESETS = {"2d": "2d_fm256", "3d_fullres": "3d_fm128"}
-MEAN_OF_CHANNELS = (
-    "WARNING: --fusion fixed passes the mean of {} to the encoder, and decoder {} sees nothing "
-    "else: on LGG with two training patients Dice was 0.05, and 0.22 with --fusion learnable "
-    "(docs/decoders.md). Recommended: --fusion learnable or --decoder detail"
-)
-UNETR_STRIDE = 16  # voxels per token that UNETR's decoder needs
 
 
 def presets() -> dict[str, dict[str, Any]]:
@@ -57,7 +49,9 @@ def frozen_configuration(
     source = _encoder_source(options, preset)
     encoder = source.load()
     check_declared(encoder, source.architecture, source.options)
-    arguments, report = _network_arguments(encoder, source, preset, options, dataset, dims)
+    _check_dimensions(source.architecture, encoder, options.configuration, dims)
+    decoder = PlannedDecoder.choose(encoder, source.architecture, preset["decoder"], options)
+    arguments, report = _network_arguments(decoder, source, preset, dataset)
     patch = tuple(options.patch or preset["patch_size"])
     stack = None
     if options.mix_slices is not None:
@@ -74,7 +68,9 @@ def frozen_configuration(
         stack=stack,
     )
     sides = configuration["patch_size"][1 if stack else 0 :]
-    report[0] += _set_decoder_options(arguments, encoder, options, sides)
+    decoder_arguments, decoder_report = decoder.arguments(sides)
+    arguments |= decoder_arguments
+    report[0] += decoder_report
     configuration["architecture"] = {
         "network_class_name": NETWORK_25D if stack else NETWORK,
         "arch_kwargs": arguments,
@@ -117,36 +113,27 @@ def _encoder_report(source: EncoderSource, encoder: Encoder) -> list[str]:
 
 
 def _network_arguments(
-    encoder: Encoder,
+    decoder: PlannedDecoder,
     source: EncoderSource,
     preset: dict[str, Any],
-    options: ConfigurationOptions,
     dataset: dict[str, Any],
-    dims: int,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Choose the network's arguments.
+    """Choose the network's arguments, but for the decoder's options.
 
     Returns:
         The arguments, and what to report to the user, one line each.
 
     Raises:
-        ValueError: an encoder of slices for a 3-D configuration, or the reverse; a decoder that
-            does not fit; channels that the encoder does not know.
+        ValueError: channels that the encoder does not know, or an unknown fusion.
     """
+    encoder = decoder.encoder
     spec = encoder.input_spec
-    _check_dimensions(source.architecture, spec.spatial_dims, options.configuration, dims)
-    decoder = options.decoder or _fitting_decoder(encoder, preset["decoder"])
-    form = find_decoder(decoder, encoder, source.architecture)
-    default_fusion = "fixed" if spec.modalities else form.fusion or preset["fusion"]
-    fusion = options.fusion or default_fusion
-    FusionSchedule.parse(fusion)
-    taps = list(encoder.taps or options.taps or ()) or None
-    arguments = {**source.to_plans(), "taps": taps, "fusion": fusion, "decoder": decoder}
-    report = [f"taps {taps}, fusion {fusion}, decoder {decoder}"]
+    fusion = decoder.fusion(preset["fusion"])
+    taps = list(encoder.taps or decoder.options.taps or ()) or None
+    arguments = {**source.to_plans(), "taps": taps, "fusion": fusion, "decoder": decoder.name}
+    report = [f"taps {taps}, fusion {fusion}, decoder {decoder.name}"]
     channel_names = dataset.get("channel_names", {})
-    averaged = fusion == "fixed" and not spec.modalities and len(set(channel_names.values())) > 1
-    if averaged and not form.sees_image:
-        report.append(MEAN_OF_CHANNELS.format(", ".join(channel_names.values()), decoder))
+    report += decoder.warn_of_mean(fusion, list(channel_names.values()))
     if spec.modalities:
         channels, modalities = _channels(encoder, source.architecture, channel_names)
         arguments["channels"] = channels
@@ -157,55 +144,9 @@ def _network_arguments(
     return arguments, report
 
 
-def _set_decoder_options(
-    arguments: dict[str, Any],
-    encoder: Encoder,
-    options: ConfigurationOptions,
-    sides: Sequence[int],
-) -> str:
-    """Add the options of the decoder to the network's arguments, where it has any.
-
-    Plans of decoders without options stay as version 0.1 wrote them.
-
-    Returns:
-        What to report to the user.
-
-    Raises:
-        ValueError: an unknown option, one that does not fit the patch, or no tokens for a decoder
-            that needs them.
-    """
-    name = arguments["decoder"]
-    decoder = find_decoder(name, encoder, arguments["encoder"])
-    given = dict(options.decoder_options)
-    if options.detail_width is not None:
-        if name != "detail":
-            raise InputError(
-                f"--detail-width with decoder {name}; allowed: --decoder detail, or no width"
-            )
-        given["width"] = options.detail_width
-    check_decoder_options(name, decoder, given)
-    chosen = decoder.plan_options(given, sides, encoder.input_spec.doublings)
-    report = "".join(f", {key} {value}" for key, value in chosen.items())
-    if chosen:
-        arguments["decoder_options"] = chosen
-    if options.tokens == "off":
-        _check_control(name, decoder, options)
-        arguments["tokens"] = "off"
-        report += ", TOKENS OFF: a control, the encoder is not used"
-    return report
-
-
-def _check_control(name: str, decoder: type[Decoder], options: ConfigurationOptions) -> None:
-    """Refuse options that mean nothing without tokens, and decoders that need them."""
-    check_tokens(name, decoder, tokens=False)
-    if options.fusion not in (None, "fixed"):
-        raise InputError(
-            f"--tokens off with --fusion {options.fusion}; without tokens no fusion learns: omit it"
-        )
-
-
-def _check_dimensions(name: str, encoder_dims: int, configuration: str, dims: int) -> None:
+def _check_dimensions(name: str, encoder: Encoder, configuration: str, dims: int) -> None:
     """Raise ValueError unless encoder and configuration are both 2-D or both 3-D."""
+    encoder_dims = encoder.input_spec.spatial_dims
     if encoder_dims == dims:
         return
     other = "3d_fullres"
@@ -215,15 +156,6 @@ def _check_dimensions(name: str, encoder_dims: int, configuration: str, dims: in
         f"encoder {name} is {encoder_dims}-D and configuration {configuration!r} {dims}-D; "
         f"allowed: a {dims}-D encoder, or -c {other}"
     )
-
-
-def _fitting_decoder(encoder: Encoder, preferred: str) -> str:
-    """Choose the preset's decoder where it fits the encoder, else the one that does."""
-    if encoder.kind == "pyramid":
-        return "pyramid"
-    if preferred == "unetr" and encoder.input_spec.divisor != UNETR_STRIDE:
-        return "primus3d"
-    return preferred
 
 
 def _channels(

@@ -100,7 +100,7 @@ class ConfigurationOptions(Part):
     @field_validator("tokens", mode="before")
     @classmethod
     def _read_yaml_word(cls, value: Any) -> Any:
-        """Return YAML's true and false, as which it reads on and off, as these words."""
+        """Read on and off, which YAML turns into true and false."""
         return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 

@@ -44,6 +44,7 @@ from nnunet_fm.nnunet.training_seed import seed_suffix, write_training_seed
 NO_PLANS = (DATASET_JSON, FINGERPRINT_JSON, SPLITS_JSON)  # other JSON files beside nnU-Net's plans
 ENCODER_OPTIONS = (  # have no meaning without an encoder
     "card",
+    "encoder_options",
     "preset",
     "taps",
     "fusion",

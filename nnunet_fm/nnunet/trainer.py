@@ -18,6 +18,7 @@ from nnunet_fm.internal.errors import FailedRunError, InputError, OutOfMemoryErr
 from nnunet_fm.network.device_setup import set_up_for_device
 from nnunet_fm.network.frozen import NETWORK, NETWORK_25D, NETWORKS, FrozenEncoderNetwork
 from nnunet_fm.nnunet.checkpoint_mixins import AtomicCheckpointMixin, StrictResumeMixin
+from nnunet_fm.nnunet.encoder_in_plans import describe_encoder
 from nnunet_fm.nnunet.file_names import FINAL_CHECKPOINT
 from nnunet_fm.nnunet.memory_check import MemoryCheck
 from nnunet_fm.nnunet.predictor import BatchedPredictor, bare_network
@@ -137,10 +138,8 @@ class FrozenEncoderTrainer(
     def encoder_record(self) -> tuple[str, str]:
         """Name the encoder's card and where its weights come from; give its tensor hash."""
         source = self.bare_network.source
-        if source is None:
-            return "", ""
-        unused = "" if self.bare_network.tokens else ", not computed (tokens off)"
-        return f"{source.card} from {source.origin}{unused}", source.sha256
+        described = describe_encoder(source, self.bare_network.tokens)
+        return described, "" if source is None else source.sha256
 
     # ---- train ----
 

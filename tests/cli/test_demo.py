@@ -45,7 +45,7 @@ def test_progress_lines_of_a_log(line: str, shown: str) -> None:
     assert progress_line(line) == shown
 
 
-def test_theplan_arms_differ_in_the_encoder_alone(tmp_path: Path) -> None:
+def test_the_arms_differ_in_the_encoder_alone(tmp_path: Path) -> None:
     arms = plan_arms("synth_vitt16", None, [])
     assert list(arms) == ["tokens", "tokens_off", "random"]
     assert arms["tokens_off"] == [*arms["tokens"], "--tokens", "off"]

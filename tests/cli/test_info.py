@@ -8,6 +8,8 @@ import torch
 
 from helpers.encoder_files import braindino, official
 from nnunet_fm.cli.main import main
+from nnunet_fm.encoders.contract import FeatureInfo
+from nnunet_fm.network.decoders import DetailDecoder
 
 
 def test_info_gives_the_papers_numbers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,3 +39,13 @@ def test_info_takes_a_weight_file_as_plan_does(
     assert "other.pth" in capsys.readouterr().err
     assert main([*words, "dinov3_test16", "--card", "braindino_vitb16"]) == 2
     assert "remove --card" in capsys.readouterr().err
+
+
+def test_info_counts_the_network_that_plan_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Five levels, also around tokens of 8 pixels, and no fusion that learns."""
+    words = ["info", "--encoder", "dinov3_nano8", "--patch", "64", "64", "--decoder", "detail"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    info = [FeatureInfo(128, 8, f"blocks.{number}") for number in range(4)]
+    decoder = DetailDecoder(info, 3, 3, 4, levels=5)
+    assert found["trainable"] == sum(p.numel() for p in decoder.parameters())

@@ -39,6 +39,11 @@ def _no_splits(dataset: Path) -> Iterator[None]:
         ),
         ({"encoders": {"a": {"encoder": "none", "taps": [1]}}}, "--taps has no meaning"),
         (
+            {"encoders": {"a": {"encoder": "none", "encoder_options": {"x": 1}}}},
+            "--encoder-option has no meaning",
+        ),
+        ({"encoders": {"a": {"encoder": "none", "tokens": "off"}}}, "--tokens has no meaning"),
+        (
             {"expected": {7: {"cases": 1251}}},
             "has 6 labelled cases, the sweep expects 1251; convert it again",
         ),

@@ -103,6 +103,10 @@ def test_options_reach_the_encoder(stock_plans: Path) -> None:
         ({"decoder": "detail", "decoder_options": {"rank": "high"}}, "rank='high'; allowed"),
         ({"decoder": "detail", "decoder_options": {"depth": 3}}, "takes levels, rank, width"),
         ({"detail_width": 8}, "--detail-width with decoder primus"),
+        (
+            {"detail_width": 8, "decoder_options": {"width": 9}, "decoder": "detail"},
+            "--detail-width 8 and --decoder-option width=9; allowed: one of them",
+        ),
         ({"tokens": "off"}, "tokens off with decoder primus.*--decoder detail"),
         (
             {"tokens": "off", "decoder": "detail", "fusion": "learnable"},
@@ -156,6 +160,7 @@ def test_the_mean_of_different_channels_in_front_of_primus_is_warned_of(stock_pl
     assert f"{warning} light" in words(fusion="fixed", decoder="light")
     assert "WARNING" not in words()
     assert "WARNING" not in words(decoder="detail")
+    assert "WARNING" not in words(decoder="detail", tokens="off")
     name_channels(stock_plans, "FLAIR")
     assert "WARNING" not in words(fusion="fixed")
 

@@ -8,7 +8,14 @@ from nnunet_fm.evaluation.segmentation import MetricOptions
 from nnunet_fm.experiments.encoder_runs import EncoderRuns, group_runs
 from nnunet_fm.experiments.robustness import PerturbedScore, score_perturbations
 from nnunet_fm.experiments.run_cost import Cost, Provenance, cost_of, provenance_of
-from nnunet_fm.experiments.run_scores import MEAN, Problems, ScoredRun, label_scheme, score_runs
+from nnunet_fm.experiments.run_scores import (
+    MEAN,
+    Problems,
+    ScoredRun,
+    label_scheme,
+    score_runs,
+    without_cases,
+)
 from nnunet_fm.experiments.runs import Run, State
 from nnunet_fm.experiments.status import RunStatus
 from nnunet_fm.experiments.summary import (
@@ -146,6 +153,7 @@ def make_report(
     robustness = score_perturbations(
         scored, preprocessed, options.metrics, options.workers, problems
     )
+    scored = without_cases(scored, problems)  # also where only a perturbed prediction is damaged
     known = {case for one in scored for case in one.cases}
     unknown = sorted(set(options.cases) - known)
     if unknown:

@@ -5,6 +5,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from nnunet_fm.encoders.contract import FeatureInfo
+
 
 class Decoder(nn.Module):
     """A decoder from tapped features, and the image if it uses it, to class logits.
@@ -17,7 +19,6 @@ class Decoder(nn.Module):
     Attributes:
         spatial_dims: of the features that it takes, 2 or 3.
         kind: of the features that it takes, `tokens` or `pyramid`, as in `Encoder`.
-        sees_image: whether it uses the image besides the features.
         needs_features: whether it needs features. If not, it may be built with an empty
             `feature_info` and called with an empty list (`nnunet-fm plan --tokens off`).
         fusion: the fusion that `nnunet-fm plan` chooses for it; None for the preset's.
@@ -26,10 +27,14 @@ class Decoder(nn.Module):
 
     spatial_dims: ClassVar[int]
     kind: ClassVar[str]
-    sees_image: ClassVar[bool] = False
     needs_features: ClassVar[bool] = True
     fusion: ClassVar[str | None] = None
     deep_supervision = False
+
+    @classmethod
+    def sees_image(cls, feature_info: Sequence[FeatureInfo]) -> bool:
+        """Whether it uses the image besides these features; by default not."""
+        return False
 
     @classmethod
     def plan_options(

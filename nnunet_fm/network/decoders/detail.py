@@ -45,7 +45,6 @@ class DetailDecoder(Decoder):
 
     spatial_dims = 2
     kind = "tokens"
-    sees_image = True
     needs_features = False
     fusion: ClassVar[str | None] = "fixed"  # the U-Net sees the channels as they are
 
@@ -75,6 +74,11 @@ class DetailDecoder(Decoder):
             FeatureGate(dims, feature_info[tap].channels, channels, rank)
             for tap, channels in zip(self.taps, widths, strict=False)
         )
+
+    @classmethod
+    def sees_image(cls, feature_info: Sequence[FeatureInfo]) -> bool:
+        """Return True."""
+        return True
 
     @classmethod
     def plan_options(

@@ -28,7 +28,6 @@ class PyramidDecoder(Decoder):
 
     spatial_dims = 3
     kind = "pyramid"
-    sees_image = True
 
     def __init__(
         self,
@@ -55,6 +54,11 @@ class PyramidDecoder(Decoder):
             strides = [1, *strides]
         steps = [1, *(below // above for above, below in pairwise(strides))]
         self.decode = unet_decoder(3, channels, steps, num_classes, blocks=1)
+
+    @classmethod
+    def sees_image(cls, feature_info: Sequence[FeatureInfo]) -> bool:
+        """Whether no map has full resolution, so that there is a stem on the image."""
+        return feature_info[0].stride > 1
 
     def forward(
         self, features: list[Tensor], image: Float[Tensor, "b c z y x"]

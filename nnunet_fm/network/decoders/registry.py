@@ -95,7 +95,7 @@ def check_tokens(name: str, decoder: type[Decoder], tokens: bool) -> None:
     if not tokens and decoder.needs_features:
         without = [n for n, forms in DECODERS.items() if not forms[0].needs_features]
         raise InputError(
-            f"tokens off with decoder {name}, which sees nothing else; allowed: --decoder "
+            f"tokens off with decoder {name}, which needs features; allowed: --decoder "
             f"{' or '.join(without)}"
         )
 

@@ -29,7 +29,6 @@ class UnetrDecoder(Decoder):
 
     spatial_dims = 3
     kind = "tokens"
-    sees_image = True
 
     def __init__(
         self,
@@ -62,6 +61,11 @@ class UnetrDecoder(Decoder):
             UnetrUpBlock(3, widths[n + 1], widths[n], 3, 2, **block) for n in range(4)
         )
         self.head = UnetOutBlock(3, width, num_classes)
+
+    @classmethod
+    def sees_image(cls, feature_info: Sequence[FeatureInfo]) -> bool:
+        """Return True."""
+        return True
 
     def forward(
         self, features: list[Float[Tensor, "b d tz ty tx"]], image: Float[Tensor, "b c z y x"]

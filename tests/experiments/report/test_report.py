@@ -303,14 +303,22 @@ def test_several_folders_make_one_report(
 
 
 @pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("damaged", ["validation", "perturbed"])
 def test_one_truncated_prediction_is_left_out_of_all_runs(
+    damaged: str,
     made: Made,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(write_report, "_charts", lambda *_: [])  # takes most of the time
-    file = made.runs[1].folder / "validation" / f"{CASES[0]}.nii.gz"
+    if damaged == "validation":
+        file = made.runs[1].folder / "validation" / f"{CASES[0]}.nii.gz"
+    else:
+        for run in made.runs:
+            for number, case in enumerate(CASES):
+                image(labels(number), run.folder / FOLDER / "none" / f"{case}.nii.gz")
+        file = made.runs[1].folder / FOLDER / "none" / f"{CASES[0]}.nii.gz"
     file.write_bytes(file.read_bytes()[:-20])
     out = tmp_path / "out"
     assert main(["report", str(made.sweep), "-o", str(out), "-np", "1"]) == 1

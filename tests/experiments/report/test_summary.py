@@ -300,3 +300,9 @@ def test_cost_and_provenance_come_from_logs(made: Made) -> None:
     assert made_by.versions.startswith("nnunet-fm 0.1.0, nnunetv2 2.8.1")
     (stock, *_) = (r for r in made.runs if r.encoder == "stock")
     assert provenance_of(stock).encoder == ""
+    plans_file = made.runs[0].folder.parent / "plans.json"
+    plans = json.loads(plans_file.read_text())
+    for configuration in plans["configurations"].values():
+        configuration.get("architecture", {}).get("arch_kwargs", {})["tokens"] = "off"
+    plans_file.write_text(json.dumps(plans))
+    assert provenance_of(made.runs[0]).encoder.endswith("not computed (tokens off)")

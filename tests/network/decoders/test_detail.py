@@ -125,16 +125,20 @@ def test_parameters_of_the_default() -> None:
 
 def test_the_start_does_not_depend_on_the_encoder() -> None:
     """So that two arms of a comparison differ in nothing else."""
-    states = []
-    for encoder in ("dinov3_test16", "dinov3_nano8"):
-        torch.manual_seed(5)
-        options = {"width": 4, "levels": 4}
-        network = FrozenEncoderNetwork(
-            4, 3, encoder, decoder="detail", decoder_options=options, tokens="off"
-        )
-        states.append(network.decoder.state_dict())
-    for first, second in pairwise(states):
-        assert all(torch.equal(first[key], second[key]) for key in first)
+    options = {"width": 4, "levels": 4}
+    for encoders in (
+        ("dinov3_test16", "dinov3_nano8"),
+        ("volume_test16", "volume_testbmmae", "volume_testpyramid"),  # of one and four channels
+    ):
+        states = []
+        for encoder in encoders:
+            torch.manual_seed(5)
+            network = FrozenEncoderNetwork(
+                4, 3, encoder, decoder="detail", decoder_options=options, tokens="off"
+            )
+            states.append(network.decoder.state_dict())
+        for first, second in pairwise(states):
+            assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.parametrize(
@@ -174,4 +178,4 @@ def test_bfloat16_is_close_to_float32() -> None:
     x = torch.randn(1, 4, 32, 32)
     exact: Tensor = network(x)
     network.use_precision("bfloat16")
-    assert (network(x) - exact).abs().max() < 0.05 * exact.abs().max()
+    assert (network(x) - exact).abs().mean() < 0.05 * exact.abs().mean()
