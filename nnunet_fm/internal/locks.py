@@ -5,8 +5,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -22,18 +22,19 @@ LOCK, HOLDER = ".nnunet-fm{}.lock", ".nnunet-fm{}.holder.json"
 def one_writer(folder: Path, part: str = "") -> Iterator[None]:
     """Hold the lock of a folder, so that no second command writes to it.
 
-    The operating system releases the lock when the process ends, however it ends; its file stays,
-    as another process may be opening it. What killed writers left in the folder and below it is
-    deleted. A folder on a read-only disk, or without the permission to write, is not locked: what
-    is finished in it can be read, and whatever has to be written fails there.
+    The operating system releases the lock when the process ends, however it ends. What killed
+    writers left in the folder and below it is deleted. A folder on a read-only disk, or without the
+    permission to write, is not locked: what is finished in it can be read, and whatever has to be
+    written fails there.
 
     Args:
-        folder: the folder; created.
+        folder: the folder; created, and removed if nothing was written to it.
         part: what this command writes, where several commands write to one folder at once.
 
     Raises:
         BusyError: another process holds the lock; the message names it.
     """
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     if not is_writable(folder):
         yield
@@ -53,7 +54,26 @@ def one_writer(folder: Path, part: str = "") -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
+        if created:
+            _remove_unused(created, Path(lock.lock_file))
         lock.release()
+
+
+def _remove_unused(created: Sequence[Path], lock_file: Path) -> None:
+    """Remove a lock file that is alone in its new folder, and the folders that are empty then.
+
+    Another process may have opened the file; `filelock` gives it no lock on a file that is gone.
+
+    Args:
+        created: the folder, then its parents that were created with it.
+        lock_file: held by this process.
+    """
+    if list(created[0].iterdir()) != [lock_file]:
+        return
+    lock_file.unlink()
+    with suppress(OSError):  # another process has just written to one
+        for folder in created:
+            folder.rmdir()
 
 
 def is_writable(folder: Path) -> bool:

@@ -20,6 +20,7 @@ class Stock:
 
     was_initialized = True
     local_rank = 0
+    is_ddp = False
     num_epochs = 2
     device = torch.device("cpu")
     dataset_json: ClassVar = {"file_ending": ".txt"}
@@ -29,6 +30,7 @@ class Stock:
         self.output_folder = str(folder / "fold_0")
         self.network = torch.nn.Linear(1, 1)
         self.logger = SimpleNamespace(get_value=lambda name, step: [])
+        self.plans_manager = SimpleNamespace(plans={})
         self.current_epoch = epoch
         self.fold = fold
         self.began = False

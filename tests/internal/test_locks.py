@@ -1,5 +1,6 @@
 """One writer at a time for a folder."""
 
+import fcntl
 import subprocess
 import sys
 from contextlib import suppress
@@ -42,9 +43,28 @@ def test_a_killed_writer_holds_nothing(tmp_path: Path) -> None:
         pass
 
 
-def test_the_lock_file_of_a_refused_writer_stays_for_one_who_is_opening_it(tmp_path: Path) -> None:
+def test_a_refused_writer_leaves_nothing(tmp_path: Path) -> None:
     with suppress(InputError), one_writer(tmp_path / "new" / "run"):
         raise InputError("refused")
-    assert len(list((tmp_path / "new" / "run").iterdir())) == 1
-    with one_writer(tmp_path / "new" / "run"):
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "kept").mkdir()
+    with suppress(InputError), one_writer(tmp_path / "kept"):
+        raise InputError("refused")
+    assert len(list((tmp_path / "kept").iterdir())) == 1  # the lock file
+
+
+def test_a_lock_on_a_file_that_was_removed_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused writer removes the file between another one's opening and locking it."""
+    folder = tmp_path / "run"
+    take = fcntl.flock
+
+    def after_removal(descriptor: int, operation: int) -> None:
+        for file in folder.glob("*.lock"):
+            file.unlink()
+        take(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", after_removal)
+    with pytest.raises(BusyError, match="another process"), one_writer(folder):
         pass

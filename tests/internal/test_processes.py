@@ -26,10 +26,11 @@ if __name__ == "__main__":
         busy.result()
 """
 SLOW_START = """
-import sys, time
+import signal, sys, time
 from nnunet_fm.internal.processes import worker_pool
 time.sleep(1)  # as an import of torch, in the worker too
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
     with worker_pool(1) as pool:
         tasks = [pool.submit(time.sleep, 2) for _ in range(9)]
         print("started", flush=True)
@@ -40,11 +41,12 @@ if __name__ == "__main__":
             sys.exit(130)
 """
 LIBRARY = """
-import multiprocessing, sys, time
+import multiprocessing, signal, sys, time
 from nnunet_fm.internal.processes import end_workers_with_us
 def wait(event):
     event.wait()
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
     end_workers_with_us()
     spawn = multiprocessing.get_context("spawn")
     manager = multiprocessing.Manager()
