@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DATASET, NAME = 999, "FMDemo"
 SCHEME = "gli2023"  # of the labels
 CONFIGURATION, TRAINER, ENCODER = "2d_fm96", "FrozenDinoTrainerDemo", "synth_vitt16"
-PATCH, BATCH, SEED = 96, 12, 0
+PATCH, BATCH, SEED = 96, 8, 0
 TRAINING_CASES, TEST_CASES = 20, 4
 FLAIR = 3  # number of the channel that is drawn
 TOKENS = "tokens"  # the arm that is drawn
