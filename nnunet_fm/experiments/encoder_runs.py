@@ -42,7 +42,7 @@ class EncoderRuns:
     @property
     def repeats(self) -> list[Repeat]:
         """The pairs of a subset seed and a training seed, sorted."""
-        return sorted({key.repeat for key in self.keys}, key=_order)
+        return sorted({key.repeat for key in self.keys}, key=repeat_order)
 
     @property
     def is_seeded(self) -> bool:
@@ -112,6 +112,7 @@ def shared_keys(one: EncoderRuns, other: EncoderRuns) -> tuple[set[RunKey], set[
     return first, second
 
 
-def _order(repeat: Repeat) -> tuple[int, int]:
+def repeat_order(repeat: Repeat) -> tuple[int, int]:
+    """Return what repeats are sorted by: unseeded trainings come first."""
     seed, training_seed = repeat
     return seed, -1 if training_seed is None else training_seed

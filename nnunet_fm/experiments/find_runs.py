@@ -13,7 +13,7 @@ from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.file_names import PLANS_JSON
 from nnunet_fm.nnunet.splits import ALL, SEEN, Fold, parse_fold
 from nnunet_fm.nnunet.train_subset import TrainSubset
-from nnunet_fm.nnunet.training_seed import TRAINING_SEED, seed_suffix
+from nnunet_fm.nnunet.training_seed import TrainingSeed, seed_suffix
 
 MODEL = re.compile(r"(?P<trainer>[^_]\w*?)__(?P<plans>.+)__(?P<configuration>.+)")
 DATASET = re.compile(r"Dataset\d{3}_.+")
@@ -115,7 +115,8 @@ def _read_run(model: Path, fold: Path, number: Fold) -> Run:
         )
     plans = read_plans(model / PLANS_JSON)
     subset = TrainSubset.from_plans(plans)
-    training_seed = plans.get(TRAINING_SEED)
+    seeded = TrainingSeed.from_plans(plans)
+    training_seed = None if seeded is None else seeded.seed
     encoder = f"nnU-Net {names['configuration']}"
     if encoder_source(plans, names["configuration"]):
         encoder = _without_seeds(names["plans"], training_seed)

@@ -55,9 +55,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, model: type[Part]) -> N
     `KEY=VALUE` and may be repeated.
     """
     for name, field in model.model_fields.items():
-        flag = _flag(field)
-        names = flag.names or (f"--{name.replace('_', '-')}",)
-        parser.add_argument(*names, dest=name, **_argument(field, flag))
+        parser.add_argument(*flag_names(model, name), dest=name, **_argument(field, _flag(field)))
 
 
 def model_from_arguments(model: type[Model], parsed: argparse.Namespace) -> Model:
@@ -71,6 +69,11 @@ def model_from_arguments(model: type[Model], parsed: argparse.Namespace) -> Mode
         if _value_type(field.annotation) is dict:
             values[name] = parse_key_values(values[name])
     return parse_settings(model, values, "the command line")
+
+
+def flag_names(model: type[Part], name: str) -> tuple[str, ...]:
+    """Return all spellings of the flag of a model's field, the one for messages first."""
+    return _flag(model.model_fields[name]).names or (f"--{name.replace('_', '-')}",)
 
 
 def _flag(field: FieldInfo) -> Flag:

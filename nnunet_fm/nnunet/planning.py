@@ -11,6 +11,7 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.encoders import CARDS, bundled_weights
+from nnunet_fm.internal.arguments import flag_names
 from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.device import default_device
 from nnunet_fm.internal.errors import InputError, MissingFileError
@@ -210,8 +211,8 @@ def _refuse_ignored(options: PlanOptions) -> None:
     for name in ENCODER_OPTIONS:
         if getattr(options, name) in (None, {}):
             continue
-        flag = name.replace("options", "option").replace("_", "-")
-        raise InputError(f"--{flag} has no meaning with --encoder none (stock nnU-Net); omit it")
+        flag = flag_names(PlanOptions, name)[0]
+        raise InputError(f"{flag} has no meaning with --encoder none (stock nnU-Net); omit it")
 
 
 def _stock_plans(

@@ -2,24 +2,10 @@
 
 from typing import ClassVar
 
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-from nnunet_fm.nnunet.checkpoint_mixins import AtomicCheckpointMixin, StrictResumeMixin
-from nnunet_fm.nnunet.record_mixin import RecordRunMixin
-from nnunet_fm.nnunet.seeded_mixin import SeededMixin
-from nnunet_fm.nnunet.subset_mixin import SubsetMixin
-from nnunet_fm.nnunet.workers_mixin import WorkersMixin
+from nnunet_fm.nnunet.base_trainer import BaseTrainer
 
 
-class SubsetTrainer(
-    SubsetMixin,
-    SeededMixin,
-    StrictResumeMixin,
-    AtomicCheckpointMixin,
-    RecordRunMixin,
-    WorkersMixin,
-    nnUNetTrainer,
-):
+class SubsetTrainer(BaseTrainer):
     """Stock nnU-Net on the plans' part of the training split: the baseline of a data-ratio sweep.
 
     Attributes:

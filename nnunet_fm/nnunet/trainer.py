@@ -6,7 +6,6 @@ from typing import Any, ClassVar, cast
 
 import torch
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import empty_cache
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
@@ -17,28 +16,16 @@ from nnunet_fm.internal import device as devices
 from nnunet_fm.internal.errors import FailedRunError, InputError, OutOfMemoryError
 from nnunet_fm.network.device_setup import set_up_for_device
 from nnunet_fm.network.frozen import NETWORK, NETWORK_25D, NETWORKS, FrozenEncoderNetwork
-from nnunet_fm.nnunet.checkpoint_mixins import AtomicCheckpointMixin, StrictResumeMixin
+from nnunet_fm.nnunet.base_trainer import BaseTrainer
 from nnunet_fm.nnunet.encoder_in_plans import describe_encoder
 from nnunet_fm.nnunet.file_names import FINAL_CHECKPOINT
 from nnunet_fm.nnunet.memory_check import MemoryCheck
 from nnunet_fm.nnunet.predictor import BatchedPredictor, bare_network
 from nnunet_fm.nnunet.recipe import LinearDecay, Recipe, parameter_groups
-from nnunet_fm.nnunet.record_mixin import RecordRunMixin
 from nnunet_fm.nnunet.replace_predictor import replaced_predictor
-from nnunet_fm.nnunet.seeded_mixin import SeededMixin
-from nnunet_fm.nnunet.subset_mixin import SubsetMixin
-from nnunet_fm.nnunet.workers_mixin import WorkersMixin
 
 
-class FrozenEncoderTrainer(
-    SubsetMixin,
-    SeededMixin,
-    StrictResumeMixin,
-    AtomicCheckpointMixin,
-    RecordRunMixin,
-    WorkersMixin,
-    nnUNetTrainer,
-):
+class FrozenEncoderTrainer(BaseTrainer):
     """nnU-Net's trainer around a frozen encoder. Variants set `recipe` only.
 
     Attributes:

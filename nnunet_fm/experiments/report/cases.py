@@ -14,7 +14,7 @@ from scipy import ndimage
 from nnunet_fm.data.grids import Grid, read_grid, read_on_grid, upright
 from nnunet_fm.data.label_images import whole_labels
 from nnunet_fm.evaluation.labels import LabelScheme
-from nnunet_fm.experiments.encoder_runs import EncoderRuns
+from nnunet_fm.experiments.encoder_runs import EncoderRuns, RunKey, repeat_order
 from nnunet_fm.experiments.report.figures import EncoderIndex
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.internal.errors import InputError
@@ -185,7 +185,7 @@ def _read_case(
 def _run_with(group: EncoderRuns, case: str) -> ScoredRun | None:
     """Return the first seed's run that validated a case; None while its fold is unfinished."""
     runs = [run for run in group.runs if case in run.cases]
-    return min(runs, key=lambda run: (run.run.seed, run.run.training_seed or 0), default=None)
+    return min(runs, key=lambda run: repeat_order(RunKey.of(run).repeat), default=None)
 
 
 def _read_labels(file: Path, grid: Grid) -> Labels:

@@ -77,7 +77,7 @@ class DetailDecoder(Decoder):
 
     @classmethod
     def sees_image(cls, feature_info: Sequence[FeatureInfo]) -> bool:
-        """Return True."""
+        """Whether it uses the image: always."""
         return True
 
     @classmethod

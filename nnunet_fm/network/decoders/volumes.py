@@ -64,7 +64,7 @@ class UnetrDecoder(Decoder):
 
     @classmethod
     def sees_image(cls, feature_info: Sequence[FeatureInfo]) -> bool:
-        """Return True."""
+        """Whether it uses the image: always."""
         return True
 
     def forward(
