@@ -282,11 +282,25 @@ key_value = KeyValue()
 
 def block_numbers(given: str) -> tuple[int, ...]:
     """Read `2,5,8,11`: numbers from 0 that differ."""
+    numbers = _numbers(given)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise refuse(given, "block numbers from 0 that differ, e.g. 2,5,8,11")
+    return numbers
+
+
+def channel_numbers(given: str) -> tuple[int, ...]:
+    """Read `1,2,2`: numbers from 0."""
+    numbers = _numbers(given)
+    if not numbers:
+        raise refuse(given, "numbers of channels from 0, e.g. 0,1,2")
+    return numbers
+
+
+def _numbers(given: str) -> tuple[int, ...]:
+    """Read numbers from 0 between commas; return none if anything else is among them."""
     parts = [part.strip() for part in given.split(",")]
     numbers = [int(part) for part in parts if WHOLE_NUMBER.fullmatch(part) and len(part) < 10]
-    if len(numbers) < len(parts) or min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise refuse(given, "block numbers from 0 that differ, e.g. 2,5,8,11")
-    return tuple(numbers)
+    return tuple(numbers) if len(numbers) == len(parts) and min(numbers) >= 0 else ()
 
 
 def point(given: str) -> tuple[int, int]:

@@ -3,19 +3,20 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
-from nnunet_fm.encoders import Encoder, EncoderSource, build_encoder
+from nnunet_fm.encoders import Encoder, EncoderSource, FeatureInfo, build_encoder
 from nnunet_fm.internal.device import Precision
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.network.decoders import Decoder, find_decoder
 from nnunet_fm.network.decoders.registry import check_decoder_options, check_tokens
 from nnunet_fm.network.fusion import FusionSchedule, make_fusion
+from nnunet_fm.network.input_size import doublings_of, to_encoder_size
 
 ENCODER = "encoder."
 TOKENS = ("on", "off")
@@ -41,14 +42,17 @@ class FrozenEncoderNetwork(nn.Module):
         encoder_source: where its weights are, as `EncoderSource.to_plans` writes it; None if the
             caller fills them.
         taps: tapped blocks; the last of each quarter if None.
-        fusion: `learnable`, `fixed` or `learnable_then_fixed(EPOCHS)`.
-        channels: for each channel of an encoder with named channels, the number of the MRI channel
-            that feeds it.
+        fusion: `learnable`, `fixed` or `learnable_then_fixed(EPOCHS)`; `separate` encodes each MRI
+            channel on its own, in all channels of the encoder, and concatenates the features.
+        channels: for each channel of the encoder, the number of the MRI channel that feeds it; None
+            for the mean of all.
         decoder: `primus` or `light` for slices, `unetr` or `primus3d` for tokens of
             volumes, `pyramid` for maps of several resolutions, `detail` for all of them; or the
             dotted path of a `Decoder`.
         decoder_options: options of the decoder.
         tokens: `off` leaves the decoder without features: the encoder is not computed.
+        encoder_scale: how many times the image is enlarged for the encoder: 1, 2 or 4. Its tokens
+            are as many times finer.
         deep_supervision: must be False; nnU-Net passes it.
     """
 
@@ -66,6 +70,7 @@ class FrozenEncoderNetwork(nn.Module):
         deep_supervision: bool = False,
         decoder_options: dict[str, Any] | None = None,
         tokens: str = "on",
+        encoder_scale: int = 1,
     ) -> None:
         super().__init__()
         if deep_supervision:
@@ -84,13 +89,15 @@ class FrozenEncoderNetwork(nn.Module):
         self.schedule = FusionSchedule.parse(fusion if self.tokens else "fixed")
         with torch.random.fork_rng(devices=[]):  # the decoder starts alike with every encoder
             built = build_encoder(encoder, taps, **options)
+            fused = 1 if self.schedule.separate else input_channels
             self.fusion = make_fusion(
-                built.input_spec.spatial_dims, input_channels, built.in_channels, channels
+                built.input_spec.spatial_dims, fused, built.in_channels, channels
             )
-        self.stages = built.input_spec.doublings
+        self.stages = doublings_of(built.input_spec, encoder_scale)
         self.encoder: Encoder = built
-        self.decoder = _build_decoder(
-            decoder, built, encoder, num_classes, input_channels, self.tokens, decoder_options or {}
+        self.feature_info = self._feature_info(input_channels // fused, encoder_scale)
+        self.decoder = self._build_decoder(
+            decoder, num_classes, input_channels, decoder_options or {}
         )
         self.frozen = True
         self.encoder_loaded = False
@@ -102,6 +109,28 @@ class FrozenEncoderNetwork(nn.Module):
         self.register_state_dict_post_hook(_leave_out_encoder)
         self.register_load_state_dict_pre_hook(_refill_encoder)
         self.register_load_state_dict_post_hook(lambda network, _: network._refresh_compute())
+
+    def _feature_info(self, images: int, scale: int) -> list[FeatureInfo]:
+        """Return what the decoder gets: maps of so many images, finer by the scale; or none."""
+        if not self.tokens:
+            return []
+        return [
+            replace(info, channels=images * info.channels, stride=max(1, info.stride // scale))
+            for info in self.encoder.feature_info
+        ]
+
+    def _build_decoder(
+        self, name: str, num_classes: int, input_channels: int, options: Mapping[str, Any]
+    ) -> Decoder:
+        """Build the decoder that fits the encoder, without features if there are no tokens.
+
+        Raises:
+            InputError: it does not fit, does not take the options, or needs features.
+        """
+        form = find_decoder(name, self.encoder, self.architecture)
+        check_decoder_options(name, form, options)
+        check_tokens(name, form, self.tokens)
+        return form(self.feature_info, num_classes, self.stages, input_channels, **options)
 
     # ---- forward ----
 
@@ -134,8 +163,20 @@ class FrozenEncoderNetwork(nn.Module):
         return torch.autocast(device_type, getattr(torch, precision))
 
     def encode(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "b d *tokens"]]:
-        """Fuse the channels and run the encoder: one feature map per tap."""
-        return self._compute_encoder.features(self._to_encoder_size(self.fusion(x)))
+        """Fuse the channels and run the encoder: one feature map per tap.
+
+        Separate channels pass the encoder as images of their own: the features of channel 0 come
+        first.
+        """
+        cases = len(x)
+        if self.schedule.separate:
+            x = x.flatten(0, 1).unsqueeze(1)
+        patch = self.encoder.input_spec.divisor
+        image = to_encoder_size(self.fusion(x), patch, 2**self.stages)
+        maps = self._compute_encoder.features(image)
+        if self.schedule.separate:
+            maps = [each.unflatten(0, (cases, -1)).flatten(1, 2) for each in maps]
+        return maps
 
     def decode(self, features: list[Tensor], x: Float[Tensor, "b c *grid"]) -> Tensor:
         """Decode the features, and the image for decoders that use it, to class logits."""
@@ -145,18 +186,6 @@ class FrozenEncoderNetwork(nn.Module):
     def _gradient_stops_before_decoder(self) -> bool:
         """Whether the encoder may run without a graph: a learnable fusion in front needs one."""
         return self.frozen and not self.fusion.weight.requires_grad
-
-    def _to_encoder_size(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b c *size"]:
-        """Resize if the patch is not a power of two, so that the decoder restores the size."""
-        patch, step = self.encoder.input_spec.divisor, 2**self.stages
-        if any(side % step for side in x.shape[2:]):
-            raise InputError(f"input {tuple(x.shape[2:])}: all sides must be multiples of {step}")
-        if patch == step:
-            return x
-        size = [side // step * patch for side in x.shape[2:]]
-        return functional.interpolate(
-            x.float(), size, mode="bilinear", align_corners=False, antialias=True
-        )
 
     @property
     def _compute_encoder(self) -> Encoder:
@@ -259,28 +288,6 @@ class FrozenEncoderNetwork(nn.Module):
             yield
         finally:
             self._slim = False
-
-
-def _build_decoder(
-    name: str,
-    encoder: Encoder,
-    architecture: str,
-    num_classes: int,
-    input_channels: int,
-    tokens: bool,
-    options: Mapping[str, Any],
-) -> Decoder:
-    """Build the decoder that fits an encoder, without features if there are no tokens.
-
-    Raises:
-        InputError: it does not fit, does not take the options, or needs features.
-    """
-    decoder = find_decoder(name, encoder, architecture)
-    check_decoder_options(name, decoder, options)
-    check_tokens(name, decoder, tokens)
-    feature_info = encoder.feature_info if tokens else ()
-    stages = encoder.input_spec.doublings
-    return decoder(feature_info, num_classes, stages, input_channels, **options)
 
 
 def _bfloat16_copy(encoder: Encoder) -> Encoder:

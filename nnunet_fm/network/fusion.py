@@ -8,7 +8,8 @@ from torch import nn
 
 from nnunet_fm.internal.errors import InputError
 
-MODES = "learnable, fixed, learnable_then_fixed(EPOCHS)"
+MODES = "learnable, fixed, learnable_then_fixed(EPOCHS), separate"
+SEPARATE = "separate"  # no fusion: the encoder is run on each channel
 
 
 def make_fusion(
@@ -59,13 +60,15 @@ class FusionSchedule:
 
     Attributes:
         learnable_epochs: number of epochs; 0 for never, None for the whole training.
+        separate: whether the channels are encoded one by one instead of being fused.
     """
 
     learnable_epochs: int | None
+    separate: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "FusionSchedule":
-        """Read `learnable`, `fixed` or `learnable_then_fixed(10)`.
+        """Read `learnable`, `fixed`, `learnable_then_fixed(10)` or `separate`.
 
         Raises:
             ValueError: anything else.
@@ -74,6 +77,8 @@ class FusionSchedule:
             return cls(None)
         if text == "fixed":
             return cls(0)
+        if text == SEPARATE:
+            return cls(0, separate=True)
         match = re.fullmatch(r"learnable_then_fixed\((\d+)\)", text)
         if match and int(match[1]) > 0:
             return cls(int(match[1]))

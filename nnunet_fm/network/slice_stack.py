@@ -67,8 +67,8 @@ class FrozenEncoder25DNetwork(FrozenEncoderNetwork):
                 f"mix_slices={mix_slices} is for encoders of slices; "
                 f"{self.architecture} is one of volumes"
             )
-        mixes = [SliceMix(f.channels, mix_slices) for f in encoder.feature_info]
-        self.mix = nn.ModuleList(mixes if mix_slices > 1 and self.tokens else [])
+        mixes = [SliceMix(f.channels, mix_slices) for f in self.feature_info]
+        self.mix = nn.ModuleList(mixes if mix_slices > 1 else [])
 
     def encode(self, x: Float[Tensor, "b c z y x"]) -> list[Float[Tensor, "b d z ty tx"]]:
         """Return the 2-D features of each slice, stacked."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nnunet_fm.data.sequences import match_channels
 from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, takes_ras
 from nnunet_fm.encoders.declared import check_declared
 from nnunet_fm.internal.errors import InputError
@@ -17,6 +16,7 @@ from nnunet_fm.nnunet.intensities import set_intensities
 from nnunet_fm.nnunet.patch import derive_configuration, side_label
 from nnunet_fm.nnunet.plan_options import ConfigurationOptions
 from nnunet_fm.nnunet.planned_decoder import PlannedDecoder
+from nnunet_fm.nnunet.planned_input import planned_input
 
 STACK = 8  # slices in a 2.5-D patch
 DEFAULT_PRESETS = {"2d": "2d_fm256", "3d_fullres": "3d_fm128"}
@@ -62,7 +62,7 @@ def frozen_configuration(
         stock,
         options.configuration,
         patch,
-        step=2**encoder.input_spec.doublings,
+        step=2**decoder.stages,
         fov=options.fov or preset["fov"],
         batch_size=options.batch_size,
         stack=stack,
@@ -124,24 +124,14 @@ def _network_arguments(
         The arguments, and what to report to the user, one line each.
 
     Raises:
-        ValueError: channels that the encoder does not know, or an unknown fusion.
+        ValueError: as `planned_input`.
     """
-    encoder = decoder.encoder
-    spec = encoder.input_spec
-    fusion = decoder.fusion(preset["fusion"])
-    taps = list(encoder.taps or decoder.options.taps or ()) or None
-    arguments = {**source.to_plans(), "taps": taps, "fusion": fusion, "decoder": decoder.name}
-    report = [f"taps {taps}, fusion {fusion}, decoder {decoder.name}"]
+    taps = list(decoder.encoder.taps or decoder.options.taps or ()) or None
     channel_names = dataset.get("channel_names", {})
-    report += decoder.warn_of_mean(fusion, list(channel_names.values()))
-    if spec.modalities:
-        channels, modalities = _channels(encoder, source.architecture, channel_names)
-        arguments["channels"] = channels
-        if modalities != list(spec.modalities):
-            arguments["encoder_options"] = {**source.options, "modalities": modalities}
-        pairs = [f"{m} from {c}" for m, c in zip(modalities, channels, strict=True)]
-        report.append(f"channels {', '.join(pairs)}")
-    return arguments, report
+    chosen, report = planned_input(decoder, source.architecture, preset["fusion"], channel_names)
+    chosen["encoder_options"] = {**source.options, **chosen.get("encoder_options", {})}
+    report[0] = f"taps {taps}, {report[0]}, decoder {decoder.name}"
+    return {**source.to_plans(), "taps": taps, **chosen, "decoder": decoder.name}, report
 
 
 def _check_dimensions(name: str, encoder: Encoder, configuration: str, dims: int) -> None:
@@ -156,33 +146,6 @@ def _check_dimensions(name: str, encoder: Encoder, configuration: str, dims: int
         f"encoder {name} is {encoder_dims}-D and configuration {configuration!r} {dims}-D; "
         f"allowed: a {dims}-D encoder, or -c {other}"
     )
-
-
-def _channels(
-    encoder: Encoder, name: str, channel_names: dict[str, str]
-) -> tuple[list[int], list[str]]:
-    """Match the encoder's sequences with the dataset's channels.
-
-    Returns:
-        Numbers of the channels, and the sequences that they hold.
-
-    Raises:
-        ValueError: a sequence is missing that the encoder needs.
-    """
-    sequences = encoder.input_spec.modalities or ()
-    names = [channel_names[key] for key in sorted(channel_names, key=int)]
-    channels = match_channels(sequences, names)
-    missing = [s for s, c in zip(sequences, channels, strict=True) if c is None]
-    may_miss = encoder.input_spec.subsets and len(missing) < len(sequences)
-    if missing and not may_miss:
-        raise InputError(
-            f"encoder {name} knows its channels by name, {', '.join(sequences)}; channel_names of "
-            f"dataset.json are {', '.join(names) or 'missing'}: no {', '.join(missing)}. Allowed: "
-            "usual spellings such as T1, T1c or T1ce, T2, FLAIR; use them in dataset.json of "
-            "nnUNet_raw and nnUNet_preprocessed"
-        )
-    pairs = [(c, s) for s, c in zip(sequences, channels, strict=True) if c is not None]
-    return [c for c, _ in pairs], [s for _, s in pairs]
 
 
 def _check_that_it_runs(arguments: dict[str, Any], patch: Sequence[int]) -> None:

@@ -55,7 +55,22 @@ class ConfigurationOptions(Part):
         Flag(metavar="2,5,8,11", parse=option_types.block_numbers),
     ] = Field(None, description="blocks whose features are decoded")
     fusion: Text | None = Field(
-        None, description="learnable, fixed or learnable_then_fixed(EPOCHS)"
+        None,
+        description="learnable, fixed, learnable_then_fixed(EPOCHS), or separate: the encoder is "
+        "run on each MRI channel",
+    )
+    channels: Annotated[
+        Annotated[tuple[Count, ...], Field(min_length=1)] | None,
+        Flag(metavar="0,1,2", parse=option_types.channel_numbers),
+    ] = Field(
+        None,
+        description="for each channel of the encoder, the number of the MRI channel that it gets "
+        "(default: the mean of all)",
+    )
+    encoder_scale: Annotated[Literal[1, 2, 4] | None, Flag(metavar="N")] = Field(
+        None,
+        description="enlarge slices N times for the encoder, whose tokens are then N times finer "
+        "(default: 1)",
     )
     decoder: Annotated[Text | None, Flag(metavar="NAME|CLASS")] = Field(
         None,

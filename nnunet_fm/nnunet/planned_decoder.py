@@ -1,4 +1,4 @@
-"""The decoder of a configuration: its choice, its fusion and its options."""
+"""The decoder of a configuration: its choice and its options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,11 @@ from nnunet_fm.encoders import Encoder
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.network.decoders import Decoder, find_decoder
 from nnunet_fm.network.decoders.registry import check_decoder_options, check_tokens
-from nnunet_fm.network.fusion import FusionSchedule
+from nnunet_fm.network.input_size import doublings_of
 from nnunet_fm.nnunet.plan_options import ConfigurationOptions
 
 DETAIL = "detail"
 UNETR_STRIDE = 16  # voxels per token that UNETR's decoder needs
-MEAN_OF_CHANNELS = (
-    "WARNING: --fusion fixed passes the mean of {} to the encoder, and decoder {} sees nothing "
-    "else: on LGG with two training patients Dice was 0.05, and 0.22 with --fusion learnable "
-    "(docs/decoders.md). Recommended: --fusion learnable or --decoder detail"
-)
 
 
 @dataclass(frozen=True)
@@ -48,27 +43,19 @@ class PlannedDecoder:
         name = options.decoder or _fitting_decoder(encoder, preferred)
         return cls(name, find_decoder(name, encoder, architecture), encoder, options)
 
-    def fusion(self, preferred: str) -> str:
-        """Return the fusion: what the user asks for, or the decoder's, or the preset's.
+    @property
+    def sees_image(self) -> bool:
+        """Whether the decoder uses the image beside the features."""
+        return self.form.sees_image(self.encoder.feature_info)
+
+    @property
+    def stages(self) -> int:
+        """Number of doublings from the tokens to the image.
 
         Raises:
-            ValueError: a fusion that does not exist.
+            ValueError: an impossible scale of the encoder.
         """
-        default = self.form.fusion or preferred
-        if self.encoder.input_spec.modalities or self.options.tokens == "off":
-            default = "fixed"
-        fusion = self.options.fusion or default
-        FusionSchedule.parse(fusion)
-        return fusion
-
-    def warn_of_mean(self, fusion: str, channels: Sequence[str]) -> list[str]:
-        """Return a warning if the decoder would see nothing but the mean of different channels."""
-        averaged = fusion == "fixed" and not self.encoder.input_spec.modalities
-        if not averaged or len(set(channels)) < 2:
-            return []
-        if self.form.sees_image(self.encoder.feature_info):
-            return []
-        return [MEAN_OF_CHANNELS.format(", ".join(channels), self.name)]
+        return doublings_of(self.encoder.input_spec, self.options.encoder_scale or 1)
 
     def arguments(self, sides: Sequence[int]) -> tuple[dict[str, Any], str]:
         """Return the network's arguments for this decoder, and what to report to the user.
@@ -84,8 +71,7 @@ class PlannedDecoder:
         """
         given = self._given_options()
         check_decoder_options(self.name, self.form, given)
-        stages = self.encoder.input_spec.doublings
-        chosen = self.form.plan_options(given, sides, stages)
+        chosen = self.form.plan_options(given, sides, self.stages)
         report = "".join(f", {key} {value}" for key, value in chosen.items())
         arguments: dict[str, Any] = {"decoder": self.name}
         if chosen:
