@@ -8,6 +8,7 @@ from nnunet_fm.encoders import Encoder
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.network.decoders import Decoder, find_decoder
 from nnunet_fm.network.decoders.registry import check_decoder_options, check_tokens
+from nnunet_fm.network.fusion import SEPARATE
 from nnunet_fm.network.input_size import doublings_of
 from nnunet_fm.nnunet.plan_options import ConfigurationOptions
 
@@ -101,7 +102,7 @@ class PlannedDecoder:
     def _check_control(self) -> None:
         """Refuse decoders that need tokens, and a fusion that would not learn without them."""
         check_tokens(self.name, self.form, tokens=False)
-        if self.options.fusion not in (None, "fixed"):
+        if self.options.fusion not in (None, "fixed", SEPARATE):
             raise InputError(
                 f"--tokens off with --fusion {self.options.fusion}; without tokens no fusion "
                 "learns: omit it"

@@ -49,6 +49,8 @@ ENCODER_OPTIONS = (  # have no meaning without an encoder
     "preset",
     "taps",
     "fusion",
+    "channels",
+    "encoder_scale",
     "decoder",
     "decoder_options",
     "detail_width",

@@ -167,7 +167,74 @@ def test_the_mean_of_different_channels_in_front_of_primus_is_warned_of(stock_pl
 
 def test_plans_of_decoders_without_options_stay_as_they_were(stock_plans: Path) -> None:
     plans, _ = plan(stock_plans, encoder="dinov3_test16")
-    assert not {"decoder_options", "tokens"} & arguments_of(plans, "2d_fm256").keys()
+    new = {"decoder_options", "tokens", "channels", "encoder_scale"}
+    assert not new & arguments_of(plans, "2d_fm256").keys()
+
+
+def test_the_input_of_the_encoder_is_planned(stock_plans: Path) -> None:
+    name_channels(stock_plans, "T1", "T1c", "T2", "FLAIR")
+    request = {"encoder": "dinov3_test16", "patch": (40,), "encoder_scale": 2, "decoder": "detail"}
+    plans, words = plan(stock_plans, **request, channels=(1, 2, 3), output="O1")
+    arguments = arguments_of(plans, "2d_fm40")
+    assert arguments["channels"] == [1, 2, 3]
+    assert arguments["encoder_scale"] == 2
+    assert "channels of the encoder: T1c, T2, FLAIR" in words
+    assert "image enlarged 2 times for the encoder" in words
+    x = torch.randn(1, 4, 40, 40)
+    network = FrozenEncoderNetwork(4, 3, **arguments)
+    torch.testing.assert_close(network.fusion(x), x[:, 1:])
+    assert network(x).shape == (1, 3, 40, 40)
+    plans, words = plan(stock_plans, **request, fusion="separate", output="O2")
+    arguments = arguments_of(plans, "2d_fm40")
+    assert "fusion separate" in words
+    assert FrozenEncoderNetwork(4, 3, **arguments).encode(x)[0].shape == (1, 4 * 32, 5, 5)
+    plans, _ = plan(stock_plans, **request, fusion="separate", tokens="off", output="O3")
+    assert FrozenEncoderNetwork(4, 3, **arguments_of(plans, "2d_fm40"))(x).shape[1] == 3
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"channels": (0, 1)}, "--channels 0,1; allowed: for each of the 3 channels of dinov3_"),
+        ({"channels": (0, 1, 4)}, r"number of a channel of the dataset \(0 T1, 1 T1c, 2 T2, 3 FL"),
+        ({"channels": (0, 1, 2), "fusion": "separate"}, "allowed: one of them"),
+        ({"encoder": "none", "channels": (0, 1, 2)}, "channels"),
+        ({"encoder": "none", "encoder_scale": 2}, "encoder.scale"),
+        (
+            {
+                "configuration": "3d_fullres",
+                "preset": "3d_fm32",
+                "encoder": "volume_test16",
+                "encoder_scale": 2,
+            },
+            "encoder scale 2; allowed for this encoder: 1",
+        ),
+        (
+            {
+                "configuration": "3d_fullres",
+                "preset": "3d_fm32",
+                "encoder": "volume_testbmmae",
+                "channels": (0,),
+            },
+            "volume_testbmmae knows its channels by name, T1, T1c, T2, FLAIR; omit it",
+        ),
+        (
+            {
+                "configuration": "3d_fullres",
+                "preset": "3d_fm32",
+                "encoder": "volume_testbmmae",
+                "fusion": "separate",
+            },
+            "--fusion separate for an encoder that knows its channels by name, T1",
+        ),
+    ],
+)
+def test_an_impossible_input_of_the_encoder_is_refused(
+    request_: dict[str, object], message: str, stock_plans: Path
+) -> None:
+    name_channels(stock_plans, "T1", "T1c", "T2", "FLAIR")
+    with pytest.raises(ValueError, match=message):
+        plan(stock_plans, **{"encoder": "dinov3_test16", **request_})
 
 
 def test_channels_are_found_by_their_names(stock_plans: Path) -> None:

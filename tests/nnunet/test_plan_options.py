@@ -32,6 +32,8 @@ FLAGS_OF_0_1 = [
     "-o",
 ]
 NEW_FLAGS = {
+    "--channels",
+    "--encoder-scale",
     "--encoder-option",
     "--decoder-option",
     "--detail-width",
@@ -61,7 +63,7 @@ def test_flags_give_the_options() -> None:
         "-c 3d_fullres --encoder mine --card k --preset p --patch 4 64 64 --fov fit --taps 2,5 "
         "--fusion fixed --decoder light --intensity stock --mix-slices 3 --batch-size 2 "
         "--encoder-option a=1 --option b=x --seed 4 --train-ratio 0.5 --subset-seed 7 "
-        "--subset-rule nested -p mine -o FM_x"
+        "--subset-rule nested -p mine -o FM_x --channels 0,2,2 --encoder-scale 2"
     )
     options = model_from_arguments(PlanOptions, parser().parse_args(typed.split()))
     assert options == PlanOptions(
@@ -83,6 +85,8 @@ def test_flags_give_the_options() -> None:
         subset_seed=7,
         source_plans="mine",
         output="FM_x",
+        channels=(0, 2, 2),
+        encoder_scale=2,
     )
     assert options.subset == TrainSubset(0.5, 7)
     assert model_from_arguments(PlanOptions, parser().parse_args(["--encoder", "none"])) == (
