@@ -183,6 +183,11 @@ class FrozenEncoderNetwork(nn.Module):
         logits: Tensor = self.decoder(features, x)
         return logits
 
+    @property
+    def step(self) -> int:
+        """Sides of the input must be multiples of it, in pixels or voxels."""
+        return max(2**self.stages, self.decoder.stride)
+
     def _gradient_stops_before_decoder(self) -> bool:
         """Whether the encoder may run without a graph: a learnable fusion in front needs one."""
         return self.frozen and not self.fusion.weight.requires_grad

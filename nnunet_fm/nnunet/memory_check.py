@@ -86,7 +86,7 @@ class MemoryCheck:
         """
         if free is None:
             free = devices.free_memory(self.device) or UNKNOWN_MEMORY
-        step = 2**self.network.stages
+        step = self.network.step
         try:
             return does_not_fit(self.saved_bytes, self.patch, step, self.batch_size, free)
         except RuntimeError:  # an encoder whose shapes depend on its data

@@ -110,3 +110,13 @@ def test_unknown_memory_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decision.message.startswith("the forward pass saves an unknown amount of memory")
     assert (decision.gradient_checkpointing, decision.problem) == (False, "")
     assert "patch (64, 64) in batches of 2 needs more memory" in check.oom_message()
+
+
+def test_the_nearest_patch_fits_the_decoder_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens of 8 pixels, and a U-Net down to 1/16."""
+    network = FrozenEncoderNetwork(
+        4, 3, "dinov3_nano8", decoder="detail", fusion="fixed", decoder_options={"levels": 5}
+    )
+    check = MemoryCheck(network, torch.device("cpu"), 4, (96, 96), 2)
+    enough = int(check.saved_bytes((64, 64)) / 0.59)
+    assert "Nearest patch that fits: 64x64" in check.oom_message(enough)

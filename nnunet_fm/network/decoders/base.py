@@ -22,6 +22,7 @@ class Decoder(nn.Module):
         needs_features: whether it needs features. If not, it may be built with an empty
             `feature_info` and called with an empty list (`nnunet-fm plan --tokens off`).
         fusion: the fusion that `nnunet-fm plan` chooses for it; None for the preset's.
+        stride: sides of the image must be multiples of it, and of the stride of the tokens.
         deep_supervision: always False: there is one output. nnU-Net sets it on every decoder.
     """
 
@@ -29,6 +30,7 @@ class Decoder(nn.Module):
     kind: ClassVar[str]
     needs_features: ClassVar[bool] = True
     fusion: ClassVar[str | None] = None
+    stride: int = 1
     deep_supervision = False
 
     @classmethod

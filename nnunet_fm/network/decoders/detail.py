@@ -61,6 +61,7 @@ class DetailDecoder(Decoder):
         super().__init__()
         levels = stages + 1 if levels is None else levels
         _check_options({"width": width, "levels": levels, "rank": rank})
+        self.stride = 2 ** (levels - 1)
         dims = self.spatial_dims
         widths = [width * 2**level for level in range(levels)]
         steps = [1, *([2] * (levels - 1))]
