@@ -240,6 +240,10 @@ class FrozenEncoderNetwork(nn.Module):
             parameter.requires_grad_(True)
         self._refresh_compute()
 
+    def used_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that are computed with: without tokens, those of the decoder."""
+        return self.parameters() if self.tokens else self.decoder.parameters()
+
     def set_fusion_learns(self, learns: bool) -> None:
         """Train the fusion or fix it; with a fixed fusion the encoder runs without a graph."""
         self.fusion.weight.requires_grad_(learns)

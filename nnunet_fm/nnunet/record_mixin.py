@@ -12,6 +12,7 @@ from torch import distributed
 from nnunet_fm.internal import device as devices
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
+from nnunet_fm.network.frozen import FrozenEncoderNetwork
 from nnunet_fm.nnunet.file_names import (
     FINAL_CHECKPOINT,
     FORMER_CHECKPOINT,
@@ -19,6 +20,7 @@ from nnunet_fm.nnunet.file_names import (
     SUMMARY_JSON,
 )
 from nnunet_fm.nnunet.orientations import label_orientations
+from nnunet_fm.nnunet.predictor import bare_network
 from nnunet_fm.nnunet.run_record import (
     RunRecord,
     read_record,
@@ -164,12 +166,15 @@ class RecordRunMixin:
         versions = {name: version(name) for name in DISTRIBUTIONS}
         on_gpu = trainer.device.type == "cuda"
         encoder, sha256 = self.encoder_record()
+        network = bare_network(trainer.network)
+        if isinstance(network, FrozenEncoderNetwork):
+            parameters = list(network.used_parameters())
+        else:
+            parameters = list(network.parameters())
         record = RunRecord(
             versions=(*(v for v in former.versions if v != versions), versions),
-            parameters=sum(p.numel() for p in trainer.network.parameters()),
-            learned_parameters=sum(
-                p.numel() for p in trainer.network.parameters() if p.requires_grad
-            ),
+            parameters=sum(p.numel() for p in parameters),
+            learned_parameters=sum(p.numel() for p in parameters if p.requires_grad),
             encoder=encoder,
             encoder_sha256=sha256,
             precision=self.precision or ("float16" if on_gpu else "float32"),

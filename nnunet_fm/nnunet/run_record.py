@@ -18,7 +18,7 @@ class RunRecord:
     Attributes:
         versions: of nnunet-fm, nnU-Net, torch and timm; one entry for each set of versions that
             trained this fold.
-        parameters: of the whole network.
+        parameters: of the network, without those of an encoder that is not computed.
         learned_parameters: those that are trained.
         encoder: the card of the encoder's weights and where they come from; empty for stock
             nnU-Net.

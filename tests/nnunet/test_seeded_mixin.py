@@ -123,6 +123,7 @@ def test_arms_of_a_decoder_start_alike_and_differ_once_gates_open(short: Bench) 
     assert not equal({name: on[name] for name in off if "network" in name}, off)
     record = read_record(Path(trained["off"].output_folder))
     assert record.encoder.endswith("not computed (tokens off)")
+    assert record.parameters == record.learned_parameters
 
 
 def test_encoders_with_one_seed_patch_and_batch_get_the_same_batches(short: Bench) -> None:

@@ -16,8 +16,9 @@ from nnunet_fm.network.decoders.unet import CONVOLUTIONS, unet_decoder, unet_enc
 
 WIDTH = 16  # channels at full resolution
 RANK = 32  # of the projection of features to a level
+GATE_RATE = 1  # times as fast as the other weights the gates learn
 BLOCKS = 2  # convolutions of a level, as nnU-Net's
-LIMITS = {"width": (1, 512), "levels": (2, 8), "rank": (1, 1024)}
+LIMITS = {"width": (1, 512), "levels": (2, 8), "rank": (1, 1024), "gate_rate": (1, 1000)}
 FEWEST_LEVELS = 5  # where the patch allows: down to 1/16, nnU-Net's reach for small patches
 
 
@@ -38,6 +39,7 @@ class DetailDecoder(Decoder):
         width: channels at full resolution.
         levels: of the U-Net; `stages + 1` if None.
         rank: of the projections.
+        gate_rate: how many times as fast as the other weights the gates learn.
 
     Raises:
         InputError: an option is out of range.
@@ -57,10 +59,11 @@ class DetailDecoder(Decoder):
         width: int = WIDTH,
         levels: int | None = None,
         rank: int = RANK,
+        gate_rate: int = GATE_RATE,
     ) -> None:
         super().__init__()
         levels = stages + 1 if levels is None else levels
-        _check_options({"width": width, "levels": levels, "rank": rank})
+        _check_options({"width": width, "levels": levels, "rank": rank, "gate_rate": gate_rate})
         self.stride = 2 ** (levels - 1)
         dims = self.spatial_dims
         widths = [width * 2**level for level in range(levels)]
@@ -72,7 +75,7 @@ class DetailDecoder(Decoder):
         if feature_info:
             self.taps = [_tap_of(level, levels, feature_info) for level in range(levels)]
         self.gates = nn.ModuleList(
-            FeatureGate(dims, feature_info[tap].channels, channels, rank)
+            FeatureGate(dims, feature_info[tap].channels, channels, rank, gate_rate)
             for tap, channels in zip(self.taps, widths, strict=False)
         )
 
@@ -138,21 +141,24 @@ class FeatureGate(nn.Module):
         features: channels of the map.
         channels: of the skip.
         rank: of P.
+        rate: the gate is `rate` times a weight. Adam moves each weight by about the learning rate,
+            whatever its gradient.
     """
 
-    def __init__(self, dims: int, features: int, channels: int, rank: int) -> None:
+    def __init__(self, dims: int, features: int, channels: int, rank: int, rate: int) -> None:
         super().__init__()
         convolution = CONVOLUTIONS[dims]
         self.reduce = convolution(features, rank, 1, bias=False)
         self.expand = convolution(rank, channels, 1)
         self.gate = nn.Parameter(zeros(channels))
+        self.rate = rate
         self.mode = "bilinear" if dims == 2 else "trilinear"
 
     def forward(
         self, skip: Float[Tensor, "b c *grid"], features: Float[Tensor, "b d *cells"]
     ) -> Float[Tensor, "b c *grid"]:
         """Project on the map's own grid, which is small, then resize and add."""
-        gate = self.gate.view(-1, *[1] * (skip.dim() - 2))
+        gate = self.rate * self.gate.view(-1, *[1] * (skip.dim() - 2))
         added = gate * self.expand(self.reduce(features))
         size = skip.shape[2:]
         if added.shape[2:] != size:
