@@ -10,9 +10,8 @@ from nnunet_fm.network.fusion import SEPARATE, FusionSchedule
 from nnunet_fm.nnunet.planned_decoder import PlannedDecoder
 
 MEAN_OF_CHANNELS = (
-    "WARNING: --fusion fixed passes the mean of {} to the encoder, and decoder {} sees nothing "
-    "else: on LGG with two training patients Dice was 0.05, and 0.22 with --fusion learnable "
-    "(docs/decoders.md). Recommended: --fusion learnable or --decoder detail"
+    "WARNING: --fusion fixed passes the mean of {} to the encoder, which hides what is bright in "
+    "one and dark in another (docs/decoders.md). Recommended: --fusion {}"
 )
 
 
@@ -55,8 +54,9 @@ def planned_input(
         arguments["channels"] = list(options.channels)
         shown = [names[c] if names else str(c) for c in options.channels]
         report.append(f"channels of the encoder: {', '.join(shown)}")
-    elif fusion == "fixed" and len(set(names)) > 1 and not decoder.sees_image:
-        report.append(MEAN_OF_CHANNELS.format(", ".join(names), decoder.name))
+    elif fusion == "fixed" and len(set(names)) > 1 and options.tokens != "off":
+        better = "separate or --channels" if decoder.sees_image else "learnable"
+        report.append(MEAN_OF_CHANNELS.format(", ".join(names), better))
     if options.encoder_scale not in (None, 1):
         arguments["encoder_scale"] = options.encoder_scale
         report.append(f"image enlarged {options.encoder_scale} times for the encoder")

@@ -101,7 +101,7 @@ def test_options_reach_the_encoder(stock_plans: Path) -> None:
         ({"decoder": "detail", "patch": (16,)}, "patch 16x16 with the 5 levels"),
         ({"decoder": "detail", "decoder_options": {"width": -1}}, "width=-1; allowed"),
         ({"decoder": "detail", "decoder_options": {"rank": "high"}}, "rank='high'; allowed"),
-        ({"decoder": "detail", "decoder_options": {"depth": 3}}, "takes levels, rank, width"),
+        ({"decoder": "detail", "decoder_options": {"depth": 3}}, "takes gate_rate, levels, rank, width"),
         ({"detail_width": 8}, "--detail-width with decoder primus"),
         (
             {"detail_width": 8, "decoder_options": {"width": 9}, "decoder": "detail"},
@@ -125,15 +125,15 @@ def test_impossible_requests_name_what_is_possible(
     assert not list(stock_plans.glob("FM_*"))
 
 
-def test_detail_writes_its_width_and_levels_and_keeps_the_fusion_fixed(stock_plans: Path) -> None:
+def test_detail_writes_its_width_and_levels_and_separates_the_channels(stock_plans: Path) -> None:
     plans, words = plan(
         stock_plans, encoder="dinov3_test16", decoder="detail", patch=(64,), detail_width=8
     )
     arguments = arguments_of(plans, "2d_fm64")
     assert arguments["decoder_options"] == {"width": 8, "levels": 5}
-    assert arguments["fusion"] == "fixed"
+    assert arguments["fusion"] == "separate"
     assert "tokens" not in arguments
-    assert "fusion fixed, decoder detail, width 8, levels 5" in words
+    assert "fusion separate, decoder detail, width 8, levels 5" in words
     plans, words = plan(
         stock_plans,
         encoder="dinov3_test16",
@@ -149,15 +149,17 @@ def test_detail_writes_its_width_and_levels_and_keeps_the_fusion_fixed(stock_pla
     assert network(torch.zeros(1, 4, 64, 64)).shape == (1, 3, 64, 64)
 
 
-def test_the_mean_of_different_channels_in_front_of_primus_is_warned_of(stock_plans: Path) -> None:
+def test_the_mean_of_different_channels_is_warned_of(stock_plans: Path) -> None:
     def words(**request: object) -> str:
         name = f"O{len(list(stock_plans.glob('O*')))}"
         return plan(stock_plans, encoder="dinov3_test16", output=name, **request)[1]
 
     name_channels(stock_plans, "T1", "FLAIR")
-    warning = "WARNING: --fusion fixed passes the mean of T1, FLAIR to the encoder, and decoder"
-    assert f"{warning} primus sees nothing else" in words(fusion="fixed")
-    assert f"{warning} light" in words(fusion="fixed", decoder="light")
+    warning = "WARNING: --fusion fixed passes the mean of T1, FLAIR to the encoder"
+    assert warning in words(fusion="fixed")
+    assert "Recommended: --fusion learnable" in words(fusion="fixed", decoder="light")
+    assert "Recommended: --fusion separate or" in words(fusion="fixed", decoder="detail")
+    assert "WARNING" not in words(fusion="fixed", channels=(0, 1, 1))
     assert "WARNING" not in words()
     assert "WARNING" not in words(decoder="detail")
     assert "WARNING" not in words(decoder="detail", tokens="off")

@@ -13,6 +13,7 @@ from nnunet_fm.encoders.contract import FeatureInfo
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.network.decoders.base import Decoder
 from nnunet_fm.network.decoders.unet import CONVOLUTIONS, unet_decoder, unet_encoder
+from nnunet_fm.network.fusion import SEPARATE
 
 WIDTH = 16  # channels at full resolution
 RANK = 32  # of the projection of features to a level
@@ -48,7 +49,7 @@ class DetailDecoder(Decoder):
     spatial_dims = 2
     kind = "tokens"
     needs_features = False
-    fusion: ClassVar[str | None] = "fixed"  # the U-Net sees the channels as they are
+    fusion: ClassVar[str | None] = SEPARATE  # no gradient has to cross the encoder
 
     def __init__(
         self,
