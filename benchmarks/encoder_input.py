@@ -5,9 +5,10 @@ are a configuration of slices that nnU-Net has preprocessed, as the network gets
 
     python encoder_input.py FOLDER --split splits_final.json --folds 2,3,4
 
-with FOLDER e.g. nnUNet_preprocessed/Dataset501_LGG/nnUNetPlans_2d_fit128_2mm. Patients are the validation cases of the folds, so that other folds stay for the test of what is
-chosen here. Each line printed is JSON: average precision of pooled cells, mean and standard
-deviation over draws of the training patients.
+with FOLDER e.g. nnUNet_preprocessed/Dataset501_LGG/nnUNetPlans_2d_fit128_2mm. Patients are the
+validation cases of the folds, so that other folds stay for the test of what is chosen here. Each
+line printed is JSON: average precision of pooled cells, mean and standard deviation over draws of
+the training patients.
 """
 
 import argparse

@@ -101,7 +101,10 @@ def test_options_reach_the_encoder(stock_plans: Path) -> None:
         ({"decoder": "detail", "patch": (16,)}, "patch 16x16 with the 5 levels"),
         ({"decoder": "detail", "decoder_options": {"width": -1}}, "width=-1; allowed"),
         ({"decoder": "detail", "decoder_options": {"rank": "high"}}, "rank='high'; allowed"),
-        ({"decoder": "detail", "decoder_options": {"depth": 3}}, "takes gate_rate, levels, rank, width"),
+        (
+            {"decoder": "detail", "decoder_options": {"depth": 3}},
+            "takes gate_rate, levels, rank, width",
+        ),
         ({"detail_width": 8}, "--detail-width with decoder primus"),
         (
             {"detail_width": 8, "decoder_options": {"width": 9}, "decoder": "detail"},
