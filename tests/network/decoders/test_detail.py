@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from helpers.networks import small
 from nnunet_fm.encoders.contract import FeatureInfo
-from nnunet_fm.network.decoders.detail import DetailDecoder, PyramidDetailDecoder
+from nnunet_fm.network.decoders.detail import DetailDecoder, FeatureGate, PyramidDetailDecoder
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 from nnunet_fm.network.slice_stack import FrozenEncoder25DNetwork
 
@@ -77,6 +77,16 @@ def test_the_first_step_opens_the_gates_and_the_second_moves_the_projections() -
         for key, value in network.decoder.gates.state_dict().items():
             assert torch.equal(value, before[key]) != key.endswith(moved), key
     assert all(p.grad is not None for p in network.decoder.parameters())
+
+
+def test_gates_learn_at_a_rate_of_their_own() -> None:
+    gate, x = FeatureGate(2, 8, 4, rank=3, rate=20), torch.randn(1, 8, 2, 2)
+    optimizer = torch.optim.Adam([gate.gate], lr=0.01)
+    skip = torch.zeros(1, 4, 2, 2)
+    gate(skip, x).sum().backward()
+    optimizer.step()
+    expected = -0.2 * gate.gate.grad.sign().view(-1, 1, 1) * gate.expand(gate.reduce(x))
+    torch.testing.assert_close(gate(skip, x), expected)
 
 
 def test_features_change_the_logits_once_the_gates_are_open() -> None:
