@@ -71,7 +71,8 @@ def _fusion(decoder: PlannedDecoder, preferred: str) -> str:
     """
     named, options = decoder.encoder.input_spec.modalities, decoder.options
     default = decoder.form.fusion or preferred
-    if named or options.tokens == "off":
+    chosen = options.channels is not None and default == SEPARATE
+    if named or chosen or options.tokens == "off":
         default = "fixed"
     fusion = options.fusion or default
     FusionSchedule.parse(fusion)

@@ -182,6 +182,7 @@ def test_the_input_of_the_encoder_is_planned(stock_plans: Path) -> None:
     plans, words = plan(stock_plans, **request, channels=(1, 2, 3), output="O1")
     arguments = arguments_of(plans, "2d_fm40")
     assert arguments["channels"] == [1, 2, 3]
+    assert arguments["fusion"] == "fixed"
     assert arguments["encoder_scale"] == 2
     assert "channels of the encoder: T1c, T2, FLAIR" in words
     assert "image enlarged 2 times for the encoder" in words
