@@ -17,7 +17,9 @@ from nnunet_fm.network.fusion import SEPARATE
 
 WIDTH = 16  # channels at full resolution
 RANK = 32  # of the projection of features to a level
-GATE_RATE = 1  # times as fast as the other weights the gates learn
+# Gates learn as many times as fast as the other weights. At their rate they stay closed in a short
+# training: after 480 steps of 1e-3, features were 1 % of a skip.
+GATE_RATE = 30
 BLOCKS = 2  # convolutions of a level, as nnU-Net's
 LIMITS = {"width": (1, 512), "levels": (2, 8), "rank": (1, 1024), "gate_rate": (1, 1000)}
 FEWEST_LEVELS = 5  # where the patch allows: down to 1/16, nnU-Net's reach for small patches
