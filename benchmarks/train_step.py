@@ -5,8 +5,8 @@ a decoder of transposed convolutions over images. Lower bound by operations per 
 released 3 x 83.4 = 250 GFLOP in float32; ours in bfloat16 2 x 44.6 + 3 x 38.8 = 206 with a
 learnable fusion (the gradient crosses the encoder, but there are no weight gradients), and 44.6 +
 3 x 38.8 = 161 with a fixed one. Decoder `detail` replaces the 38.8 by 6.0: 44.6 + 3 x 6.0 = 63; its
-convolutions at full resolution are bound by memory, not by operations. The last line printed is
-JSON.
+convolutions at full resolution are bound by memory, not by operations. Separate channels pass the
+encoder one by one: 4 x 44.6 + 3 x 6.0 = 196. The last line printed is JSON.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from nnunet_fm.nnunet.trainer import Recipe, parameter_groups
 
 CHANNELS, CLASSES, BATCH, SIDE = 4, 4, 2, 256
 RELEASED = "released"
-OURS = ("learnable primus", "fixed primus", "fixed detail")
+OURS = ("learnable primus", "fixed primus", "fixed detail", "separate detail")
 ENCODER = "dinov3_vitb16"
 OPTIONS = {"norm_eps": 1e-6, "rope": "bfloat16"}
 
