@@ -107,14 +107,13 @@ def main() -> None:
     read = read_cases(parsed.folder, names)
     pixels = {name: (pixel_rows(slices), labels) for name, (slices, labels) in read.items()}
     report("pixels", pixels, parsed.patients, parsed.draws)
-    _, loaded = load_encoder(parsed.encoder)
-    weights = load_encoder(parsed.encoder)[0].state_dict()
+    encoder, loaded = load_encoder(parsed.encoder)
+    weights = encoder.state_dict()
     random = random_state(loaded.architecture, 0, **loaded.options)
     for kind, state in (("random weights", random), (parsed.encoder, weights)):
         for way, arguments in WAYS.items():
-            options = dict(loaded.options)
             network = FrozenEncoderNetwork(
-                CHANNELS, 2, loaded.architecture, options, decoder="detail", **arguments
+                CHANNELS, 2, loaded.architecture, loaded.options, decoder="detail", **arguments
             )
             network.eval().encoder.load_state_dict(state)
             rows = {name: (token_rows(network, x), labels) for name, (x, labels) in read.items()}

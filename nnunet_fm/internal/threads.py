@@ -28,7 +28,7 @@ def limit_threads_to_cores() -> None:
     """Use no more threads for torch's arithmetic than the process may use cores.
 
     `nnUNetv2_train -device cpu` starts a thread for each core of the machine. In a process that may
-    use fewer (taskset, SLURM, containers), each operation waits for threads that share a core.
+    use fewer (taskset, SLURM, a cpuset), each operation waits for threads that share a core.
     """
     if hasattr(os, "sched_getaffinity"):  # macOS pins no process
         cores = len(os.sched_getaffinity(0))

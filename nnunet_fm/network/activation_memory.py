@@ -100,7 +100,7 @@ def does_not_fit(
         f"patch {'x'.join(map(str, sides))} in batches of {batch} keeps {_gib(kept(sides))} for "
         f"the backward pass, and takes more; {_gib(free)} are free. "
         f"{fitting_patch(kept, sides, step, free).capitalize()}. Rerun `nnunet-fm plan` with "
-        "another --patch, a smaller --batch-size or, if the fusion learns, --decoder detail"
+        "another --patch, a smaller --batch-size or, if the fusion learns, --fusion separate"
     )
 
 

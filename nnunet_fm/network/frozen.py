@@ -93,6 +93,7 @@ class FrozenEncoderNetwork(nn.Module):
             self.fusion = make_fusion(
                 built.input_spec.spatial_dims, fused, built.in_channels, channels
             )
+        self.encoder_scale = encoder_scale
         self.stages = doublings_of(built.input_spec, encoder_scale)
         self.encoder: Encoder = built
         self.feature_info = self._feature_info(input_channels // fused, encoder_scale)
@@ -165,18 +166,16 @@ class FrozenEncoderNetwork(nn.Module):
     def encode(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "b d *tokens"]]:
         """Fuse the channels and run the encoder: one feature map per tap.
 
-        Separate channels pass the encoder as images of their own: the features of channel 0 come
-        first.
+        Separate channels pass the encoder one after another; the features of channel 0 come first.
         """
-        cases = len(x)
-        if self.schedule.separate:
-            x = x.flatten(0, 1).unsqueeze(1)
-        patch = self.encoder.input_spec.divisor
-        image = to_encoder_size(self.fusion(x), patch, 2**self.stages)
-        maps = self._compute_encoder.features(image)
-        if self.schedule.separate:
-            maps = [each.unflatten(0, (cases, -1)).flatten(1, 2) for each in maps]
-        return maps
+        patch, step = self.encoder.input_spec.divisor, 2**self.stages
+        passes = [
+            self._compute_encoder.features(to_encoder_size(self.fusion(part), patch, step))
+            for part in x.split(self.fusion.in_channels, dim=1)  # all channels, or one at a time
+        ]
+        if len(passes) == 1:
+            return passes[0]
+        return [torch.cat(maps, dim=1) for maps in zip(*passes, strict=True)]
 
     def decode(self, features: list[Tensor], x: Float[Tensor, "b c *grid"]) -> Tensor:
         """Decode the features, and the image for decoders that use it, to class logits."""

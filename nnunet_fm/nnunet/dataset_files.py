@@ -36,6 +36,11 @@ def read_dataset_json(path: Path, *needed: str) -> dict[str, Any]:
     for key in OBJECTS & content.keys():
         if not isinstance(content[key], dict):
             raise InputError(f"{path}: {key} is {content[key]!r}; allowed: an object {{...}}")
+    channels = content.get("channel_names", content.get("modality", {}))
+    if not all(key.isdecimal() for key in channels):
+        raise InputError(
+            f"{path}: the channels have the numbers {some(list(channels))}; allowed: 0, 1, ..."
+        )
     cases = content.get("numTraining", 0)
     if isinstance(cases, bool) or not isinstance(cases, int):
         raise InputError(f"{path}: numTraining is {cases!r}; allowed: a whole number")

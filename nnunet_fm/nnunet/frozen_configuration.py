@@ -127,7 +127,7 @@ def _network_arguments(
         ValueError: as `planned_input`.
     """
     taps = list(decoder.encoder.taps or decoder.options.taps or ()) or None
-    channel_names = dataset.get("channel_names", {})
+    channel_names = dataset.get("channel_names", dataset.get("modality", {}))
     chosen, report = planned_input(decoder, source.architecture, preset["fusion"], channel_names)
     chosen["encoder_options"] = {**source.options, **chosen.get("encoder_options", {})}
     report[0] = f"taps {taps}, {report[0]}, decoder {decoder.name}"

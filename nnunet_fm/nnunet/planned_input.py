@@ -71,8 +71,7 @@ def _fusion(decoder: PlannedDecoder, preferred: str) -> str:
     """
     named, options = decoder.encoder.input_spec.modalities, decoder.options
     default = decoder.form.fusion or preferred
-    chosen = options.channels is not None and default == SEPARATE
-    if named or chosen or options.tokens == "off":
+    if named or options.channels is not None or options.tokens == "off":
         default = "fixed"
     fusion = options.fusion or default
     FusionSchedule.parse(fusion)

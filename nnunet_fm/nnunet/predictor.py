@@ -1,6 +1,7 @@
 """nnU-Net's predictor with tiles and mirrored copies batched: same logits, fewer network calls."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -129,11 +130,15 @@ class BatchedPredictor(nnUNetPredictor):
     def _batches(
         self, data: Tensor, slicers: Sequence[Slicer], patch: tuple[int, ...]
     ) -> Iterator[list[Slicer]]:
-        pixels = len(self._mirrors()) * int(torch.tensor(patch).prod())
-        size = max(1, self.pixels_per_batch // pixels)
+        size = self._tiles_at_a_time(len(self._mirrors()) * math.prod(patch))
         selected = [s for s in slicers if not (self.skip_background and _is_constant(data[s]))]
         for start in range(0, len(selected), size):
             yield selected[start : start + size]
+
+    def _tiles_at_a_time(self, pixels: int) -> int:
+        """Return how many tiles of so many pixels the budget allows, as the encoder sees them."""
+        scale = getattr(bare_network(self.network), "encoder_scale", 1)
+        return max(1, self.pixels_per_batch // (pixels * scale**2))
 
     def _mirrors(self) -> list[tuple[int, ...]]:
         """List the axes to flip for each copy: none, then every combination, in nnU-Net's order."""
@@ -153,7 +158,7 @@ class BatchedPredictor(nnUNetPredictor):
     def _run(self, x: Float[Tensor, "n c *patch"]) -> Float[Tensor, "n k *patch"]:
         """Run the network within the budget of pixels; a GPU out of memory halves the budget."""
         while True:
-            size = max(1, self.pixels_per_batch // x[0, 0].numel())
+            size = self._tiles_at_a_time(x[0, 0].numel())
             try:
                 return torch.cat([self.network(part) for part in x.split(size)])
             except torch.OutOfMemoryError:

@@ -17,6 +17,7 @@ from nnunet_fm.data.image_checks import find_cases
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
 from nnunet_fm.internal.processes import end_workers_with_us
+from nnunet_fm.internal.threads import limit_threads_to_cores
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 from nnunet_fm.nnunet.orientations import (
     TURNING_READERS,
@@ -88,7 +89,10 @@ def predict_with_arguments(
 def _command_predictor(
     report: Callable[[str], None], options: dict[str, Any], problems: dict[str, str]
 ) -> type[BatchedPredictor]:
-    """Return a predictor class that nnU-Net can build without knowing our options."""
+    """Return a predictor class that nnU-Net can build without knowing our options.
+
+    nnU-Net has set the number of torch's threads when it builds it.
+    """
 
     class CommandPredictor(BatchedPredictor):
         """Checks the input images and reports the precision."""
@@ -96,6 +100,7 @@ def _command_predictor(
         model: Path | None = None
 
         def __init__(self, *args: Any, **stock_arguments: Any) -> None:
+            limit_threads_to_cores()
             super().__init__(*args, **options, **stock_arguments)
 
         def initialize_from_trained_model_folder(

@@ -42,10 +42,10 @@ def test_info_takes_a_weight_file_as_plan_does(
 
 
 def test_info_counts_the_network_that_plan_writes(capsys: pytest.CaptureFixture[str]) -> None:
-    """Five levels, also around tokens of 8 pixels, and no fusion that learns."""
+    """Five levels, also around tokens of 8 pixels, and the features of each of four channels."""
     words = ["info", "--encoder", "dinov3_nano8", "--patch", "64", "64", "--decoder", "detail"]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    info = [FeatureInfo(128, 8, f"blocks.{number}") for number in range(4)]
+    info = [FeatureInfo(4 * 128, 8, f"blocks.{number}") for number in range(4)]
     decoder = DetailDecoder(info, 3, 3, 4, levels=5)
     assert found["trainable"] == sum(p.numel() for p in decoder.parameters())

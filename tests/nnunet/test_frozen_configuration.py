@@ -1,5 +1,6 @@
 """Configurations around a frozen encoder: what they hold, and requests that are refused."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,10 +134,10 @@ def test_detail_writes_its_width_and_levels_and_separates_the_channels(stock_pla
         stock_plans, encoder="dinov3_test16", decoder="detail", patch=(64,), detail_width=8
     )
     arguments = arguments_of(plans, "2d_fm64")
-    assert arguments["decoder_options"] == {"width": 8, "levels": 5}
+    assert arguments["decoder_options"] == {"width": 8, "levels": 5, "gate_rate": 30}
     assert arguments["fusion"] == "separate"
     assert "tokens" not in arguments
-    assert "fusion separate, decoder detail, width 8, levels 5" in words
+    assert "fusion separate, decoder detail, width 8, levels 5, gate_rate 30" in words
     plans, words = plan(
         stock_plans,
         encoder="dinov3_test16",
@@ -190,12 +191,25 @@ def test_the_input_of_the_encoder_is_planned(stock_plans: Path) -> None:
     network = FrozenEncoderNetwork(4, 3, **arguments)
     torch.testing.assert_close(network.fusion(x), x[:, 1:])
     assert network(x).shape == (1, 3, 40, 40)
+    plans, _ = plan(stock_plans, **{**request, "decoder": "primus"}, channels=(1, 2, 3), output="P")
+    assert arguments_of(plans, "2d_fm40")["fusion"] == "fixed"
     plans, words = plan(stock_plans, **request, fusion="separate", output="O2")
     arguments = arguments_of(plans, "2d_fm40")
     assert "fusion separate" in words
     assert FrozenEncoderNetwork(4, 3, **arguments).encode(x)[0].shape == (1, 4 * 32, 5, 5)
     plans, _ = plan(stock_plans, **request, fusion="separate", tokens="off", output="O3")
     assert FrozenEncoderNetwork(4, 3, **arguments_of(plans, "2d_fm40"))(x).shape[1] == 3
+
+
+def test_channels_under_their_older_key_are_known_too(stock_plans: Path) -> None:
+    description = {"modality": {"0": "T1", "1": "FLAIR"}, "numTraining": 4}
+    (stock_plans / "dataset.json").write_text(json.dumps(description))
+    _, words = plan(stock_plans, encoder="dinov3_test16", fusion="fixed")
+    assert "the mean of T1, FLAIR" in words
+    description["modality"] = {"T1": "0"}
+    (stock_plans / "dataset.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=r"dataset.json: .* numbers T1; allowed: 0, 1, \.\.\."):
+        plan(stock_plans, encoder="dinov3_test16", output="O")
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,14 @@ def test_any_batch_size_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     ]  # one at a time; four mirrored copies; everything at once
 
 
+def test_enlarged_slices_take_more_of_the_budget() -> None:
+    made, calls = predictor(BatchedPredictor, pixels_per_batch=16 * 32 * 32), []
+    made.network = small(encoder_scale=2).eval()
+    made.network.register_forward_pre_hook(lambda _, x: calls.append(len(x[0])))
+    made.predict_sliding_window_return_logits(torch.randn(4, 4, 32, 32))
+    assert calls == [4] * 4
+
+
 def test_a_full_gpu_halves_the_batch() -> None:
     data, calls = torch.randn(4, 4, 32, 32), []
     exact = predictor(BatchedPredictor, precision="float32").predict_sliding_window_return_logits(

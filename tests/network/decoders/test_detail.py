@@ -154,10 +154,10 @@ def test_the_start_does_not_depend_on_the_encoder() -> None:
 @pytest.mark.parametrize(
     ("patch", "stages", "options", "expected"),
     [
-        ((128, 128), 4, {}, {"width": 16, "levels": 5}),
-        ((128, 128), 3, {}, {"width": 16, "levels": 5}),
-        ((24, 24), 3, {}, {"width": 16, "levels": 3 + 1}),
-        ((64, 64), 4, {"levels": 6, "width": 8}, {"width": 8, "levels": 6}),
+        ((128, 128), 4, {}, {"width": 16, "levels": 5, "gate_rate": 30}),
+        ((128, 128), 3, {}, {"width": 16, "levels": 5, "gate_rate": 30}),
+        ((24, 24), 3, {"gate_rate": 1}, {"width": 16, "levels": 3 + 1, "gate_rate": 1}),
+        ((64, 64), 4, {"levels": 6, "width": 8}, {"width": 8, "levels": 6, "gate_rate": 30}),
     ],
 )
 def test_levels_follow_the_patch(
