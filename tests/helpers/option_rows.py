@@ -27,6 +27,7 @@ WORDS: dict[Any, tuple[str, tuple[str, ...]]] = {
     option_types.names: ("x", ("", ",", "a,,b", "a,a")),
     option_types.KeyValue: ("x=1", ("", "x", "=1", " =1")),
     option_types.block_numbers: ("1", ("", "x", "-1", "1,1", "1,,2", "1.5", "nan", "9" * 40)),
+    option_types.channel_numbers: ("0,0", ("", "x", "-1", "1,,2", "1.5", "nan", "9" * 40)),
     option_types.point: ("1,2", ("", "x", "1", "1,2,3", "1.5,2", "nan,1", "-1,2")),
     option_types.encoder: ("x", ("", " ", "gone.pth", "/gone", "./gone", LONG + ".pth")),
     fold: ("0", ("", "x", "1.5", "nan", "-1", "9" * 40)),
