@@ -14,6 +14,7 @@ the training patients.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,19 +27,22 @@ from nnunet_fm.network import FrozenEncoderNetwork
 from nnunet_fm_pretrain.probing.linear_probes import dense_probe
 
 CELL, SIDE, BATCH = 8, 128, 32
-CHANNELS = 3  # of the dataset, as many as the encoder has
-WAYS = {
-    "mean": {"fusion": "fixed"},
-    "separate": {"fusion": "separate"},
-    "one channel each": {"fusion": "fixed", "channels": list(range(CHANNELS))},
-    "separate, enlarged twice": {"fusion": "separate", "encoder_scale": 2},
-    "one channel each, enlarged twice": {
-        "fusion": "fixed",
-        "channels": list(range(CHANNELS)),
-        "encoder_scale": 2,
-    },
-}
+ENCODER_CHANNELS = 3
 Rows = tuple[np.ndarray, np.ndarray]
+
+
+def ways(channels: int) -> dict[str, dict[str, Any]]:
+    """Return the network's arguments for each way to feed so many channels to the encoder."""
+    last = list(range(channels))[-ENCODER_CHANNELS:]
+    chosen = last + last[-1:] * (ENCODER_CHANNELS - len(last))
+    each: dict[str, Any] = {"fusion": "fixed", "channels": chosen}
+    return {
+        "mean": {"fusion": "fixed"},
+        "separate": {"fusion": "separate"},
+        f"channels {chosen}": each,
+        "separate, enlarged twice": {"fusion": "separate", "encoder_scale": 2},
+        f"channels {chosen}, enlarged twice": {**each, "encoder_scale": 2},
+    }
 
 
 def read_cases(folder: Path, names: list[str]) -> dict[str, tuple[torch.Tensor, np.ndarray]]:
@@ -110,10 +114,11 @@ def main() -> None:
     encoder, loaded = load_encoder(parsed.encoder)
     weights = encoder.state_dict()
     random = random_state(loaded.architecture, 0, **loaded.options)
+    channels = next(iter(read.values()))[0].shape[1]
     for kind, state in (("random weights", random), (parsed.encoder, weights)):
-        for way, arguments in WAYS.items():
+        for way, arguments in ways(channels).items():
             network = FrozenEncoderNetwork(
-                CHANNELS, 2, loaded.architecture, loaded.options, decoder="detail", **arguments
+                channels, 2, loaded.architecture, loaded.options, decoder="detail", **arguments
             )
             network.eval().encoder.load_state_dict(state)
             rows = {name: (token_rows(network, x), labels) for name, (x, labels) in read.items()}
