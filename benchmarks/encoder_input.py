@@ -46,12 +46,18 @@ def ways(channels: int) -> dict[str, dict[str, Any]]:
 
 
 def read_cases(folder: Path, names: list[str]) -> dict[str, tuple[torch.Tensor, np.ndarray]]:
-    """Read slices (z, c, y, x), cut or padded to a square, and the labels of their cells."""
+    """Read slices (z, c, y, x), padded to a square, and the labels of their cells.
+
+    Raises:
+        ValueError: slices that are larger than the square.
+    """
     dataset, cases = nnUNetDatasetBlosc2(str(folder)), {}
     for name in names:
         images, labels, *_ = dataset.load_case(name)
         both = torch.from_numpy(np.concatenate([images[:], labels[:]]).astype(np.float32))
         height, width = both.shape[2:]
+        if max(height, width) > SIDE:
+            raise ValueError(f"{name}: slices of {height}x{width}; allowed: up to {SIDE}x{SIDE}")
         square = functional.pad(both, (0, SIDE - width, 0, SIDE - height)).transpose(0, 1)
         share = functional.avg_pool2d((square[:, -1:] > 0).float(), CELL)
         cases[name] = square[:, :-1], (share.flatten() >= 0.5).long().numpy()

@@ -7,7 +7,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fm.network.frozen import NETWORKS
-from nnunet_fm.nnunet.dataset_files import read_dataset_json
+from nnunet_fm.nnunet.dataset_files import channel_names, read_dataset_json
 from nnunet_fm.nnunet.file_names import DATASET_JSON
 
 # tensors per trained parameter in a checkpoint: the parameter and the optimiser's moments
@@ -30,7 +30,7 @@ def checkpoint_bytes(dataset: Path, plans: dict[str, Any], configuration: str) -
         resolved.network_arch_class_name,
         resolved.network_arch_init_kwargs,
         resolved.network_arch_init_kwargs_req_import,
-        len(description.get("channel_names", description.get("modality", {}))),
+        len(channel_names(description)),
         manager.get_label_manager(description).num_segmentation_heads,
         allow_init=False,
     )

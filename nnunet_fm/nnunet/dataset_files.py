@@ -1,5 +1,6 @@
 """Read nnU-Net's own JSON files, `dataset.json`, plans and folds, and check what is used."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def read_dataset_json(path: Path, *needed: str) -> dict[str, Any]:
     for key in OBJECTS & content.keys():
         if not isinstance(content[key], dict):
             raise InputError(f"{path}: {key} is {content[key]!r}; allowed: an object {{...}}")
-    channels = content.get("channel_names", content.get("modality", {}))
+    channels = channel_names(content)
     if not all(key.isdecimal() for key in channels):
         raise InputError(
             f"{path}: the channels have the numbers {some(list(channels))}; allowed: 0, 1, ..."
@@ -47,6 +48,12 @@ def read_dataset_json(path: Path, *needed: str) -> dict[str, Any]:
     if "file_ending" in content:
         check_ending(content["file_ending"], path)
     return content
+
+
+def channel_names(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of a dataset's channels by number; older files call them `modality`."""
+    names: dict[str, str] = description.get("channel_names") or description.get("modality", {})
+    return names
 
 
 def read_plans(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from nnunet_fm.internal.messages import unknown
 from nnunet_fm.network.activation_memory import kept_bytes
 from nnunet_fm.network.frozen import NETWORK, NETWORK_25D, FrozenEncoderNetwork
 from nnunet_fm.network.slice_stack import check_mix
+from nnunet_fm.nnunet.dataset_files import channel_names
 from nnunet_fm.nnunet.intensities import set_intensities
 from nnunet_fm.nnunet.patch import derive_configuration, side_label
 from nnunet_fm.nnunet.plan_options import ConfigurationOptions
@@ -127,8 +128,8 @@ def _network_arguments(
         ValueError: as `planned_input`.
     """
     taps = list(decoder.encoder.taps or decoder.options.taps or ()) or None
-    channel_names = dataset.get("channel_names", dataset.get("modality", {}))
-    chosen, report = planned_input(decoder, source.architecture, preset["fusion"], channel_names)
+    names = channel_names(dataset)
+    chosen, report = planned_input(decoder, source.architecture, preset["fusion"], names)
     chosen["encoder_options"] = {**source.options, **chosen.get("encoder_options", {})}
     report[0] = f"taps {taps}, {report[0]}, decoder {decoder.name}"
     return {**source.to_plans(), "taps": taps, **chosen, "decoder": decoder.name}, report

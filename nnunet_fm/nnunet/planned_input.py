@@ -11,7 +11,9 @@ from nnunet_fm.nnunet.planned_decoder import PlannedDecoder
 
 MEAN_OF_CHANNELS = (
     "WARNING: --fusion fixed passes the mean of {} to the encoder, which hides what is bright in "
-    "one and dark in another (docs/decoders.md). Recommended: --fusion {}"
+    "one and dark in another: on LGG a linear probe of the tokens found lesions with an average "
+    "precision of 0.09, and of 0.57 with --fusion separate (docs/decoders.md). Recommended: "
+    "--fusion {}"
 )
 
 

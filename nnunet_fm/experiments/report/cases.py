@@ -19,7 +19,7 @@ from nnunet_fm.experiments.report.figures import EncoderIndex
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.plotting import colour
-from nnunet_fm.nnunet.dataset_files import read_dataset_json
+from nnunet_fm.nnunet.dataset_files import channel_names, read_dataset_json
 from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH
 from nnunet_fm.nnunet.raw_images import raw_images
 
@@ -156,7 +156,7 @@ def _read_case(
     file = f"{case}{facts['file_ending']}"
     truth_file = preprocessed / dataset / GROUND_TRUTH / file
     grid = upright(read_grid(truth_file))
-    names = (facts.get("channel_names") or facts.get("modality", {})).values()
+    names = channel_names(facts).values()
     channels = {}
     for name, image in zip(names, images, strict=True):
         channels[name] = _read_volume(image, grid).astype(np.float32)
