@@ -125,6 +125,7 @@ def make_trainer(folder: Path, seed: int | None) -> Any:
     """Make the trainer of new plans, with a seed or without."""
     options = PlanOptions(
         encoder=ENCODER,
+        decoder="primus",
         patch=(SIDE,),
         batch_size=BATCH,
         fov="native",

@@ -166,7 +166,7 @@ def _train_and_predict(steps: StepRunner, out: Path, arm: str, words: Sequence[s
     from nnunet_fm.internal.device import default_device
 
     plans = f"FM_{arm}"
-    argv = ["nnunet-fm", "plan", "-d", DATASET, "-c", "2d", *words, "--decoder", "detail"]
+    argv = ["nnunet-fm", "plan", "-d", DATASET, "-c", "2d", *words]
     argv += ["--patch", PATCH, "--batch-size", BATCH, "--training-seed", SEED, "-o", plans]
     steps.run(f"{arm} ({ARMS[arm]}): planning", argv)
     model = ["-p", plans, "-tr", TRAINER, "-device", default_device()]

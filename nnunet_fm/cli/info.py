@@ -29,7 +29,7 @@ def add_command(commands: Commands) -> None:
         help="pixels (default: 256 256)",
     )
     info.add_argument(
-        "--decoder", type=option_types.text, default="primus", help="of slices (default: primus)"
+        "--decoder", type=option_types.text, default="detail", help="of slices (default: detail)"
     )
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(function=_info)

@@ -228,5 +228,5 @@ def _check_folder(run: Run, plans: NewPlans) -> None:
     if different:
         raise InputError(
             f"{run.folder} holds a run of another {some(different)}; give the encoder another "
-            "name in the sweep, or move that folder away"
+            "name in the sweep, or its former options, or move that folder away"
         )

@@ -18,7 +18,7 @@ def network_info(
     channels: int,
     classes: int,
     patch: tuple[int, int] = (256, 256),
-    decoder: str = "primus",
+    decoder: str = "detail",
     card: str | None = None,
     options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from nnunet_fm.nnunet.planned_decoder import PlannedDecoder
 from nnunet_fm.nnunet.planned_input import planned_input
 
 STACK = 8  # slices in a 2.5-D patch
-DEFAULT_PRESETS = {"2d": "2d_fm256", "3d_fullres": "3d_fm128"}
+DEFAULT_PRESETS = {"2d": "2d_detail", "3d_fullres": "3d_fm128"}
 
 
 def presets() -> dict[str, dict[str, Any]]:

@@ -78,7 +78,8 @@ def refuse_trained_otherwise(plans: dict[str, Any]) -> None:
         if different:
             raise InputError(
                 f"{kept.parent} was trained with plans {identifier} of another {some(different)}. "
-                f"Give these another name (-o {identifier}_2), or move that folder away"
+                f"Give these another name (-o {identifier}_2), plan with the former options, or "
+                "move that folder away"
             )
 
 

@@ -28,8 +28,15 @@ def run_identity(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
 
 
 def plan_differences(one: dict[str, Any], other: dict[str, Any], configuration: str) -> list[str]:
-    """List the keys of `run_identity` in which two plans differ; empty for the same run."""
+    """List the keys of `run_identity` in which two plans differ; empty for the same run.
+
+    Instead of `network`, the arguments of the network that differ are listed, e.g. `decoder`.
+    """
     first = run_identity(one, configuration)
     second = run_identity(other, configuration)
-    keys = sorted(first.keys() | second.keys())
-    return [key for key in keys if first.get(key) != second.get(key)]
+    networks = first.pop("network"), second.pop("network")
+    return sorted({*_different_keys(first, second), *_different_keys(*networks)})
+
+
+def _different_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return [key for key in one.keys() | other.keys() if one.get(key) != other.get(key)]

@@ -90,10 +90,10 @@ def test_the_arms_of_a_decoder_differ_in_their_features_alone() -> None:
     arms = read_sweep("decoder_arms", ["datasets=[7]"]).encoders
     assert {name: (arm.decoder, arm.tokens) for name, arm in arms.items()} == {
         "stock_2d": (None, None),
-        "primus": (None, None),
-        "tokens": ("detail", None),
-        "tokens_off": ("detail", "off"),
-        "random": ("detail", None),
+        "primus": ("primus", None),
+        "tokens": (None, None),
+        "tokens_off": (None, "off"),
+        "random": (None, None),
     }
 
 

@@ -104,7 +104,7 @@ def test_trainings_with_other_labels_are_not_compared(finished: Maker, preproces
     ("architecture", "different"),
     [
         ({"encoder_source": {"card": "tiny", "seed": 1, "sha256": "f" * 64}}, "encoder"),
-        ({"taps": [1, 2]}, "network"),
+        ({"taps": [1, 2]}, "taps"),
     ],
 )
 def test_two_encoders_of_one_name_are_not_one_curve(

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ def test_every_preset_gives_a_network_that_runs(preset: str, stock_plans: Path) 
         "3d_fullres": ("volume_test16", "FrozenVolumeTrainer"),
     }[base]
     plans, words = plan(stock_plans, configuration=base, encoder=name, preset=preset)
-    configuration = plans["configurations"][preset]
+    planned = {"2d_detail": "2d_fm256"}.get(preset, preset)  # named after the patch
+    configuration = plans["configurations"][planned]
     assert configuration["inherits_from"] == base
     with torch.device("meta" if base == "3d_fullres" else "cpu"):  # 128^3 for its shape only
         network = FrozenEncoderNetwork(4, 3, **configuration["architecture"]["arch_kwargs"])
@@ -30,7 +32,7 @@ def test_every_preset_gives_a_network_that_runs(preset: str, stock_plans: Path) 
             configuration["patch_size"]
         )
     assert "RANDOM" in words
-    assert f"{preset} 0 -tr {trainer} -p FM_{name}_random" in words
+    assert f"{planned} 0 -tr {trainer} -p FM_{name}_random" in words
 
 
 @pytest.mark.parametrize(
@@ -106,12 +108,15 @@ def test_options_reach_the_encoder(stock_plans: Path) -> None:
             {"decoder": "detail", "decoder_options": {"depth": 3}},
             "takes gate_rate, levels, rank, width",
         ),
-        ({"detail_width": 8}, "--detail-width with decoder primus"),
+        ({"decoder": "primus", "detail_width": 8}, "--detail-width with decoder primus"),
         (
             {"detail_width": 8, "decoder_options": {"width": 9}, "decoder": "detail"},
             "--detail-width 8 and --decoder-option width=9; allowed: one of them",
         ),
-        ({"tokens": "off"}, "tokens off with decoder primus.*--decoder detail"),
+        (
+            {"decoder": "primus", "tokens": "off"},
+            "tokens off with decoder primus.*--decoder detail",
+        ),
         (
             {"tokens": "off", "decoder": "detail", "fusion": "learnable"},
             "--tokens off with --fusion learnable",
@@ -172,9 +177,22 @@ def test_the_mean_of_different_channels_is_warned_of(stock_plans: Path) -> None:
 
 
 def test_plans_of_decoders_without_options_stay_as_they_were(stock_plans: Path) -> None:
-    plans, _ = plan(stock_plans, encoder="dinov3_test16")
+    plans, _ = plan(stock_plans, encoder="dinov3_test16", decoder="primus")
     new = {"decoder_options", "tokens", "channels", "encoder_scale"}
     assert not new & arguments_of(plans, "2d_fm256").keys()
+
+
+def test_slices_get_the_detail_decoder_and_the_papers_preset_keeps_primus(
+    stock_plans: Path,
+) -> None:
+    def chosen(**request: Any) -> tuple[str, str]:
+        plans, _ = plan(stock_plans, encoder="dinov3_test16", **request)
+        arguments = arguments_of(plans, "2d_fm256")
+        return arguments["decoder"], arguments["fusion"]
+
+    assert chosen(output="O1") == ("detail", "separate")
+    assert chosen(output="O2", preset="2d_fm256") == ("primus", "learnable")
+    assert chosen(output="O3", decoder="primus") == ("primus", "learnable")
 
 
 def test_the_input_of_the_encoder_is_planned(stock_plans: Path) -> None:

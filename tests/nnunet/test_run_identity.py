@@ -17,7 +17,7 @@ from helpers.nnunet import (
     ("words", "different"),
     [
         (["--encoder", "dinov3_test16"], "encoder"),
-        (["--encoder", "FILE", "--taps", "0,1,2"], "network"),
+        (["--encoder", "FILE", "--taps", "0,1,2"], "taps"),
         (["--encoder", "FILE", "--train-ratio", 0.5], "train_subset"),
     ],
 )
