@@ -18,6 +18,7 @@ from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import visible_files
 from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import some, unknown
+from nnunet_fm.network.frozen import NETWORKS
 from nnunet_fm.nnunet.dataset_files import RESTORE, USED, read_dataset_json, read_plans
 from nnunet_fm.nnunet.datasets import DATASET_NAME, dataset_id, known_datasets, no_such_dataset
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
@@ -121,13 +122,17 @@ def make_plans(preprocessed: Path, options: PlanOptions) -> NewPlans:
     write_training_seed(plans, options.training_seed)
     _refuse_ignored(options)
     stock = _resolved(plans, options)
+    plans["plans_name"] = _name(options)
+    path = preprocessed / f"{plans['plans_name']}.json"
+    existing = read_plans(path) if path.is_file() else None
     if options.encoder == NO_ENCODER:
         name, report = _stock_plans(plans, stock, options)
     else:
-        name, report = _frozen_plans(plans, stock, options, preprocessed)
+        kept = _decoder_to_keep(existing, options)
+        asked = options if kept is None else options.model_copy(update={"decoder": kept})
+        name, report = _frozen_plans(plans, stock, asked, preprocessed)
+        report += [] if kept is None else [f"decoder {kept}, as in these plans before"]
     device = options.device or default_device()
-    path = preprocessed / f"{plans['plans_name']}.json"
-    existing = read_plans(path) if path.is_file() else None
     report += _settle_batch(existing, plans, name, options.batch_size, device)
     merge_existing_configurations(existing, plans, name, path)
     data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
@@ -221,7 +226,6 @@ def _stock_plans(
     plans: dict[str, Any], stock: dict[str, Any], options: PlanOptions
 ) -> tuple[str, list[str]]:
     """Keep the stock architecture, at another patch, field of view or batch size if requested."""
-    plans["plans_name"] = options.output or _identifier("none", options)
     if not (options.patch or options.fov or options.batch_size):
         return options.configuration, [
             f"stock configurations ({', '.join(plans['configurations'])}), for -tr SubsetTrainer"
@@ -250,7 +254,6 @@ def _frozen_plans(
     description = preprocessed / DATASET_JSON
     dataset = read_dataset_json(description) if description.is_file() else {}
     name, configuration, report = frozen_configuration(stock, options, dataset)
-    plans["plans_name"] = options.output or _identifier(_short_name(options), options)
     plans["configurations"][name] = configuration
     source = encoder_source(plans, name)
     card = "" if source is None else source.card
@@ -273,6 +276,28 @@ def _pretraining_data(card: str, preprocessed: Path, dataset: dict[str, Any]) ->
             "they are (leakage)"
         )
     return report
+
+
+def _decoder_to_keep(existing: dict[str, Any] | None, options: PlanOptions) -> str | None:
+    """Return the decoder of existing plans where the user asks for none.
+
+    So plans and sweeps of version 0.1, whose default was another one, are planned as they were.
+    """
+    if existing is None or options.decoder is not None or options.preset is not None:
+        return None
+    decoders = {
+        configuration["architecture"]["arch_kwargs"].get("decoder", "primus")
+        for configuration in existing.get("configurations", {}).values()
+        if configuration.get("inherits_from") == options.configuration
+        and configuration.get("architecture", {}).get("network_class_name") in NETWORKS
+    }
+    return decoders.pop() if len(decoders) == 1 else None
+
+
+def _name(options: PlanOptions) -> str:
+    """Return the name of the plans: the user's, or one that tells the options apart."""
+    encoder = NO_ENCODER if options.encoder == NO_ENCODER else _short_name(options)
+    return options.output or _identifier(encoder, options)
 
 
 def _identifier(encoder: str, options: PlanOptions) -> str:

@@ -1,6 +1,7 @@
 """The planner, on plans as nnU-Net writes them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,3 +76,16 @@ def test_the_stock_architecture_at_another_patch(stock_plans: Path) -> None:
 def test_a_dataset_that_is_not_planned(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nnUNetv2_plan_and_preprocess"):
         write_plans(tmp_path, PlanOptions(encoder="dinov3_test16"))
+
+
+def test_existing_plans_keep_their_decoder(stock_plans: Path) -> None:
+    request: dict[str, Any] = {"encoder": "dinov3_test16", "output": "FM_x"}
+    plans, words = plan(stock_plans, **request, decoder="primus")
+    again, words = plan(stock_plans, **request)
+    assert again == plans
+    assert "decoder primus, as in these plans before" in words
+    other, _ = plan(stock_plans, **request, patch=(64,))
+    for name in ("2d_fm256", "2d_fm64"):
+        assert other["configurations"][name]["architecture"]["arch_kwargs"]["decoder"] == "primus"
+    with pytest.raises(ValueError, match="with another architecture"):
+        plan(stock_plans, **request, decoder="detail")
