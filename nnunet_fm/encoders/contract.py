@@ -30,6 +30,8 @@ class InputSpec:
         modalities: the sequence that each channel holds, as `nnunet_fm.data.sequences` names them,
             if the channels have weights of their own; None if a channel may hold any image.
         subsets: whether a subset of the modalities is enough (the option `modalities` names them).
+        slices: adjacent slices of each image; the middle one is encoded. With 3, channels 0 to 2
+            hold the slices of the first image, from the lowest to the highest.
     """
 
     spatial_dims: int
@@ -40,6 +42,7 @@ class InputSpec:
     intensity: str = Z_SCORE
     modalities: tuple[str, ...] | None = None
     subsets: bool = False
+    slices: int = 1
 
     @property
     def doublings(self) -> int:
@@ -49,6 +52,10 @@ class InputSpec:
     def of_modalities(self, modalities: Sequence[str] | None, subsets: bool = False) -> "InputSpec":
         """Return a copy whose channels hold these sequences."""
         return replace(self, modalities=tuple(modalities) if modalities else None, subsets=subsets)
+
+    def of_slices(self, slices: int) -> "InputSpec":
+        """Return a copy for so many adjacent slices of each image."""
+        return replace(self, slices=slices)
 
 
 def check_sides(sides: Sequence[int], step: int, what: str) -> None:

@@ -42,6 +42,7 @@ class Architecture:
         options: of new uses under the architecture's name, where they are not the constructor's
             defaults, which plans of earlier versions rely on.
         shown: returns the options that the tensors of a file show, e.g. the size of its images.
+        carried: names of the options that an exported file says of itself.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Architecture:
     adapt: Callable[[Converted, Mapping[str, Any]], None] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     shown: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] | None = None
+    carried: tuple[str, ...] = ()
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
@@ -66,6 +68,7 @@ def register_architecture(
     adapt: Callable[[Converted, Mapping[str, Any]], None] | None = None,
     options: Mapping[str, Any] | None = None,
     shown: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] | None = None,
+    carried: tuple[str, ...] = (),
 ) -> None:
     """Add an architecture; the arguments are those of `Architecture`.
 
@@ -78,7 +81,7 @@ def register_architecture(
     """
     if name in ARCHITECTURES or name.startswith(tuple(_NAMESPACES)):
         raise InputError(f"architecture {name!r} is already registered")
-    ARCHITECTURES[name] = Architecture(name, build, ignored, adapt, options or {}, shown)
+    ARCHITECTURES[name] = Architecture(name, build, ignored, adapt, options or {}, shown, carried)
 
 
 def register_namespace(prefix: str, build: Builder) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nnunet_fm.encoders.contract import Encoder, InputSpec
 from nnunet_fm.internal.errors import InputError
@@ -37,6 +38,8 @@ class SliceWise(Encoder):
                 f"an encoder of {spec.spatial_dims} dimensions; "
                 "allowed: one of slices, spatial_dims 2"
             )
+        if spec.slices > 1:
+            raise InputError(f"an encoder of {spec.slices} adjacent slices; allowed: one of single")
         self.encoder = encoder
         self.kind = encoder.kind
         self.in_channels = encoder.in_channels
@@ -73,6 +76,22 @@ class SliceWise(Encoder):
 def to_slices(x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "n c y x"]:
     """Turn volumes into one batch of slices, volume after volume."""
     return x.transpose(1, 2).flatten(0, 1)
+
+
+def to_slabs(x: Float[Tensor, "b c z y x"], slices: int) -> Float[Tensor, "b d z y x"]:
+    """Give each slice of a channel its neighbours as channels, from the lowest to the highest.
+
+    Beyond the ends of the volume, the last slice is repeated.
+
+    Args:
+        x: volumes.
+        slices: of a slab, an odd number; d is c times as many.
+    """
+    if slices == 1:
+        return x
+    reach = slices // 2
+    padded = functional.pad(x, (0, 0, 0, 0, reach, reach), mode="replicate")
+    return padded.unfold(2, slices, 1).movedim(-1, 2).flatten(1, 2)
 
 
 def to_volume(slices: Float[Tensor, "n c y x"], volumes: int) -> Float[Tensor, "b c z y x"]:

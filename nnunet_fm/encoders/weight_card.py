@@ -27,7 +27,8 @@ class WeightCard:
         files: patterns of the published file's name; of its whole path if they contain a slash, for
             files whose folder alone has a distinctive name.
         by_files_alone: whether only the file name can tell these weights from files of others with
-            the same tensors, which have another licence or need other options.
+            the same tensors, which have another licence or need other options. Without `files`,
+            only the card that a file carries, or the user, can.
         intensity: of the pretraining images, if it is not the architecture's usual one.
         orientation: of the pretraining images, if it is not the architecture's usual one.
 

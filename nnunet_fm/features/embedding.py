@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nnunet_fm.encoders import Encoder
+from nnunet_fm.encoders.slicewise import to_slabs, to_slices
 from nnunet_fm.features.volume_loader import PreprocessedVolume
 from nnunet_fm.internal.device import keep_freed_memory
 
@@ -42,8 +43,7 @@ def embed_volumes(
         if isinstance(volume, str):
             yield key, volume
             continue
-        rows = torch.from_numpy(volume)
-        queue.add(key, rows if encoder.input_spec.spatial_dims == 2 else rows[None])
+        queue.add(key, _rows(encoder, torch.from_numpy(volume)))
         while queue.waiting >= batch:
             queue.store(_embed(encoder, queue.take(batch), precision, device))
         yield from queue.pop_finished()
@@ -52,11 +52,20 @@ def embed_volumes(
     yield from queue.pop_finished()
 
 
+def _rows(encoder: Encoder, volume: Tensor) -> Tensor:
+    """Return the inputs that a volume (z, y, x) makes: slices, slabs of slices, or itself."""
+    spec = encoder.input_spec
+    if spec.spatial_dims == 3:
+        return volume[None, None]
+    return to_slices(to_slabs(volume[None, None].float(), spec.slices).to(volume.dtype))
+
+
 @torch.inference_mode()
 def _embed(encoder: Encoder, rows: Tensor, precision: str, device: torch.device) -> list[Tensor]:
     """Return the vectors of a batch of rows, (rows, d) for each layer, on the CPU in float32."""
     x = rows.to(device).float()
-    x = x[:, None].expand(-1, encoder.in_channels, *[-1] * (x.dim() - 1))
+    if x.shape[1] == 1:  # the same image in every channel
+        x = x.expand(-1, encoder.in_channels, *[-1] * (x.dim() - 2))
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         vectors = encoder.embed_taps(x)
     return [layer.float().cpu() for layer in vectors]

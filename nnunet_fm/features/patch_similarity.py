@@ -67,6 +67,11 @@ def slice_similarities(
     """
     if encoder.input_spec.spatial_dims != 2:
         raise InputError("similarity maps need a 2-D encoder; this encoder takes volumes")
+    if encoder.input_spec.slices > 1:
+        raise InputError(
+            f"similarity maps need an encoder of single slices; this one sees "
+            f"{encoder.input_spec.slices} adjacent slices"
+        )
     step = encoder.input_spec.divisor
     height, width = (n // step * step for n in image.shape)
     if not height or not width:

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -56,6 +56,8 @@ class FrozenEncoderNetwork(nn.Module):
         deep_supervision: must be False; nnU-Net passes it.
     """
 
+    takes_stacks: ClassVar[bool] = False  # of slices; False: slices or volumes
+
     def __init__(
         self,
         input_channels: int,
@@ -90,9 +92,14 @@ class FrozenEncoderNetwork(nn.Module):
         with torch.random.fork_rng(devices=[]):  # the decoder starts alike with every encoder
             built = build_encoder(encoder, taps, **options)
             fused = 1 if self.schedule.separate else input_channels
-            self.fusion = make_fusion(
-                built.input_spec.spatial_dims, fused, built.in_channels, channels
-            )
+            spec = built.input_spec
+            if spec.slices > 1 and not self.takes_stacks:
+                raise InputError(
+                    f"encoder {encoder} sees {spec.slices} adjacent slices; allowed: "
+                    "--mix-slices 1 (or 3, 5), whose patches are stacks"
+                )
+            images = built.in_channels // spec.slices
+            self.fusion = make_fusion(spec.spatial_dims, fused, images, channels)
         self.encoder_scale = encoder_scale
         self.stages = doublings_of(built.input_spec, encoder_scale)
         self.encoder: Encoder = built
@@ -163,19 +170,24 @@ class FrozenEncoderNetwork(nn.Module):
             return torch.autocast(device_type, enabled=False)
         return torch.autocast(device_type, getattr(torch, precision))
 
-    def encode(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "b d *tokens"]]:
-        """Fuse the channels and run the encoder: one feature map per tap.
+    def encode(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "n d *tokens"]]:
+        """Fuse the channels and run the encoder: one feature map per tap, for each input of it.
 
         Separate channels pass the encoder one after another; the features of channel 0 come first.
         """
         patch, step = self.encoder.input_spec.divisor, 2**self.stages
         passes = [
-            self._compute_encoder.features(to_encoder_size(self.fusion(part), patch, step))
+            self._compute_encoder.features(to_encoder_size(self.fuse(part), patch, step))
             for part in x.split(self.fusion.in_channels, dim=1)  # all channels, or one at a time
         ]
         if len(passes) == 1:
             return passes[0]
         return [torch.cat(maps, dim=1) for maps in zip(*passes, strict=True)]
+
+    def fuse(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "n e *sides"]:
+        """Return the inputs of the encoder."""
+        fused: Tensor = self.fusion(x)
+        return fused
 
     def decode(self, features: list[Tensor], x: Float[Tensor, "b c *grid"]) -> Tensor:
         """Decode the features, and the image for decoders that use it, to class logits."""

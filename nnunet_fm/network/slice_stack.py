@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nnunet_fm.encoders.slicewise import to_slices, to_volume
+from nnunet_fm.encoders.slicewise import to_slabs, to_slices, to_volume
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 
@@ -59,6 +59,8 @@ class FrozenEncoder25DNetwork(FrozenEncoderNetwork):
         ValueError: an encoder of volumes, or another number of slices.
     """
 
+    takes_stacks = True
+
     def __init__(self, *args: Any, mix_slices: int = 3, **slices: Any) -> None:
         super().__init__(*args, **slices)
         encoder = self.encoder
@@ -72,7 +74,12 @@ class FrozenEncoder25DNetwork(FrozenEncoderNetwork):
 
     def encode(self, x: Float[Tensor, "b c z y x"]) -> list[Float[Tensor, "b d z ty tx"]]:
         """Return the 2-D features of each slice, stacked."""
-        return [to_volume(f, len(x)) for f in super().encode(to_slices(x))]
+        return [to_volume(f, len(x)) for f in super().encode(x)]
+
+    def fuse(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "n e y x"]:
+        """Return the input of the encoder for each slice, with its neighbours if it sees any."""
+        fused = super().fuse(to_slices(x))
+        return to_slices(to_slabs(to_volume(fused, len(x)), self.encoder.input_spec.slices))
 
     def decode(
         self, features: list[Tensor], x: Float[Tensor, "b c z y x"]

@@ -55,6 +55,11 @@ def frozen_configuration(
     arguments, report = _network_arguments(decoder, source, preset, dataset)
     patch = tuple(options.patch or preset["patch_size"])
     stack = None
+    if encoder.input_spec.slices > 1 and options.mix_slices is None:
+        raise InputError(
+            f"encoder {source.architecture} sees {encoder.input_spec.slices} adjacent slices; add "
+            "--mix-slices 1 (or 3, 5), which plans stacks of slices"
+        )
     if options.mix_slices is not None:
         patch, stack = (patch[1:], patch[0]) if len(patch) == 3 else (patch, STACK)
         arguments["mix_slices"] = check_mix(options.mix_slices, stack, options.configuration)

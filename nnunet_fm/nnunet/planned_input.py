@@ -94,12 +94,13 @@ def _check_channels(
             f"--channels with --fusion {SEPARATE}, which encodes every channel; allowed: one of "
             "them"
         )
-    if len(channels) == encoder.in_channels and (not names or max(channels) < len(names)):
+    images = encoder.in_channels // encoder.input_spec.slices
+    if len(channels) == images and (not names or max(channels) < len(names)):
         return
     numbered = ", ".join(f"{number} {name}" for number, name in enumerate(names))
     raise InputError(
         f"--channels {','.join(map(str, channels))}; allowed: for each of the "
-        f"{encoder.in_channels} channels of {architecture} the number of a channel of the dataset"
+        f"{images} channels of {architecture} the number of a channel of the dataset"
         + (f" ({numbered})" if numbered else "")
     )
 

@@ -10,6 +10,7 @@ from nnunet_fm.encoders import ARCHITECTURES, Encoder, build_encoder
 TRANSFORMERS = {
     "dinov3_test16": 4,
     "dinov2_test14": 4,
+    "brainfound_test14": 4,
     "timm/vit_tiny_patch16_224": 12,
     "volume_test16": 8,
     "volume_testbmmae": 8,

@@ -40,3 +40,13 @@ def test_a_3d_encoder_gives_a_vector_per_volume() -> None:
         "a": [1] * len(encoder.embedded_layers),
         "b": [1] * len(encoder.embedded_layers),
     }
+
+
+def test_an_encoder_of_slabs_sees_the_neighbours_of_every_slice() -> None:
+    encoder = build_encoder("brainfound_test14", sequences=None, slices=3).eval()
+    volume = np.random.default_rng(0).standard_normal((4, 28, 28)).astype(np.float16)
+    ((_, vectors),) = embed_volumes(encoder, [("a", volume)], "float32", 3, torch.device("cpu"))
+    x = torch.from_numpy(volume).float()
+    slabs = torch.stack([x[[0, 0, 1]], x[[0, 1, 2]], x[[1, 2, 3]], x[[2, 3, 3]]])
+    assert not isinstance(vectors, str)
+    np.testing.assert_allclose(vectors[-1], encoder.embed(slabs).detach(), atol=1e-4)

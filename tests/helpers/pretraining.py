@@ -91,6 +91,26 @@ def small_mae2d_recipe(**parts: object) -> dict[str, object]:
     return content
 
 
+def small_brainfound_recipe(**parts: object) -> dict[str, object]:
+    """Plain data of a recipe of BrainFound: slabs of 3 slices of T1 and FLAIR."""
+    content = small_recipe()
+    del content["stage"]
+    content |= {
+        "encoder": {"architecture": "dinov2_test14", "image_size": 28, "layer_scale": 0.1},
+        "slabs": {"sequences": ["T1", "FLAIR"], "slices": 3},
+        "views": {"pairs": [{"global_size": 28, "local_size": 14}], "local_crops": 2},
+    }
+    objective = content["objective"]
+    assert isinstance(objective, dict)
+    objective["method"] = "brainfound"
+    for part, changes in parts.items():
+        former = content.get(part)
+        if isinstance(former, dict) and isinstance(changes, dict):
+            changes = {**former, **changes}
+        content[part] = changes
+    return content
+
+
 def run_two_processes(recipe: Path, store: Path, run: Path, *import_paths: Path) -> None:
     """`pretrain run` by torchrun, with more folders to import from."""
     with socket.socket() as free:

@@ -12,6 +12,7 @@ from helpers.nnunet import DATASET, Run
 from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.slicewise import SliceWise
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
+from nnunet_fm.network.input_size import to_encoder_size
 from nnunet_fm.network.slice_stack import FrozenEncoder25DNetwork, SliceMix
 from nnunet_fm.nnunet.recipe import Recipe, parameter_groups
 
@@ -190,3 +191,22 @@ def test_stacks_are_planned_trained_and_predicted(
     )  # stock sums in half precision, in which weights of a tile's corners vanish
     assert close.mean() > 0.98
     assert close[:, 1:-1, 8:-8, 8:-8].all()
+
+
+def test_encoders_of_slabs_see_the_neighbours_of_every_slice() -> None:
+    options = {"sequences": None, "slices": 3}
+    network = FrozenEncoder25DNetwork(
+        2, 3, "brainfound_test14", options, fusion="separate", decoder="detail", mix_slices=1
+    ).eval()
+    x = torch.randn(2, 2, 5, 32, 32)
+    maps = network.encode(x)
+    assert maps[-1].shape == (2, 2 * 32, 5, 2, 2)
+    inside = to_encoder_size(x[1:, 0, 1:4], 14, 16)  # slices 1 to 3 of channel 0, around slice 2
+    expected = network.encoder.features(inside)[-1]
+    torch.testing.assert_close(maps[-1][1, :32, 2], expected[0])
+    last = to_encoder_size(x[1:, 1, [3, 4, 4]], 14, 16)
+    expected = network.encoder.features(last)[-1]
+    torch.testing.assert_close(maps[-1][1, 32:, 4], expected[0])
+    assert network(x).shape == (2, 3, 5, 32, 32)
+    with pytest.raises(ValueError, match="sees 3 adjacent slices; allowed: --mix-slices 1"):
+        FrozenEncoderNetwork(2, 3, "brainfound_test14", options)

@@ -12,6 +12,7 @@ from helpers.plans import arguments_of, name_channels, plan
 from nnunet_fm.encoders.families.brainiac import VolumeViT
 from nnunet_fm.internal.arguments import parse_key_values
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
+from nnunet_fm.network.slice_stack import FrozenEncoder25DNetwork
 from nnunet_fm.nnunet.frozen_configuration import presets
 
 
@@ -350,3 +351,25 @@ def test_an_encoder_whose_pass_depends_on_its_data_can_be_planned(stock_plans: P
         preset="3d_fm32",
     )
     assert "the encoder was pretrained on quantiles, which nnU-Net does not have" in words
+
+
+def test_an_encoder_of_slabs_is_planned_with_named_channels_and_stacks(stock_plans: Path) -> None:
+    name_channels(stock_plans, "T1", "T1c", "T2", "FLAIR")
+    request: dict[str, Any] = {"encoder": "brainfound_test14", "patch": (64,)}
+    plans, words = plan(stock_plans, **request, output="O1")
+    arguments = arguments_of(plans, "2d_fm64")
+    assert "T1 from 0, T2 from 2, FLAIR from 3" in words
+    assert (arguments["fusion"], arguments["channels"]) == ("fixed", [0, 2, 3])
+    assert FrozenEncoderNetwork(4, 3, **arguments)(torch.randn(1, 4, 64, 64)).shape[1] == 3
+    slabs = {**request, "options": {"slices": 3}}
+    with pytest.raises(ValueError, match="sees 3 adjacent slices; add --mix-slices 1"):
+        plan(stock_plans, **slabs)
+    plans, _ = plan(stock_plans, **slabs, mix_slices=1, output="O2")
+    arguments = arguments_of(plans, "25d_fm64")
+    x = torch.randn(1, 4, 8, 64, 64)
+    assert FrozenEncoder25DNetwork(4, 3, **arguments)(x).shape == (1, 3, 8, 64, 64)
+    name_channels(stock_plans, "FLAIR", "T1c")
+    plans, words = plan(stock_plans, **request, output="O3")
+    arguments = arguments_of(plans, "2d_fm64")
+    assert arguments["encoder_options"]["modalities"] == ["FLAIR"]
+    assert FrozenEncoderNetwork(2, 3, **arguments)(torch.randn(1, 2, 64, 64)).shape[1] == 3

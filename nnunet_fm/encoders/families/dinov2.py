@@ -29,7 +29,11 @@ POSITIONS = ("antialias", "offset")
 OFFSET = 0.1  # cells
 CHANNELS = 3  # this and the next two: of the released models
 PATCH, IMAGE = 14, 518  # pixels
-TEST_IMAGE = 56
+# two small networks, for CPUs and for tests
+SMALL: dict[str, dict[str, int]] = {
+    "nano14": {"embed_dim": 128, "num_heads": 4, "depth": 4, "image_size": 98},
+    "test14": {"embed_dim": 32, "num_heads": 2, "depth": 4, "image_size": 56},
+}
 
 
 class Dinov2(TimmViT):
@@ -112,6 +116,20 @@ def from_dinov2(state: Mapping[str, Tensor]) -> Converted:
     return result
 
 
+def to_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return official names for timm's, so that `from_dinov2` gives the same tensors again.
+
+    The CLS token of networks with registers gets the position zero. The gated layers of ViT-g keep
+    timm's names.
+    """
+    tensors = {key.removeprefix("vit."): value for key, value in state.items()}
+    if "reg_token" in tensors:
+        tensors["register_tokens"] = tensors.pop("reg_token")
+        positions = tensors["pos_embed"]
+        tensors["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], 1)
+    return tensors
+
+
 def sizes_in_file(tensors: Mapping[str, Tensor], image: int) -> dict[str, int]:
     """Return the sizes in which a file differs from the released models.
 
@@ -182,22 +200,15 @@ def _register() -> None:
                 shown=partial(sizes_in_file, image=IMAGE),
             )
             register_cards(_released_card(name, hub), _trained_card(name))
-    test = partial(
-        Dinov2,
-        "vit_small_patch14_dinov2",
-        embed_dim=32,
-        num_heads=2,
-        depth=4,
-        image_size=TEST_IMAGE,
-    )
-    register_architecture(
-        "dinov2_test14",
-        test,
-        PRETRAINING_HEADS,
-        options={"positions": "offset"},
-        shown=partial(sizes_in_file, image=TEST_IMAGE),
-    )
-    register_cards(_trained_card("dinov2_test14"))
+    for short, sizes in SMALL.items():
+        register_architecture(
+            f"dinov2_{short}",
+            partial(Dinov2, "vit_small_patch14_dinov2", **sizes),  # type: ignore[arg-type]
+            PRETRAINING_HEADS,
+            options={"positions": "offset"},
+            shown=partial(sizes_in_file, image=sizes["image_size"]),
+        )
+        register_cards(_trained_card(f"dinov2_{short}"))
     register_key_format(KeyFormat("DINOv2", _is_dinov2, from_dinov2))
 
 

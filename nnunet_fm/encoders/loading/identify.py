@@ -127,7 +127,8 @@ def nearest_by_shapes(tensors: Mapping[str, Tensor]) -> str:
 def _cards_of_dimension(tensors: Mapping[str, Tensor]) -> list[WeightCard]:
     """Return the cards of slices, or of volumes where a tensor is a 3-D convolution."""
     dims = 3 if any(tensor.ndim == 5 for tensor in tensors.values()) else 2
-    return [card for card in CARDS.values() if card.spatial_dims == dims]
+    known = [card for card in CARDS.values() if card.files or not card.by_files_alone]
+    return [card for card in known if card.spatial_dims == dims]
 
 
 def _buildable_cards(tensors: Mapping[str, Tensor]) -> list[WeightCard]:

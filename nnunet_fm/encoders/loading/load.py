@@ -27,6 +27,7 @@ from nnunet_fm.encoders.registry import (
     ARCHITECTURES,
     CARDS,
     KEY_FORMATS,
+    Architecture,
     build_encoder,
     find_user_class,
     known_architecture,
@@ -72,6 +73,7 @@ def load_encoder(
     _return_unknown_heads(file, chosen)
     architecture = known_architecture(chosen.architecture)
     shown = dict(architecture.shown(converted.tensors)) if architecture.shown else {}
+    shown |= _carried(file, chosen, architecture)
     shown = {k: v for k, v in shown.items() if chosen.options.get(k) != v}
     options = {k: v for k, v in {**chosen.options, **shown, **build}.items() if k != "taps"}
     if architecture.adapt is not None:
@@ -139,6 +141,14 @@ class _WeightFile:
                 raise CheckpointError(f"{path.name}: {error}") from None
         converted.dropped |= unwrapped.dropped
         return cls(path, embedded_card(path, content), unwrapped, converted, heads)
+
+
+def _carried(file: _WeightFile, card: WeightCard, architecture: Architecture) -> dict[str, Any]:
+    """Return the options that an exported file says of itself, if it is of this card."""
+    told = file.about.get("options")
+    if file.about.get("card") != card.name or not isinstance(told, Mapping):
+        return {}
+    return {name: told[name] for name in architecture.carried if name in told}
 
 
 def _choose_card(file: _WeightFile, card: str | None) -> tuple[WeightCard, str]:

@@ -50,7 +50,7 @@ def slice_features(
         if encoder is None:
             return interpolate(x, size=(side, side), mode="area").mean(0).flatten().numpy()
         parts = [
-            encoder.embed(part.expand(-1, 3, -1, -1).to(_device(encoder)))
+            encoder.embed(part.expand(-1, encoder.in_channels, -1, -1).to(_device(encoder)))
             for part in x.split(BATCH)
         ]
         return torch.cat(parts).mean(0).cpu().numpy()
@@ -82,10 +82,10 @@ def patch_features(
                 .flatten(0, 1)
                 .numpy()
             )
-        channels = []
+        channels, copies = [], (-1, encoder.in_channels, -1, -1)
         for channel in x:
             parts = [
-                encoder.features(p[:, None].expand(-1, 3, -1, -1).to(_device(encoder)))[-1].cpu()
+                encoder.features(p[:, None].expand(copies).to(_device(encoder)))[-1].cpu()
                 for p in channel.split(BATCH)
             ]
             channels.append(torch.cat(parts).flatten(2).transpose(1, 2).flatten(0, 1))

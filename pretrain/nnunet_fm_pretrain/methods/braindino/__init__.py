@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.findings import Finding
@@ -17,7 +17,7 @@ class BrainDinoMethod(Method):
     """Two stages: training from scratch, and high resolution from a stage 1 run."""
 
     name = "braindino"
-    recipe = BrainDinoRecipe
+    recipe: ClassVar[type[Recipe]] = BrainDinoRecipe
 
     def open_store(self, folder: Path) -> Store:
         """Open a slice store."""

@@ -1,6 +1,6 @@
 """Batches of multi-crop views: one item of the dataset is the whole batch of a rank at a step."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,13 +18,57 @@ from nnunet_fm_pretrain.methods.braindino.block_masks import (
     patches_to_hide,
 )
 from nnunet_fm_pretrain.methods.braindino.multicrop import ViewMaker, fuse
-from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe, CropPair
+from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe, CropPair, FusionRecipe
 
 _PAIR_STREAM, _SAMPLE_STREAM, _MASK_STREAM = 1, 2, 3  # keep the draws of steps and samples apart
 
 
+@runtime_checkable
+class ImageSource(Protocol):
+    """Where the images come from that crops are cut from.
+
+    Attributes:
+        channels: of every image.
+    """
+
+    channels: int
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def read(self, index: int, rng: np.random.Generator) -> Float[np.ndarray, "c h w"]:
+        """Read image number `index`; what is random in it is drawn from `rng`."""
+
+
+class SliceSource:
+    """The slices of a store, of one channel, or of three that registered sequences are fused to.
+
+    Args:
+        store: the slices.
+        fusion: how often and how slices are fused.
+    """
+
+    def __init__(self, store: SliceStore, fusion: FusionRecipe) -> None:
+        self.store, self.fusion = store, fusion
+        self.channels = 3 if fusion.probability else 1
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def read(self, index: int, rng: np.random.Generator) -> Float[np.ndarray, "c h w"]:
+        """Read a slice; with fusion as three channels of its registered sequences."""
+        record, place = self.store.locate(index)
+        if not self.fusion.probability:
+            return self.store.read_slice(record, place)[None]
+        registered = self.store.registered(record)
+        if len(registered) > 1 and rng.random() < self.fusion.probability:
+            slices = np.stack([self.store.read_slice(r, place) for r in registered])
+            return fuse(slices, self.fusion, rng)
+        return self.store.read_slice(record, place)[None].repeat(3, axis=0)
+
+
 class MultiCropBatch(NamedTuple):
-    """Crops of `b` slices, of one channel or three, and the masks of the global ones."""
+    """Crops of `b` images and the masks of the global ones."""
 
     global_crops: Float16[Tensor, "2 b c g g"]
     local_crops: Float16[Tensor, "n b c l l"]
@@ -35,7 +79,7 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
     """Batches by step number; everything in one derives from (seed, sample number).
 
     Args:
-        store: the slices.
+        source: the images.
         recipe: of the run.
         patch: side of a patch in pixels.
         rank: of this process.
@@ -46,11 +90,16 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
     """
 
     def __init__(
-        self, store: SliceStore, recipe: BrainDinoRecipe, patch: int, rank: int = 0, ranks: int = 1
+        self,
+        source: ImageSource,
+        recipe: BrainDinoRecipe,
+        patch: int,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
-        self.store, self.seed = store, recipe.seed
+        self.source, self.seed = source, recipe.seed
         self.masks, self.patch = recipe.objective.masks, patch
-        self.order = SampleOrder(len(store), recipe.optimiser.batch_size, recipe.seed)
+        self.order = SampleOrder(len(source), recipe.optimiser.batch_size, recipe.seed)
         self.order.samples(0, rank, ranks)  # refuses a batch that cannot be shared
         self.views = ViewMaker(recipe.views, patch)
         for pair in recipe.views.pairs:
@@ -68,14 +117,15 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
         return self.steps
 
     def __getitem__(self, step: int) -> MultiCropBatch:
-        pair = self.views.pair(np.random.default_rng([self.seed, _PAIR_STREAM, step]))
+        pair = self.crop_pair(step)
         samples = self.order.samples(step, self.rank, self.ranks)
         first = step * self.order.batch_size  # of all ranks
         batch = self._empty(pair, len(samples))
         hidden = self._patches_to_hide(step, pair)
         for place, sample in enumerate(samples):
             rng = np.random.default_rng([self.seed, _SAMPLE_STREAM, sample])
-            views = self.views(self._image(sample, rng), pair, rng)
+            image = self.source.read(self.order.index_of(sample), rng)
+            views = self.views(image, pair, rng)
             # copying into the batch also converts to float16, without a copy in between
             for view, crop in enumerate(views.global_crops):
                 batch.global_crops[view, place] = torch.from_numpy(crop)
@@ -90,6 +140,10 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
                 mask.copy_(torch.from_numpy(drawn))
         return batch
 
+    def crop_pair(self, step: int) -> CropPair:
+        """Draw the crop sizes of a step."""
+        return self.views.pair(np.random.default_rng([self.seed, _PAIR_STREAM, step]))
+
     def _patches_to_hide(self, step: int, pair: CropPair) -> Int[np.ndarray, "2 b"] | None:
         """Draw the hidden patches of every crop of a step, over all ranks; None: crop by crop."""
         if self.masks.draw == "crop":
@@ -100,7 +154,7 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
         return patches_to_hide(self.masks, crops, patches, rng).reshape(2, -1)
 
     def _empty(self, pair: CropPair, slices: int) -> MultiCropBatch:
-        channels = 3 if self.views.recipe.fusion.probability else 1
+        channels = self.source.channels
         views = self.views.recipe.local_crops
         side = self.views.side(pair.global_size)
         local = self.views.side(pair.local_size)
@@ -110,18 +164,6 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
             empty_for_batch((views, slices, channels, local, local), torch.float16),
             torch.empty(2, slices, grid, grid, dtype=torch.bool),
         )
-
-    def _image(self, sample: int, rng: np.random.Generator) -> Float[np.ndarray, "c h w"]:
-        """Read a slice; with fusion as three channels of its registered sequences."""
-        record, place = self.store.locate(self.order.index_of(sample))
-        fusion = self.views.recipe.fusion
-        if not fusion.probability:
-            return self.store.read_slice(record, place)[None]
-        registered = self.store.registered(record)
-        if len(registered) > 1 and rng.random() < fusion.probability:
-            slices = np.stack([self.store.read_slice(r, place) for r in registered])
-            return fuse(slices, fusion, rng)
-        return self.store.read_slice(record, place)[None].repeat(3, axis=0)
 
 
 def _check_neighbours(recipe: BrainDinoRecipe, ranks: int) -> None:

@@ -46,9 +46,7 @@ class ViewMaker:
     def __call__(self, image: Image, pair: CropPair, rng: np.random.Generator) -> Views:
         """Crop `image` (z-scores, background 0; one channel or three) in the sizes of `pair`."""
         r = self.recipe
-        pixels = np.ascontiguousarray(image.transpose(1, 2, 0))  # OpenCV has the channels last
-        if r.slice_size and pixels.shape[:2] != (r.slice_size, r.slice_size):
-            pixels = cv2.resize(pixels, (r.slice_size, r.slice_size), interpolation=cv2.INTER_CUBIC)
+        pixels = self._pixels(image)
         blurs = (r.blur.global_1, r.blur.global_2)
         global_crops = [self._crop(pixels, pair.global_size, r.global_scale, p, rng) for p in blurs]
         local_crops = [
@@ -56,6 +54,21 @@ class ViewMaker:
             for _ in range(r.local_crops)
         ]
         return Views(global_crops, local_crops)
+
+    def global_crop(self, image: Image, pair: CropPair, rng: np.random.Generator) -> Crop:
+        """Make one more crop, as the first global one."""
+        r = self.recipe
+        return self._crop(
+            self._pixels(image), pair.global_size, r.global_scale, r.blur.global_1, rng
+        )
+
+    def _pixels(self, image: Image) -> np.ndarray:
+        """Put the channels last, as OpenCV has them, and resize as the recipe asks for."""
+        pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+        side = self.recipe.slice_size
+        if side and pixels.shape[:2] != (side, side):
+            pixels = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_CUBIC)
+        return pixels
 
     def side(self, size: int) -> int:
         """Return the side in pixels of a crop that is made in this size: whole patches."""
@@ -83,6 +96,8 @@ class ViewMaker:
             crop = np.sign(crop) * np.abs(crop) ** math.exp(
                 rng.uniform(-self.recipe.gamma, self.recipe.gamma)
             )
+        if self.recipe.channel_jitter:
+            crop = jittered(crop, self.recipe.channel_jitter, rng)
         if rng.random() < blur:
             kernel = (self.recipe.blur.kernel,) * 2
             crop = cv2.GaussianBlur(crop, kernel, rng.uniform(*self.recipe.blur.sigma))
@@ -103,9 +118,23 @@ def rotated_crop(pixels: np.ndarray, box: Box, side: int, angle: float) -> np.nd
         ]
     )
     matrix[:, 2] -= matrix[:, :2] @ [middle, middle]
-    return cv2.warpAffine(
-        pixels, matrix, (side, side), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    )
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    parts = [  # OpenCV takes four channels at most
+        cv2.warpAffine(pixels[..., first : first + 4], matrix, (side, side), flags=flags)
+        for first in range(0, pixels.shape[2], 4)
+    ]
+    return np.concatenate([part.reshape(side, side, -1) for part in parts], axis=2)
+
+
+def jittered(
+    crop: Float[np.ndarray, "h w *c"], largest: float, rng: np.random.Generator
+) -> Float[np.ndarray, "h w *c"]:
+    """Scale each channel by exp(U(-j, j)) and shift what is not background by U(-j, j)."""
+    pixels = crop.reshape(*crop.shape[:2], -1)
+    scale = np.exp(rng.uniform(-largest, largest, pixels.shape[2]))
+    shift = rng.uniform(-largest, largest, pixels.shape[2])
+    changed = np.where(pixels == 0, 0, pixels * scale + shift).astype(np.float32)
+    return changed.reshape(crop.shape)
 
 
 def fuse(

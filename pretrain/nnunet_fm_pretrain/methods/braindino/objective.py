@@ -5,6 +5,7 @@ The teacher is an exponential moving average of the student.
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,7 +20,11 @@ from torch.utils.data import Dataset
 from nnunet_fm.encoders import Encoder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine.objective import Exported, Losses, Objective
-from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatch, MultiCropBatches
+from nnunet_fm_pretrain.methods.braindino.batches import (
+    MultiCropBatch,
+    MultiCropBatches,
+    SliceSource,
+)
 from nnunet_fm_pretrain.methods.braindino.masked_forward import (
     Tokens,
     forward_tokens,
@@ -56,12 +61,9 @@ class BrainDino(Objective):
         self.settings = recipe.objective
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
-            self.student = _Networks(recipe, recipe.encoder.drop_path)
-            self.teacher = _Networks(recipe, drop_path=0.0)
+            self.student, self.teacher = self._build_networks()
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
-        if recipe.encoder.rope_rescale and recipe.encoder.rope_rescale_draw == "pass":
-            rescale_positions(self.student.encoder, recipe.encoder.rope_rescale)
         if recipe.run.checkpointing:
             self.student.encoder.set_gradient_checkpointing(True)
         self.koleo = KoLeoLoss()
@@ -70,6 +72,14 @@ class BrainDino(Objective):
             self.register_buffer(
                 f"{name}_next_centre", torch.zeros(head.prototypes), persistent=False
             )
+
+    def _build_networks(self) -> tuple[Any, Any]:
+        """Build student and teacher: an `encoder`, a `dino_head` and an `ibot_head` each."""
+        recipe = self.recipe.encoder
+        student, teacher = _Networks(self.recipe, recipe.drop_path), _Networks(self.recipe, 0.0)
+        if recipe.rope_rescale and recipe.rope_rescale_draw == "pass":
+            rescale_positions(student.encoder, recipe.rope_rescale)
+        return student, teacher
 
     def train(self, mode: bool = True) -> "BrainDino":
         """Switch to training mode; the teacher stays in evaluation mode."""
@@ -80,7 +90,8 @@ class BrainDino(Objective):
     def batches(self, store: SliceStore, rank: int, ranks: int) -> Dataset[MultiCropBatch]:
         """Return multi-crop views with block masks."""
         patch = self.student.encoder.input_spec.divisor
-        return MultiCropBatches(store, self.recipe, patch, rank, ranks)
+        source = SliceSource(store, self.recipe.views.fusion)
+        return MultiCropBatches(source, self.recipe, patch, rank, ranks)
 
     def trainable_modules(self, phase: str) -> Mapping[str, nn.Module]:
         """Return the encoder and the two heads of the student."""
@@ -88,12 +99,12 @@ class BrainDino(Objective):
 
     def forward(self, batch: MultiCropBatch, step: int, phase: str) -> Losses:
         """Compute the DINO, iBOT and KoLeo losses of a batch."""
-        exact = _exact(self.student.encoder.mask_token)
-        global_crops = three_channels(batch.global_crops.to(exact).flatten(0, 1))
-        local_crops = three_channels(batch.local_crops.to(exact).flatten(0, 1))
+        exact = _exact(self.student.dino_head.last_layer)
+        global_crops = batch.global_crops.to(exact).flatten(0, 1)
+        local_crops = batch.local_crops.to(exact).flatten(0, 1)
         masks = batch.masks.flatten(0, 1)
         with torch.no_grad():
-            taught = forward_tokens(self.teacher.encoder, global_crops)
+            taught = self._teacher_tokens(global_crops)
         seen = self._student_tokens(global_crops, masks)
         views = [seen.cls.unflatten(0, (2, -1))]
         if len(batch.local_crops):
@@ -117,14 +128,18 @@ class BrainDino(Objective):
         )
 
     def _student_tokens(
-        self, crops: Float[Tensor, "n 3 h w"], masks: Bool[Tensor, "n th tw"] | None = None
+        self, crops: Float[Tensor, "n c h w"], masks: Bool[Tensor, "n th tw"] | None = None
     ) -> Tokens:
         """Compute the student's tokens, with the rotary coordinates that the recipe asks for."""
         encoder = self.recipe.encoder
         stretch = None
         if self.training and encoder.rope_rescale_draw == "block":
             stretch = encoder.rope_rescale
-        return forward_tokens(self.student.encoder, crops, masks, stretch)
+        return forward_tokens(self.student.encoder, three_channels(crops), masks, stretch)
+
+    def _teacher_tokens(self, crops: Float[Tensor, "n c h w"]) -> Tokens:
+        """Compute the teacher's tokens; nothing is masked."""
+        return forward_tokens(self.teacher.encoder, three_channels(crops))
 
     def _dino(
         self, student_cls: Float[Tensor, "v b d"], teacher_cls: Float[Tensor, "2 b d"], step: int
