@@ -27,7 +27,7 @@ from nnunet_fm_pretrain.data.array_files import write_volume
 from nnunet_fm_pretrain.data.records import SliceRecord, write_manifest
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine.loader import make_loader
-from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatches
+from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatches, SliceSource
 from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
 from nnunet_fm_pretrain.methods.recipes import read_recipe
 
@@ -100,7 +100,8 @@ def batches(kind: str, folder: Path) -> Iterator[Any]:
     """Batches out of a loader with one worker."""
     recipe = read_recipe("braindino_stage1", [f"optimiser.batch_size={BATCH}", *WITHOUT_MASKS])
     if kind == "ours":
-        made = MultiCropBatches(SliceStore(folder), recipe, patch=16)
+        source = SliceSource(SliceStore(folder), recipe.views.fusion)
+        made = MultiCropBatches(source, recipe, patch=16)
         return iter(make_loader(made, 0, 10_000, workers=1, pin=False))
     data = WithTorchvision(folder, recipe)
     order = torch.arange(10_000 * BATCH).remainder(len(data)).tolist()

@@ -166,12 +166,17 @@ def _prepare(parsed: argparse.Namespace) -> int:
 
 
 def _report_volumes(outcomes: Sequence["Outcome"], store: Path) -> int:
-    """Print how many volumes were made and which failed; return the exit code."""
+    """Print what was made of which sessions, and what failed; return the exit code."""
+    from nnunet_fm_pretrain.data.records import sequences_of_sessions
+
     failed = [o for o in outcomes if not o.record]
     made = sum(not o.ready for o in outcomes if o.record)
     ready = len(outcomes) - len(failed) - made
     subjects = sorted({f"{o.source.dataset}/{o.source.subject}" for o in outcomes})
     print(f"{counted(len(subjects), 'subject')}: {some(subjects)}")
+    records = [outcome.record for outcome in outcomes if outcome.record]
+    for sequences, sessions in sequences_of_sessions(records).items():
+        print(f"  {counted(sessions, 'session')} with {', '.join(sequences)}")
     print(f"{counted(made, 'volume')} made, {ready} ready, {len(failed)} failed: {store}")
     for outcome in failed[:10]:
         print(f"  {outcome.source.name}: {outcome.reason}", file=sys.stderr)

@@ -31,7 +31,9 @@ def test_the_whole_pipeline(
         "1",
     ]
     assert main([*words, "--registered", "--exclude-subjects", str(tmp_path / "exclude.txt")]) == 0
-    assert "10 volumes made, 0 ready, 0 failed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "10 volumes made, 0 ready, 0 failed" in said
+    assert "5 sessions with FLAIR, T1\n" in said
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(small_recipe()))
     words = [
         "pretrain",

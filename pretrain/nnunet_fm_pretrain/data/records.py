@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -178,3 +179,13 @@ def find_duplicates(records: Sequence[Record]) -> dict[str, str]:
     first: dict[str, str] = {}
     earlier = {r.volume: first.setdefault(r.source_sha256, r.volume) for r in records}
     return {volume: other for volume, other in earlier.items() if other != volume}
+
+
+def sequences_of_sessions(records: Sequence[Record]) -> dict[tuple[str, ...], int]:
+    """Count the sessions by the sequences that they have, the most frequent first."""
+    found: dict[tuple[str, str, str], set[str]] = {}
+    for record in records:
+        session = (record.dataset, record.subject, record.session)
+        found.setdefault(session, set()).add(record.sequence or "an unknown sequence")
+    counts = Counter(tuple(sorted(sequences)) for sequences in found.values())
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from nnunet_fm_pretrain.data.crops import Box, cut, foreground_box
 from nnunet_fm_pretrain.methods.braindino.recipe import CropPair, FusionRecipe, ViewsRecipe
 
+MOST_CHANNELS = 4  # that OpenCV's warpAffine takes
+
 Image = Float[np.ndarray, "c h w"]
 Crop = Float[np.ndarray, "c side side"]
 
@@ -119,11 +121,13 @@ def rotated_crop(pixels: np.ndarray, box: Box, side: int, angle: float) -> np.nd
     )
     matrix[:, 2] -= matrix[:, :2] @ [middle, middle]
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    parts = [  # OpenCV takes four channels at most
-        cv2.warpAffine(pixels[..., first : first + 4], matrix, (side, side), flags=flags)
-        for first in range(0, pixels.shape[2], 4)
+    if pixels.ndim == 2 or pixels.shape[2] <= MOST_CHANNELS:
+        return cv2.warpAffine(pixels, matrix, (side, side), flags=flags)
+    channels = [
+        cv2.warpAffine(np.ascontiguousarray(channel), matrix, (side, side), flags=flags)
+        for channel in pixels.transpose(2, 0, 1)
     ]
-    return np.concatenate([part.reshape(side, side, -1) for part in parts], axis=2)
+    return np.stack(channels, axis=2)
 
 
 def jittered(

@@ -13,7 +13,7 @@ from helpers.koleo_ranks import koleo_of_ranks, rows
 from helpers.pretraining import check_resumes_bit_equal, small_recipe
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine.optimiser import make_optimiser
-from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatches
+from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatches, SliceSource
 from nnunet_fm_pretrain.methods.braindino.block_masks import exact_block_mask, patches_to_hide
 from nnunet_fm_pretrain.methods.braindino.masked_forward import draw_stretch, forward_tokens
 from nnunet_fm_pretrain.methods.braindino.objective import BrainDino
@@ -175,15 +175,16 @@ def test_a_mask_hides_exactly_what_is_asked(masked: int) -> None:
 
 def test_masks_of_a_step_are_the_same_for_any_number_of_ranks(store: SliceStore) -> None:
     given = recipe(views={"pairs": [{"global_size": 128, "local_size": 16}]}, **OFFICIAL)
+    source = SliceSource(store, given.views.fusion)
     for step in range(3):
-        whole = MultiCropBatches(store, given, 16)[step].masks
+        whole = MultiCropBatches(source, given, 16)[step].masks
         hidden = whole.flatten(2).sum(2)
         expected = [0] * 4 + [int(64 * share) for share in (0.2, 0.3, 0.4, 0.5)]
         assert sorted(hidden.flatten().tolist()) == expected
-        halves = [MultiCropBatches(store, given, 16, rank, 2)[step].masks for rank in range(2)]
+        halves = [MultiCropBatches(source, given, 16, rank, 2)[step].masks for rank in range(2)]
         assert torch.equal(torch.cat(halves, dim=1), whole)
     crops = [
-        MultiCropBatches(store, recipe(views=given.views.model_dump(), **parts), 16)[1]
+        MultiCropBatches(source, recipe(views=given.views.model_dump(), **parts), 16)[1]
         for parts in ({}, OFFICIAL)
     ]
     assert torch.equal(crops[0].global_crops, crops[1].global_crops)

@@ -11,7 +11,7 @@ from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
 from nnunet_fm_pretrain.data.sampling import SampleOrder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine.loader import make_loader
-from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatches
+from nnunet_fm_pretrain.methods.braindino.batches import MultiCropBatches, SliceSource
 from nnunet_fm_pretrain.methods.braindino.block_masks import block_mask
 from nnunet_fm_pretrain.methods.braindino.multicrop import ViewMaker, fuse, rotated_crop
 from nnunet_fm_pretrain.methods.braindino.recipe import (
@@ -169,7 +169,8 @@ def test_masks_hide_the_requested_share_of_half_the_crops() -> None:
 def batches(
     store: SliceStore, recipe: BrainDinoRecipe, rank: int = 0, ranks: int = 1
 ) -> MultiCropBatches:
-    return MultiCropBatches(store, recipe, 16, rank, ranks)
+    source = SliceSource(store, recipe.views.fusion)
+    return MultiCropBatches(source, recipe, 16, rank, ranks)
 
 
 def test_a_step_is_the_same_for_any_number_of_workers_ranks_and_starts(

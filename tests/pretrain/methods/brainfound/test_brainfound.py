@@ -110,8 +110,8 @@ def test_crops_of_many_channels_rotate_and_jitter_channel_by_channel() -> None:
     pixels = rng.random((20, 20, 9), np.float32)
     box = (2, 2, 14, 14)
     turned = rotated_crop(pixels, box, 16, 30.0)
-    alone = rotated_crop(np.ascontiguousarray(pixels[..., 7:8]), box, 16, 30.0)
-    assert np.allclose(turned[..., 7], alone[..., 0], atol=1e-6)
+    alone = rotated_crop(np.ascontiguousarray(pixels[..., 7]), box, 16, 30.0)
+    assert np.allclose(turned[..., 7], alone, atol=1e-6)
     pixels[:5] = 0
     changed = jittered(pixels, 0.2, rng)
     assert (changed[:5] == 0).all()
