@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nnunet_fm.encoders.contract import Encoder, InputSpec
 from nnunet_fm.internal.errors import InputError
@@ -20,7 +20,7 @@ class SliceWise(Encoder):
         encoder: of slices.
 
     Raises:
-        InputError: an encoder of volumes.
+        InputError: an encoder of volumes, or of several adjacent slices.
 
     Example:
         >>> import torch
@@ -39,7 +39,9 @@ class SliceWise(Encoder):
                 "allowed: one of slices, spatial_dims 2"
             )
         if spec.slices > 1:
-            raise InputError(f"an encoder of {spec.slices} adjacent slices; allowed: one of single")
+            raise InputError(
+                f"an encoder of {spec.slices} adjacent slices; allowed: one of single slices"
+            )
         self.encoder = encoder
         self.kind = encoder.kind
         self.in_channels = encoder.in_channels
@@ -81,17 +83,18 @@ def to_slices(x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "n c y x"]:
 def to_slabs(x: Float[Tensor, "b c z y x"], slices: int) -> Float[Tensor, "b d z y x"]:
     """Give each slice of a channel its neighbours as channels, from the lowest to the highest.
 
-    Beyond the ends of the volume, the last slice is repeated.
+    Beyond its ends, the last slice is repeated.
 
     Args:
-        x: volumes.
+        x: volumes, or parts of them.
         slices: of a slab, an odd number; d is c times as many.
     """
     if slices == 1:
         return x
-    reach = slices // 2
-    padded = functional.pad(x, (0, 0, 0, 0, reach, reach), mode="replicate")
-    return padded.unfold(2, slices, 1).movedim(-1, 2).flatten(1, 2)
+    places = torch.arange(x.shape[2], device=x.device)
+    offsets = torch.arange(slices, device=x.device) - slices // 2
+    neighbours = (places[:, None] + offsets).clamp(0, x.shape[2] - 1)
+    return x[:, :, neighbours].movedim(3, 2).flatten(1, 2)
 
 
 def to_volume(slices: Float[Tensor, "n c y x"], volumes: int) -> Float[Tensor, "b c z y x"]:

@@ -1,6 +1,7 @@
 """Plan a sweep: check everything, then write the plans of every run."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from nnunet_fm.nnunet.datasets import dataset_id, dataset_name
 from nnunet_fm.nnunet.file_names import DATASET_JSON, PLANS_JSON, SPLITS_JSON
 from nnunet_fm.nnunet.next_steps import default_trainer, preprocess_command
 from nnunet_fm.nnunet.plan_options import Device, PlanOptions
-from nnunet_fm.nnunet.planning import NewPlans, make_plans
+from nnunet_fm.nnunet.planning import NewPlans, decoder_to_keep, make_plans
 from nnunet_fm.nnunet.run_identity import plan_differences
 from nnunet_fm.nnunet.splits import Split, labelled_cases
 from nnunet_fm.nnunet.train_subset import TrainSubset
@@ -193,7 +194,23 @@ def _make_plans(subset: _Subset, preprocessed: Path, device: Device) -> NewPlans
         output=f"SW_{subset.name}_r{percent}_s{subset.seed}{seed_suffix(subset.training_seed)}",
         device=device,
     )
-    return make_plans(preprocessed / subset.dataset, options)
+    folder = preprocessed / subset.dataset
+    kept = _decoder_of_others(folder, subset.name, options)
+    if kept is not None:
+        options = options.model_copy(update={"decoder": kept})
+    return make_plans(folder, options)
+
+
+def _decoder_of_others(folder: Path, name: str, options: PlanOptions) -> str | None:
+    """Return the decoder that other runs of an encoder were planned with, where none is named."""
+    of_encoder = re.compile(rf"SW_{re.escape(name)}_r\d+_s\d+(_t\d+)?")
+    for file in sorted(folder.glob(f"SW_{name}_r*.json")):
+        kept = None
+        if of_encoder.fullmatch(file.stem):
+            kept = decoder_to_keep(read_plans(file), options)
+        if kept is not None:
+            return kept
+    return None
 
 
 def _run(

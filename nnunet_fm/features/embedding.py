@@ -57,7 +57,7 @@ def _rows(encoder: Encoder, volume: Tensor) -> Tensor:
     spec = encoder.input_spec
     if spec.spatial_dims == 3:
         return volume[None, None]
-    return to_slices(to_slabs(volume[None, None].float(), spec.slices).to(volume.dtype))
+    return to_slices(to_slabs(volume[None, None], spec.slices))
 
 
 @torch.inference_mode()

@@ -69,8 +69,8 @@ def slice_similarities(
         raise InputError("similarity maps need a 2-D encoder; this encoder takes volumes")
     if encoder.input_spec.slices > 1:
         raise InputError(
-            f"similarity maps need an encoder of single slices; this one sees "
-            f"{encoder.input_spec.slices} adjacent slices"
+            f"an encoder of {encoder.input_spec.slices} adjacent slices; allowed: one of single "
+            "slices, as a similarity map is of one"
         )
     step = encoder.input_spec.divisor
     height, width = (n // step * step for n in image.shape)

@@ -56,7 +56,7 @@ class FrozenEncoderNetwork(nn.Module):
         deep_supervision: must be False; nnU-Net passes it.
     """
 
-    takes_stacks: ClassVar[bool] = False  # of slices; False: slices or volumes
+    takes_stacks: ClassVar[bool] = False  # whether its inputs are stacks of slices
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class FrozenEncoderNetwork(nn.Module):
         return torch.autocast(device_type, getattr(torch, precision))
 
     def encode(self, x: Float[Tensor, "b c *grid"]) -> list[Float[Tensor, "n d *tokens"]]:
-        """Fuse the channels and run the encoder: one feature map per tap, for each input of it.
+        """Fuse the channels and run the encoder: one feature map per tap.
 
         Separate channels pass the encoder one after another; the features of channel 0 come first.
         """

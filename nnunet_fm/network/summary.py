@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_fm.encoders import EncoderSource, get_card
+from nnunet_fm.encoders import EncoderSource, InputSpec, build_encoder, get_card
 from nnunet_fm.encoders.loading.weight_source import is_path
 from nnunet_fm.encoders.options import check_given_options
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.messages import counted
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 from nnunet_fm.network.input_size import check_patch
 
@@ -40,7 +41,13 @@ def network_info(
         pass.
     """
     name, architecture, built_with = _encoder(encoder, card, options or {})
-    network = FrozenEncoderNetwork(channels, classes, architecture, built_with, decoder=decoder)
+    spec = build_encoder(architecture, **built_with).input_spec
+    _check_slices(name, spec, channels)
+    named = spec.modalities or ()
+    fused = list(range(len(named))) or None
+    network = FrozenEncoderNetwork(
+        channels, classes, architecture, built_with, channels=fused, decoder=decoder
+    )
     check_patch(patch, 2**network.stages)
     form = type(network.decoder)
     network = FrozenEncoderNetwork(  # as `nnunet-fm plan` writes it
@@ -48,7 +55,8 @@ def network_info(
         classes,
         architecture,
         built_with,
-        fusion=form.fusion or "learnable",
+        fusion="fixed" if named else form.fusion or "learnable",
+        channels=fused,
         decoder=decoder,
         decoder_options=form.plan_options({}, patch, network.stages),
     ).eval()
@@ -71,6 +79,22 @@ def network_info(
         "encoder_flops": encoder_flops.get_total_flops(),
         "decoder_flops": decoder_flops.get_total_flops(),
     }
+
+
+def _check_slices(name: str, spec: InputSpec, channels: int) -> None:
+    """Raise InputError unless an encoder takes single slices of so many channels."""
+    if spec.spatial_dims != 2:
+        raise InputError(f"encoder {name} is 3-D; allowed: an encoder of slices")
+    if spec.slices > 1:
+        raise InputError(
+            f"encoder {name} sees {spec.slices} adjacent slices; allowed: one of single slices"
+        )
+    named = spec.modalities or ()
+    if len(named) > channels:
+        raise InputError(
+            f"{counted(channels, 'channel')} for encoder {name} of {', '.join(named)}; allowed: "
+            f"--channels {len(named)} or more"
+        )
 
 
 def _encoder(

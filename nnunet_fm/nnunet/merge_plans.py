@@ -94,8 +94,18 @@ def _conflicts(
     if name in added:
         old = _without_path(added[name])
         new = _without_path(plans["configurations"][name])
-        conflicts += [key for key in new if old.get(key) != new[key]]
+        conflicts += [key for key in new if key != "architecture" and old.get(key) != new[key]]
+        conflicts += _different_arguments(old.get("architecture", {}), new.get("architecture", {}))
     return conflicts
+
+
+def _different_arguments(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Name the arguments of the network that differ, or `architecture` for another network."""
+    if old == new:
+        return []
+    former, now = old.get("arch_kwargs", {}), new.get("arch_kwargs", {})
+    different = sorted(k for k in former.keys() | now.keys() if former.get(k) != now.get(k))
+    return different or ["architecture"]
 
 
 def _encoder_sha256(plans: dict[str, Any], configuration: str) -> str | None:

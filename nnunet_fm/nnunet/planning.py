@@ -128,7 +128,7 @@ def make_plans(preprocessed: Path, options: PlanOptions) -> NewPlans:
     if options.encoder == NO_ENCODER:
         name, report = _stock_plans(plans, stock, options)
     else:
-        kept = _decoder_to_keep(existing, options)
+        kept = decoder_to_keep(existing, options)
         asked = options if kept is None else options.model_copy(update={"decoder": kept})
         name, report = _frozen_plans(plans, stock, asked, preprocessed)
         report += [] if kept is None else [f"decoder {kept}, as in these plans before"]
@@ -278,7 +278,7 @@ def _pretraining_data(card: str, preprocessed: Path, dataset: dict[str, Any]) ->
     return report
 
 
-def _decoder_to_keep(existing: dict[str, Any] | None, options: PlanOptions) -> str | None:
+def decoder_to_keep(existing: dict[str, Any] | None, options: PlanOptions) -> str | None:
     """Return the decoder of existing plans where the user asks for none.
 
     So plans and sweeps of version 0.1, whose default was another one, are planned as they were.

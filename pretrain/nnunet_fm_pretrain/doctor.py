@@ -52,7 +52,7 @@ def _device() -> Finding:
         return Finding("ok", f"{torch.cuda.device_count()} GPUs ({torch.cuda.get_device_name()})")
     return Finding(
         "warn",
-        "no GPU: enough for braindino_tiny_cpu and mae2d_tiny_cpu",
+        "no GPU: enough for the recipes called *_tiny_cpu",
         "run the larger recipes on a machine with a GPU",
     )
 

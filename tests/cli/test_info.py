@@ -1,6 +1,7 @@
 """`nnunet-fm info`."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,20 @@ def test_info_counts_the_network_that_plan_writes(capsys: pytest.CaptureFixture[
     info = [FeatureInfo(4 * 128, 8, f"blocks.{number}") for number in range(4)]
     decoder = DetailDecoder(info, 3, 3, 4, levels=5)
     assert found["trainable"] == sum(p.numel() for p in decoder.parameters())
+
+
+def test_info_of_named_channels_slabs_and_volumes(capsys: pytest.CaptureFixture[str]) -> None:
+    """The encoder sees its sequences at once; what info cannot count is refused in a sentence."""
+    words = ["info", "--patch", "64", "64", "--json", "--encoder", "brainfound_test14"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    info = [FeatureInfo(32, 16, f"blocks.{number}") for number in range(4)]
+    decoder = DetailDecoder(info, 3, 4, 4, levels=5)
+    assert found["trainable"] == sum(p.numel() for p in decoder.parameters())
+    for more, message in (
+        (["--channels", "2"], "2 channels for encoder brainfound_test14.* 3 or more"),
+        (["--encoder-option", "slices=3"], "sees 3 adjacent slices"),
+        (["--encoder", "volume_test16"], "is 3-D; allowed: an encoder of slices"),
+    ):
+        assert main([*words, *more]) == 2
+        assert re.search(message, capsys.readouterr().err)

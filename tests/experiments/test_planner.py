@@ -126,3 +126,26 @@ def test_a_sweep_seeds_its_trainings_and_leaves_others_as_they_were(
     assert of_plans == found
     write_runs(planned.runs, tmp_path)
     assert read_runs(tmp_path) == planned.runs
+
+
+NEW = {"encoder": "dinov3_test16", "seed": 5}
+
+
+def test_runs_that_are_added_keep_the_decoder_of_the_others(folders: tuple[Path, Path]) -> None:
+    """As in a sweep of version 0.1, whose default was primus, with one ratio more."""
+
+    def decoders(ratios: list[float], **options: str) -> set[str]:
+        arms = {"kept": {"encoder": "dinov3_test16", **options}, "kept_r": NEW}
+        planned = plan_sweep(Sweep.model_validate(SMALL | {"encoders": arms, "ratios": ratios}),
+                             *folders)  # fmt: skip
+        planned.write()
+        found = {}
+        for run in planned.runs:
+            content = planned.plans[run.dataset, run.plans].content["configurations"]
+            arguments = content[run.configuration]["architecture"]["arch_kwargs"]
+            found.setdefault(run.encoder, set()).add(arguments["decoder"])
+        assert found["kept_r"] == {"detail"}
+        return found["kept"]
+
+    assert decoders([0.5], decoder="primus") == {"primus"}
+    assert decoders([0.5, 1.0]) == {"primus"}

@@ -30,9 +30,9 @@ def test_configurations_of_one_encoder_are_added_to_one_file(stock_plans: Path) 
 @pytest.mark.parametrize(
     ("other", "different"),
     [
-        ({"taps": (0, 1)}, "architecture"),
+        ({"taps": (0, 1)}, "taps"),
         ({"fov": "fit"}, "field_of_view"),
-        ({"fusion": "fixed"}, "architecture"),
+        ({"fusion": "fixed"}, "fusion"),
         ({"batch_size": 3}, "batch_size"),
         ({"train_ratio": 0.5}, "train_subset"),
         ({"training_seed": 1}, "training_seed"),

@@ -87,5 +87,5 @@ def test_existing_plans_keep_their_decoder(stock_plans: Path) -> None:
     other, _ = plan(stock_plans, **request, patch=(64,))
     for name in ("2d_fm256", "2d_fm64"):
         assert other["configurations"][name]["architecture"]["arch_kwargs"]["decoder"] == "primus"
-    with pytest.raises(ValueError, match="with another architecture"):
+    with pytest.raises(ValueError, match="with another decoder, decoder_options, fusion. Give"):
         plan(stock_plans, **request, decoder="detail")

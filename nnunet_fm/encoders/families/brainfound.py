@@ -64,7 +64,10 @@ class BrainFound(Dinov2):
         if slices not in SLICES:
             raise InputError(f"slices={slices}; allowed: {', '.join(map(str, SLICES))}")
         if sequences is None and modalities is not None:
-            raise InputError("modalities for an encoder of one sequence, which may be any; omit it")
+            raise InputError(
+                f"modalities={list(modalities)}: this encoder takes any one sequence; omit it"
+            )
+        self.sequences = None if sequences is None else tuple(sequences)
         given = modalities or sequences
         self.sources = [0] if not sequences or not given else sources_of(sequences, given)
         arguments = {"positions": "offset", "image_size": IMAGE, **arguments}

@@ -74,7 +74,8 @@ def load_encoder(
     architecture = known_architecture(chosen.architecture)
     shown = dict(architecture.shown(converted.tensors)) if architecture.shown else {}
     shown |= _carried(file, chosen, architecture)
-    shown = {k: v for k, v in shown.items() if chosen.options.get(k) != v}
+    known = chosen.options
+    shown = {k: v for k, v in shown.items() if k not in known or known[k] != v}
     options = {k: v for k, v in {**chosen.options, **shown, **build}.items() if k != "taps"}
     if architecture.adapt is not None:
         try:
@@ -144,9 +145,9 @@ class _WeightFile:
 
 
 def _carried(file: _WeightFile, card: WeightCard, architecture: Architecture) -> dict[str, Any]:
-    """Return the options that an exported file says of itself, if it is of this card."""
+    """Return the options that an exported file says of itself, if it is of this architecture."""
     told = file.about.get("options")
-    if file.about.get("card") != card.name or not isinstance(told, Mapping):
+    if file.about.get("architecture") != card.architecture or not isinstance(told, Mapping):
         return {}
     return {name: told[name] for name in architecture.carried if name in told}
 

@@ -62,12 +62,18 @@ def encoders_and_random(
         Encoders by file name, and by `random, seed N`.
 
     Raises:
-        ValueError: files of different networks.
+        ValueError: files of different networks, or of slabs of slices.
         FileNotFoundError, CheckpointError: as `load_encoder`.
     """
     trained, networks = {}, []
     for file in files:
         encoder, report = load_encoder(file, card, **(given or {}))
+        if encoder.input_spec.slices > 1:
+            raise InputError(
+                f"{file} sees {encoder.input_spec.slices} adjacent slices, and the probes have "
+                "single ones; allowed: an encoder of single slices. For these: nnunet-fm features "
+                "extract, then heads run"
+            )
         recipe = parse_json(report.about.get("recipe", "{}"), f"the recipe in {file}")
         options: dict[str, Any] = dict(report.options)
         layer_scale = recipe.get("encoder", {}).get("layer_scale")

@@ -29,9 +29,11 @@ class ImageSource(Protocol):
 
     Attributes:
         channels: of every image.
+        slices: of each sequence; their channels follow one another.
     """
 
     channels: int
+    slices: int
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -50,7 +52,7 @@ class SliceSource:
 
     def __init__(self, store: SliceStore, fusion: FusionRecipe) -> None:
         self.store, self.fusion = store, fusion
-        self.channels = 3 if fusion.probability else 1
+        self.channels, self.slices = (3 if fusion.probability else 1), 1
 
     def __len__(self) -> int:
         return len(self.store)
@@ -101,7 +103,7 @@ class MultiCropBatches(Dataset[MultiCropBatch]):
         self.masks, self.patch = recipe.objective.masks, patch
         self.order = SampleOrder(len(source), recipe.optimiser.batch_size, recipe.seed)
         self.order.samples(0, rank, ranks)  # refuses a batch that cannot be shared
-        self.views = ViewMaker(recipe.views, patch)
+        self.views = ViewMaker(recipe.views, patch, source.slices)
         for pair in recipe.views.pairs:
             if pair.global_size % patch or pair.local_size < patch:
                 raise InputError(

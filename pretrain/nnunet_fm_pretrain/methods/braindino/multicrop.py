@@ -21,7 +21,7 @@ Crop = Float[np.ndarray, "c side side"]
 
 @dataclass(frozen=True)
 class Views:
-    """The crops of one slice: two global ones and the local ones, float32, one channel or three."""
+    """The crops of one image: two global ones and the local ones, float32."""
 
     global_crops: list[Float[np.ndarray, "c g g"]]
     local_crops: list[Float[np.ndarray, "c l l"]]
@@ -35,10 +35,11 @@ class ViewMaker:
         patch: side of a patch in pixels. A crop whose side is not a multiple of it is cut at the
             right and bottom, as a convolution of that stride does (168 becomes 160 for patches of
             16).
+        slices: channels that belong to one sequence; their intensities change alike.
     """
 
-    def __init__(self, recipe: ViewsRecipe, patch: int) -> None:
-        self.recipe, self.patch = recipe, patch
+    def __init__(self, recipe: ViewsRecipe, patch: int, slices: int = 1) -> None:
+        self.recipe, self.patch, self.slices = recipe, patch, slices
 
     def pair(self, rng: np.random.Generator) -> CropPair:
         """Draw the crop sizes of a step."""
@@ -46,7 +47,7 @@ class ViewMaker:
         return self.recipe.pairs[int(rng.choice(len(weights), p=weights / weights.sum()))]
 
     def __call__(self, image: Image, pair: CropPair, rng: np.random.Generator) -> Views:
-        """Crop `image` (z-scores, background 0; one channel or three) in the sizes of `pair`."""
+        """Crop `image` (z-scores, background 0) in the sizes of `pair`."""
         r = self.recipe
         pixels = self._pixels(image)
         blurs = (r.blur.global_1, r.blur.global_2)
@@ -99,7 +100,7 @@ class ViewMaker:
                 rng.uniform(-self.recipe.gamma, self.recipe.gamma)
             )
         if self.recipe.channel_jitter:
-            crop = jittered(crop, self.recipe.channel_jitter, rng)
+            crop = jittered(crop, self.recipe.channel_jitter, self.slices, rng)
         if rng.random() < blur:
             kernel = (self.recipe.blur.kernel,) * 2
             crop = cv2.GaussianBlur(crop, kernel, rng.uniform(*self.recipe.blur.sigma))
@@ -131,12 +132,20 @@ def rotated_crop(pixels: np.ndarray, box: Box, side: int, angle: float) -> np.nd
 
 
 def jittered(
-    crop: Float[np.ndarray, "h w *c"], largest: float, rng: np.random.Generator
+    crop: Float[np.ndarray, "h w *c"], largest: float, slices: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "h w *c"]:
-    """Scale each channel by exp(U(-j, j)) and shift what is not background by U(-j, j)."""
+    """Scale each sequence by exp(U(-j, j)) and shift what is not background by U(-j, j).
+
+    Args:
+        crop: the channels of a sequence are adjacent slices.
+        largest: j.
+        slices: of each sequence.
+        rng: random generator.
+    """
     pixels = crop.reshape(*crop.shape[:2], -1)
-    scale = np.exp(rng.uniform(-largest, largest, pixels.shape[2]))
-    shift = rng.uniform(-largest, largest, pixels.shape[2])
+    scale, shift = rng.uniform(-largest, largest, (2, pixels.shape[2] // slices, 1))
+    scale = np.exp(scale).repeat(slices, 1).ravel()
+    shift = shift.repeat(slices, 1).ravel()
     changed = np.where(pixels == 0, 0, pixels * scale + shift).astype(np.float32)
     return changed.reshape(crop.shape)
 

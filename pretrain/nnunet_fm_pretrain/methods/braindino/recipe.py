@@ -116,7 +116,7 @@ class ViewsRecipe(Part):
         rotation: largest angle in degrees by which a crop is rotated (not the paper's); 0: never.
         blur: see `BlurRecipe`.
         gamma: g of a random contrast change sign(x) |x|^exp(U(-g, g)) of each crop; 0: none.
-        channel_jitter: j of a random scale exp(U(-j, j)) and shift U(-j, j) of each channel of a
+        channel_jitter: j of a random scale exp(U(-j, j)) and shift U(-j, j) of each sequence of a
             crop, the background excepted (not the paper's); 0: none.
         fusion: see `FusionRecipe`.
         foreground: a crop with a smaller share of non-zero pixels is drawn again, ten times at

@@ -36,8 +36,9 @@ class BrainFoundMethod(BrainDinoMethod):
             return
         yield Finding("ok", source.describe_missing())
         if source.unused:
-            what = f"{counted(len(source.unused), 'session')} without {', '.join(slabs.sequences)}"
-            yield Finding("warn", f"{what}: {some(source.unused)}", "they are unused")
+            what = f"{counted(len(source.unused), 'session')} with none of "
+            what += f"{', '.join(slabs.sequences)}, unused: {some(source.unused)}"
+            yield Finding("warn", what, "name their sequences: slabs.sequences=[...]")
 
 
 METHOD = BrainFoundMethod()

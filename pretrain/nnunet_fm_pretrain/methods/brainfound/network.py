@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from nnunet_fm.encoders import build_encoder
+from nnunet_fm.encoders import Encoder, build_encoder
+from nnunet_fm.encoders.families.brainfound import BrainFound as BrainFoundEncoder
 from nnunet_fm.encoders.families.dinov2 import Dinov2, to_dinov2
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.engine.objective import Exported
 from nnunet_fm_pretrain.methods.braindino.masked_forward import Tokens
 from nnunet_fm_pretrain.methods.braindino.projection_head import PrototypeHead
-from nnunet_fm_pretrain.methods.brainfound.recipe import FAMILY, BrainFoundRecipe
+from nnunet_fm_pretrain.methods.brainfound.recipe import BrainFoundRecipe, SlabRecipe
 
 RGB = 3
 
@@ -35,7 +36,7 @@ class SlabNetworks(nn.Module):
         self.encoder = cast(
             Dinov2,
             build_encoder(
-                encoder.architecture,
+                f"dinov2_{encoder.size}",
                 positions="offset",
                 in_chans=recipe.slabs.channels,
                 image_size=encoder.image_size,
@@ -44,7 +45,8 @@ class SlabNetworks(nn.Module):
             ),
         )
         self.encoder.set_fused_attention(torch.cuda.is_available())  # slow backward pass on CPUs
-        self.mask = MaskToken(self.encoder.width)
+        # in the encoder, as the mask token of DINOv3: it learns at the rate of the embeddings
+        self.encoder.mask_token = nn.Parameter(torch.zeros(1, self.encoder.width))
         self.dino_head = PrototypeHead(self.encoder.width, recipe.objective.dino_head)
         self.ibot_head = PrototypeHead(self.encoder.width, recipe.objective.ibot_head)
 
@@ -60,7 +62,8 @@ class SlabNetworks(nn.Module):
         vit = self.encoder.vit
         x = vit.patch_embed(crops)
         if masks is not None:
-            x = torch.where(masks[..., None], self.mask.token.to(x.dtype), x)
+            token = cast(Tensor, self.encoder.mask_token)
+            x = torch.where(masks[..., None], token.to(x.dtype), x)
         x = vit.norm_pre(vit._pos_embed(x))
         for block in vit.blocks:
             x = self.encoder.run_block(block, x)
@@ -69,9 +72,8 @@ class SlabNetworks(nn.Module):
 
     def export(self, recipe: BrainFoundRecipe) -> Exported:
         """Return the encoder in the names of the DINOv2 training code, as a `brainfound_*`."""
-        architecture = recipe.encoder.architecture.replace(FAMILY, "brainfound_")
+        architecture = f"brainfound_{recipe.encoder.size}"
         tensors = to_dinov2(self.encoder.state_dict())
-        tensors["mask_token"] = self.mask.token.detach()
         sequences = recipe.slabs.sequences
         options: dict[str, Any] = {
             "sequences": None if sequences is None else list(sequences),
@@ -81,23 +83,45 @@ class SlabNetworks(nn.Module):
         return Exported(tensors, architecture, f"{architecture}.trained", options)
 
 
-class MaskToken(nn.Module):
-    """What stands in for the patches that are hidden from the student; zero at the start."""
+def start_weights(encoder: Encoder, target: Dinov2, slabs: SlabRecipe) -> Mapping[str, Tensor]:
+    """Return the weights that a network of slabs starts with.
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.token = nn.Parameter(torch.zeros(1, width))
+    Args:
+        encoder: DINOv2 of images (`inflated`), or BrainFound of the same slabs.
+        target: the network of slabs, for its sizes.
+        slabs: what its channels are.
+
+    Raises:
+        ValueError: another kind of network, other sizes, or other slabs.
+    """
+    if not isinstance(encoder, Dinov2) or encoder.width != target.width:
+        raise InputError("encoder.init holds another network; allowed: DINOv2's, of the same width")
+    if encoder.input_spec.divisor != target.input_spec.divisor:
+        raise InputError(
+            f"encoder.init holds a network with patches of {encoder.input_spec.divisor} px; "
+            f"allowed here: {target.input_spec.divisor}"
+        )
+    mask_token = torch.zeros(1, target.width)
+    if not isinstance(encoder, BrainFoundEncoder):
+        channels = slabs.channels // slabs.slices
+        return {**inflated(encoder, target, channels, slabs.slices), "mask_token": mask_token}
+    if (encoder.sequences, encoder.input_spec.slices) != (slabs.sequences, slabs.slices):
+        own = ", ".join(encoder.sequences or ("any one sequence",))
+        raise InputError(
+            f"encoder.init was trained on slabs of {own} with {encoder.input_spec.slices} slices; "
+            "allowed: the same slabs.sequences and slabs.slices, or a DINOv2 file"
+        )
+    positions = encoder._offset_positions(*target.vit.patch_embed.grid_size)
+    return {**encoder.state_dict(), "vit.pos_embed": positions, "mask_token": mask_token}
 
 
-def slab_weights(
-    encoder: Dinov2, target: Dinov2, sequences: int, slices: int
-) -> Mapping[str, Tensor]:
+def inflated(encoder: Dinov2, target: Dinov2, sequences: int, slices: int) -> dict[str, Tensor]:
     """Turn the weights of a DINOv2 network of RGB images into those of one of slabs.
 
     The patch embedding is inflated around the middle slice: other slices get zeros. Three sequences
     take the three colours, as in the authors' figure; otherwise each sequence gets the sum of the
     colours divided by the number of sequences. So the network of slabs is, at the start, that of
-    images on the middle slice. Positions are resized as the network does at every input.
+    images on the middle slice. Positions are resized as in DINOv2's training code (`offset`).
 
     Args:
         encoder: of images.

@@ -1,6 +1,5 @@
 """The objective of BrainFound: BrainDINO's losses on slabs, and an optional contrast."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from nnunet_fm_pretrain.engine.objective import Exported, Losses
 from nnunet_fm_pretrain.methods.braindino.masked_forward import Tokens
 from nnunet_fm_pretrain.methods.braindino.objective import BrainDino
 from nnunet_fm_pretrain.methods.brainfound.batches import SlabBatch, SlabBatches
-from nnunet_fm_pretrain.methods.brainfound.network import SlabNetworks, slab_weights
+from nnunet_fm_pretrain.methods.brainfound.network import SlabNetworks, start_weights
 from nnunet_fm_pretrain.methods.brainfound.recipe import BrainFoundRecipe
 from nnunet_fm_pretrain.methods.brainfound.slabs import SlabSource
 
@@ -64,13 +63,10 @@ class BrainFound(BrainDino):
         return tokens
 
     def load_encoder(self, encoder: Encoder) -> None:
-        """Start student and teacher from a DINOv2 network of images."""
-        slabs = self.recipe.slabs
-        sequences = slabs.channels // slabs.slices
+        """Start student and teacher from DINOv2 of images, or from BrainFound of the same slabs."""
         for networks in (self.student, self.teacher):
             own = networks.encoder
-            weights: Mapping[str, Tensor] = slab_weights(encoder, own, sequences, slabs.slices)  # type: ignore[arg-type]
-            own.load_state_dict(weights)
+            own.load_state_dict(start_weights(encoder, own, self.recipe.slabs))
 
     def export_encoder(self) -> Exported:
         """Return the teacher's encoder."""

@@ -9,7 +9,7 @@ from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.engine.recipe import EncoderRecipe, Rate
 from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoObjective, BrainDinoRecipe
 
-FAMILY = "dinov2_"
+FAMILIES = ("dinov2_", "brainfound_")
 
 
 class SlabRecipe(Part):
@@ -21,13 +21,11 @@ class SlabRecipe(Part):
     Attributes:
         sequences: of a session, in the order of the channels; a missing one is a copy of the first
             that is there. None: every volume for itself, whatever its sequence.
-        slices: adjacent slices of each sequence.
-        gap: distance of adjacent slices in the store, in slices.
+        slices: adjacent slices of each sequence, as the store has them.
     """
 
     sequences: Annotated[tuple[Text, ...], Field(min_length=1)] | None = ("T1", "T2", "FLAIR")
     slices: Literal[1, 3, 5] = 1
-    gap: Positive = 1
 
     @model_validator(mode="after")
     def _sequences_differ(self) -> "SlabRecipe":
@@ -45,7 +43,8 @@ class SlabStudent(EncoderRecipe):
     """The DINOv2 transformer that is trained; the teacher is its moving average.
 
     Attributes:
-        architecture: a `dinov2_*` name; `init` takes a file of that architecture.
+        architecture: a `dinov2_*` name, or a `brainfound_*` one to start from such a file; `init`
+            takes a file of that architecture.
         image_size: side of the square that the learned positions are stored for, in pixels: the
             size of the global crops.
         layer_scale: initial LayerScale.
@@ -55,6 +54,11 @@ class SlabStudent(EncoderRecipe):
     image_size: Positive = 224
     layer_scale: Rate = 1e-5
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.3
+
+    @property
+    def size(self) -> str:
+        """Size of the architecture, e.g. `vitl14`."""
+        return self.architecture.partition("_")[2]
 
 
 class BrainFoundObjective(BrainDinoObjective):
@@ -92,10 +96,10 @@ class BrainFoundRecipe(BrainDinoRecipe):
             raise InputError("stage 2 is BrainDINO's; omit the key stage")
         if self.views.fusion.probability:
             raise InputError("views.fusion is BrainDINO's: here slabs.sequences are the channels")
-        if not self.encoder.architecture.startswith(FAMILY):
+        if not self.encoder.architecture.startswith(FAMILIES):
             raise InputError(
-                f"encoder.architecture {self.encoder.architecture}; allowed: a {FAMILY}* name of "
-                "`encoders list`"
+                f"encoder.architecture {self.encoder.architecture}; allowed: a dinov2_* or "
+                "brainfound_* name of `encoders list`"
             )
         alone = self.slabs.sequences is None or len(self.slabs.sequences) == 1
         if (

@@ -49,6 +49,7 @@ class SlabSource:
     Attributes:
         stacks: one per session, or per volume if the recipe names no sequence.
         channels: of a slab, sequence by sequence, each from the lowest slice to the highest.
+        slices: adjacent slices of each sequence.
         unused: sessions that have none of the sequences.
 
     Raises:
@@ -59,7 +60,8 @@ class SlabSource:
     def __init__(self, store: SliceStore, recipe: SlabRecipe) -> None:
         self.store, self.recipe = store, recipe
         self.channels = recipe.channels
-        self.reach = recipe.slices // 2 * recipe.gap
+        self.reach = recipe.slices // 2
+        self.slices: int = recipe.slices
         self.unused: list[str] = []
         if recipe.sequences is None:
             self.stacks = [Stack((record,), (0,)) for record in store.records]
@@ -80,7 +82,7 @@ class SlabSource:
                 f"the store has {', '.join(sorted(found))}"
             )
         for session in self.store.sessions():
-            by_sequence = {r.sequence: r for r in reversed(session)}  # of two, the first
+            by_sequence = {record.sequence: record for record in session}
             present = [name for name in sequences if name in by_sequence]
             records = tuple(by_sequence[name] for name in present)
             if not records:
@@ -100,8 +102,7 @@ class SlabSource:
         if count <= 2 * self.reach:
             raise InputError(
                 f"{record.volume} has {counted(count, 'slice')}, and slabs.slices="
-                f"{self.recipe.slices} with slabs.gap={self.recipe.gap} spans "
-                f"{2 * self.reach + 1}; allowed: fewer, or exclude the volume"
+                f"{self.recipe.slices} needs as many; allowed: fewer, or exclude the volume"
             )
         if self.reach and (np.diff(record.slices) != 1).any():
             raise InputError(
@@ -129,8 +130,7 @@ class SlabSource:
         return np.concatenate([slices[number] for number in sources])
 
     def _slices(self, record: SliceRecord, place: int) -> Float[np.ndarray, "k h w"]:
-        depth = 2 * self.reach + 1
-        return self.store.read_slab(record, place - self.reach, depth)[:: self.recipe.gap]
+        return self.store.read_slab(record, place - self.reach, self.recipe.slices)
 
     def neighbour(self, stack: Stack, place: int, rng: np.random.Generator) -> int:
         """Draw the place of an adjacent slab; its own where there is none."""

@@ -15,11 +15,13 @@ from helpers.pretraining import (
 )
 from nnunet_fm.encoders import build_encoder, load_encoder
 from nnunet_fm.encoders.families.dinov2 import from_dinov2, to_dinov2
+from nnunet_fm.encoders.loading.metadata import write_encoder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine import checkpoints
+from nnunet_fm_pretrain.engine.optimiser import make_optimiser
 from nnunet_fm_pretrain.methods.braindino.multicrop import jittered, rotated_crop
 from nnunet_fm_pretrain.methods.brainfound import METHOD
-from nnunet_fm_pretrain.methods.brainfound.network import SlabNetworks, slab_weights
+from nnunet_fm_pretrain.methods.brainfound.network import SlabNetworks, start_weights
 from nnunet_fm_pretrain.methods.brainfound.objective import BrainFound, infonce
 from nnunet_fm_pretrain.methods.brainfound.recipe import BrainFoundRecipe
 from nnunet_fm_pretrain.methods.recipes import parse_recipe
@@ -57,7 +59,7 @@ def test_the_network_of_slabs_starts_as_that_of_images_on_the_middle_slice(
     names = ["T1", "T2", "FLAIR"][:sequences]
     made = recipe(slabs={"sequences": names, "slices": slices}, encoder={"image_size": 42})
     own = SlabNetworks(made, 0.0).encoder.eval()
-    own.load_state_dict(slab_weights(flat, own, sequences, slices))
+    own.load_state_dict(start_weights(flat, own, made.slabs))
     slab = torch.randn(2, sequences, slices, 42, 42)
     middle = slab[:, :, slices // 2]
     if sequences != 3:
@@ -113,12 +115,14 @@ def test_crops_of_many_channels_rotate_and_jitter_channel_by_channel() -> None:
     alone = rotated_crop(np.ascontiguousarray(pixels[..., 7]), box, 16, 30.0)
     assert np.allclose(turned[..., 7], alone, atol=1e-6)
     pixels[:5] = 0
-    changed = jittered(pixels, 0.2, rng)
+    changed = jittered(pixels, 0.2, 3, rng)
     assert (changed[:5] == 0).all()
     scale, shift = np.polyfit(pixels[5:, :, 3].ravel(), changed[5:, :, 3].ravel(), 1)
     assert abs(np.log(scale)) <= 0.2
     assert abs(shift) <= 0.2
-    assert np.allclose(changed[5:, :, 3], pixels[5:, :, 3] * scale + shift, atol=1e-4)
+    own = changed[5:] - (pixels[5:] * scale + shift)
+    assert np.allclose(own[..., 3:6], 0, atol=1e-4)  # the slices of one sequence alike
+    assert not np.allclose(own[..., 0:3], 0, atol=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -202,4 +206,44 @@ def test_a_dinov2_file_is_the_start_and_the_export_is_a_brainfound_encoder(
     encoder.set_fused_attention(False)  # as in training on a CPU
     x = torch.randn(1, 6, 28, 28)
     assert torch.equal(encoder.embed(x), trained.teacher.tokens(x).cls)
-    assert not torch.allclose(trained.teacher.mask.token, torch.zeros(1))  # it was trained
+    assert trained.teacher.encoder.mask_token.any()  # it was trained
+    again = recipe(encoder={"architecture": "brainfound_test14", "init": str(file)})
+    METHOD.build(again).load_encoder(encoder)
+    other = recipe(slabs={"slices": 5}, encoder={"architecture": "brainfound_test14"})
+    with pytest.raises(ValueError, match="on slabs of T1, FLAIR with 3 slices; allowed: the same"):
+        METHOD.build(other).load_encoder(encoder)
+    coarse = build_encoder("dinov2_test14", patch_size=16, image_size=64)
+    with pytest.raises(ValueError, match="patches of 16 px; allowed here: 14"):
+        METHOD.build(again).load_encoder(coarse)
+    with pytest.raises(ValueError, match="another network; allowed: DINOv2's"):
+        METHOD.build(again).load_encoder(build_encoder("dinov3_test16"))
+
+
+@pytest.mark.parametrize("sequences", [None, ["T1", "T1c", "FLAIR"]])
+def test_an_export_says_its_sequences_whatever_the_card_is_called(
+    sequences: list[str] | None, tmp_path: Path
+) -> None:
+    slabs = {"sequences": sequences, "slices": 1}
+    exported = METHOD.build(recipe(slabs=slabs, encoder={"image_size": 56})).export_encoder()
+    about = {
+        "card": exported.card,
+        "architecture": exported.architecture,
+        "options": dict(exported.options),
+    }
+    file = tmp_path / "e.safetensors"
+    write_encoder(file, exported.tensors, about)
+    expected = None if sequences is None else tuple(sequences)
+    for card in (None, "brainfound_test14", "brainfound_test14.trained"):
+        encoder, _ = load_encoder(file, card)
+        assert encoder.input_spec.modalities == expected
+        assert encoder.in_channels == len(expected or (None,))
+
+
+def test_the_mask_token_learns_as_the_embeddings_do() -> None:
+    made = METHOD.build(recipe(optimiser={"layer_decay": 0.5, "weight_decay": 0.1}))
+    optimiser = make_optimiser(made.trainable_modules("main"), made.recipe.optimiser)  # type: ignore[attr-defined,arg-type]
+    token: Any = made.student.encoder.mask_token  # type: ignore[attr-defined]
+    (group,) = [g for g in optimiser.param_groups if any(p is token for p in g["params"])]
+    assert group["weight_decay"] == 0
+    cls: Any = made.student.encoder.vit.cls_token  # type: ignore[attr-defined]
+    assert any(p is cls for p in group["params"])

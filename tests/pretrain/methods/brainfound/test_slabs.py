@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.pretraining import write_volume_file
+from helpers.pretraining import small_brainfound_recipe, write_volume_file
 from nnunet_fm_pretrain.data.prepare import prepare
 from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
 from nnunet_fm_pretrain.data.slice_store import SliceStore
+from nnunet_fm_pretrain.methods.brainfound import METHOD
 from nnunet_fm_pretrain.methods.brainfound.recipe import SlabRecipe
 from nnunet_fm_pretrain.methods.brainfound.slabs import SlabSource
+from nnunet_fm_pretrain.methods.recipes import parse_recipe
 
 ALL = Preprocessing(size=28, slices=28)
 
@@ -22,19 +24,19 @@ def make_store(folder: Path, volumes: Path, options: Preprocessing = ALL, regist
 
 
 def test_channels_are_sequences_and_their_slices_from_the_lowest_on(sessions: SliceStore) -> None:
-    source = SlabSource(sessions, SlabRecipe(sequences=("T1", "FLAIR"), slices=3, gap=2))
+    source = SlabSource(sessions, SlabRecipe(sequences=("T1", "FLAIR"), slices=3))
     assert source.channels == 6
-    assert len(source) == len(source.stacks) * (28 - 4)
-    stack, place = source.locate(24 + 5)
-    assert (stack, place) == (source.stacks[1], 7)
-    slab = source.read(24 + 5)
+    assert len(source) == len(source.stacks) * (28 - 2)
+    stack, place = source.locate(26 + 5)
+    assert (stack, place) == (source.stacks[1], 6)
+    slab = source.read(26 + 5)
     assert slab.shape == (6, 28, 28)
     t1, flair = stack.records
     assert (t1.sequence, flair.sequence) == ("T1", "FLAIR")
-    expected = [sessions.read_slice(r, p) for r in (t1, flair) for p in (5, 7, 9)]
+    expected = [sessions.read_slice(r, p) for r in (t1, flair) for p in (5, 6, 7)]
     assert np.array_equal(slab, np.stack(expected))
-    assert source.locate(0)[1] == 2
-    assert source.locate(23)[1] == 25
+    assert source.locate(0)[1] == 1
+    assert source.locate(25)[1] == 26
 
 
 def test_a_missing_sequence_is_a_copy_of_the_first_that_is_there(sessions: SliceStore) -> None:
@@ -69,8 +71,9 @@ def test_stores_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"no session of .* has T2; the store has FLAIR, T1"):
         SlabSource(sessions, SlabRecipe())
-    with pytest.raises(ValueError, match=r"has 28 slices, and slabs.slices=5 .* spans 41"):
-        SlabSource(sessions, SlabRecipe(sequences=("T1",), slices=5, gap=10))
+    few = make_store(tmp_path / "few", volumes, Preprocessing(size=28, slices=4))
+    with pytest.raises(ValueError, match=r"has 4 slices, and slabs.slices=5 needs as many"):
+        SlabSource(few, SlabRecipe(sequences=("T1",), slices=5))
     drawn = make_store(tmp_path / "drawn", volumes, Preprocessing(size=28, slices=8))
     SlabSource(drawn, SlabRecipe(sequences=("T1", "FLAIR")))
     with pytest.raises(ValueError, match=r"not adjacent; slabs.slices=3 needs .*--slices all"):
@@ -80,9 +83,13 @@ def test_stores_that_do_not_fit_are_refused(
         SlabSource(alone, SlabRecipe(sequences=("T1", "FLAIR")))
 
 
-def test_sessions_without_any_of_the_sequences_are_unused(volumes: Path, tmp_path: Path) -> None:
+def test_sessions_without_any_of_the_sequences_are_reported(tmp_path: Path) -> None:
     for name in ("S00/t1", "S01/flair"):
         write_volume_file(tmp_path / f"in/{name}.nii.gz", len(name))
     store = make_store(tmp_path / "store", tmp_path / "in", registered=False)
     source = SlabSource(store, SlabRecipe(sequences=("FLAIR",)))
-    assert [name.rpartition("/")[2] for name in source.unused] == ["S00"]
+    assert [name.split("/")[1] for name in source.unused] == ["S00"]
+    recipe = parse_recipe(small_brainfound_recipe(slabs={"sequences": ["FLAIR"], "slices": 1}), "t")
+    words = "\n".join(f"{f.what} {f.fix}" for f in METHOD.check(recipe, store))
+    assert "sessions with FLAIR 1, of 1" in words
+    assert "1 session with none of FLAIR, unused: " in words
