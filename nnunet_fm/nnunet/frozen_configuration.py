@@ -63,7 +63,8 @@ def frozen_configuration(
     if options.mix_slices is not None:
         patch, stack = (patch[1:], patch[0]) if len(patch) == 3 else (patch, STACK)
         arguments["mix_slices"] = check_mix(options.mix_slices, stack, options.configuration)
-        report[0] += f", {options.mix_slices} slices mixed"
+        report[0] += ", stacks of slices"
+        report[0] += f", {options.mix_slices} slices mixed" if options.mix_slices > 1 else ""
     configuration, patch_report = derive_configuration(
         stock,
         options.configuration,
