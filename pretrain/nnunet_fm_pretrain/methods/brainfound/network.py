@@ -142,8 +142,8 @@ def inflated(encoder: Dinov2, target: Dinov2, sequences: int, slices: int) -> di
     if sequences != RGB:
         mean = kernel.sum(1, keepdim=True) / sequences
         kernel = mean.expand(-1, sequences, -1, -1)
-    inflated = kernel.new_zeros(len(kernel), sequences, slices, *kernel.shape[2:])
-    inflated[:, :, slices // 2] = kernel
-    weights[name] = inflated.flatten(1, 2)
+    of_slabs = kernel.new_zeros(len(kernel), sequences, slices, *kernel.shape[2:])
+    of_slabs[:, :, slices // 2] = kernel
+    weights[name] = of_slabs.flatten(1, 2)
     weights["vit.pos_embed"] = encoder._offset_positions(*target.vit.patch_embed.grid_size)
     return weights
