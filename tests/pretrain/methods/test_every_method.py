@@ -1,0 +1,65 @@
+"""What holds for every installed pretraining method."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.pretraining import small_brainfound_recipe, small_mae2d_recipe, small_recipe
+from nnunet_fm.encoders import build_encoder
+from nnunet_fm_pretrain.data.slice_store import SliceStore
+from nnunet_fm_pretrain.methods.recipes import parse_recipe
+from nnunet_fm_pretrain.methods.registry import get_method, method_names
+
+SMALL: dict[str, Callable[..., dict[str, object]]] = {
+    "braindino": small_recipe,
+    "brainfound": small_brainfound_recipe,
+    "mae2d": small_mae2d_recipe,
+}
+ALL_MASKED = {"masks": {"probability": 1.0}}
+
+
+def built(name: str) -> Any:
+    content = SMALL[name]()
+    objective: Any = content["objective"]
+    if name != "mae2d":
+        content["objective"] = {**objective, **ALL_MASKED}
+    return get_method(name).build(parse_recipe(content, name))
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_losses_are_finite_and_reach_every_trained_parameter_and_no_other(
+    name: str, sessions: SliceStore
+) -> None:
+    objective = built(name).train()
+    batch = objective.batches(sessions, 0, 1)[0]
+    for phase in objective.all_phases:
+        objective.zero_grad()
+        losses = objective(batch, 0, phase)
+        losses.total.backward()
+        assert all(math.isfinite(float(value)) for value in losses.parts.values())
+        modules = objective.trainable_modules(phase)
+        owned = {id(p) for m in modules.values() for p in m.parameters() if p.requires_grad}
+        for key, parameter in objective.named_parameters():
+            assert (parameter.grad is not None) == (id(parameter) in owned), key
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_the_export_is_an_architecture_with_exactly_these_tensors(name: str) -> None:
+    exported = built(name).export_encoder()
+    encoder = build_encoder(exported.architecture, **exported.options)
+    extra = {"mask_token"}  # which DINOv2 encoders do without
+    tensors = {key for key in exported.tensors if key not in extra}
+    assert len(tensors) == len([key for key in encoder.state_dict() if key not in extra])
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_the_weights_depend_on_the_seed_alone(name: str) -> None:
+    torch.manual_seed(1)
+    first = built(name).state_dict()
+    torch.manual_seed(2)
+    second = built(name).state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
