@@ -18,9 +18,10 @@ from nnunet_fm.nnunet.commands import require_trainer
 from nnunet_fm.nnunet.dataset_files import read_dataset_json, read_plans
 from nnunet_fm.nnunet.datasets import dataset_id, dataset_name
 from nnunet_fm.nnunet.file_names import DATASET_JSON, PLANS_JSON, SPLITS_JSON
+from nnunet_fm.nnunet.merge_plans import decoder_to_keep
 from nnunet_fm.nnunet.next_steps import default_trainer, preprocess_command
 from nnunet_fm.nnunet.plan_options import Device, PlanOptions
-from nnunet_fm.nnunet.planning import NewPlans, decoder_to_keep, make_plans
+from nnunet_fm.nnunet.planning import NewPlans, make_plans
 from nnunet_fm.nnunet.run_identity import plan_differences
 from nnunet_fm.nnunet.splits import Split, labelled_cases
 from nnunet_fm.nnunet.train_subset import TrainSubset

@@ -53,18 +53,10 @@ def frozen_configuration(
     _check_dimensions(source.architecture, encoder, options.configuration, dims)
     decoder = PlannedDecoder.choose(encoder, source.architecture, preset["decoder"], options)
     arguments, report = _network_arguments(decoder, source, preset, dataset)
-    patch = tuple(options.patch or preset["patch_size"])
-    stack = None
-    if encoder.input_spec.slices > 1 and options.mix_slices is None:
-        raise InputError(
-            f"encoder {source.architecture} sees {encoder.input_spec.slices} adjacent slices; add "
-            "--mix-slices 1 (or 3, 5), which plans stacks of slices"
-        )
-    if options.mix_slices is not None:
-        patch, stack = (patch[1:], patch[0]) if len(patch) == 3 else (patch, STACK)
-        arguments["mix_slices"] = check_mix(options.mix_slices, stack, options.configuration)
-        report[0] += ", stacks of slices"
-        report[0] += f", {options.mix_slices} slices mixed" if options.mix_slices > 1 else ""
+    patch, stack, stack_report = _patch_and_stack(source.architecture, encoder, options, preset)
+    if stack is not None:
+        arguments["mix_slices"] = options.mix_slices
+    report[0] += stack_report
     configuration, patch_report = derive_configuration(
         stock,
         options.configuration,
@@ -91,6 +83,28 @@ def frozen_configuration(
         report.append(f"data of {options.configuration} reused")
     name = f"{'25' if stack else dims}d_fm{side_label(sides)}"
     return name, configuration, [*_encoder_report(source, encoder), *report]
+
+
+def _patch_and_stack(
+    architecture: str, encoder: Encoder, options: ConfigurationOptions, preset: dict[str, Any]
+) -> tuple[tuple[int, ...], int | None, str]:
+    """Return the sides of the patch, the number of slices of a stack, and what to report.
+
+    Raises:
+        ValueError: stacks that cannot be mixed, or an encoder of slabs without stacks.
+    """
+    patch = tuple(options.patch or preset["patch_size"])
+    mix = options.mix_slices
+    if mix is None:
+        if encoder.input_spec.slices > 1:
+            raise InputError(
+                f"encoder {architecture} sees {encoder.input_spec.slices} adjacent slices; add "
+                "--mix-slices 1 (or 3, 5), which plans stacks of slices"
+            )
+        return patch, None, ""
+    patch, stack = (patch[1:], patch[0]) if len(patch) == 3 else (patch, STACK)
+    check_mix(mix, stack, options.configuration)
+    return patch, stack, f", stacks of slices, {mix} mixed" if mix > 1 else ", stacks of slices"
 
 
 def _encoder_source(options: ConfigurationOptions, preset: dict[str, Any]) -> EncoderSource:

@@ -1,5 +1,6 @@
 """Plans that exist already under the same name: one name is one run."""
 
+import math
 import os
 from copy import deepcopy
 from dataclasses import replace
@@ -9,11 +10,59 @@ from typing import Any
 from nnunet_fm.encoders import EncoderSource
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
+from nnunet_fm.network.frozen import NETWORKS
 from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.file_names import PLANS_JSON
+from nnunet_fm.nnunet.plan_options import PlanOptions
 from nnunet_fm.nnunet.run_identity import plan_differences
 from nnunet_fm.nnunet.training_seed import TRAINING_SEED
+
+CPU_PIXELS = 8 * 256 * 256  # of a batch that is trained on a CPU, unless the user asks for more
+
+
+def decoder_to_keep(existing: dict[str, Any] | None, options: PlanOptions) -> str | None:
+    """Return the decoder of existing plans where the user asks for none.
+
+    So plans and sweeps of version 0.1, whose default was another one, are planned as they were.
+    """
+    if existing is None or options.decoder is not None or options.preset is not None:
+        return None
+    decoders = {
+        configuration["architecture"]["arch_kwargs"].get("decoder", "primus")
+        for configuration in existing.get("configurations", {}).values()
+        if configuration.get("inherits_from") == options.configuration
+        and configuration.get("architecture", {}).get("network_class_name") in NETWORKS
+    }
+    return decoders.pop() if len(decoders) == 1 else None
+
+
+def settle_batch(
+    existing: dict[str, Any] | None,
+    plans: dict[str, Any],
+    name: str,
+    batch_size: int | None,
+    device: str,
+) -> list[str]:
+    """Keep the batch of existing plans, or limit it on a CPU, where the user asks for none.
+
+    Returns:
+        What to report: patch and batch of a new configuration.
+    """
+    configuration = plans["configurations"][name]
+    if "patch_size" not in configuration or "field_of_view" not in configuration:
+        return []  # nnU-Net's own configuration
+    patch = configuration["patch_size"]
+    default = configuration["batch_size"]
+    note = ""
+    before = existing.get("configurations", {}).get(name) if existing else None
+    if batch_size is None and before is not None:
+        configuration["batch_size"] = before.get("batch_size", default)
+    elif batch_size is None and device == "cpu":
+        configuration["batch_size"] = min(default, max(2, CPU_PIXELS // math.prod(patch)))
+        if configuration["batch_size"] < default:
+            note = f" (for a CPU; on a GPU {default}: -device cuda; or give --batch-size)"
+    return [f"patch {'x'.join(map(str, patch))}, batch {configuration['batch_size']}{note}"]
 
 
 def merge_existing_configurations(

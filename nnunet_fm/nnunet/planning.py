@@ -18,7 +18,6 @@ from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import visible_files
 from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import some, unknown
-from nnunet_fm.network.frozen import NETWORKS
 from nnunet_fm.nnunet.dataset_files import RESTORE, USED, read_dataset_json, read_plans
 from nnunet_fm.nnunet.datasets import DATASET_NAME, dataset_id, known_datasets, no_such_dataset
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
@@ -29,7 +28,12 @@ from nnunet_fm.nnunet.file_names import (
     SPLITS_JSON,
 )
 from nnunet_fm.nnunet.frozen_configuration import frozen_configuration
-from nnunet_fm.nnunet.merge_plans import merge_existing_configurations, refuse_trained_otherwise
+from nnunet_fm.nnunet.merge_plans import (
+    decoder_to_keep,
+    merge_existing_configurations,
+    refuse_trained_otherwise,
+    settle_batch,
+)
 from nnunet_fm.nnunet.next_steps import (
     default_trainer,
     preprocess_command,
@@ -59,7 +63,6 @@ ENCODER_OPTIONS = (  # have no meaning without an encoder
     "seed",
     "mix_slices",
 )
-CPU_PIXELS = 8 * 256 * 256  # of a batch that is trained on a CPU, unless the user asks for more
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def make_plans(preprocessed: Path, options: PlanOptions) -> NewPlans:
         name, report = _frozen_plans(plans, stock, asked, preprocessed)
         report += [] if kept is None else [f"decoder {kept}, as in these plans before"]
     device = options.device or default_device()
-    report += _settle_batch(existing, plans, name, options.batch_size, device)
+    report += settle_batch(existing, plans, name, options.batch_size, device)
     merge_existing_configurations(existing, plans, name, path)
     data = preprocessed / PlansManager(plans).get_configuration(name).data_identifier
     ready = _is_preprocessed(data)
@@ -278,22 +281,6 @@ def _pretraining_data(card: str, preprocessed: Path, dataset: dict[str, Any]) ->
     return report
 
 
-def decoder_to_keep(existing: dict[str, Any] | None, options: PlanOptions) -> str | None:
-    """Return the decoder of existing plans where the user asks for none.
-
-    So plans and sweeps of version 0.1, whose default was another one, are planned as they were.
-    """
-    if existing is None or options.decoder is not None or options.preset is not None:
-        return None
-    decoders = {
-        configuration["architecture"]["arch_kwargs"].get("decoder", "primus")
-        for configuration in existing.get("configurations", {}).values()
-        if configuration.get("inherits_from") == options.configuration
-        and configuration.get("architecture", {}).get("network_class_name") in NETWORKS
-    }
-    return decoders.pop() if len(decoders) == 1 else None
-
-
 def _name(options: PlanOptions) -> str:
     """Return the name of the plans: the user's, or one that tells the options apart."""
     encoder = NO_ENCODER if options.encoder == NO_ENCODER else _short_name(options)
@@ -332,31 +319,3 @@ def _is_preprocessed(data: Path) -> bool:
         len(list(data.glob("*.pkl")))
         >= read_dataset_json(description, "numTraining")["numTraining"]
     )
-
-
-def _settle_batch(
-    existing: dict[str, Any] | None,
-    plans: dict[str, Any],
-    name: str,
-    batch_size: int | None,
-    device: str,
-) -> list[str]:
-    """Keep the batch of existing plans, or limit it on a CPU, where the user asks for none.
-
-    Returns:
-        What to report: patch and batch of a new configuration.
-    """
-    configuration = plans["configurations"][name]
-    if "patch_size" not in configuration or "field_of_view" not in configuration:
-        return []  # nnU-Net's own configuration
-    patch = configuration["patch_size"]
-    default = configuration["batch_size"]
-    note = ""
-    before = existing.get("configurations", {}).get(name) if existing else None
-    if batch_size is None and before is not None:
-        configuration["batch_size"] = before.get("batch_size", default)
-    elif batch_size is None and device == "cpu":
-        configuration["batch_size"] = min(default, max(2, CPU_PIXELS // math.prod(patch)))
-        if configuration["batch_size"] < default:
-            note = f" (for a CPU; on a GPU {default}: -device cuda; or give --batch-size)"
-    return [f"patch {'x'.join(map(str, patch))}, batch {configuration['batch_size']}{note}"]

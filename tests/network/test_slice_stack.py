@@ -132,7 +132,7 @@ def test_stacks_are_planned_trained_and_predicted(
     )
     said = run(*plan, "--patch", 4, 64, 64, "--batch-size", 2, "-o", plans).stdout
     assert "patch 4x64x64, batch 2" in said
-    assert "3 slices mixed" in said
+    assert "stacks of slices, 3 mixed" in said
     assert f"nnUNetv2_train 7 {configuration} 0 -tr FrozenDinoTrainer25D -p {plans}" in said
     run(
         "nnunet-fm",
