@@ -15,16 +15,21 @@ from nnunet_fm.nnunet.memory_check import UNKNOWN_MEMORY, MemoryCheck, MemoryDec
 def test_a_patch_that_cannot_fit_is_refused_with_one_that_can(
     in_process: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = in_process("FrozenDinoTrainerTest")
-    trainer.initialize()
+    def made() -> Any:
+        """A trainer whose activations, and not the copies of its weights, take the memory."""
+        trainer = in_process("FrozenDinoTrainerTest")
+        trainer.configuration_manager.configuration["batch_size"] = 32
+        trainer.initialize()
+        return trainer
+
+    trainer = made()
     trainer.bare_network.use_kernels(gradient_checkpointing=True)
     needed = trainer._memory_check().saved_bytes((48, 48))
     monkeypatch.setattr("nnunet_fm.internal.device.free_memory", lambda device: 9 * needed // 10)
     message = (
-        r"patch 48x48 in batches of \d+ keeps .* GiB are free. Nearest patch that fits: 32x32\."
+        r"patch 48x48 in batches of 32 keeps .* GiB are free. Nearest patch that fits: 32x32\."
     )
-    small = in_process("FrozenDinoTrainerTest")
-    small.initialize()  # enough for validation, which takes a tile at a time
+    small = made()  # enough for validation, which takes a tile at a time
     with pytest.raises(ValueError, match=message):
         small.on_train_start()
     monkeypatch.setattr(
