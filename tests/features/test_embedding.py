@@ -43,7 +43,8 @@ def test_a_3d_encoder_gives_a_vector_per_volume() -> None:
 
 
 def test_an_encoder_of_slabs_sees_the_neighbours_of_every_slice() -> None:
-    encoder = build_encoder("brainfound_test14", sequences=None, slices=3).eval()
+    options = {"sequences": None, "slices": 3}
+    encoder = build_encoder("brainfound_test14", init_values=1.0, **options).eval()  # CLS sees all
     volume = np.random.default_rng(0).standard_normal((4, 28, 28)).astype(np.float16)
     ((_, vectors),) = embed_volumes(encoder, [("a", volume)], "float32", 3, torch.device("cpu"))
     x = torch.from_numpy(volume).float()
