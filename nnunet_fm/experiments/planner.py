@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunet_fm.experiments.config import EncoderEntry, Sweep
 from nnunet_fm.experiments.datasets import check_expected, check_fold, sweep_folds
@@ -196,22 +197,18 @@ def _make_plans(subset: _Subset, preprocessed: Path, device: Device) -> NewPlans
         device=device,
     )
     folder = preprocessed / subset.dataset
-    kept = _decoder_of_others(folder, subset.name, options)
+    kept = decoder_to_keep(_plans_of_others(folder, subset.name), options)
     if kept is not None:
         options = options.model_copy(update={"decoder": kept})
     return make_plans(folder, options)
 
 
-def _decoder_of_others(folder: Path, name: str, options: PlanOptions) -> str | None:
-    """Return the decoder that other runs of an encoder were planned with, where none is named."""
+def _plans_of_others(folder: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Read the plans of an encoder's runs, one after another."""
     of_encoder = re.compile(rf"SW_{re.escape(name)}_r\d+_s\d+(_t\d+)?")
     for file in sorted(folder.glob(f"SW_{name}_r*.json")):
-        kept = None
         if of_encoder.fullmatch(file.stem):
-            kept = decoder_to_keep(read_plans(file), options)
-        if kept is not None:
-            return kept
-    return None
+            yield read_plans(file)
 
 
 def _run(

@@ -10,6 +10,7 @@ from nnunet_fm.encoders.loading.weight_source import is_path
 from nnunet_fm.encoders.options import check_given_options
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import counted
+from nnunet_fm.network.decoders import find_decoder
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 from nnunet_fm.network.input_size import check_patch
 
@@ -41,24 +42,21 @@ def network_info(
         pass.
     """
     name, architecture, built_with = _encoder(encoder, card, options or {})
-    spec = build_encoder(architecture, **built_with).input_spec
+    built = build_encoder(architecture, **built_with)
+    spec = built.input_spec
     _check_slices(name, spec, channels)
+    check_patch(patch, 2**spec.doublings)
     named = spec.modalities or ()
-    fused = list(range(len(named))) or None
-    network = FrozenEncoderNetwork(
-        channels, classes, architecture, built_with, channels=fused, decoder=decoder
-    )
-    check_patch(patch, 2**network.stages)
-    form = type(network.decoder)
+    form = find_decoder(decoder, built, architecture)
     network = FrozenEncoderNetwork(  # as `nnunet-fm plan` writes it
         channels,
         classes,
         architecture,
         built_with,
         fusion="fixed" if named else form.fusion or "learnable",
-        channels=fused,
+        channels=list(range(len(named))) or None,
         decoder=decoder,
-        decoder_options=form.plan_options({}, patch, network.stages),
+        decoder_options=form.plan_options({}, patch, spec.doublings),
     ).eval()
     network.use_kernels(fused_attention=False)  # the counter does not see fused kernels everywhere
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -14,27 +15,34 @@ from nnunet_fm.network.frozen import NETWORKS
 from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.file_names import PLANS_JSON
-from nnunet_fm.nnunet.plan_options import PlanOptions
-from nnunet_fm.nnunet.run_identity import plan_differences
+from nnunet_fm.nnunet.plan_options import NO_ENCODER, PlanOptions
+from nnunet_fm.nnunet.run_identity import different_keys, plan_differences
 from nnunet_fm.nnunet.training_seed import TRAINING_SEED
 
 CPU_PIXELS = 8 * 256 * 256  # of a batch that is trained on a CPU, unless the user asks for more
 
 
-def decoder_to_keep(existing: dict[str, Any] | None, options: PlanOptions) -> str | None:
+def decoder_to_keep(existing: Iterable[dict[str, Any]], options: PlanOptions) -> str | None:
     """Return the decoder of existing plans where the user asks for none.
 
     So plans and sweeps of version 0.1, whose default was another one, are planned as they were.
+
+    Args:
+        existing: plans, of which the first with one decoder counts; read only if needed.
+        options: of the planner.
     """
-    if existing is None or options.decoder is not None or options.preset is not None:
+    if options.encoder == NO_ENCODER or options.decoder is not None or options.preset is not None:
         return None
-    decoders = {
-        configuration["architecture"]["arch_kwargs"].get("decoder", "primus")
-        for configuration in existing.get("configurations", {}).values()
-        if configuration.get("inherits_from") == options.configuration
-        and configuration.get("architecture", {}).get("network_class_name") in NETWORKS
-    }
-    return decoders.pop() if len(decoders) == 1 else None
+    for plans in existing:
+        decoders = {
+            configuration["architecture"]["arch_kwargs"].get("decoder", "primus")
+            for configuration in plans.get("configurations", {}).values()
+            if configuration.get("inherits_from") == options.configuration
+            and configuration.get("architecture", {}).get("network_class_name") in NETWORKS
+        }
+        if len(decoders) == 1:
+            return decoders.pop()
+    return None
 
 
 def settle_batch(
@@ -152,9 +160,8 @@ def _different_arguments(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Name the arguments of the network that differ, or `architecture` for another network."""
     if old == new:
         return []
-    former, now = old.get("arch_kwargs", {}), new.get("arch_kwargs", {})
-    different = sorted(k for k in former.keys() | now.keys() if former.get(k) != now.get(k))
-    return different or ["architecture"]
+    different = different_keys(old.get("arch_kwargs", {}), new.get("arch_kwargs", {}))
+    return sorted(different) or ["architecture"]
 
 
 def _encoder_sha256(plans: dict[str, Any], configuration: str) -> str | None:

@@ -131,7 +131,7 @@ def make_plans(preprocessed: Path, options: PlanOptions) -> NewPlans:
     if options.encoder == NO_ENCODER:
         name, report = _stock_plans(plans, stock, options)
     else:
-        kept = decoder_to_keep(existing, options)
+        kept = decoder_to_keep([existing] if existing else [], options)
         asked = options if kept is None else options.model_copy(update={"decoder": kept})
         name, report = _frozen_plans(plans, stock, asked, preprocessed)
         report += [] if kept is None else [f"decoder {kept}, as in these plans before"]

@@ -35,8 +35,9 @@ def plan_differences(one: dict[str, Any], other: dict[str, Any], configuration: 
     first = run_identity(one, configuration)
     second = run_identity(other, configuration)
     networks = first.pop("network"), second.pop("network")
-    return sorted({*_different_keys(first, second), *_different_keys(*networks)})
+    return sorted({*different_keys(first, second), *different_keys(*networks)})
 
 
-def _different_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+def different_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """List the keys in which two dicts differ; a key that is missing counts as None."""
     return [key for key in one.keys() | other.keys() if one.get(key) != other.get(key)]

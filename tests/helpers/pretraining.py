@@ -46,6 +46,16 @@ def write_volume_file(
     return path
 
 
+def merged(content: dict[str, object], parts: dict[str, object]) -> dict[str, object]:
+    """Replace parts of a recipe's plain data; of parts that are dicts, single keys."""
+    for part, changes in parts.items():
+        former = content.get(part)
+        if isinstance(former, dict) and isinstance(changes, dict):
+            changes = {**former, **changes}
+        content[part] = changes
+    return content
+
+
 def small_recipe(**parts: object) -> dict[str, object]:
     """Plain data of a recipe for two processes on a small network."""
     head = {"hidden": 16, "bottleneck": 8, "prototypes": 24}
@@ -62,14 +72,7 @@ def small_recipe(**parts: object) -> dict[str, object]:
         "optimiser": {"steps": 20, "batch_size": 4, "peak_lr": 1e-3, "warmup_steps": 2},
         "run": dict(RUN),
     }
-    for part, changes in parts.items():
-        former = content.get(part)
-        content[part] = (
-            {**former, **changes}
-            if isinstance(former, dict) and isinstance(changes, dict)
-            else changes
-        )
-    return content
+    return merged(content, parts)
 
 
 def small_mae2d_recipe(**parts: object) -> dict[str, object]:
@@ -83,12 +86,7 @@ def small_mae2d_recipe(**parts: object) -> dict[str, object]:
         "optimiser": optimiser,
         "run": dict(RUN),
     }
-    for part, changes in parts.items():
-        former = content.get(part)
-        if isinstance(former, dict) and isinstance(changes, dict):
-            changes = {**former, **changes}
-        content[part] = changes
-    return content
+    return merged(content, parts)
 
 
 def small_brainfound_recipe(**parts: object) -> dict[str, object]:
@@ -103,12 +101,7 @@ def small_brainfound_recipe(**parts: object) -> dict[str, object]:
     objective = content["objective"]
     assert isinstance(objective, dict)
     objective["method"] = "brainfound"
-    for part, changes in parts.items():
-        former = content.get(part)
-        if isinstance(former, dict) and isinstance(changes, dict):
-            changes = {**former, **changes}
-        content[part] = changes
-    return content
+    return merged(content, parts)
 
 
 def run_two_processes(recipe: Path, store: Path, run: Path, *import_paths: Path) -> None:

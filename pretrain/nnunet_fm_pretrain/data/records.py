@@ -181,11 +181,19 @@ def find_duplicates(records: Sequence[Record]) -> dict[str, str]:
     return {volume: other for volume, other in earlier.items() if other != volume}
 
 
+def group_sessions(records: Sequence[AnyRecord]) -> list[list[AnyRecord]]:
+    """Group records by dataset, subject and session."""
+    groups: dict[tuple[str, str, str], list[AnyRecord]] = {}
+    for record in records:
+        key = (record.dataset, record.subject, record.session)
+        groups.setdefault(key, []).append(record)
+    return list(groups.values())
+
+
 def sequences_of_sessions(records: Sequence[Record]) -> dict[tuple[str, ...], int]:
     """Count the sessions by the sequences that they have, the most frequent first."""
-    found: dict[tuple[str, str, str], set[str]] = {}
-    for record in records:
-        session = (record.dataset, record.subject, record.session)
-        found.setdefault(session, set()).add(record.sequence or "an unknown sequence")
-    counts = Counter(tuple(sorted(sequences)) for sequences in found.values())
+    counts = Counter(
+        tuple(sorted({record.sequence or "an unknown sequence" for record in session}))
+        for session in group_sessions(records)
+    )
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -12,6 +12,7 @@ from nnunet_fm_pretrain.data.records import (
     AnyRecord,
     find_duplicates,
     from_json,
+    group_sessions,
     manifest_name,
     read_manifests,
 )
@@ -96,11 +97,7 @@ class Store(ABC, Generic[AnyRecord]):
 
     def sessions(self) -> list[list[AnyRecord]]:
         """Group the records by dataset, subject and session."""
-        groups: dict[tuple[str, str, str], list[AnyRecord]] = {}
-        for record in self.records:
-            key = (record.dataset, record.subject, record.session)
-            groups.setdefault(key, []).append(record)
-        return list(groups.values())
+        return group_sessions(self.records)
 
     def registered(self, record: AnyRecord) -> list[AnyRecord]:
         """List the volumes on one grid with this one, itself among them, sorted by name."""

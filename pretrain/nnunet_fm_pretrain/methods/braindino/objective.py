@@ -99,7 +99,7 @@ class BrainDino(Objective):
 
     def forward(self, batch: MultiCropBatch, step: int, phase: str) -> Losses:
         """Compute the DINO, iBOT and KoLeo losses of a batch."""
-        exact = _exact(self.student.dino_head.last_layer)
+        exact = exact_dtype(self.student.dino_head.last_layer)
         global_crops = batch.global_crops.to(exact).flatten(0, 1)
         local_crops = batch.local_crops.to(exact).flatten(0, 1)
         masks = batch.masks.flatten(0, 1)
@@ -146,7 +146,7 @@ class BrainDino(Objective):
     ) -> tuple[Tensor, Tensor]:
         """Average over all pairs of a student's view and another view of the teacher's."""
         views, slices = student_cls.shape[:2]
-        pairs = 1 - torch.eye(views, 2, device=student_cls.device, dtype=_exact(student_cls))
+        pairs = 1 - torch.eye(views, 2, device=student_cls.device, dtype=exact_dtype(student_cls))
         weights = pairs.new_full((slices,), 1 / slices)
         return self._distil("dino", student_cls, teacher_cls, pairs / pairs.sum(), weights, step)
 
@@ -159,7 +159,9 @@ class BrainDino(Objective):
         """
         hidden = masks.flatten(1)
         per_crop = hidden.sum(1, keepdim=True).clamp(min=1)
-        weights = (1 / (per_crop * len(hidden)).to(_exact(seen.patches))).expand_as(hidden)[hidden]
+        weights = (1 / (per_crop * len(hidden)).to(exact_dtype(seen.patches))).expand_as(hidden)[
+            hidden
+        ]
         pairs = weights.new_ones(1, 1)
         return self._distil(
             "ibot", seen.patches[hidden][None], taught.patches[hidden][None], pairs, weights, step
@@ -198,7 +200,7 @@ class BrainDino(Objective):
         Without the other ranks' slices, DistributedDataParallel averages the ranks' losses.
         """
         with torch.autocast(cls.device.type, enabled=False):
-            crops = list(cls.to(_exact(cls)))
+            crops = list(cls.to(exact_dtype(cls)))
             if world_size() > 1 and self.settings.koleo_neighbours == "all":
                 crops = [torch.cat(gather(c.contiguous())) for c in crops]
             return torch.stack([self.koleo(c) for c in crops]).sum()
@@ -276,7 +278,7 @@ class _Networks(nn.Module):
         self.ibot_head = PrototypeHead(self.encoder.width, recipe.objective.ibot_head)
 
 
-def _exact(x: Tensor) -> torch.dtype:
+def exact_dtype(x: Tensor) -> torch.dtype:
     """Return the precision of the losses: float32 at least, whatever autocast makes of tokens."""
     return torch.promote_types(x.dtype, torch.float32)
 

@@ -13,7 +13,7 @@ from nnunet_fm.encoders import Encoder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine.objective import Exported, Losses
 from nnunet_fm_pretrain.methods.braindino.masked_forward import Tokens
-from nnunet_fm_pretrain.methods.braindino.objective import BrainDino
+from nnunet_fm_pretrain.methods.braindino.objective import BrainDino, exact_dtype
 from nnunet_fm_pretrain.methods.brainfound.batches import SlabBatch, SlabBatches
 from nnunet_fm_pretrain.methods.brainfound.network import SlabNetworks, start_weights
 from nnunet_fm_pretrain.methods.brainfound.recipe import BrainFoundRecipe
@@ -45,7 +45,7 @@ class BrainFound(BrainDino):
         settings = self.recipe.objective
         if not settings.infonce_weight:
             return losses
-        exact = self.student.dino_head.last_layer.dtype
+        exact = exact_dtype(self.student.dino_head.last_layer)
         seen = torch.cat([batch.views.global_crops[0], batch.positives[0]]).to(exact)
         anchors, positives = self._student_tokens(seen).cls.chunk(2)
         contrast = infonce(anchors, positives, batch.subjects, settings.infonce_temperature)
@@ -91,7 +91,7 @@ def infonce(
         subjects: number of the person of each slab.
         temperature: of the cosines.
     """
-    exact = torch.promote_types(anchors.dtype, torch.float32)
+    exact = exact_dtype(anchors)
     with torch.autocast(anchors.device.type, enabled=False):
         a = nn.functional.normalize(anchors.to(exact), dim=-1)
         p = nn.functional.normalize(positives.to(exact), dim=-1)
