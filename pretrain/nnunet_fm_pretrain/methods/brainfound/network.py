@@ -44,6 +44,12 @@ class SlabNetworks(nn.Module):
                 drop_path_rate=drop_path,
             ),
         )
+        patch = self.encoder.input_spec.divisor
+        if encoder.image_size % patch:
+            raise InputError(
+                f"encoder.image_size {encoder.image_size} for patches of {patch} px; allowed: a "
+                "multiple"
+            )
         self.encoder.set_fused_attention(torch.cuda.is_available())  # slow backward pass on CPUs
         # in the encoder, as the mask token of DINOv3: it learns at the rate of the embeddings
         self.encoder.mask_token = nn.Parameter(torch.zeros(1, self.encoder.width))

@@ -144,6 +144,11 @@ def test_recipes_that_make_no_sense_are_refused(parts: Any, message: str) -> Non
         recipe(**parts)
 
 
+def test_an_image_of_no_whole_patches_is_refused() -> None:
+    with pytest.raises(ValueError, match="image_size 30 for patches of 14 px; allowed: a multiple"):
+        METHOD.build(recipe(encoder={"image_size": 30}))
+
+
 def test_missing_sequences_are_copies_in_the_encoder_too() -> None:
     whole: Any = build_encoder("brainfound_test14", slices=3).eval()
     part: Any = build_encoder("brainfound_test14", slices=3, modalities=("FLAIR", "T2")).eval()
