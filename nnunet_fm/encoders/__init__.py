@@ -5,7 +5,7 @@ from nnunet_fm.encoders.cards import (
     get_card,
     intensity_of,
     orientation_of,
-    takes_ras,
+    required_orientation,
 )
 from nnunet_fm.encoders.contract import Encoder, FeatureInfo, InputSpec
 from nnunet_fm.encoders.key_format import Converted, KeyFormat
@@ -47,7 +47,7 @@ __all__ = [
     "register_architecture",
     "register_cards",
     "register_key_format",
-    "takes_ras",
+    "required_orientation",
     "tensors_sha256",
 ]
 

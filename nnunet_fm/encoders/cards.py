@@ -82,15 +82,17 @@ def intensity_of(encoder: Encoder, card: str) -> str:
     return (known.intensity if known else None) or encoder.input_spec.intensity
 
 
-def takes_ras(encoder: Encoder, card: str, options: Mapping[str, Any]) -> bool:
-    """Whether an encoder expects RAS volumes and does not turn others itself.
+def required_orientation(encoder: Encoder, card: str, options: Mapping[str, Any]) -> str:
+    """Return how images have to be stored for an encoder: `RAS`, `LPS`, or empty if any will do.
 
     Args:
         encoder: the encoder.
         card: its card.
-        options: the options that it was built with.
+        options: the options that it was built with; `image_orientation` lets it turn images itself.
     """
-    return orientation_of(encoder, card) == "RAS" and "image_orientation" not in options
+    orientation = orientation_of(encoder, card)
+    fixed = orientation in ("RAS", "LPS") and "image_orientation" not in options
+    return orientation if fixed else ""
 
 
 def orientation_of(encoder: Encoder, card: str) -> str:

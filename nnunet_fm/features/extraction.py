@@ -15,10 +15,10 @@ from nnunet_fm.data.preprocessing import PERCENTILES
 from nnunet_fm.data.sequences import match_channels
 from nnunet_fm.data.skull_stripping import find_stripper, warn_of_unused_masks
 from nnunet_fm.data.subject_table import Table
-from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, takes_ras
+from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, required_orientation
+from nnunet_fm.encoders.intensity import RESCALED
 from nnunet_fm.features.cache import POOLED, FeatureCache
 from nnunet_fm.features.embedding import embed_volumes
-from nnunet_fm.features.intensity import RESCALED
 from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.features.volume_loader import VolumeRef, iter_preprocessed
 from nnunet_fm.internal.arguments import check_part
@@ -95,7 +95,7 @@ def open_encoder(
     module = source.load()
     _check_layers(module, source.architecture, layers)
     _check_one_channel(module, source.architecture)
-    if takes_ras(module, source.card, source.options):
+    if required_orientation(module, source.card, source.options) == "RAS":
         remedy = TURN if module.turn is not None else ""
         logger.warning("%s %s%s", source.card, NOT_TURNED, remedy)
     preprocessing: dict[str, Any] = {

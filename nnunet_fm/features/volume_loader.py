@@ -15,7 +15,7 @@ from nnunet_fm.data.preprocessing import bounding_box, preprocess_volume
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_table import Row
 from nnunet_fm.data.volumes import BadVolumeError, read_volume
-from nnunet_fm.features.intensity import rescale_intensity
+from nnunet_fm.encoders.intensity import rescale_intensity
 from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.internal.messages import reason_of
 from nnunet_fm.internal.processes import worker_pool

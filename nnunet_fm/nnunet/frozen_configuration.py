@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, takes_ras
+from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, required_orientation
 from nnunet_fm.encoders.declared import check_declared
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.folders import folder
@@ -123,14 +123,29 @@ def _encoder_report(source: EncoderSource, encoder: Encoder) -> list[str]:
     if source.report is not None:
         origin = f"from {source.report.file} (card by {source.report.chosen_because})"
     lines = [f"encoder {source.card}, {origin}", f"tensor hash {source.sha256}"]
-    if takes_ras(encoder, source.card, source.options):
-        lines.append(
-            "pretrained on RAS volumes; nnU-Net passes images as their files store them. If yours "
-            "are stored otherwise: nnU-Net's reader NibabelIOWithReorient turns them to RAS"
-        )
-        if encoder.turn is not None:
-            lines[-1] += "; all of them LPS, as BraTS's: --encoder-option image_orientation=LPS"
+    orientation = required_orientation(encoder, source.card, source.options)
+    if orientation:
+        lines.append(_orientation_report(orientation, encoder.turn is not None))
     return lines
+
+
+def _orientation_report(orientation: str, turns: bool) -> str:
+    """Say how images have to be stored for an encoder of volumes.
+
+    Args:
+        orientation: of its pretraining, RAS or LPS.
+        turns: whether it takes the option `image_orientation`.
+    """
+    other, whose = ("RAS", "") if orientation == "LPS" else ("LPS", ", as BraTS's")
+    remedies = []
+    if orientation == "RAS":
+        remedies.append("nnU-Net's reader NibabelIOWithReorient turns them to RAS")
+    if turns:
+        remedies.append(f"all of them {other}{whose}: --encoder-option image_orientation={other}")
+    return (
+        f"pretrained on {orientation} volumes; nnU-Net passes images as their files store them. If "
+        f"yours are stored otherwise: {'; '.join(remedies)}"
+    )
 
 
 def _network_arguments(

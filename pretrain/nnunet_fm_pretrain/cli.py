@@ -88,6 +88,11 @@ def _add_prepare(commands: Commands) -> None:
         **triple,
     )
     add("--shape", type=option_types.cube_side, help="voxels of every volume (--volumes)", **triple)
+    add(
+        "--zero-to-one",
+        action="store_true",
+        help="intensities from 0 to 1 instead of z-scores (--volumes)",
+    )
     add("--skull-strip", "--strip", type=STRIPPING, default="none", help=STRIP_HELP)
     add(
         "--uint8",
@@ -130,16 +135,20 @@ def slices(text: str) -> int | None:
 
 
 def _preprocessing(parsed: argparse.Namespace) -> "StorePreprocessing":
+    from nnunet_fm.encoders.contract import Z_SCORE, ZERO_TO_ONE
     from nnunet_fm_pretrain.data.preprocessing import Preprocessing, VolumePreprocessing
 
     if parsed.volumes:
         shape = tuple(parsed.shape) if parsed.shape else None
         spacing = tuple(parsed.spacing) if parsed.spacing else None
         if spacing is None and shape is None:
-            return VolumePreprocessing()
-        return VolumePreprocessing(spacing, shape)
-    if parsed.spacing or parsed.shape:
-        raise InputError("--spacing and --shape are for whole volumes; add --volumes")
+            spacing = VolumePreprocessing.spacing
+        intensity = ZERO_TO_ONE if parsed.zero_to_one else Z_SCORE
+        return VolumePreprocessing(spacing, shape, intensity=intensity)
+    if parsed.spacing or parsed.shape or parsed.zero_to_one:
+        raise InputError(
+            "--spacing, --shape and --zero-to-one are for whole volumes; add --volumes"
+        )
     kept = parsed.size if parsed.slices is None else parsed.slices
     return Preprocessing(parsed.size, kept, seed=parsed.seed)
 

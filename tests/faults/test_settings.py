@@ -16,12 +16,14 @@ from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
 from nnunet_fm_pretrain.methods.brainfound.recipe import BrainFoundRecipe
 from nnunet_fm_pretrain.methods.mae2d.recipe import Mae2dRecipe
 from nnunet_fm_pretrain.methods.recipes import read_recipe
+from nnunet_fm_pretrain.methods.volta3d.recipe import Volta3dRecipe
 
 SWEEP = {"datasets": [7], "encoders": {"a": {"encoder": "dinov3_test16"}}, "splits": {"seed": 1}}
 SWEEP |= {"expected": {7: {"cases": 9}}}
 PARTS = {"encoders": "encoders.a", "expected": "expected.7"}  # places of parts in dicts
 MAY_BE_EMPTY = {"gpus", "training_seeds", "expected.7.labels"}
-RECIPES = ("braindino_tiny_cpu", "brainfound_tiny_cpu", "mae2d_tiny_cpu")
+RECIPES = ("braindino_tiny_cpu", "brainfound_tiny_cpu", "mae2d_tiny_cpu", "volta3d_tiny_cpu")
+KINDS = ("sweep", "task", "braindino", "brainfound", "mae2d", "volta3d")
 NOT_FINITE = (".nan", ".inf", "-.inf")
 ODD = ("", "x", "-1", "0", "1.5", "true", "null", "[]", "{}", "[[1]]", "{1: 2}", "[1, x]", "1e999")
 ODD += ("9" * 40, "../x", "患" * 90)
@@ -50,6 +52,7 @@ def settings(folder: Path) -> dict[str, Settings]:
             BrainFoundRecipe, lambda text: read_recipe("brainfound_tiny_cpu", [text])
         ),
         "mae2d": Settings(Mae2dRecipe, lambda text: read_recipe("mae2d_tiny_cpu", [text])),
+        "volta3d": Settings(Volta3dRecipe, lambda text: read_recipe("volta3d_tiny_cpu", [text])),
     }
 
 
@@ -88,7 +91,7 @@ def refused(read: Callable[[str], Part], text: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("kind", ["sweep", "task", "braindino", "brainfound", "mae2d"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_value_of_any_key_is_a_traceback(kind: str, tmp_path: Path) -> None:
     chosen = settings(tmp_path)[kind]
     for number, (key, _) in enumerate(keys(chosen.model)):
@@ -96,7 +99,7 @@ def test_no_value_of_any_key_is_a_traceback(kind: str, tmp_path: Path) -> None:
             refused(chosen.read, f"{key}={value}")
 
 
-@pytest.mark.parametrize("kind", ["sweep", "task", "braindino", "brainfound", "mae2d"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_numbers_are_finite_seeds_have_a_range_and_lists_are_not_empty(
     kind: str, tmp_path: Path
 ) -> None:

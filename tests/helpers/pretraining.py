@@ -104,6 +104,19 @@ def small_brainfound_recipe(**parts: object) -> dict[str, object]:
     return merged(content, parts)
 
 
+def small_volta3d_recipe(**parts: object) -> dict[str, object]:
+    """Plain data of a recipe of VolTA-3D: crops of 16 and 8 voxels."""
+    head = {"hidden": 16, "bottleneck": 8, "prototypes": 24, "normalised": True}
+    content: dict[str, object] = {
+        "encoder": {"architecture": "volta3d_test8"},
+        "views": {"global_size": 16, "local_size": 8, "local_crops": 2},
+        "objective": {"method": "volta3d", "head": head, "freeze_last_layer_steps": 1},
+        "optimiser": {"steps": 20, "batch_size": 4, "peak_lr": 1e-3, "warmup_steps": 2},
+        "run": dict(RUN),
+    }
+    return merged(content, parts)
+
+
 def run_two_processes(recipe: Path, store: Path, run: Path, *import_paths: Path) -> None:
     """`pretrain run` by torchrun, with more folders to import from."""
     with socket.socket() as free:

@@ -118,12 +118,12 @@ class BMMAE(VolumeViT):
             return torch.cat(embedded, 1), grid
         return torch.stack(embedded).mean(0), grid
 
-    def _as_map(
+    def as_map(
         self, tokens: Float[Tensor, "b n d"], grid: tuple[int, ...]
     ) -> Float[Tensor, "b d tz ty tx"]:
         """Average over the sequences."""
         copies = len(self.names) if self.tokens == "native" else 1
-        return super()._as_map(tokens.unflatten(1, (copies, -1)).mean(1), grid)
+        return super().as_map(tokens.unflatten(1, (copies, -1)).mean(1), grid)
 
     def active_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters of the present sequences, without positions and the CLS token."""

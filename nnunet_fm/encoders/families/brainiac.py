@@ -1,4 +1,4 @@
-"""BrainIAC and VolTA-3D: MONAI's 3-D vision transformer (extra `[volume]`)."""
+"""BrainIAC: MONAI's 3-D vision transformer (extra `[volume]`)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -34,6 +34,7 @@ BRAINIAC_V1 = (
     "ViT-B/16, whose file holds backbone.patch_embedding.*. Get that one: "
     "nnunet-fm encoders show brainiac_vitb16.v2"
 )
+SUMMARY = "summariser."  # of VolTA-3D
 UNETR = "unetr.vit."  # in files of the authors' segmentation
 # Heads of the authors' classifiers, and the decoder of their UNETR.
 TASK_HEADS = (r"classifier\..*", r"criterion\..*", r"unetr\.(encoder[1-4]|decoder[2-5]|out)\..*")
@@ -100,6 +101,7 @@ class VolumeViT(Encoder):
                     delattr(block, name)
         self.taps = checked_taps(taps, depth, unetr_taps(depth))
         self.depth, self.pool, self.side = depth, pool, image_size // patch_size
+        self.width = hidden_size
         self.input_spec = InputSpec(
             3, patch_size, cube, axis_order="xyz", orientation="as acquired"
         )
@@ -117,31 +119,46 @@ class VolumeViT(Encoder):
             tokens = self.run_block(block, tokens)
             if number in self.taps:
                 maps.append(self.vit.norm(tokens) if number == self.depth - 1 else tokens)
-        return [self._as_map(t, grid) for t in maps]
+        return [self.as_map(t, grid) for t in maps]
 
     def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
         """Return the mean of the last tokens after the final norm, or the first of them."""
-        tokens, _ = self._embedded(x)
-        for block in self.vit.blocks:
-            tokens = block(tokens)
-        tokens = self.vit.norm(tokens)
+        tokens, _ = self.last_tokens(x)
         return tokens[:, 0] if self.pool == "first" else tokens.mean(1)
+
+    def last_tokens(
+        self, x: Float[Tensor, "b c z y x"]
+    ) -> tuple[Float[Tensor, "b n d"], tuple[int, ...]]:
+        """Return the last tokens after the final norm, and their grid, in the weights' axes."""
+        tokens, grid = self._embedded(x)
+        for block in self.vit.blocks:
+            tokens = self.run_block(block, tokens)
+        return self.vit.norm(tokens), grid
+
+    def to_weights_axes(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b c i j k"]:
+        """Turn an input to the axes of the pretraining."""
+        return reverse_axes(x)
+
+    def from_weights_axes(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c z y x"]:
+        """Turn a map back to nnU-Net's axes."""
+        return reverse_axes(x)
 
     def _embedded(
         self, x: Float[Tensor, "b c z y x"]
     ) -> tuple[Float[Tensor, "b n d"], tuple[int, ...]]:
         """Return patches plus positions, and the grid in the weights' order of axes."""
         check_sides(x.shape[2:], self.input_spec.divisor, "patch size")
-        patches = self.vit.patch_embedding.patch_embeddings(reverse_axes(x))
+        patches = self.vit.patch_embedding.patch_embeddings(self.to_weights_axes(x))
         grid = tuple(patches.shape[2:])
-        return patches.flatten(2).transpose(1, 2) + self._positions(grid), grid
+        return patches.flatten(2).transpose(1, 2) + self.positions(grid), grid
 
-    def _as_map(
+    def as_map(
         self, tokens: Float[Tensor, "b n d"], grid: tuple[int, ...]
     ) -> Float[Tensor, "b d tz ty tx"]:
-        return reverse_axes(tokens.transpose(1, 2).unflatten(2, grid))
+        """Return tokens as a feature map, in nnU-Net's axes."""
+        return self.from_weights_axes(tokens.transpose(1, 2).unflatten(2, grid))
 
-    def _positions(self, grid: tuple[int, ...]) -> Float[Tensor, "1 n d"]:
+    def positions(self, grid: tuple[int, ...]) -> Float[Tensor, "1 n d"]:
         """Return the position embedding, resized unless the grid is the native one."""
         native = self.vit.patch_embedding.position_embeddings
         if grid == (self.side,) * 3:
@@ -181,7 +198,8 @@ def from_monai_vit(state: Mapping[str, Tensor]) -> Converted:
             result.dropped[key] = "transformer that the segmentation network did not use"
         else:
             name = key.removeprefix(UNETR)
-            result.tensors[name if name.startswith("vit.") else f"vit.{name}"] = value
+            known = name.startswith(("vit.", SUMMARY))
+            result.tensors[name if known else f"vit.{name}"] = value
     return result
 
 

@@ -83,7 +83,7 @@ def _write_array(
 def read_values(
     store: Path, record: Record, part: int | tuple[slice, ...] | slice
 ) -> Float[np.ndarray, "..."]:
-    """Read a part of a volume as float32: z-scores, background 0.
+    """Read a part of a volume as float32; the background is 0.
 
     The first read of a volume checks that its file is the manifest's and lacks no chunk.
 

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 
 from nnunet_fm.data.preprocessing import PERCENTILES, bounding_box, resize, zscore
 from nnunet_fm.data.volumes import BadVolumeError, Mask, Volume
+from nnunet_fm.encoders.contract import Z_SCORE, ZERO_TO_ONE
+from nnunet_fm.encoders.intensity import rescale_intensity
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.records import Record, SliceRecord, VolumeRecord
 
@@ -127,6 +129,8 @@ class VolumePreprocessing(StorePreprocessing):
             this shape; without it the brain's bounding box is resized to it. None: as it comes.
         percentiles: of the non-zero voxels; values beyond are clipped.
         chunks: voxels (z, y, x) that are stored together.
+        intensity: `z-score`, over the non-zero voxels; or `0 to 1`, where the percentiles become
+            0 and 1. The background is 0.
     """
 
     record_type = VolumeRecord
@@ -135,6 +139,7 @@ class VolumePreprocessing(StorePreprocessing):
     shape: tuple[int, int, int] | None = None
     percentiles: tuple[float, float] = PERCENTILES
     chunks: tuple[int, int, int] = (16, 64, 64)
+    intensity: str = Z_SCORE
 
     def __post_init__(self) -> None:
         if self.spacing is not None and not all(0.1 <= s <= 20 for s in self.spacing):
@@ -147,10 +152,15 @@ class VolumePreprocessing(StorePreprocessing):
             )
         if min(self.chunks) < 1:
             raise InputError(f"chunks {self.chunks}; allowed: 1 voxel or more")
+        if self.intensity not in (Z_SCORE, ZERO_TO_ONE):
+            raise InputError(f"intensity {self.intensity!r}; allowed: {Z_SCORE}, {ZERO_TO_ONE}")
 
     def key(self) -> str:
         """Return a short identity of these numbers."""
-        text = f"volumes {sorted(asdict(self).items())!r}"
+        numbers = asdict(self)
+        if self.intensity == Z_SCORE:  # as in stores from before there was a choice
+            del numbers["intensity"]
+        text = f"volumes {sorted(numbers.items())!r}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def describe(self) -> str:
@@ -160,6 +170,8 @@ class VolumePreprocessing(StorePreprocessing):
             words += ["--spacing", *(f"{side:g}" for side in self.spacing)]
         if self.shape:
             words += ["--shape", *(str(side) for side in self.shape)]
+        if self.intensity == ZERO_TO_ONE:
+            words.append("--zero-to-one")
         return " ".join(words)
 
     def chunk(self) -> tuple[int, int, int]:
@@ -175,11 +187,13 @@ class VolumePreprocessing(StorePreprocessing):
         target = self._target_shape(before, spacing)
         prepared = []
         for box in boxes:
-            values = zscore(*resize(box, target), self.percentiles)
+            scores = zscore(*resize(box, target), self.percentiles)
+            values = rescale_intensity(scores, self.intensity)
             if self.spacing and self.shape:
                 values = centre_fit(values, self.shape)
             size = tuple(s * n / t for s, n, t in zip(spacing, before, target, strict=True))
-            prepared.append(Prepared(values, {"shape": values.shape, "spacing": size}))
+            fields = {"shape": values.shape, "spacing": size, "intensity": self.intensity}
+            prepared.append(Prepared(values, fields))
         return prepared
 
     def _target_shape(self, before: tuple[int, ...], spacing: Triple) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from nnunet_fm.encoders.contract import Z_SCORE
 from nnunet_fm.internal.atomic_files import write_if_changed
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.json_files import parse_json, read_utf8
@@ -82,12 +83,14 @@ class VolumeRecord(Record):
     Attributes:
         shape: voxels (z, y, x).
         spacing: size of a voxel in mm (z, y, x).
+        intensity: of the values, `z-score` or `0 to 1`.
     """
 
     kind = "volumes"
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
+    intensity: str = Z_SCORE
 
 
 def to_json(record: Record) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class VolumeStore(Store[VolumeRecord]):
         return f"{counted(len(self), 'volume')} of {smallest} to {largest} voxels"
 
     def read_crop(self, record: VolumeRecord, start: Sequence[int], shape: Sequence[int]) -> Crop:
-        """Read a box of a volume as float32: z-scores, background 0.
+        """Read a box of a volume as float32; the background is 0.
 
         Args:
             record: of the volume.

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -185,8 +186,7 @@ class Engine:
         rate = learning_rate(self.step, settings)
         optimiser = self.fabric_optimisers[phase]
         self._seed(phase)
-        losses = Losses(*self.model(batch, self.step, phase))
-        self.fabric.backward(losses.total)
+        values = self._accumulate(batch, phase)
         self.objective.before_step(self.step, phase)
         norms = clip_gradients(self.objective.trainable_modules(phase), settings.clip)
         finite = all(np.isfinite(norm) for norm in norms.values())
@@ -195,10 +195,24 @@ class Engine:
             optimiser.step()
         else:
             self._skip()
-        logged = {"lr": rate, "loss": float(losses.total.detach())}
-        logged |= {k: float(v) for k, v in {**losses.parts, **losses.monitors}.items()}
+        logged = {"lr": rate, **values}
         logged |= {f"norm_{name}": norm for name, norm in norms.items()}
         return logged, finite
+
+    def _accumulate(self, batch: Any, phase: str) -> dict[str, float]:
+        """Average the gradients of a batch's micro-batches; return losses and monitors."""
+        micro_batches = self.objective.micro_batches(batch)
+        count = len(micro_batches)
+        sums = Counter({"loss": 0.0})
+        for number, micro_batch in enumerate(micro_batches, 1):
+            waits = self.fabric.world_size > 1 and number < count
+            with self.fabric.no_backward_sync(self.model, enabled=waits):
+                losses = Losses(*self.model(micro_batch, self.step, phase))
+                self.fabric.backward(losses.total / count)
+            sums.update({"loss": float(losses.total.detach())})
+            sums.update({name: float(value) for name, value in losses.parts.items()})
+        means = {name: value / count for name, value in sums.items()}
+        return means | {name: float(value) for name, value in losses.monitors.items()}
 
     @contextmanager
     def _only(self, phase: str) -> Iterator[None]:

@@ -1,7 +1,8 @@
 """The objective: the networks, batches and losses of a method, as the engine sees them.
 
-A step is: batch, then for each phase the losses, the gradients of the modules that the phase
-trains and a step of the phase's optimiser, then `after_step`. A method with one loss has the one
+A step is: batch, then for each phase the losses (of micro-batches, one after another), the
+gradients of the modules that the phase trains and a step of the phase's optimiser, then
+`after_step`. A method with one loss has the one
 phase `main`; one with a discriminator has more. The engine asks for nothing else.
 """
 
@@ -21,7 +22,8 @@ class Losses(NamedTuple):
     Attributes:
         total: the weighted sum; the only tensor with a gradient.
         parts: its terms before weighting, for the log.
-        monitors: other numbers for the log and for `collapse_warning`.
+        monitors: other numbers for the log and for `collapse_warning`; of a step, those of its last
+            micro-batch are logged.
     """
 
     total: Tensor
@@ -67,6 +69,10 @@ class Objective(nn.Module, ABC):
     def phases(self, step: int) -> Sequence[str]:
         """Return the names of the phases of a step, in order."""
         return self.all_phases
+
+    def micro_batches(self, batch: Any) -> Sequence[Any]:
+        """Divide a batch into parts whose mean gradient is that of the batch, to save memory."""
+        return [batch]
 
     @abstractmethod
     def trainable_modules(self, phase: str) -> Mapping[str, nn.Module]:

@@ -1,10 +1,12 @@
 """Stores of whole volumes, read by crop, and slice stores with all slices."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -55,6 +57,36 @@ def test_volumes_are_scored_and_their_background_is_zero(volumes: Path, tmp_path
         assert abs(inside.mean()) < 1e-2
         assert abs(inside.std() - 1) < 1e-2
         assert (values == 0).mean() > 0.2  # the corners of the ellipsoid's box
+
+
+def test_intensities_from_zero_to_one(volumes: Path, tmp_path: Path) -> None:
+    unit = replace(NATIVE, intensity="0 to 1")
+    scored, store = make(volumes, tmp_path / "z"), make(volumes, tmp_path / "unit", unit)
+    for record, other in zip(store.records, scored.records, strict=True):
+        assert (record.intensity, other.intensity) == ("0 to 1", "z-score")
+        values, scores = store.read_volume(record), scored.read_volume(other)
+        inside = scores != 0
+        assert values.min() == 0
+        assert values.max() == 1
+        assert not values[~inside].any()
+        line = np.polyfit(scores[inside], values[inside], 1)  # a linear map of the z-scores
+        assert np.abs(np.polyval(line, scores[inside]) - values[inside]).max() < 2e-3
+    with pytest.raises(ValueError, match="other options .* now --volumes --zero-to-one"):
+        make(volumes, tmp_path / "z", unit)
+    with pytest.raises(ValueError, match="intensity 'x'; allowed: z-score, 0 to 1"):
+        VolumePreprocessing(intensity="x")
+
+
+def test_stores_from_before_there_was_a_choice_hold_z_scores(volumes: Path, tmp_path: Path) -> None:
+    assert VolumePreprocessing().key() == "e04ee8c3dc36"
+    store = make(volumes, tmp_path)
+    manifest = tmp_path / "manifest.jsonl"
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for line in lines:
+        del line["intensity"]
+    manifest.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert {record.intensity for record in VolumeStore(tmp_path).records} == {"z-score"}
+    assert VolumeStore(tmp_path).identity() == store.identity()
 
 
 def test_spacing_and_shape(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def test_every_shipped_recipe_is_built(name: str) -> None:
         id(module) for module in objective.modules()
     }
     exported = objective.export_encoder()
-    kind = recipe.objective.method if recipe.objective.method == "brainfound" else "dinov3"
+    method = recipe.objective.method
+    kind = method if method in ("brainfound", "volta3d") else "dinov3"
     _, _, size = recipe.encoder.architecture.partition("_")
     assert exported.architecture == f"{kind}_{size}"
 

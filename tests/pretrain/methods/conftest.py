@@ -1,12 +1,13 @@
-"""A store of whole sessions."""
+"""A store of whole sessions, and one of volumes."""
 
 import pytest
 
 from helpers.pretraining import write_volume_file
 from nnunet_fm_pretrain.data.prepare import prepare
 from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
-from nnunet_fm_pretrain.data.preprocessing import Preprocessing
+from nnunet_fm_pretrain.data.preprocessing import Preprocessing, VolumePreprocessing
 from nnunet_fm_pretrain.data.slice_store import SliceStore
+from nnunet_fm_pretrain.data.volume_store import VolumeStore
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,14 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> SliceStore:
     options = PrepareOptions(folder / "store", Preprocessing(28, 28), registered=True)
     prepare(folder / "in", options, processes=1)
     return SliceStore(folder / "store")
+
+
+@pytest.fixture(scope="session")
+def unit_volumes(tmp_path_factory: pytest.TempPathFactory) -> VolumeStore:
+    """Six volumes of 20 x 24 x 24 voxels with intensities from 0 to 1."""
+    folder = tmp_path_factory.mktemp("volumes")
+    for subject in range(6):
+        write_volume_file(folder / f"in/S{subject:02d}/t1.nii.gz", subject)
+    shape = VolumePreprocessing(None, (20, 24, 24), intensity="0 to 1")
+    prepare(folder / "in", PrepareOptions(folder / "store", shape), processes=1)
+    return VolumeStore(folder / "store")

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.pretraining import small_brainfound_recipe, small_mae2d_recipe, small_recipe
+from helpers.pretraining import (
+    small_brainfound_recipe,
+    small_mae2d_recipe,
+    small_recipe,
+    small_volta3d_recipe,
+)
 from nnunet_fm.encoders import build_encoder
-from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.methods.recipes import parse_recipe
 from nnunet_fm_pretrain.methods.registry import get_method, method_names
 
@@ -17,24 +21,27 @@ SMALL: dict[str, Callable[..., dict[str, object]]] = {
     "braindino": small_recipe,
     "brainfound": small_brainfound_recipe,
     "mae2d": small_mae2d_recipe,
+    "volta3d": small_volta3d_recipe,
 }
+STORES = {"volta3d": "unit_volumes"}  # fixtures; the others read slices
 ALL_MASKED = {"masks": {"probability": 1.0}}
 
 
 def built(name: str) -> Any:
     content = SMALL[name]()
     objective: Any = content["objective"]
-    if name != "mae2d":
+    if name in ("braindino", "brainfound"):
         content["objective"] = {**objective, **ALL_MASKED}
     return get_method(name).build(parse_recipe(content, name))
 
 
 @pytest.mark.parametrize("name", method_names())
 def test_losses_are_finite_and_reach_every_trained_parameter_and_no_other(
-    name: str, sessions: SliceStore
+    name: str, request: pytest.FixtureRequest
 ) -> None:
     objective = built(name).train()
-    batch = objective.batches(sessions, 0, 1)[0]
+    store = request.getfixturevalue(STORES.get(name, "sessions"))
+    batch = objective.batches(store, 0, 1)[0]
     for phase in objective.all_phases:
         objective.zero_grad()
         losses = objective(batch, 0, phase)

@@ -3,23 +3,19 @@
 The teacher is an exponential moving average of the student.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Bool, Float
 from lightly.loss import KoLeoLoss
-from lightly.models.utils import update_momentum
 from lightly.utils.dist import gather, world_size
-from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from nnunet_fm.encoders import Encoder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
-from nnunet_fm_pretrain.engine.objective import Exported, Losses, Objective
+from nnunet_fm_pretrain.engine.objective import Exported, Losses
 from nnunet_fm_pretrain.methods.braindino.batches import (
     MultiCropBatch,
     MultiCropBatches,
@@ -30,9 +26,7 @@ from nnunet_fm_pretrain.methods.braindino.masked_forward import (
     forward_tokens,
     rescale_positions,
 )
-from nnunet_fm_pretrain.methods.braindino.projection_head import PrototypeHead
-from nnunet_fm_pretrain.methods.braindino.prototype_loss import cross_entropy, logits, sinkhorn_bias
-from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
+from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoObjective, BrainDinoRecipe
 from nnunet_fm_pretrain.methods.braindino.sample_subset import set_constant_drop_path
 from nnunet_fm_pretrain.methods.dinov3 import (
     build_dinov3,
@@ -40,12 +34,17 @@ from nnunet_fm_pretrain.methods.dinov3 import (
     initialise_as_dinov3,
     three_channels,
 )
+from nnunet_fm_pretrain.methods.projection_head import PrototypeHead
+from nnunet_fm_pretrain.methods.self_distillation import (
+    Projected,
+    SelfDistillation,
+    all_other_views,
+    exact_dtype,
+    spread,
+)
 
-CERTAIN, UNIFORM = 0.02, 0.98  # of ln K: a teacher entropy beyond means collapse
-SAME_DIRECTION = 0.995  # mean cosine of CLS tokens
 
-
-class BrainDino(Objective):
+class BrainDino(SelfDistillation):
     """Student and teacher of BrainDINO (paper section 4.2.1).
 
     Args:
@@ -55,23 +54,14 @@ class BrainDino(Objective):
         ValueError: the architecture is not a DINOv3 transformer.
     """
 
+    recipe: BrainDinoRecipe
+    settings: BrainDinoObjective
+
     def __init__(self, recipe: BrainDinoRecipe) -> None:
-        super().__init__()
-        self.recipe = recipe
-        self.settings = recipe.objective
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.seed)
-            self.student, self.teacher = self._build_networks()
-        self.teacher.load_state_dict(self.student.state_dict())
-        self.teacher.requires_grad_(False)
-        if recipe.run.checkpointing:
-            self.student.encoder.set_gradient_checkpointing(True)
+        settings = recipe.objective
+        prototypes = {"dino": settings.dino_head.prototypes, "ibot": settings.ibot_head.prototypes}
+        super().__init__(recipe, prototypes, settings.centring)
         self.koleo = KoLeoLoss()
-        for name, head in (("dino", self.settings.dino_head), ("ibot", self.settings.ibot_head)):
-            self.register_buffer(f"{name}_centre", torch.zeros(head.prototypes))
-            self.register_buffer(
-                f"{name}_next_centre", torch.zeros(head.prototypes), persistent=False
-            )
 
     def _build_networks(self) -> tuple[Any, Any]:
         """Build student and teacher: an `encoder`, a `dino_head` and an `ibot_head` each."""
@@ -81,21 +71,11 @@ class BrainDino(Objective):
             rescale_positions(student.encoder, recipe.rope_rescale)
         return student, teacher
 
-    def train(self, mode: bool = True) -> "BrainDino":
-        """Switch to training mode; the teacher stays in evaluation mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
-
     def batches(self, store: SliceStore, rank: int, ranks: int) -> Dataset[MultiCropBatch]:
         """Return multi-crop views with block masks."""
         patch = self.student.encoder.input_spec.divisor
         source = SliceSource(store, self.recipe.views.fusion)
         return MultiCropBatches(source, self.recipe, patch, rank, ranks)
-
-    def trainable_modules(self, phase: str) -> Mapping[str, nn.Module]:
-        """Return the encoder and the two heads of the student."""
-        return dict(self.student.named_children())
 
     def forward(self, batch: MultiCropBatch, step: int, phase: str) -> Losses:
         """Compute the DINO, iBOT and KoLeo losses of a batch."""
@@ -119,7 +99,7 @@ class BrainDino(Objective):
             monitors = {
                 "dino_entropy": dino_entropy,
                 "ibot_entropy": ibot_entropy,
-                **_spread(teacher_cls[0].to(exact)),
+                **spread(teacher_cls[0].to(exact)),
             }
         return Losses(
             s.dino_weight * dino + s.ibot_weight * ibot + s.koleo_weight * koleo,
@@ -145,10 +125,9 @@ class BrainDino(Objective):
         self, student_cls: Float[Tensor, "v b d"], teacher_cls: Float[Tensor, "2 b d"], step: int
     ) -> tuple[Tensor, Tensor]:
         """Average over all pairs of a student's view and another view of the teacher's."""
-        views, slices = student_cls.shape[:2]
-        pairs = 1 - torch.eye(views, 2, device=student_cls.device, dtype=exact_dtype(student_cls))
-        weights = pairs.new_full((slices,), 1 / slices)
-        return self._distil("dino", student_cls, teacher_cls, pairs / pairs.sum(), weights, step)
+        return self._project_and_distil(
+            "dino", student_cls, teacher_cls, *all_other_views(student_cls), step
+        )
 
     def _ibot(
         self, seen: Tokens, taught: Tokens, masks: Tensor, step: int
@@ -163,36 +142,19 @@ class BrainDino(Objective):
             hidden
         ]
         pairs = weights.new_ones(1, 1)
-        return self._distil(
+        return self._project_and_distil(
             "ibot", seen.patches[hidden][None], taught.patches[hidden][None], pairs, weights, step
         )
 
-    def _distil(
+    def _project_and_distil(
         self, name: str, student: Tensor, teacher: Tensor, pairs: Tensor, weights: Tensor, step: int
     ) -> tuple[Tensor, Tensor]:
         own: PrototypeHead = getattr(self.student, f"{name}_head")
         other: PrototypeHead = getattr(self.teacher, f"{name}_head")
-        cold = self.teacher_temperature(step)
         with torch.no_grad():
-            targets, prototypes = other(teacher), other.prototypes
-            bias = self._bias(name, targets.flatten(0, 1), prototypes, cold)
-        temperatures = (self.settings.student_temperature, cold)
-        return cross_entropy(
-            own(student), own.prototypes, targets, prototypes, bias, pairs, weights, temperatures
-        )
-
-    def _bias(self, name: str, rows: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
-        if self.settings.centring == "sinkhorn":
-            return sinkhorn_bias(rows, prototypes, temperature)
-        centre = getattr(self, f"{name}_centre")
-        # the mean of the logits is the logit of the mean
-        both = torch.cat([rows.sum(0), rows.new_tensor([len(rows)])])
-        if world_size() > 1:
-            dist.all_reduce(both)
-        mean = logits(both[None, :-1] / both[-1].clamp(min=1), prototypes)[0]
-        m = self.settings.centre_momentum
-        setattr(self, f"{name}_next_centre", m * centre + (1 - m) * mean)
-        return -centre / temperature
+            targets = Projected(other(teacher), other.prototypes)
+        learner = Projected(own(student), own.prototypes)
+        return self._distil(name, learner, targets, pairs, weights, step)
 
     def _koleo(self, cls: Float[Tensor, "2 b d"]) -> Tensor:
         """Sum KoLeo over the two crops, in float32.
@@ -205,49 +167,14 @@ class BrainDino(Objective):
                 crops = [torch.cat(gather(c.contiguous())) for c in crops]
             return torch.stack([self.koleo(c) for c in crops]).sum()
 
-    def teacher_temperature(self, step: int) -> float:
-        """Return the teacher's temperature: linear from the first to the second value."""
-        first, last = self.settings.teacher_temperature
-        steps = self.settings.teacher_temperature_steps
-        return first + (last - first) * (min(1.0, step / steps) if steps else 1.0)
-
-    def momentum(self, step: int) -> float:
-        """Return the teacher's momentum: half a cosine between the two values."""
-        return cosine_schedule(step, self.recipe.optimiser.steps, *self.settings.momentum)
-
-    def before_step(self, step: int, phase: str) -> None:
-        """Keep the prototypes as they are in the first steps."""
-        if step < self.settings.freeze_last_layer_steps:
-            self.student.dino_head.last_layer.grad = self.student.ibot_head.last_layer.grad = None
-
-    @torch.no_grad()
-    def after_step(self, step: int) -> None:
-        """Move the teacher and the centre."""
-        update_momentum(self.student, self.teacher, self.momentum(step))
-        if self.settings.centring == "mean":
-            for name in ("dino", "ibot"):
-                getattr(self, f"{name}_centre").copy_(getattr(self, f"{name}_next_centre"))
+    def _last_layers(self) -> Iterable[nn.Parameter]:
+        return self.student.dino_head.last_layer, self.student.ibot_head.last_layer
 
     def collapse_warning(self, monitors: Mapping[str, float]) -> str | None:
-        """Warn of uniform targets, one target for all, or one direction of all CLS tokens."""
-        for name, head in (("dino", self.settings.dino_head), ("ibot", self.settings.ibot_head)):
-            if name == "ibot" and not self.settings.masks.probability:
-                continue
-            share = monitors[f"{name}_entropy"] / math.log(head.prototypes)
-            if share > UNIFORM:
-                return (
-                    f"the teacher's {name} targets are uniform "
-                    f"(entropy {share:.1%} of ln K): nothing is taught"
-                )
-            if share < CERTAIN:
-                return (
-                    f"the teacher's {name} targets are single prototypes "
-                    f"(entropy {share:.1%} of ln K)"
-                )
-        cosine = monitors["cls_cosine"]
-        if cosine > SAME_DIRECTION:
-            return f"the CLS tokens of different slices are the same (mean cosine {cosine:.4f})"
-        return None
+        """Warn as the base class; without masks there are no iBOT targets to watch."""
+        if not self.settings.masks.probability:
+            monitors = {**monitors, "ibot_entropy": monitors["dino_entropy"]}
+        return super().collapse_warning(monitors)
 
     def blocks_to_compile(self) -> Iterable[nn.Module]:
         """Return the transformer blocks of student and teacher."""
@@ -276,22 +203,3 @@ class _Networks(nn.Module):
             set_constant_drop_path(self.encoder, drop_path)
         self.dino_head = PrototypeHead(self.encoder.width, recipe.objective.dino_head)
         self.ibot_head = PrototypeHead(self.encoder.width, recipe.objective.ibot_head)
-
-
-def exact_dtype(x: Tensor) -> torch.dtype:
-    """Return the precision of the losses: float32 at least, whatever autocast makes of tokens."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def _spread(cls: Float[Tensor, "b d"]) -> dict[str, Tensor]:
-    """Measure how far CLS tokens of different slices lie apart.
-
-    Returns:
-        Mean cosine, and mean distance to the nearest neighbour.
-    """
-    directions = nn.functional.normalize(cls, dim=-1)
-    cosines = directions @ directions.T
-    b = len(cls)
-    mean = (cosines.sum() - cosines.trace()) / max(1, b * (b - 1))
-    nearest = cosines.clone().fill_diagonal_(-2).amax(1).clamp(-1, 1)
-    return {"cls_cosine": mean, "cls_nearest": (2 - 2 * nearest).clamp(min=0).sqrt().mean()}

@@ -8,15 +8,13 @@ from nnunet_fm.internal.config import Count, Part, Positive
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.engine.recipe import (
     EncoderRecipe,
-    ObjectiveRecipe,
     Range,
     Rate,
     Recipe,
     Share,
     check_range,
 )
-
-Temperature = Annotated[float, Field(gt=0)]
+from nnunet_fm_pretrain.methods.distillation_recipe import DistillationRecipe, HeadRecipe
 
 
 class StudentRecipe(EncoderRecipe):
@@ -150,22 +148,6 @@ class ViewsRecipe(Part):
         return self
 
 
-class HeadRecipe(Part):
-    """Three-layer projection head.
-
-    Attributes:
-        hidden: width of the two hidden layers.
-        bottleneck: width of the normalised output, in front of the prototypes.
-        prototypes: how many there are (K in the paper).
-        normalised: whether every prototype has length 1.
-    """
-
-    hidden: Positive = 2048
-    bottleneck: Positive = 256
-    prototypes: Positive = 65536
-    normalised: bool = False
-
-
 class MaskRecipe(Part):
     """Block masks of the student's global crops.
 
@@ -187,7 +169,7 @@ class MaskRecipe(Part):
         return self
 
 
-class BrainDinoObjective(ObjectiveRecipe):
+class BrainDinoObjective(DistillationRecipe):
     """The objective of BrainDINO (paper section 4.2.1).
 
     Attributes:
@@ -201,12 +183,8 @@ class BrainDinoObjective(ObjectiveRecipe):
         koleo_neighbours: where KoLeo looks for a slice's nearest neighbour: among the slices of one
             `rank` (DINOv3's default), or of `all` ranks.
         centring: `sinkhorn` (DINOv3) or `mean` (exponential moving average of the teacher's mean).
-        centre_momentum: momentum of `mean`.
-        student_temperature: constant.
-        teacher_temperature: first and last value.
-        teacher_temperature_steps: length of the linear change between them.
-        freeze_last_layer_steps: steps at the start in which the prototypes are not trained.
-        momentum: first and last value of the teacher's (cosine); the paper's is constant.
+
+    The rest is `DistillationRecipe`'s; the paper's momentum is constant.
     """
 
     method: Literal["braindino"] = "braindino"
@@ -218,12 +196,6 @@ class BrainDinoObjective(ObjectiveRecipe):
     koleo_weight: Rate = 0.1
     koleo_neighbours: Literal["rank", "all"] = "all"
     centring: Literal["sinkhorn", "mean"] = "sinkhorn"
-    centre_momentum: Share = 0.9
-    student_temperature: Temperature = 0.1
-    teacher_temperature: tuple[Temperature, Temperature] = (0.04, 0.07)
-    teacher_temperature_steps: Count = 100_000
-    freeze_last_layer_steps: Count = 1250
-    momentum: tuple[Share, Share] = (0.994, 0.994)
 
 
 class BrainDinoRecipe(Recipe):

@@ -13,8 +13,8 @@ from nnunet_fm.encoders.families.dinov2 import Dinov2, to_dinov2
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.engine.objective import Exported
 from nnunet_fm_pretrain.methods.braindino.masked_forward import Tokens
-from nnunet_fm_pretrain.methods.braindino.projection_head import PrototypeHead
 from nnunet_fm_pretrain.methods.brainfound.recipe import BrainFoundRecipe, SlabRecipe
+from nnunet_fm_pretrain.methods.projection_head import PrototypeHead
 
 RGB = 3
 

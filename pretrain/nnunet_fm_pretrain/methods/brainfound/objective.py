@@ -13,11 +13,12 @@ from nnunet_fm.encoders import Encoder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine.objective import Exported, Losses
 from nnunet_fm_pretrain.methods.braindino.masked_forward import Tokens
-from nnunet_fm_pretrain.methods.braindino.objective import BrainDino, exact_dtype
+from nnunet_fm_pretrain.methods.braindino.objective import BrainDino
 from nnunet_fm_pretrain.methods.brainfound.batches import SlabBatch, SlabBatches
 from nnunet_fm_pretrain.methods.brainfound.network import SlabNetworks, start_weights
 from nnunet_fm_pretrain.methods.brainfound.recipe import BrainFoundRecipe
 from nnunet_fm_pretrain.methods.brainfound.slabs import SlabSource
+from nnunet_fm_pretrain.methods.self_distillation import exact_dtype
 
 
 class BrainFound(BrainDino):

@@ -245,7 +245,7 @@ def test_each_module_is_clipped_separately() -> None:
     [
         ({"dino_entropy": 3.17}, "dino targets are uniform"),
         ({"ibot_entropy": 0.001}, "ibot targets are single prototypes"),
-        ({"cls_cosine": 0.9999}, "CLS tokens of different slices are the same"),
+        ({"cls_cosine": 0.9999}, "CLS tokens of different images are the same"),
         ({}, None),
     ],
 )

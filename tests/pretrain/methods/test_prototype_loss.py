@@ -3,8 +3,8 @@ import torch
 from lightly.loss import DINOLoss, IBOTPatchLoss
 
 from helpers import plain_losses as plain
-from nnunet_fm_pretrain.methods.braindino import prototype_loss as prototypes
-from nnunet_fm_pretrain.methods.braindino.prototype_loss import cross_entropy, sinkhorn_bias
+from nnunet_fm_pretrain.methods import prototype_loss as prototypes
+from nnunet_fm_pretrain.methods.prototype_loss import cross_entropy, sinkhorn_bias
 
 WARM, COLD = 0.1, 0.05
 

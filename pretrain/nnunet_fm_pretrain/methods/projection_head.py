@@ -6,7 +6,7 @@ from lightly.models.modules.heads import ProjectionHead
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from nnunet_fm_pretrain.methods.braindino.recipe import HeadRecipe
+from nnunet_fm_pretrain.methods.distillation_recipe import HeadRecipe
 
 
 class PrototypeHead(nn.Module):
