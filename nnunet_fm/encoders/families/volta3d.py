@@ -30,10 +30,10 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "nano8": {
         "image_size": 48,
         "patch_size": 8,
-        "hidden_size": 192,
-        "mlp_dim": 768,
-        "depth": 8,
-        "num_heads": 6,
+        "hidden_size": 128,
+        "mlp_dim": 512,
+        "depth": 6,
+        "num_heads": 4,
     },
     "test8": {
         "image_size": 16,

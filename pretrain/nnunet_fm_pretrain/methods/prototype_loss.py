@@ -8,6 +8,8 @@ Sinkhorn-Knopp converges to (DINOv3), whose other half, a number per row, is wha
 normalises away.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
@@ -19,6 +21,20 @@ ELEMENTS = 1 << 25  # logits at a time: 128 MiB in float32
 
 Rows = Float[Tensor, "v n d"]
 Prototypes = Float[Tensor, "k d"]
+
+
+class Distilled(NamedTuple):
+    """A cross-entropy, and what its targets are like.
+
+    Attributes:
+        loss: the only tensor with a gradient.
+        entropy: mean entropy of the targets.
+        mean_target: their mean, whose entropy says how many prototypes are in use.
+    """
+
+    loss: Float[Tensor, ""]
+    entropy: Float[Tensor, ""]
+    mean_target: Float[Tensor, " k"]
 
 
 def logits(rows: Float[Tensor, "*rows d"], prototypes: Prototypes) -> Float[Tensor, "*rows k"]:
@@ -88,10 +104,8 @@ def cross_entropy(
     pairs: Float[Tensor, "v t"],
     weights: Float[Tensor, " n"],
     temperatures: tuple[float, float],
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+) -> Distilled:
     """Sum w_n pair_vt H(softmax(teacher_tn / t_t + b), softmax(student_vn / t_s)).
-
-    Also returns the mean entropy of the targets.
 
     Args:
         student: embeddings of `v` views of `n` things (slices or tokens); gradients flow to it and
@@ -104,8 +118,17 @@ def cross_entropy(
         weights: of each thing.
         temperatures: of student and teacher.
     """
-    return _CrossEntropy.apply(
-        student, student_prototypes, teacher, teacher_prototypes, bias, pairs, weights, temperatures
+    return Distilled(
+        *_CrossEntropy.apply(
+            student,
+            student_prototypes,
+            teacher,
+            teacher_prototypes,
+            bias,
+            pairs,
+            weights,
+            temperatures,
+        )
     )
 
 
@@ -123,10 +146,10 @@ class _CrossEntropy(torch.autograd.Function):
         pairs: Tensor,
         weights: Tensor,
         temperatures: tuple[float, float],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         warm, cold = temperatures
         size = max(1, ELEMENTS // (len(student_prototypes) * (len(student) + len(teacher))))
-        loss, entropy = bias.new_zeros(()), bias.new_zeros(())
+        loss, entropy, mean = bias.new_zeros(()), bias.new_zeros(()), torch.zeros_like(bias)
         d_student, d_prototypes = torch.zeros_like(student), torch.zeros_like(student_prototypes)
         pairs, weights = pairs.to(bias.dtype), weights.to(bias.dtype)
         for start in range(0, student.shape[1], size):
@@ -135,6 +158,7 @@ class _CrossEntropy(torch.autograd.Function):
                 logits(teacher[:, part], teacher_prototypes).to(bias.dtype) / cold + bias, dim=-1
             )
             entropy += torch.special.entr(targets).sum()
+            mean += targets.sum((0, 1))
             targets = torch.einsum("vt,tnk->vnk", pairs, targets)
             scaled = logits(student[:, part], student_prototypes).to(bias.dtype) / warm
             likely = torch.log_softmax(scaled, dim=-1)
@@ -148,9 +172,10 @@ class _CrossEntropy(torch.autograd.Function):
             d_student[:, part] = logits(change, student_prototypes.T)
             d_prototypes += logits(change.flatten(0, 1).T, student[:, part].flatten(0, 1).T)
         ctx.save_for_backward(d_student, d_prototypes)  # type: ignore[attr-defined]
-        entropy = entropy / max(1, teacher.shape[0] * teacher.shape[1])
-        ctx.mark_non_differentiable(entropy)  # type: ignore[attr-defined]
-        return loss, entropy
+        rows = max(1, teacher.shape[0] * teacher.shape[1])
+        entropy, mean = entropy / rows, mean / rows
+        ctx.mark_non_differentiable(entropy, mean)  # type: ignore[attr-defined]
+        return loss, entropy, mean
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:

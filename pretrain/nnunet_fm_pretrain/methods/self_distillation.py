@@ -21,7 +21,9 @@ from nnunet_fm_pretrain.engine.recipe import Recipe
 from nnunet_fm_pretrain.methods.distillation_recipe import DistillationRecipe
 from nnunet_fm_pretrain.methods.prototype_loss import cross_entropy, logits, sinkhorn_bias
 
-CERTAIN, UNIFORM = 0.02, 0.98  # of ln K: a teacher entropy beyond means collapse
+UNIFORM = 0.98  # of ln K: a larger mean entropy of the targets means that they are all uniform
+SAME = 0.02  # of ln K: a smaller entropy of their mean means that they are all the same
+SMALLEST = 1e-12  # sum of targets; without rows it is 0
 SAME_DIRECTION = 0.995  # mean cosine of CLS tokens
 
 
@@ -90,13 +92,23 @@ class SelfDistillation(Objective):
         pairs: Float[Tensor, "v t"],
         weights: Float[Tensor, " n"],
         step: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Compute a cross-entropy between views, see `cross_entropy`; and the targets' entropy."""
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute a cross-entropy between views, see `cross_entropy`.
+
+        Returns:
+            The loss; and, as monitors, the mean entropy of the targets, and the entropy of their
+            mean over all rows of the step so far.
+        """
         cold = self.teacher_temperature(step)
         with torch.no_grad():
             bias = self._bias(name, teacher.rows.flatten(0, 1), teacher.prototypes, cold)
         temperatures = (self.settings.student_temperature, cold)
-        return cross_entropy(*student, *teacher, bias, pairs, weights, temperatures)
+        result = cross_entropy(*student, *teacher, bias, pairs, weights, temperatures)
+        key, rows = f"{name}_targets", teacher.rows.shape[0] * teacher.rows.shape[1]
+        used = self._seen.get(key, 0) + rows * result.mean_target
+        self._seen[key] = used
+        marginal = torch.special.entr(used / used.sum().clamp(min=SMALLEST)).sum()
+        return result.loss, {f"{name}_entropy": result.entropy, f"{name}_marginal": marginal}
 
     def _bias(self, name: str, rows: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
         if self.centring == "sinkhorn":
@@ -151,10 +163,11 @@ class SelfDistillation(Objective):
                     f"the teacher's {name} targets are uniform "
                     f"(entropy {share:.1%} of ln K): nothing is taught"
                 )
-            if share < CERTAIN:
+            used = monitors[f"{name}_marginal"] / math.log(prototypes)
+            if used < SAME:
                 return (
-                    f"the teacher's {name} targets are single prototypes "
-                    f"(entropy {share:.1%} of ln K)"
+                    f"the teacher's {name} targets are all the same prototype "
+                    f"(entropy of their mean {used:.1%} of ln K)"
                 )
         cosine = monitors["cls_cosine"]
         if cosine > SAME_DIRECTION:

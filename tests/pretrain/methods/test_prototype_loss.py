@@ -94,7 +94,7 @@ def test_ibot_with_a_centre_equals_lightly_s(chunks: None) -> None:
     theirs = IBOTPatchLoss(11, teacher_temp=COLD, student_temp=WARM)
     theirs.center.center = torch.randn(1, 11, dtype=torch.float64)
     one = torch.ones(1, 1, dtype=torch.float64)
-    ours, _ = cross_entropy(
+    ours, *_ = cross_entropy(
         student, own, teacher, other, -theirs.center.value[0] / COLD, one, weights, (WARM, COLD)
     )
     assert torch.allclose(
@@ -102,13 +102,14 @@ def test_ibot_with_a_centre_equals_lightly_s(chunks: None) -> None:
     )
 
 
-def test_the_entropy_is_that_of_the_targets(chunks: None) -> None:
+def test_entropy_and_mean_are_those_of_the_targets(chunks: None) -> None:
     teacher, other = unit(2, 7, 6), unit(11, 6)
     bias = sinkhorn_bias(teacher.flatten(0, 1), other, COLD)
     ones = torch.ones(2, 2, dtype=torch.float64), torch.ones(7, dtype=torch.float64)
-    _, entropy = cross_entropy(teacher, other, teacher, other, bias, *ones, (WARM, COLD))
+    _, entropy, mean = cross_entropy(teacher, other, teacher, other, bias, *ones, (WARM, COLD))
     targets = plain.sinkhorn((teacher @ other.T).flatten(0, 1), COLD)
     assert torch.allclose(entropy, -(targets * targets.log()).sum(-1).mean(), rtol=1e-12)
+    assert torch.allclose(mean, targets.mean(0), rtol=1e-12)
 
 
 def test_under_autocast_the_loss_is_near_and_its_gradients_point_the_same_way() -> None:
@@ -119,7 +120,7 @@ def test_under_autocast_the_loss_is_near_and_its_gradients_point_the_same_way() 
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             bias = sinkhorn_bias(teacher.flatten(0, 1), other, COLD)
             pairs, weights = torch.ones(3, 2) / 6, torch.full((50,), 1 / 50)
-            loss, _ = cross_entropy(
+            loss, *_ = cross_entropy(
                 student, own, teacher, other, bias, pairs, weights, (WARM, COLD)
             )
         loss.backward()

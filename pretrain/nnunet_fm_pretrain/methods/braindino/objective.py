@@ -91,14 +91,14 @@ class BrainDino(SelfDistillation):
             local_cls = self._student_tokens(local_crops).cls
             views.append(local_cls.unflatten(0, (len(batch.local_crops), -1)))
         teacher_cls = taught.cls.unflatten(0, (2, -1))
-        dino, dino_entropy = self._dino(torch.cat(views), teacher_cls, step)
-        ibot, ibot_entropy = self._ibot(seen, taught, masks, step)
+        dino, dino_monitors = self._dino(torch.cat(views), teacher_cls, step)
+        ibot, ibot_monitors = self._ibot(seen, taught, masks, step)
         koleo = self._koleo(views[0])
         s = self.settings
         with torch.no_grad():
             monitors = {
-                "dino_entropy": dino_entropy,
-                "ibot_entropy": ibot_entropy,
+                **dino_monitors,
+                **ibot_monitors,
                 **spread(teacher_cls[0].to(exact)),
             }
         return Losses(
@@ -123,7 +123,7 @@ class BrainDino(SelfDistillation):
 
     def _dino(
         self, student_cls: Float[Tensor, "v b d"], teacher_cls: Float[Tensor, "2 b d"], step: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Average over all pairs of a student's view and another view of the teacher's."""
         return self._project_and_distil(
             "dino", student_cls, teacher_cls, *all_other_views(student_cls), step
@@ -131,7 +131,7 @@ class BrainDino(SelfDistillation):
 
     def _ibot(
         self, seen: Tokens, taught: Tokens, masks: Tensor, step: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Average over crops of the average over their masked patches.
 
         Crops without a mask count as 0, as in DINOv2.
@@ -148,7 +148,7 @@ class BrainDino(SelfDistillation):
 
     def _project_and_distil(
         self, name: str, student: Tensor, teacher: Tensor, pairs: Tensor, weights: Tensor, step: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         own: PrototypeHead = getattr(self.student, f"{name}_head")
         other: PrototypeHead = getattr(self.teacher, f"{name}_head")
         with torch.no_grad():
@@ -173,7 +173,8 @@ class BrainDino(SelfDistillation):
     def collapse_warning(self, monitors: Mapping[str, float]) -> str | None:
         """Warn as the base class; without masks there are no iBOT targets to watch."""
         if not self.settings.masks.probability:
-            monitors = {**monitors, "ibot_entropy": monitors["dino_entropy"]}
+            watched = {f"ibot_{k}": monitors[f"dino_{k}"] for k in ("entropy", "marginal")}
+            monitors = {**monitors, **watched}
         return super().collapse_warning(monitors)
 
     def blocks_to_compile(self) -> Iterable[nn.Module]:

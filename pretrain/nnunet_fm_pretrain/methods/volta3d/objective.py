@@ -73,8 +73,8 @@ class Volta3d(SelfDistillation):
         if len(batch.local):
             local = self.student.tokens(batch.local.to(exact).flatten(0, 1))
             summaries.append(self.student.summaries(local, len(batch.local)))
-        alignment, entropy = self._global(torch.cat(summaries), taught_summaries, step)
-        patches, patch_entropy = self._patches(seen.patches, taught.patches, step)
+        alignment, summary_monitors = self._global(torch.cat(summaries), taught_summaries, step)
+        patches, patch_monitors = self._patches(seen.patches, taught.patches, step)
         target = batch.student.to(exact).flatten(0, 1)
         predicted = self.decoder(self.student.encoder.as_map(*seen)).to(exact)
         hidden = batch.hidden.flatten(0, 1)
@@ -87,8 +87,8 @@ class Volta3d(SelfDistillation):
             distillation = distillation + s.koleo_weight * parts["koleo"]
         on = float(step >= s.distillation_warmup_steps)
         monitors = {
-            "global_entropy": entropy,
-            "patch_entropy": patch_entropy,
+            **summary_monitors,
+            **patch_monitors,
             "predict_zero": self._over_hidden(target**2, hidden),
             **self._spread(taught_summaries[0].to(exact)),
         }
@@ -97,7 +97,7 @@ class Volta3d(SelfDistillation):
 
     def _global(
         self, student: Float[Tensor, "v b d"], teacher: Float[Tensor, "2 b d"], step: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Align each of the student's summaries with those of the teacher's other crops."""
         learner = self.student.head.project(student, "global")
         with torch.no_grad():
@@ -106,7 +106,7 @@ class Volta3d(SelfDistillation):
 
     def _patches(
         self, student: Float[Tensor, "c n d"], teacher: Float[Tensor, "c n d"], step: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Align every patch, corrupted or not, with the teacher's of the same place."""
         learner = self.student.head.project(student.flatten(0, 1)[None], "patch")
         with torch.no_grad():

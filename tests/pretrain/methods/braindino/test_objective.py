@@ -244,13 +244,14 @@ def test_each_module_is_clipped_separately() -> None:
     ("change", "sentence"),
     [
         ({"dino_entropy": 3.17}, "dino targets are uniform"),
-        ({"ibot_entropy": 0.001}, "ibot targets are single prototypes"),
+        ({"ibot_marginal": 0.001}, "ibot targets are all the same prototype"),
         ({"cls_cosine": 0.9999}, "CLS tokens of different images are the same"),
         ({}, None),
     ],
 )
 def test_a_collapse_is_reported(change: dict[str, float], sentence: str | None) -> None:
     healthy = {"dino_entropy": 2.0, "ibot_entropy": 2.0, "cls_cosine": 0.3, "cls_nearest": 0.5}
+    healthy |= {"dino_marginal": 2.5, "ibot_marginal": 2.5}
     said = objective().collapse_warning(healthy | change)
     assert (sentence is None and said is None) or (sentence or "") in (said or "")
 

@@ -164,6 +164,8 @@ def test_collapses_are_reported() -> None:
     healthy = {
         "global_entropy": 0.6 * uniform,
         "patch_entropy": 0.6 * uniform,
+        "global_marginal": 0.7 * uniform,
+        "patch_marginal": 0.7 * uniform,
         "cls_cosine": 0.3,
         "reconstruction": 0.01,
         "predict_zero": 0.1,
@@ -171,7 +173,7 @@ def test_collapses_are_reported() -> None:
     assert made.collapse_warning(healthy) is None
     for change, message in (
         ({"patch_entropy": 0.999 * uniform}, "patch targets are uniform"),
-        ({"global_entropy": 0.0}, "single prototypes"),
+        ({"global_marginal": 0.0}, "all the same prototype"),
         ({"cls_cosine": 0.999}, "are the same"),
         ({"reconstruction": 0.1}, "no better than predicting zero"),
     ):
