@@ -82,6 +82,12 @@ class FrozenVolumeTrainer(trainer.FrozenEncoderTrainer):
     recipe = Recipe()
 
 
+class FrozenVolumeTrainerDemo(trainer.FrozenEncoderTrainer):
+    """The demo's length for 3-D encoders."""
+
+    recipe = FrozenDinoTrainerDemo.recipe
+
+
 class FrozenVolumeTrainerTest(trainer.FrozenEncoderTrainer):
     """Two epochs of two iterations, for tests."""
 

@@ -32,6 +32,8 @@ class InputSpec:
         subsets: whether a subset of the modalities is enough (the option `modalities` names them).
         slices: adjacent slices of each image; the middle one is encoded. With 3, channels 0 to 2
             hold the slices of the first image, from the lowest to the highest.
+        spacing: size of a voxel of the pretraining in mm (z, y, x); None if it varied or is
+            unknown.
     """
 
     spatial_dims: int
@@ -43,6 +45,7 @@ class InputSpec:
     modalities: tuple[str, ...] | None = None
     subsets: bool = False
     slices: int = 1
+    spacing: tuple[float, ...] | None = None
 
     @property
     def doublings(self) -> int:

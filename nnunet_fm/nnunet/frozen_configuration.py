@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, required_orientation
 from nnunet_fm.encoders.declared import check_declared
 from nnunet_fm.internal.errors import InputError
@@ -19,6 +21,7 @@ from nnunet_fm.nnunet.plan_options import ConfigurationOptions
 from nnunet_fm.nnunet.planned_decoder import PlannedDecoder
 from nnunet_fm.nnunet.planned_input import planned_input
 
+SAME_SPACING = 0.1  # tolerance, as a share
 STACK = 8  # slices in a 2.5-D patch
 DEFAULT_PRESETS = {"2d": "2d_detail", "3d_fullres": "3d_fm128"}
 
@@ -81,6 +84,7 @@ def frozen_configuration(
     report += patch_report + set_intensities(configuration, stock, pretrained, options.intensity)
     if "data_identifier" not in configuration:
         report.append(f"data of {options.configuration} reused")
+    report += _spacing_report(encoder, configuration.get("spacing", stock["spacing"]))
     name = f"{'25' if stack else dims}d_fm{side_label(sides)}"
     return name, configuration, [*_encoder_report(source, encoder), *report]
 
@@ -127,6 +131,19 @@ def _encoder_report(source: EncoderSource, encoder: Encoder) -> list[str]:
     if orientation:
         lines.append(_orientation_report(orientation, encoder.turn is not None))
     return lines
+
+
+def _spacing_report(encoder: Encoder, spacing: Sequence[float]) -> list[str]:
+    """Say that the voxels of a configuration are not those of the encoder's pretraining."""
+    pretrained = encoder.input_spec.spacing
+    if pretrained is None or np.allclose(pretrained, spacing, rtol=SAME_SPACING):
+        return []
+    before, now = (" x ".join(f"{side:g}" for side in sides) for sides in (pretrained, spacing))
+    words = " ".join(f"{side:g}" for side in pretrained)
+    return [
+        f"pretrained on voxels of {before} mm; those of this configuration have {now} mm. To plan "
+        f"the dataset for the former: nnUNetv2_plan_experiment -overwrite_target_spacing {words}"
+    ]
 
 
 def _orientation_report(orientation: str, turns: bool) -> str:

@@ -109,7 +109,12 @@ def small_volta3d_recipe(**parts: object) -> dict[str, object]:
     head = {"hidden": 16, "bottleneck": 8, "prototypes": 24, "normalised": True}
     content: dict[str, object] = {
         "encoder": {"architecture": "volta3d_test8"},
-        "views": {"global_size": 16, "local_size": 8, "local_crops": 2},
+        "views": {
+            "spacing": [1, 1, 1],
+            "global_size": 16,
+            "local_size": 8,
+            "local_crops": 2,
+        },
         "objective": {"method": "volta3d", "head": head, "freeze_last_layer_steps": 1},
         "optimiser": {"steps": 20, "batch_size": 4, "peak_lr": 1e-3, "warmup_steps": 2},
         "run": dict(RUN),

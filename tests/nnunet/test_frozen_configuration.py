@@ -373,3 +373,24 @@ def test_an_encoder_of_slabs_is_planned_with_named_channels_and_stacks(stock_pla
     arguments = arguments_of(plans, "2d_fm64")
     assert arguments["encoder_options"]["modalities"] == ["FLAIR"]
     assert FrozenEncoderNetwork(2, 3, **arguments)(torch.randn(1, 2, 64, 64)).shape[1] == 3
+
+
+def test_other_voxels_than_those_of_the_pretraining_are_reported(stock_plans: Path) -> None:
+    def report(number: int, **options: Any) -> str:
+        request: dict[str, Any] = {"encoder": "volta3d_test8", "patch": (32, 32, 32)}
+        return plan(
+            stock_plans,
+            **request,
+            configuration="3d_fullres",
+            options=options,
+            output=f"O{number}",
+        )[1]
+
+    stock = json.loads((stock_plans / "nnUNetPlans.json").read_text())
+    spacing = stock["configurations"]["3d_fullres"]["spacing"]
+    assert "voxels" not in report(1)
+    assert "voxels" not in report(2, spacing=spacing)
+    said = report(3, spacing=[2, 2, 9])
+    assert "pretrained on voxels of 2 x 2 x 9 mm; those of this configuration have" in said
+    assert "-overwrite_target_spacing 2 2 9" in said
+    assert "all of them RAS: --encoder-option image_orientation=RAS" in said

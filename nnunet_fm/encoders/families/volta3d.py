@@ -24,7 +24,7 @@ from nnunet_fm.internal.errors import InputError
 
 ORIENTATION = "LPS"  # of the volume stores that `pretrain run` reads
 HEADS = 8  # of the summary's attention
-CARRIED = ("summariser", "image_size")  # options in the files of `pretrain export`
+CARRIED = ("summariser", "image_size", "spacing")  # options in the files of `pretrain export`
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "vitb16": {},
     "nano8": {
@@ -80,6 +80,7 @@ class Volta3d(VolumeViT):
         pool: what `embed` returns: the `mean` of the tokens, or the `summary`.
         image_orientation: of the images that it is used on, e.g. `RAS`, to turn them to the LPS of
             the pretraining; None leaves them as they are.
+        spacing: of the pretraining in mm (z, y, x), which `plan` reports; None if unknown.
         **arguments: sizes, see `VolumeViT`.
 
     Raises:
@@ -101,6 +102,7 @@ class Volta3d(VolumeViT):
         summariser: bool = False,
         pool: str = "mean",
         image_orientation: str | None = None,
+        spacing: Sequence[float] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(taps, pool=pool, **arguments)
@@ -108,7 +110,12 @@ class Volta3d(VolumeViT):
             raise InputError("pool=summary needs weights with a summary: summariser=true")
         self.summariser = Summariser(self.width) if summariser else None
         self.turn: Turn = Turn("xyz", image_orientation, ORIENTATION)
-        self.input_spec = replace(self.input_spec, orientation=ORIENTATION, intensity=ZERO_TO_ONE)
+        self.input_spec = replace(
+            self.input_spec,
+            orientation=ORIENTATION,
+            intensity=ZERO_TO_ONE,
+            spacing=None if spacing is None else tuple(float(side) for side in spacing),
+        )
 
     def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
         """Return the mean of the last tokens after the final norm, or their summary."""

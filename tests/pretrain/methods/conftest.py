@@ -30,6 +30,6 @@ def unit_volumes(tmp_path_factory: pytest.TempPathFactory) -> VolumeStore:
     folder = tmp_path_factory.mktemp("volumes")
     for subject in range(6):
         write_volume_file(folder / f"in/S{subject:02d}/t1.nii.gz", subject)
-    shape = VolumePreprocessing(None, (20, 24, 24), intensity="0 to 1")
+    shape = VolumePreprocessing(shape=(20, 24, 24), intensity="0 to 1")
     prepare(folder / "in", PrepareOptions(folder / "store", shape), processes=1)
     return VolumeStore(folder / "store")

@@ -17,6 +17,7 @@ from nnunet_fm_pretrain.engine.loader import empty_for_batch
 from nnunet_fm_pretrain.methods.volta3d.recipe import Volta3dRecipe, VolumeViews
 from nnunet_fm_pretrain.methods.volta3d.views import VolumeViewMaker
 
+TOLERANCE = 0.01  # of a spacing
 _STREAM = 1  # number of the random stream of samples
 
 
@@ -114,13 +115,25 @@ def check_crops(views: VolumeViews, patch: int) -> None:
 
 
 def check_volumes(store: VolumeStore, views: VolumeViews) -> None:
-    """Raise ValueError for volumes of other intensities, or smaller than a global crop."""
+    """Raise ValueError for other intensities or spacings, or volumes smaller than a crop."""
     scored = [r.volume for r in store.records if r.intensity != ZERO_TO_ONE]
     if scored:
         raise InputError(
             f"{store.folder} holds z-scores ({some(scored)}); VolTA-3D takes intensities from 0 to "
             "1, for which its reconstruction is weighted. Type: nnunet-fm pretrain prepare DATA "
             "--volumes --zero-to-one -o STORE"
+        )
+    other = [
+        f"{r.volume} ({' x '.join(f'{side:g}' for side in r.spacing)} mm)"
+        for r in store.records
+        if views.spacing and not np.allclose(r.spacing, views.spacing, rtol=TOLERANCE)
+    ]
+    if other:
+        wanted = [f"{side:g}" for side in views.spacing or ()]
+        raise InputError(
+            f"the voxels of {store.folder} are not of views.spacing {' x '.join(wanted)} mm: "
+            f"{some(other)}. Prepare them with --spacing {' '.join(wanted)}, or set views.spacing "
+            "to theirs (null if it varies)"
         )
     small = [
         f"{r.volume} ({' x '.join(map(str, r.shape))})"

@@ -103,5 +103,7 @@ class VolumeNetworks(nn.Module):
         tensors = dict(self.encoder.state_dict())
         tensors |= {f"summariser.{k}": v for k, v in self.summariser.state_dict().items()}
         architecture = recipe.encoder.architecture
-        options = {"summariser": True, "image_size": recipe.views.global_size}
+        views = recipe.views
+        spacing = None if views.spacing is None else list(views.spacing)
+        options = {"summariser": True, "image_size": views.global_size, "spacing": spacing}
         return Exported(tensors, architecture, f"{architecture}.trained", options)

@@ -81,18 +81,18 @@ class Volta3d(SelfDistillation):
         reconstruction = self._over_hidden((predicted - target) ** 2, hidden)
         parts = {"global": alignment, "patch": patches, "reconstruction": reconstruction}
         s = self.settings
-        distillation = s.global_weight * alignment + s.patch_weight * patches
+        on = float(step >= s.distillation_warmup_steps)
+        total = on * (s.global_weight * alignment + s.patch_weight * patches)
+        total = total + s.reconstruction_weight * reconstruction
         if s.koleo_weight:
             parts["koleo"] = sum(self.koleo(crop.to(exact)) for crop in summaries[0])
-            distillation = distillation + s.koleo_weight * parts["koleo"]
-        on = float(step >= s.distillation_warmup_steps)
+            total = total + s.koleo_weight * parts["koleo"]
         monitors = {
             **summary_monitors,
             **patch_monitors,
             "predict_zero": self._over_hidden(target**2, hidden),
             **self._spread(taught_summaries[0].to(exact)),
         }
-        total = on * distillation + s.reconstruction_weight * reconstruction
         return Losses(total, {name: part.detach() for name, part in parts.items()}, monitors)
 
     def _global(

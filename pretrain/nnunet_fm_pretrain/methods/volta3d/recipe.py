@@ -18,6 +18,7 @@ from nnunet_fm_pretrain.engine.recipe import (
 from nnunet_fm_pretrain.methods.distillation_recipe import DistillationRecipe, HeadRecipe
 
 FAMILY = "volta3d_"
+Millimetres = Annotated[float, Field(gt=0, le=20)]
 
 
 class IntensityRecipe(Part):
@@ -55,6 +56,8 @@ class VolumeViews(Part):
     """Crops of a volume.
 
     Attributes:
+        spacing: size of a voxel of the store in mm (z, y, x), which the exported encoder names;
+            None: any, also one that varies.
         global_size: side of the two global crops in voxels.
         local_size: side of the local crops in voxels.
         local_crops: how many local crops there are.
@@ -69,6 +72,7 @@ class VolumeViews(Part):
         corruption: see `CorruptionRecipe`.
     """
 
+    spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
     global_size: Positive = 96
     local_size: Positive = 48
     local_crops: Count = 4
@@ -101,8 +105,8 @@ class Volta3dObjective(DistillationRecipe):
             for intensities from 0 to 1.
         koleo_weight: weight of the nearest-neighbour spread of the summaries (not the paper's); it
             needs micro-batches of two volumes or more.
-        distillation_warmup_steps: steps at the start in which the reconstruction alone is trained
-            and the teacher is a copy of the student (not the paper's).
+        distillation_warmup_steps: steps at the start in which the student learns nothing from the
+            teacher, which is a copy of it (not the paper's).
 
     The rest is `DistillationRecipe`'s.
     """

@@ -80,7 +80,12 @@ def test_the_export_is_the_teacher_with_its_summary(
     x = torch.rand(2, 1, 16, 24, 16)
     tokens = objective.teacher.tokens(x).patches
     encoder, report = load_encoder(file)
-    assert report.options == {"summariser": True, "image_size": 16}
+    assert report.options == {
+        "summariser": True,
+        "image_size": 16,
+        "spacing": [1.0, 1.0, 1.0],
+    }
+    assert encoder.input_spec.spacing == (1.0, 1.0, 1.0)
     torch.testing.assert_close(encoder.eval().embed(x), tokens.mean(1))
     summary, _ = load_encoder(file, pool="summary")
     torch.testing.assert_close(summary.eval().embed(x), objective.teacher.summariser(tokens))
@@ -115,6 +120,9 @@ def test_z_scores_small_volumes_and_slices_are_refused(
     )
     with pytest.raises(ValueError, match=r"global_size 24: in/a_T1 \(16 x 22 x 18\).*lower views"):
         small.batches(VolumeStore(tmp_path / "unit"), 0, 1)
+    coarse = get_method("volta3d").build(recipe(views={"spacing": [2, 2, 2]}))
+    with pytest.raises(ValueError, match=r"not of views.spacing 2 x 2 x 2 mm: .* \(1 x 1 x 1 mm\)"):
+        coarse.batches(unit_volumes, 0, 1)
     with pytest.raises(ValueError, match=r"is not a volume store .* --volumes -o"):
         get_method("volta3d").open_store(sessions.folder)
     with pytest.raises(ValueError, match="is not a slice store"):
