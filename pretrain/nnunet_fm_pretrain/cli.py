@@ -342,6 +342,13 @@ def _add_probe(commands: Commands) -> None:
     add("--size", type=option_types.cube_side, default=128, help="as in prepare")
     add("--slices", type=option_types.voxels, default=64, help="as in prepare")
     add(
+        "--spacing",
+        type=option_types.positive_float,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="mm per voxel for encoders of volumes (default: that of the pretraining)",
+    )
+    add(
         "--seeds",
         type=option_types.positive_int,
         default=3,
@@ -359,20 +366,28 @@ def _probe(parsed: argparse.Namespace) -> None:
         )
     from nnunet_fm.internal.atomic_files import write_csv
     from nnunet_fm_pretrain.data.preprocessing import Preprocessing
+    from nnunet_fm_pretrain.probing.health import FeatureHealth, health_table
+    from nnunet_fm_pretrain.probing.inputs import inputs_for
     from nnunet_fm_pretrain.probing.linear_probes import ProbeResult, markdown
     from nnunet_fm_pretrain.probing.run import encoders_and_random, probe_patches, probe_table
 
     given = parse_key_values(parsed.encoder_options)
     encoders = encoders_and_random(parsed.encoders, parsed.seeds, parsed.card, given)
+    spacing = tuple(parsed.spacing) if parsed.spacing else None
+    inputs = inputs_for(encoders, Preprocessing(parsed.size, parsed.slices), spacing)
     results: list[ProbeResult] = []
+    health: list[FeatureHealth] = []
     if parsed.table:
-        options = Preprocessing(parsed.size, parsed.slices)
-        results += probe_table(
-            encoders, parsed.table, parsed.targets, options, parsed.held_out, parsed.skull_strip
+        report = probe_table(
+            encoders, parsed.table, parsed.targets, inputs, parsed.held_out, parsed.skull_strip
         )
+        results += report.results
+        health += report.health
     if parsed.dataset:
-        results += probe_patches(encoders, parsed.dataset, parsed.split, parsed.fold, parsed.size)
-    print(markdown(results))
+        report = probe_patches(encoders, parsed.dataset, parsed.split, parsed.fold, inputs)
+        results += report.results
+        health += report.health
+    print(f"{markdown(results)}\n\n{health_table(health)}")
     if parsed.o:
         write_csv(results, parsed.o)
 

@@ -14,7 +14,10 @@ from nnunet_fm.heads.saved_runs import read_run
 from nnunet_fm.heads.targets import Targets, read_targets
 from nnunet_fm.heads.task import Task, read_task
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
+from nnunet_fm_pretrain.probing.inputs import SliceInputs
 from nnunet_fm_pretrain.probing.run import probe_table
+
+SMALL = SliceInputs(Preprocessing(size=32, slices=8))
 
 
 def targets_of(column: str, texts: list[str], **settings: object) -> Targets:
@@ -279,4 +282,4 @@ def test_a_probe_reads_subjects_and_numbers_as_heads_do(
         lines.append(f"{subject},{n}.nii.gz,{age}")
     (tmp_path / "t.csv").write_text("\n".join(lines))
     with pytest.raises(ValueError, match=message):
-        list(probe_table({}, tmp_path / "t.csv", ["age"], Preprocessing(size=32, slices=8), None))
+        probe_table({}, tmp_path / "t.csv", ["age"], SMALL, None)

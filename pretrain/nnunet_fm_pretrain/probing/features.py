@@ -1,4 +1,4 @@
-"""Inputs of the probes: tokens of a frozen encoder, or raw pixels, of volumes and of patches."""
+"""Features of slices: tokens of a frozen encoder, or raw pixels, of subjects and of patches."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 
-from nnunet_fm.data.grids import read_on_grid, reorient, upright
+from nnunet_fm.data.grids import Grid, read_on_grid, reorient, upright
 from nnunet_fm.data.image_checks import find_problem
 from nnunet_fm.data.label_images import read_labels
 from nnunet_fm.data.preprocessing import zscore
@@ -50,7 +50,7 @@ def slice_features(
         if encoder is None:
             return interpolate(x, size=(side, side), mode="area").mean(0).flatten().numpy()
         parts = [
-            encoder.embed(part.expand(-1, encoder.in_channels, -1, -1).to(_device(encoder)))
+            encoder.embed(part.expand(-1, encoder.in_channels, -1, -1).to(device_of(encoder)))
             for part in x.split(BATCH)
         ]
         return torch.cat(parts).mean(0).cpu().numpy()
@@ -85,7 +85,7 @@ def patch_features(
         channels, copies = [], (-1, encoder.in_channels, -1, -1)
         for channel in x:
             parts = [
-                encoder.features(p[:, None].expand(copies).to(_device(encoder)))[-1].cpu()
+                encoder.features(p[:, None].expand(copies).to(device_of(encoder)))[-1].cpu()
                 for p in channel.split(BATCH)
             ]
             channels.append(torch.cat(parts).flatten(2).transpose(1, 2).flatten(0, 1))
@@ -101,7 +101,31 @@ def patch_labels(labels: Integer[np.ndarray, "z h w"], patch: int) -> Integer[np
 def read_case(
     raw: Path, case: str, channels: int, ending: str, size: int
 ) -> tuple[Float[np.ndarray, "c z h w"], Integer[np.ndarray, "z h w"]]:
-    """Read channels and labels of a case of an nnU-Net raw dataset.
+    """Read channels and labels of a case, see `read_channels`.
+
+    Args:
+        raw: `nnUNet_raw/DatasetXXX`.
+        case: identifier.
+        channels: how many there are.
+        ending: of the files.
+        size: slices are resized to this side.
+    """
+    images, labels, _ = read_channels(raw, case, channels, ending)
+    resized = interpolate(
+        torch.from_numpy(np.stack(images)), size=(size, size), mode="bilinear", antialias=True
+    )
+    small = interpolate(
+        torch.from_numpy(labels.astype(np.float32))[:, None],
+        size=(size, size),
+        mode="nearest-exact",
+    )
+    return resized.numpy(), small[:, 0].numpy().astype(np.int64)
+
+
+def read_channels(
+    raw: Path, case: str, channels: int, ending: str
+) -> tuple[list[Float[np.ndarray, "z y x"]], Integer[np.ndarray, "z y x"], Grid]:
+    """Read channels and labels of a case of an nnU-Net raw dataset, in pretraining's orientation.
 
     Channels are clipped and z-scored over their non-zero voxels.
 
@@ -110,7 +134,9 @@ def read_case(
         case: identifier.
         channels: how many there are.
         ending: of the files.
-        size: slices are resized to this side.
+
+    Returns:
+        The channels, the labels, and their grid.
 
     Raises:
         ValueError: images that cannot be used, e.g. with NaN, or labels that are no whole numbers.
@@ -127,16 +153,7 @@ def read_case(
     for file in files:
         voxels = read_on_grid(file, grid).astype(np.float32)
         images.append(zscore(voxels, voxels != 0))
-    labels = reorient(truth.labels, truth.grid, grid)
-    resized = interpolate(
-        torch.from_numpy(np.stack(images)), size=(size, size), mode="bilinear", antialias=True
-    )
-    small = interpolate(
-        torch.from_numpy(labels.astype(np.float32))[:, None],
-        size=(size, size),
-        mode="nearest-exact",
-    )
-    return resized.numpy(), small[:, 0].numpy().astype(np.int64)
+    return images, reorient(truth.labels, truth.grid, grid), grid
 
 
 def frozen_eval(encoder: Encoder) -> Encoder:
@@ -150,5 +167,6 @@ def frozen_eval(encoder: Encoder) -> Encoder:
     return encoder
 
 
-def _device(encoder: Encoder) -> torch.device:
+def device_of(encoder: Encoder) -> torch.device:
+    """Return the device of an encoder."""
     return next(encoder.parameters()).device

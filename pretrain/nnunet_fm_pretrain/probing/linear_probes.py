@@ -164,8 +164,19 @@ def dense_probe(
         test: features and labels of each test patient.
         target: what the labels mark.
         seed: of the draw of training patches.
+
+    Raises:
+        ValueError: the patches of the training or of the test patients are all labelled alike.
     """
     x, y = np.concatenate([p[0] for p in train]), np.concatenate([p[1] for p in train])
+    for part, labelled in (("training", y), ("test", np.concatenate([p[1] for p in test]))):
+        if labelled.min() == labelled.max():
+            which = "every" if labelled.all() else "no"
+            raise InputError(
+                f"{target}: of {which} patch of the {part} patients at least half is labelled; "
+                "allowed: labels that some patches have. Smaller patches of the anatomy: a larger "
+                "--size, or a smaller --spacing for volumes"
+            )
     sampled = np.random.default_rng(seed).permutation(len(x))[:SAMPLED_PATCHES]
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500)).fit(
         x[sampled], y[sampled]

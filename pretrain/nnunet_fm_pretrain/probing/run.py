@@ -6,8 +6,9 @@ useful was learned; so all of them are reported.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -16,21 +17,21 @@ from nnunet_fm.data.cell_numbers import read_number, read_numbers
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_ids import SubjectNames
 from nnunet_fm.data.table_rows import Rows, is_missing, name_in_dataset, read_rows
-from nnunet_fm.encoders import Encoder, build_encoder, load_encoder, random_state
+from nnunet_fm.encoders import (
+    Encoder,
+    build_encoder,
+    intensity_of,
+    load_encoder,
+    random_state,
+)
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.json_files import parse_json, read_list
 from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.exclusion import read_subjects
 from nnunet_fm_pretrain.data.folder_sources import nnunet_images
-from nnunet_fm_pretrain.data.preprocessing import Preprocessing
-from nnunet_fm_pretrain.probing.features import (
-    frozen_eval,
-    patch_features,
-    patch_labels,
-    read_case,
-    read_slices,
-    slice_features,
-)
+from nnunet_fm_pretrain.probing.features import frozen_eval
+from nnunet_fm_pretrain.probing.health import FeatureHealth, feature_health
+from nnunet_fm_pretrain.probing.inputs import ProbeInputs
 from nnunet_fm_pretrain.probing.linear_probes import (
     Features,
     ProbeResult,
@@ -40,8 +41,15 @@ from nnunet_fm_pretrain.probing.linear_probes import (
     trivial_regression,
 )
 
-PIXELS = "pixels"
-CONTEXT = 3  # the wider window of pixels is this many patches a side
+NOTHING = "the same score for all"
+CONTEXT = 3  # the wider window of raw values is this many patches a side
+
+
+class ProbeReport(NamedTuple):
+    """What probes measured: of targets, and of the features themselves."""
+
+    results: list[ProbeResult]
+    health: list[FeatureHealth]
 
 
 def encoders_and_random(
@@ -74,6 +82,9 @@ def encoders_and_random(
                 "single ones; allowed: an encoder of single slices. For these: nnunet-fm features "
                 "extract, then heads run"
             )
+        # a card may know another intensity than that of its architecture
+        intensity = intensity_of(encoder, report.card)
+        encoder.input_spec = replace(encoder.input_spec, intensity=intensity)
         recipe = parse_json(report.about.get("recipe", "{}"), f"the recipe in {file}")
         options: dict[str, Any] = dict(report.options)
         layer_scale = recipe.get("encoder", {}).get("layer_scale")
@@ -96,17 +107,17 @@ def probe_table(
     encoders: dict[str, Encoder],
     table: Path,
     targets: Sequence[str],
-    options: Preprocessing,
+    inputs: ProbeInputs,
     held_out: Path | None,
     skull_strip: str = "none",
-) -> Iterator[ProbeResult]:
+) -> ProbeReport:
     """Probe whole volumes: numbers by ridge regression, two values by logistic regression.
 
     Args:
         encoders: by name.
         table: CSV with `subject_id`, `path` (or `t1`), the targets, and optionally `mask`.
         targets: columns to predict.
-        options: preprocessing, as in pretraining.
+        inputs: how subjects are read, as in pretraining.
         held_out: subjects that pretraining has not seen: they are predicted, from all others. None:
             all subjects are predicted.
         skull_strip: skull stripping plug-in, as in pretraining.
@@ -125,16 +136,18 @@ def probe_table(
             f"no subject of {table} is in {held_out}; allowed: a file that names some of them"
         )
     stripper = find_stripper(skull_strip)
-    probed: dict[str, Encoder | None] = {PIXELS: None, **encoders}
+    probed: dict[str, Encoder | None] = {inputs.raw: None, **encoders}
     vectors = []
     for cells in tqdm(rows.cells, desc="volume features"):
         mask = rows.path(cells, "mask")
-        slices = read_slices(table.parent / cells[path_column], mask, stripper, options)
-        vectors.append({name: slice_features(encoder, slices) for name, encoder in probed.items()})
+        values = inputs.read_subject(table.parent / cells[path_column], mask, stripper)
+        vectors.append({name: inputs.vector(encoder, values) for name, encoder in probed.items()})
     features = {name: np.stack([each[name] for each in vectors]) for name in probed}
+    results: list[ProbeResult] = []
     for target in targets:
-        values = [cells[target] for cells in rows.cells]
-        yield from _probe_target(target, values, features, tested)
+        truth = [cells[target] for cells in rows.cells]
+        results += _probe_target(target, truth, features, tested)
+    return ProbeReport(results, [feature_health(n, "subjects", x) for n, x in features.items()])
 
 
 def _probe_target(
@@ -188,8 +201,8 @@ def _check_subjects(rows: Rows) -> None:
 
 
 def probe_patches(
-    encoders: dict[str, Encoder], raw: Path, split: Path, fold: int, size: int
-) -> Iterator[ProbeResult]:
+    encoders: dict[str, Encoder], raw: Path, split: Path, fold: int, inputs: ProbeInputs
+) -> ProbeReport:
     """Probe patches for whether most of the patch is labelled, on a fold of nnU-Net's.
 
     Args:
@@ -197,7 +210,7 @@ def probe_patches(
         raw: `nnUNet_raw/DatasetXXX`.
         split: its `splits_final.json`.
         fold: number of the fold.
-        size: slices are resized to this side.
+        inputs: how cases are read.
     """
     described = nnunet_images(raw)
     if described is None:
@@ -209,28 +222,39 @@ def probe_patches(
     cases_of = read_list(split)[fold]
     ending, channels = about["file_ending"], len(about["channel_names"])
     cases = {
-        c: read_case(raw, c, channels, ending, size)
+        c: inputs.read_case(raw, c, channels, ending)
         for part in ("train", "val")
         for c in cases_of[part]
     }
     patch = next(iter(encoders.values())).input_spec.divisor
     wide = CONTEXT * patch
     probed: dict[str, tuple[Encoder | None, int]] = {
-        f"{PIXELS} {patch}x{patch}": (None, patch),
-        f"{PIXELS} {wide}x{wide}": (None, wide),
+        f"{inputs.raw} {'x'.join([str(side)] * inputs.dims)}": (None, side)
+        for side in (patch, wide)
     }
     probed |= {name: (encoder, patch) for name, encoder in encoders.items()}
+    target = f"patches of {raw.name}"
+    marked = {c: inputs.labels(case, patch) for c, case in cases.items()}
+    nothing = {c: np.zeros((len(labels), 1), np.float32) for c, labels in marked.items()}
+    report = ProbeReport([_dense(NOTHING, nothing, marked, cases_of, target)], [])
     for name, (encoder, context) in tqdm(probed.items(), desc="patch probes"):
-        train = [_patches(encoder, cases[c], patch, context) for c in cases_of["train"]]
-        val = [_patches(encoder, cases[c], patch, context) for c in cases_of["val"]]
-        yield dense_probe(name, train, val, target=f"patches of {raw.name}")
+        x = {c: inputs.patches(encoder, case, patch, context) for c, case in cases.items()}
+        rows = np.concatenate([x[c] for c in cases_of["train"]])
+        report.health.append(feature_health(name, "patches", rows))
+        report.results.append(_dense(name, x, marked, cases_of, target))
+    return report
 
 
-def _patches(
-    encoder: Encoder | None, case: tuple[Any, Any], patch: int, context: int
-) -> tuple[Any, Any]:
-    images, labels = case
-    return patch_features(encoder, images, patch, context), patch_labels(labels, patch)
+def _dense(
+    name: str,
+    x: Mapping[str, Features],
+    marked: Mapping[str, Any],
+    cases_of: Mapping[str, Sequence[str]],
+    target: str,
+) -> ProbeResult:
+    """Probe the features of the patches of all cases."""
+    train, val = ([(x[c], marked[c]) for c in cases_of[part]] for part in ("train", "val"))
+    return dense_probe(name, train, val, target=target)
 
 
 def _is_number(text: str) -> bool:

@@ -13,6 +13,7 @@ from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE
 from nnunet_fm.internal.atomic_files import write_csv
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
 from nnunet_fm_pretrain.probing.features import patch_features, patch_labels, read_case
+from nnunet_fm_pretrain.probing.inputs import SliceInputs
 from nnunet_fm_pretrain.probing.linear_probes import (
     classification_probe,
     dense_probe,
@@ -33,7 +34,8 @@ def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nnunet_fm_pretrain.probing.linear_probes.RESAMPLES", 50)
 
 
-SMALL = Preprocessing(size=32, slices=8)
+SQUARES = SliceInputs(Preprocessing(size=64, slices=64))
+SMALL = SliceInputs(Preprocessing(size=32, slices=8))
 
 
 def test_ridge_finds_an_effect_and_no_noise() -> None:
@@ -114,9 +116,10 @@ def test_a_table_is_probed_and_compared_with_random_weights_pixels_and_the_mean(
     (tmp_path / "held_out.txt").write_text("s1\ns2\ns3\ns4\n")
     encoders = encoders_and_random([encoder_file], 2)
     assert list(encoders) == [str(encoder_file), "random, seed 0", "random, seed 1"]
-    results = list(
-        probe_table(encoders, tmp_path / "t.csv", ["age", "sex"], SMALL, tmp_path / "held_out.txt")
+    results, health = probe_table(
+        encoders, tmp_path / "t.csv", ["age", "sex"], SMALL, tmp_path / "held_out.txt"
     )
+    assert [h.features for h in health] == ["pixels", *encoders]
     assert [(r.features, r.target) for r in results[:2]] == [
         ("mean of the others", "age"),
         ("pixels", "age"),
@@ -127,13 +130,13 @@ def test_a_table_is_probed_and_compared_with_random_weights_pixels_and_the_mean(
     write_csv(results, tmp_path / "out.csv")
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 10
     with pytest.raises(ValueError, match="lacks the columns weight"):
-        list(probe_table(encoders, tmp_path / "t.csv", ["weight"], SMALL, None))
+        probe_table(encoders, tmp_path / "t.csv", ["weight"], SMALL, None)
     (tmp_path / "gap.csv").write_text((tmp_path / "t.csv").read_text().replace(",20,F", ",n/a,F"))
     with pytest.raises(ValueError, match=r"lacks targets of s0; exclude"):
-        list(probe_table(encoders, tmp_path / "gap.csv", ["age"], SMALL, None))
+        probe_table(encoders, tmp_path / "gap.csv", ["age"], SMALL, None)
     (tmp_path / "held_out.txt").write_text("nobody\n")
     with pytest.raises(ValueError, match=r"no subject of .*t.csv is in"):
-        list(probe_table(encoders, tmp_path / "t.csv", ["age"], SMALL, tmp_path / "held_out.txt"))
+        probe_table(encoders, tmp_path / "t.csv", ["age"], SMALL, tmp_path / "held_out.txt")
 
 
 def test_a_volume_is_stripped_by_the_mask_of_the_table(tmp_path: Path, encoder_file: Path) -> None:
@@ -160,7 +163,10 @@ def test_a_volume_is_stripped_by_the_mask_of_the_table(tmp_path: Path, encoder_f
     (tmp_path / "clean.csv").write_text(clean)
     encoders = encoders_and_random([encoder_file], 0)
     stripped, asis, wanted = (
-        [r.value for r in probe_table(encoders, tmp_path / name, ["age"], SMALL, None, strip)]
+        [
+            r.value
+            for r in probe_table(encoders, tmp_path / name, ["age"], SMALL, None, strip).results
+        ]
         for name, strip in (("t.csv", "mask"), ("t.csv", "none"), ("clean.csv", "none"))
     )
     assert stripped == pytest.approx(wanted)
@@ -191,14 +197,18 @@ def test_an_nnunet_dataset_is_probed_by_patches(tmp_path: Path, encoder_file: Pa
         )
     (tmp_path / "split.json").write_text(json.dumps([{"train": ["c0", "c1"], "val": ["c2", "c3"]}]))
     encoders = encoders_and_random([encoder_file], 1)
-    results = list(probe_patches(encoders, tmp_path / "raw", tmp_path / "split.json", 0, 64))
+    report = probe_patches(encoders, tmp_path / "raw", tmp_path / "split.json", 0, SQUARES)
+    results = report.results
     assert [r.features for r in results] == [
+        "the same score for all",
         "pixels 16x16",
         "pixels 48x48",
         str(encoder_file),
         "random, seed 0",
     ]
-    assert results[0].value > 0.7
+    assert results[0].value < 0.3  # the share of the patches that are labelled
+    assert results[1].value > 0.7
+    assert [h.features for h in report.health] == [r.features for r in results[1:]]
 
 
 @pytest.mark.parametrize("about", [None, "{}", '{"labels": {"1": "WT"}}'])
@@ -207,7 +217,7 @@ def test_a_folder_that_is_no_nnunet_dataset_is_refused(about: str | None, tmp_pa
     if about:
         (tmp_path / "dataset.json").write_text(about)
     with pytest.raises(ValueError, match="is no nnU-Net dataset"):
-        next(probe_patches({}, tmp_path, tmp_path / "split.json", 0, 64))
+        probe_patches({}, tmp_path, tmp_path / "split.json", 0, SQUARES)
 
 
 @pytest.mark.parametrize("folder", ["imagesTr", "labelsTr"])
@@ -230,8 +240,18 @@ def test_a_subject_of_another_dataset_is_not_held_out(tmp_path: Path, encoder_fi
     (tmp_path / "held_out.txt").write_text("IXI/00\nIXI/01\nIXI/02\n")
     encoders = encoders_and_random([encoder_file], 0)
     found = probe_table(encoders, tmp_path / "t.csv", ["age"], SMALL, tmp_path / "held_out.txt")
-    assert {result.n for result in found} == {2}
+    assert {result.n for result in found.results} == {2}
 
 
 def test_numbers_are_not_written_with_underscores() -> None:
     assert [_is_number(text) for text in ("1_0", "10", "1e3", "nan")] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(("labels", "word"), [([0, 0, 0], "no"), ([1, 1, 1], "every")])
+def test_patches_of_one_label_are_refused(labels: list[int], word: str) -> None:
+    mixed, same = np.array([0, 1, 0]), np.array(labels)
+    x = np.zeros((3, 2), np.float32)
+    with pytest.raises(ValueError, match=f"of {word} patch of the training patients"):
+        dense_probe("x", [(x, same)], [(x, mixed)])
+    with pytest.raises(ValueError, match=f"of {word} patch of the test patients .*--spacing"):
+        dense_probe("x", [(x, mixed)], [(x, same)])
