@@ -171,6 +171,9 @@ def _problems(model: type[Part], error: ValidationError, what: str) -> list[str]
         elif problem["type"] == "literal_error" and isinstance(problem["input"], str):
             allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
             lines.append(unknown(where, problem["input"], allowed))
+        elif problem["type"] == "literal_error":
+            given = str(problem["input"])[:400]
+            lines.append(f"{where} {given}; allowed: {problem['ctx']['expected']}")
         elif problem["type"] == "too_short":
             lines.append(f"{where} is empty; allowed: at least one value")
         else:

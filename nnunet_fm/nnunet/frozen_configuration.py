@@ -127,6 +127,13 @@ def _encoder_report(source: EncoderSource, encoder: Encoder) -> list[str]:
     if source.report is not None:
         origin = f"from {source.report.file} (card by {source.report.chosen_because})"
     lines = [f"encoder {source.card}, {origin}", f"tensor hash {source.sha256}"]
+    if encoder.input_spec.slices > 1:
+        lines.append(
+            f"sees {encoder.input_spec.slices} slices of each channel from the lowest to the "
+            "highest; nnU-Net passes images as their files store them. If yours are stored from "
+            "top to bottom (nibabel.aff2axcodes ends in I): nnU-Net's reader "
+            "NibabelIOWithReorient turns them to RAS"
+        )
     orientation = required_orientation(encoder, source.card, source.options)
     if orientation:
         lines.append(_orientation_report(orientation, encoder.turn is not None))

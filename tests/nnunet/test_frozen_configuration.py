@@ -364,7 +364,9 @@ def test_an_encoder_of_slabs_is_planned_with_named_channels_and_stacks(stock_pla
     slabs = {**request, "options": {"slices": 3}}
     with pytest.raises(ValueError, match="sees 3 adjacent slices; add --mix-slices 1"):
         plan(stock_plans, **slabs)
-    plans, _ = plan(stock_plans, **slabs, mix_slices=1, output="O2")
+    assert "from the lowest" not in words
+    plans, words = plan(stock_plans, **slabs, mix_slices=1, output="O2")
+    assert "sees 3 slices of each channel from the lowest to the highest" in words
     arguments = arguments_of(plans, "25d_fm64")
     x = torch.randn(1, 4, 8, 64, 64)
     assert FrozenEncoder25DNetwork(4, 3, **arguments)(x).shape == (1, 3, 8, 64, 64)

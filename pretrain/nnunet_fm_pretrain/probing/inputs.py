@@ -90,12 +90,13 @@ class VolumeInputs(ProbeInputs):
     Args:
         spacing: size of a voxel in mm (z, y, x).
         intensity: of the encoder's pretraining.
+        window: edge of the cubes in voxels that the encoder was pretrained on.
     """
 
     raw, dims = "voxels", 3
 
-    def __init__(self, spacing: Triple, intensity: str) -> None:
-        self.spacing, self.intensity = spacing, intensity
+    def __init__(self, spacing: Triple, intensity: str, window: int) -> None:
+        self.spacing, self.intensity, self.window = spacing, intensity, window
 
     def read_subject(self, path: Path, mask: Path | None, strip: Stripper) -> Values:
         """Read a volume at the spacing, cropped to the brain."""
@@ -108,7 +109,7 @@ class VolumeInputs(ProbeInputs):
     def read_case(self, raw: Path, case: str, channels: int, ending: str) -> Case:
         """Read a case at the spacing."""
         return volume_features.read_volume_case(
-            raw, case, channels, ending, self.spacing, self.intensity
+            raw, case, channels, ending, self.spacing, self.intensity, self.window
         )
 
     def patches(self, encoder: Encoder | None, case: Case, patch: int, context: int) -> Features:
@@ -148,4 +149,4 @@ def inputs_for(
         raise InputError(
             "the file does not name the spacing of its pretraining; add --spacing Z Y X"
         )
-    return VolumeInputs(known, spec.intensity)
+    return VolumeInputs(known, spec.intensity, max(spec.native_size))

@@ -1,5 +1,7 @@
 """Features of whole volumes: tokens of a frozen 3-D encoder, or raw voxels."""
 
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -49,19 +51,25 @@ def volume_vector(encoder: Encoder | None, volume: Box) -> Float[np.ndarray, " d
     with torch.inference_mode():
         if encoder is None:
             return interpolate(x, size=(SHRUNK,) * 3, mode="area").flatten().numpy()
-        whole = to_patches(x, encoder.input_spec.divisor)
+        whole = to_multiple(x, encoder.input_spec.divisor)
         copies = whole.expand(-1, encoder.in_channels, -1, -1, -1).to(device_of(encoder))
         return encoder.embed(copies)[0].cpu().numpy()
 
 
-def to_patches(x: Float[Tensor, "*b z y x"], patch: int) -> Float[Tensor, "*b d h w"]:
-    """Pad with 0 behind, so that every side is a multiple of the patch."""
-    missing = [-side % patch for side in x.shape[-3:]]
+def to_multiple(x: Float[Tensor, "*b z y x"], step: int) -> Float[Tensor, "*b d h w"]:
+    """Pad with 0 behind, so that every side is a multiple of `step`."""
+    missing = [-side % step for side in x.shape[-3:]]
     return pad(x, [n for side in reversed(missing) for n in (0, side)])
 
 
 def read_volume_case(
-    raw: Path, case: str, channels: int, ending: str, spacing: Triple, intensity: str
+    raw: Path,
+    case: str,
+    channels: int,
+    ending: str,
+    spacing: Triple,
+    intensity: str,
+    window: int,
 ) -> tuple[Float[np.ndarray, "c z y x"], Integer[np.ndarray, "z y x"]]:
     """Read channels and labels of a case of an nnU-Net raw dataset at a spacing.
 
@@ -72,6 +80,7 @@ def read_volume_case(
         ending: of the files.
         spacing: size of a voxel in mm (z, y, x).
         intensity: of the encoder's pretraining.
+        window: edge of the cubes in voxels that an encoder gets; sides are padded to multiples.
     """
     images, labels, grid = read_channels(raw, case, channels, ending)
     sides = zip(labels.shape, reversed(grid.spacing), spacing, strict=True)
@@ -83,7 +92,8 @@ def read_volume_case(
     small = interpolate(
         torch.from_numpy(labels.astype(np.float32))[None, None], (z, y, x), mode="nearest-exact"
     )
-    return np.stack(resampled), small[0, 0].numpy().astype(np.int64)
+    padded = to_multiple(torch.from_numpy(np.stack(resampled)), window)
+    return padded.numpy(), to_multiple(small[0], window)[0].numpy().astype(np.int64)
 
 
 def cube_features(
@@ -94,7 +104,9 @@ def cube_features(
 ) -> Features:
     """Return a row per patch of a case: the tokens of each channel side by side, or raw voxels.
 
-    Raw voxels are averaged over cells: 4 x 4 x 4 of a patch, and as large ones around it.
+    The encoder gets cubes of the size that it was pretrained on, where the sides are multiples of
+    it; else the whole image. Raw voxels are averaged over cells: 4 x 4 x 4 of a patch, and cells as
+    large around it.
 
     Args:
         encoder: frozen; its last tapped block is used. None: raw voxels.
@@ -103,16 +115,38 @@ def cube_features(
         context: edge of the window of voxels around the patch, if there is no encoder; the patch
             itself if None.
     """
-    x = to_patches(torch.from_numpy(images), patch)
+    x = torch.from_numpy(images)
     with torch.inference_mode():
         if encoder is None:
             return _raw_windows(x, patch, context or patch)
-        channels = []
-        for channel in x:
-            copies = channel[None, None].expand(-1, encoder.in_channels, -1, -1, -1)
-            tokens = encoder.features(copies.to(device_of(encoder)))[-1].cpu()
-            channels.append(tokens[0].flatten(1).T)
-        return torch.cat(channels, dim=1).numpy()
+        maps = [_token_map(encoder, channel) for channel in x]
+        return torch.cat(maps).flatten(1).T.numpy()
+
+
+def _token_map(encoder: Encoder, channel: Float[Tensor, "z y x"]) -> Float[Tensor, "d tz ty tx"]:
+    """Compute the last tapped map of an image, cube by cube."""
+    spec = encoder.input_spec
+    sides = window_of(encoder) if _fits(channel, window_of(encoder)) else tuple(channel.shape)
+    tokens = tuple(side // spec.divisor for side in sides)
+    grid = tuple(n // spec.divisor for n in channel.shape)
+    result = torch.empty(encoder.feature_info[-1].channels, *grid)
+    starts = [range(0, n, side) for n, side in zip(channel.shape, sides, strict=True)]
+    for start in product(*starts):
+        cube = channel[tuple(slice(s, s + side) for s, side in zip(start, sides, strict=True))]
+        copies = cube[None, None].expand(-1, encoder.in_channels, -1, -1, -1)
+        first = [s // spec.divisor for s in start]
+        place = tuple(slice(f, f + t) for f, t in zip(first, tokens, strict=True))
+        result[(slice(None), *place)] = encoder.features(copies.to(device_of(encoder)))[-1][0].cpu()
+    return result
+
+
+def window_of(encoder: Encoder) -> tuple[int, ...]:
+    """Return the sides of the cube that an encoder was pretrained on."""
+    return encoder.input_spec.native_size
+
+
+def _fits(channel: Float[Tensor, "z y x"], window: Sequence[int]) -> bool:
+    return all(n % side == 0 for n, side in zip(channel.shape, window, strict=True))
 
 
 def _raw_windows(x: Float[Tensor, "c z y x"], patch: int, context: int) -> Features:
@@ -129,5 +163,5 @@ def _raw_windows(x: Float[Tensor, "c z y x"], patch: int, context: int) -> Featu
 def cube_labels(labels: Integer[np.ndarray, "z y x"], patch: int) -> Integer[np.ndarray, " n"]:
     """Label patches: 1 if at least half of the patch is labelled, else 0."""
     marked = (torch.from_numpy(labels) > 0).float()[None]
-    share = avg_pool3d(to_patches(marked, patch), patch)
+    share = avg_pool3d(marked, patch)
     return (share.flatten() >= 0.5).long().numpy()

@@ -113,6 +113,7 @@ def test_single_keys_are_overridden() -> None:
         ("views.blur.kernel=8", "kernel is 8; allowed: odd"),
         ("objective.masks.ratio=[0.5, 0.1]", "ratio is"),
         ("objective.teacher_temperature=[0, 0]", "greater than 0"),
+        ("stage=3", "stage 3; allowed: 1 or 2"),
         ("seed", "is not KEY=VALUE"),
         ("seed.a=1", "seed holds no keys"),
     ],

@@ -20,7 +20,7 @@ from nnunet_fm_pretrain.probing.volume_features import (
     cube_features,
     cube_labels,
     read_volume_case,
-    to_patches,
+    to_multiple,
     volume_vector,
 )
 
@@ -55,7 +55,7 @@ def write_dataset(folder: Path, spacing: float = 1.0) -> Path:
 
 
 def test_a_patch_its_token_its_voxels_and_its_label_are_the_same_place() -> None:
-    volume = np.zeros((1, 24, 32, 20), np.float32)
+    volume = np.zeros((1, 24, 32, 24), np.float32)
     volume[0, 8:16, 16:24, 8:16] = 1  # patch (1, 2, 1) of a grid of 3 x 4 x 3
     place = np.ravel_multi_index((1, 2, 1), (3, 4, 3))
     encoder = build_encoder("volta3d_test8").eval()
@@ -73,11 +73,23 @@ def test_a_patch_its_token_its_voxels_and_its_label_are_the_same_place() -> None
     assert labels.nonzero()[0].tolist() == [place]
 
 
-def test_sides_are_padded_behind_to_whole_patches() -> None:
+def test_an_encoder_gets_cubes_of_the_size_of_its_pretraining() -> None:
+    import torch
+
+    encoder = build_encoder("volta3d_test8").eval()  # pretrained on 16 x 16 x 16
+    volume = np.random.default_rng(0).random((1, 32, 16, 48)).astype(np.float32)
+    tokens = cube_features(encoder, volume, 8).reshape(4, 2, 6, 24)
+    with torch.inference_mode():
+        cube = torch.from_numpy(volume[None, :, 16:, :, 32:])
+        (expected,) = encoder.features(cube)[-1].numpy()
+    assert np.allclose(tokens[2:, :, 4:].transpose(3, 0, 1, 2), expected, atol=1e-5)
+
+
+def test_sides_are_padded_behind() -> None:
     import torch
 
     x = torch.ones(1, 9, 16, 17)
-    padded = to_patches(x, 8)
+    padded = to_multiple(x, 8)
     assert padded.shape == (1, 16, 16, 24)
     assert torch.equal(padded[:, :9, :16, :17], x)
     assert padded.sum() == x.sum()
@@ -92,9 +104,11 @@ def test_volumes_are_shrunk_or_embedded() -> None:
 
 def test_cases_are_resampled_with_their_labels(tmp_path: Path) -> None:
     raw = write_dataset(tmp_path, spacing=3.0)
-    images, labels = read_volume_case(raw, "c0", 1, ".nii.gz", (1.5, 2.0, 1.0), "0 to 1")
-    assert images.shape == (1, 40, 14, 24)
-    assert labels.shape == (40, 14, 24)
+    images, labels = read_volume_case(raw, "c0", 1, ".nii.gz", (1.5, 2.0, 1.0), "0 to 1", 16)
+    assert images.shape == (1, 48, 16, 32)  # 40 x 14 x 24 voxels, padded to cubes of 16
+    assert labels.shape == (48, 16, 32)
+    assert not images[:, 40:].any()
+    assert not labels[:, 14:].any()
     assert images.min() == 0
     assert images.max() == 1
     inside = images[0][labels == 1].mean()
