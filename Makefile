@@ -43,6 +43,7 @@ bench: setup
 	cd benchmarks && ../$(BIN)/python -W ignore volumes.py
 	cd benchmarks && ../$(BIN)/python -W ignore pretrain_data.py
 	cd benchmarks && ../$(BIN)/python -W ignore pretrain_step.py
+	cd benchmarks && ../$(BIN)/python -W ignore pretrain_volumes.py
 	cd benchmarks && ../$(BIN)/python interval_coverage.py
 
 clean:
