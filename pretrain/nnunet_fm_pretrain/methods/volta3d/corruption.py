@@ -53,8 +53,9 @@ def corrupt(
         patch: edge of a patch in voxels.
         rng: random generator.
     """
-    voxels = blocks
-    for axis in range(3):
-        voxels = voxels.repeat(patch, axis)
-    noise = rng.random(crop.shape, dtype=np.float32)
-    return np.where(voxels == KEPT, crop, np.where(voxels == NOISE, noise, np.float32(0)))
+    result = crop.copy()
+    for place in np.argwhere(blocks != KEPT):
+        box = tuple(slice(start, start + patch) for start in place * patch)
+        noisy = blocks[tuple(place)] == NOISE
+        result[box] = rng.random((patch,) * 3, dtype=np.float32) if noisy else 0
+    return result
