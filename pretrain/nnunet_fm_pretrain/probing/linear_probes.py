@@ -208,7 +208,10 @@ def _result(
         return ProbeResult(features, target, metric, value, value, value, subjects)
     bootstrap = Bootstrap(np.arange(subjects), strata, min(resamples or RESAMPLES, RESAMPLES))
     interval = bootstrap.interval(statistic)
-    return ProbeResult(features, target, metric, value, interval.low, interval.high, subjects)
+    # of few subjects the limits are Student's t, which know no range
+    largest = np.inf if metric == "MAE" else 1.0
+    low, high = max(0.0, interval.low), min(largest, interval.high)
+    return ProbeResult(features, target, metric, value, low, high, subjects)
 
 
 def markdown(results: Sequence[ProbeResult]) -> str:

@@ -255,3 +255,13 @@ def test_patches_of_one_label_are_refused(labels: list[int], word: str) -> None:
         dense_probe("x", [(x, same)], [(x, mixed)])
     with pytest.raises(ValueError, match=f"of {word} patch of the test patients .*--spacing"):
         dense_probe("x", [(x, mixed)], [(x, same)])
+
+
+def test_intervals_of_few_subjects_stay_in_the_range_of_their_metric() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array([1] * 5 + [0] * 20)
+    cases = [(rng.standard_normal((25, 2)) + 3 * n * labels[:, None], labels) for n in range(3)]
+    result = dense_probe("x", cases[1:], cases)
+    assert 0 <= result.low < result.value < result.high <= 1
+    error = regression_probe("x", "age", rng.standard_normal((9, 2)), [1.0] * 8 + [99.0], range(9))
+    assert 0 <= error.low < error.high
