@@ -6,6 +6,7 @@ from nnunet_fm.encoders.cards import (
     intensity_of,
     orientation_of,
     required_orientation,
+    takes_ras,
 )
 from nnunet_fm.encoders.contract import Encoder, FeatureInfo, InputSpec
 from nnunet_fm.encoders.key_format import Converted, KeyFormat
@@ -48,6 +49,7 @@ __all__ = [
     "register_cards",
     "register_key_format",
     "required_orientation",
+    "takes_ras",
     "tensors_sha256",
 ]
 

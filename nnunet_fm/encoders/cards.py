@@ -95,6 +95,11 @@ def required_orientation(encoder: Encoder, card: str, options: Mapping[str, Any]
     return orientation if fixed else ""
 
 
+def takes_ras(encoder: Encoder, card: str, options: Mapping[str, Any]) -> bool:
+    """Whether `required_orientation` is RAS; the former name of that question."""
+    return required_orientation(encoder, card, options) == "RAS"
+
+
 def orientation_of(encoder: Encoder, card: str) -> str:
     """Return the orientation of the pretraining images: the card's or the architecture's."""
     known = CARDS.get(card)

@@ -98,6 +98,15 @@ def open_encoder(
     if required_orientation(module, source.card, source.options) == "RAS":
         remedy = TURN if module.turn is not None else ""
         logger.warning("%s %s%s", source.card, NOT_TURNED, remedy)
+    spacing = module.input_spec.spacing
+    if spacing is not None:
+        logger.warning(
+            "%s was pretrained on voxels of %s mm, and every brain is resized to %s here; choose "
+            "--shape so that a voxel of your brains is about as large",
+            source.card,
+            " x ".join(f"{side:g}" for side in spacing),
+            " x ".join(str(side) for side in _fit_to_patches(module, shape)),
+        )
     preprocessing: dict[str, Any] = {
         "shape": _fit_to_patches(module, shape),
         "percentiles": list(PERCENTILES),

@@ -149,7 +149,8 @@ def _spacing_report(encoder: Encoder, spacing: Sequence[float]) -> list[str]:
     words = " ".join(f"{side:g}" for side in pretrained)
     return [
         f"pretrained on voxels of {before} mm; those of this configuration have {now} mm. To plan "
-        f"the dataset for the former: nnUNetv2_plan_experiment -overwrite_target_spacing {words}"
+        f"the dataset for {before} mm: nnUNetv2_plan_experiment -overwrite_target_spacing {words} "
+        "-overwrite_plans_name NAME"
     ]
 
 
@@ -166,6 +167,11 @@ def _orientation_report(orientation: str, turns: bool) -> str:
         remedies.append("nnU-Net's reader NibabelIOWithReorient turns them to RAS")
     if turns:
         remedies.append(f"all of them {other}{whose}: --encoder-option image_orientation={other}")
+    if turns and orientation == "LPS":
+        remedies.append(
+            "mixed: the same option, with nnU-Net's reader NibabelIOWithReorient, which turns them "
+            "to RAS"
+        )
     return (
         f"pretrained on {orientation} volumes; nnU-Net passes images as their files store them. If "
         f"yours are stored otherwise: {'; '.join(remedies)}"

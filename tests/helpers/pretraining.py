@@ -110,7 +110,6 @@ def small_volta3d_recipe(**parts: object) -> dict[str, object]:
     content: dict[str, object] = {
         "encoder": {"architecture": "volta3d_test8"},
         "views": {
-            "spacing": [1, 1, 1],
             "global_size": 16,
             "local_size": 8,
             "local_crops": 2,

@@ -394,5 +394,7 @@ def test_other_voxels_than_those_of_the_pretraining_are_reported(stock_plans: Pa
     assert "voxels" not in report(2, spacing=spacing)
     said = report(3, spacing=[2, 2, 9])
     assert "pretrained on voxels of 2 x 2 x 9 mm; those of this configuration have" in said
-    assert "-overwrite_target_spacing 2 2 9" in said
+    assert "-overwrite_target_spacing 2 2 9 -overwrite_plans_name" in said
+    with pytest.raises(ValueError, match=r"spacing \[1, 1\]; allowed: three sizes in mm"):
+        report(4, spacing=[1, 1])
     assert "all of them RAS: --encoder-option image_orientation=RAS" in said

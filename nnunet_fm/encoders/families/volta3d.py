@@ -80,11 +80,13 @@ class Volta3d(VolumeViT):
         pool: what `embed` returns: the `mean` of the tokens, or the `summary`.
         image_orientation: of the images that it is used on, e.g. `RAS`, to turn them to the LPS of
             the pretraining; None leaves them as they are.
-        spacing: of the pretraining in mm (z, y, x), which `plan` reports; None if unknown.
+        spacing: size of a voxel of the pretraining's global crops in mm (z, y, x), which `plan`
+            reports and `pretrain probe` reads volumes at; None if unknown.
         **arguments: sizes, see `VolumeViT`.
 
     Raises:
-        InputError: pool `summary` without a summariser, or an unknown orientation.
+        InputError: pool `summary` without a summariser, an unknown orientation, or a spacing that
+            is not three positive numbers.
 
     Example:
         >>> import torch
@@ -108,6 +110,8 @@ class Volta3d(VolumeViT):
         super().__init__(taps, pool=pool, **arguments)
         if pool == "summary" and not summariser:
             raise InputError("pool=summary needs weights with a summary: summariser=true")
+        if spacing is not None and (len(spacing) != 3 or min(spacing) <= 0):
+            raise InputError(f"spacing {list(spacing)}; allowed: three sizes in mm (z, y, x)")
         self.summariser = Summariser(self.width) if summariser else None
         self.turn: Turn = Turn("xyz", image_orientation, ORIENTATION)
         self.input_spec = replace(

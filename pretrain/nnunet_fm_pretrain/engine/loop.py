@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 import torch.distributed as dist
 import yaml
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.device import keep_freed_memory
@@ -203,16 +203,18 @@ class Engine:
         """Average the gradients of a batch's micro-batches; return losses and monitors."""
         micro_batches = self.objective.micro_batches(batch)
         count = len(micro_batches)
-        sums = Counter({"loss": 0.0})
+        totals: list[Tensor] = []
+        parts: list[dict[str, Tensor]] = []
         for number, micro_batch in enumerate(micro_batches, 1):
             waits = self.fabric.world_size > 1 and number < count
             with self.fabric.no_backward_sync(self.model, enabled=waits):
                 losses = Losses(*self.model(micro_batch, self.step, phase))
                 self.fabric.backward(losses.total / count)
-            sums.update({"loss": float(losses.total.detach())})
-            sums.update({name: float(value) for name, value in losses.parts.items()})
-        means = {name: value / count for name, value in sums.items()}
-        return means | {name: float(value) for name, value in losses.monitors.items()}
+            totals.append(losses.total.detach())
+            parts.append(losses.parts)
+        means = {name: float(sum(part[name] for part in parts)) / count for name in parts[0]}
+        monitors = {name: float(value) for name, value in losses.monitors.items()}
+        return {"loss": float(sum(totals)) / count, **means, **monitors}
 
     @contextmanager
     def _only(self, phase: str) -> Iterator[None]:

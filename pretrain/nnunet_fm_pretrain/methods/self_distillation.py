@@ -19,10 +19,16 @@ from torch import Tensor, nn
 from nnunet_fm_pretrain.engine.objective import Objective
 from nnunet_fm_pretrain.engine.recipe import Recipe
 from nnunet_fm_pretrain.methods.distillation_recipe import DistillationRecipe
-from nnunet_fm_pretrain.methods.prototype_loss import cross_entropy, logits, sinkhorn_bias
+from nnunet_fm_pretrain.methods.prototype_loss import (
+    Distilled,
+    cross_entropy,
+    logits,
+    sinkhorn_bias,
+)
 
 UNIFORM = 0.98  # of ln K: a larger mean entropy of the targets means that they are all uniform
 SAME = 0.02  # of ln K: a smaller entropy of their mean means that they are all the same
+TOLD_APART = 0.005  # of ln K: the least by which the entropy of their mean has to be larger
 SMALLEST = 1e-12  # sum of targets; without rows it is 0
 SAME_DIRECTION = 0.995  # mean cosine of CLS tokens
 
@@ -104,11 +110,18 @@ class SelfDistillation(Objective):
             bias = self._bias(name, teacher.rows.flatten(0, 1), teacher.prototypes, cold)
         temperatures = (self.settings.student_temperature, cold)
         result = cross_entropy(*student, *teacher, bias, pairs, weights, temperatures)
-        key, rows = f"{name}_targets", teacher.rows.shape[0] * teacher.rows.shape[1]
-        used = self._seen.get(key, 0) + rows * result.mean_target
-        self._seen[key] = used
-        marginal = torch.special.entr(used / used.sum().clamp(min=SMALLEST)).sum()
-        return result.loss, {f"{name}_entropy": result.entropy, f"{name}_marginal": marginal}
+        return result.loss, self._target_monitors(name, result, teacher.rows[..., 0].numel())
+
+    def _target_monitors(self, name: str, result: Distilled, rows: int) -> dict[str, Tensor]:
+        """Return the mean entropy of a step's targets so far, and the entropy of their mean."""
+        sums = torch.cat([rows * result.mean_target, rows * result.entropy[None]])
+        if world_size() > 1:
+            dist.all_reduce(sums)
+        self._seen[f"{name}_targets"] = sums = sums + self._seen.get(f"{name}_targets", 0)
+        used, entropy = sums[:-1], sums[-1]
+        total = used.sum().clamp(min=SMALLEST)
+        marginal = torch.special.entr(used / total).sum()
+        return {f"{name}_entropy": entropy / total, f"{name}_marginal": marginal}
 
     def _bias(self, name: str, rows: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
         if self.centring == "sinkhorn":
@@ -154,9 +167,14 @@ class SelfDistillation(Objective):
             for name in self.prototypes:
                 getattr(self, f"{name}_centre").copy_(getattr(self, f"{name}_next_centre"))
 
+    def _watched(self) -> Iterable[str]:
+        """Return the names of the losses whose targets are watched."""
+        return self.prototypes
+
     def collapse_warning(self, monitors: Mapping[str, float]) -> str | None:
         """Warn of uniform targets, one target for all, or one direction of all CLS tokens."""
-        for name, prototypes in self.prototypes.items():
+        for name in self._watched():
+            prototypes = self.prototypes[name]
             share = monitors[f"{name}_entropy"] / math.log(prototypes)
             if share > UNIFORM:
                 return (
@@ -168,6 +186,11 @@ class SelfDistillation(Objective):
                 return (
                     f"the teacher's {name} targets are all the same prototype "
                     f"(entropy of their mean {used:.1%} of ln K)"
+                )
+            if used - share < TOLD_APART:
+                return (
+                    f"the teacher's {name} targets do not distinguish images (mean entropy "
+                    f"{share:.1%}, entropy of their mean {used:.1%} of ln K)"
                 )
         cosine = monitors["cls_cosine"]
         if cosine > SAME_DIRECTION:
@@ -196,8 +219,9 @@ def spread(cls: Float[Tensor, "b d"]) -> dict[str, Tensor]:
     Returns:
         Mean cosine, and mean distance to the nearest neighbour.
     """
-    directions = nn.functional.normalize(cls, dim=-1)
-    cosines = directions @ directions.T
+    with torch.autocast(cls.device.type, enabled=False):  # bfloat16 has no cosine near 1
+        directions = nn.functional.normalize(cls, dim=-1)
+        cosines = directions @ directions.T
     b = len(cls)
     mean = (cosines.sum() - cosines.trace()) / max(1, b * (b - 1))
     nearest = cosines.clone().fill_diagonal_(-2).amax(1).clamp(-1, 1)

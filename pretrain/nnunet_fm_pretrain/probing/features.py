@@ -103,6 +103,8 @@ def read_case(
 ) -> tuple[Float[np.ndarray, "c z h w"], Integer[np.ndarray, "z h w"]]:
     """Read channels and labels of a case, see `read_channels`.
 
+    Channels are clipped and z-scored over their non-zero voxels, then resized.
+
     Args:
         raw: `nnUNet_raw/DatasetXXX`.
         case: identifier.
@@ -111,8 +113,9 @@ def read_case(
         size: slices are resized to this side.
     """
     images, labels, _ = read_channels(raw, case, channels, ending)
+    scored = [zscore(image, image != 0) for image in images]
     resized = interpolate(
-        torch.from_numpy(np.stack(images)), size=(size, size), mode="bilinear", antialias=True
+        torch.from_numpy(np.stack(scored)), size=(size, size), mode="bilinear", antialias=True
     )
     small = interpolate(
         torch.from_numpy(labels.astype(np.float32))[:, None],
@@ -127,8 +130,6 @@ def read_channels(
 ) -> tuple[list[Float[np.ndarray, "z y x"]], Integer[np.ndarray, "z y x"], Grid]:
     """Read channels and labels of a case of an nnU-Net raw dataset, in pretraining's orientation.
 
-    Channels are clipped and z-scored over their non-zero voxels.
-
     Args:
         raw: `nnUNet_raw/DatasetXXX`.
         case: identifier.
@@ -136,7 +137,7 @@ def read_channels(
         ending: of the files.
 
     Returns:
-        The channels, the labels, and their grid.
+        The voxels of the channels as the files store them, the labels, and their grid.
 
     Raises:
         ValueError: images that cannot be used, e.g. with NaN, or labels that are no whole numbers.
@@ -149,10 +150,7 @@ def read_channels(
         problem = find_problem({file.name: file for file in files})
         if problem:
             raise InputError(f"case {case} of {raw}: {problem}")
-    images = []
-    for file in files:
-        voxels = read_on_grid(file, grid).astype(np.float32)
-        images.append(zscore(voxels, voxels != 0))
+    images = [read_on_grid(file, grid).astype(np.float32) for file in files]
     return images, reorient(truth.labels, truth.grid, grid), grid
 
 

@@ -21,7 +21,8 @@ class FeatureHealth:
         of: what a row is, e.g. `patches`.
         values: length of a row.
         effective_rank: RankMe (Garrido et al., ICML 2023): exp of the entropy of the singular
-            values of the centred features; 1 if all rows lie on a line, at most `values` or rows.
+            values of the features, which are not centred; 1 if all rows are the same, at most
+            `values` or rows.
         deviation: mean standard deviation of a value over the rows.
     """
 
@@ -43,7 +44,7 @@ def feature_health(name: str, of: str, x: Features, seed: int = 0) -> FeatureHea
     """
     rows = np.random.default_rng(seed).permutation(len(x))[:ROWS]
     sampled = x[rows].astype(np.float64)
-    singular = np.linalg.svd(sampled - sampled.mean(0), compute_uv=False)
+    singular = np.linalg.svd(sampled, compute_uv=False)
     shares = singular / max(singular.sum(), SMALLEST) + SMALLEST
     rank = float(np.exp(-(shares * np.log(shares)).sum()))
     return FeatureHealth(name, of, x.shape[1], rank, float(sampled.std(0).mean()))

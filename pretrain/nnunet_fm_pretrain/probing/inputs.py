@@ -11,7 +11,7 @@ from jaxtyping import Float, Integer
 from nnunet_fm.data.skull_stripping import Stripper
 from nnunet_fm.encoders import Encoder
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm_pretrain.data.preprocessing import Preprocessing, Triple
+from nnunet_fm_pretrain.data.preprocessing import Preprocessing, Triple, VolumePreprocessing
 from nnunet_fm_pretrain.probing import features, volume_features
 from nnunet_fm_pretrain.probing.linear_probes import Features
 
@@ -96,6 +96,7 @@ class VolumeInputs(ProbeInputs):
     raw, dims = "voxels", 3
 
     def __init__(self, spacing: Triple, intensity: str, window: int) -> None:
+        VolumePreprocessing(spacing)  # checks the range
         self.spacing, self.intensity, self.window = spacing, intensity, window
 
     def read_subject(self, path: Path, mask: Path | None, strip: Stripper) -> Values:
@@ -142,7 +143,7 @@ def inputs_for(
     if spec.modalities is not None and len(spec.modalities) > 1:
         raise InputError(
             f"the encoder takes {', '.join(spec.modalities)} together, and a probe has one image; "
-            "name one of them: --encoder-option modalities=[T1]"
+            "name one of them: --encoder-option modalities='[\"T1\"]'"
         )
     known: Any = spacing or spec.spacing
     if known is None:

@@ -173,8 +173,8 @@ def dense_probe(
         if labelled.min() == labelled.max():
             which = "every" if labelled.all() else "no"
             raise InputError(
-                f"{target}: of {which} patch of the {part} patients at least half is labelled; "
-                "allowed: labels that some patches have. Smaller patches of the anatomy: a larger "
+                f"{target}: {which} patch of the {part} patients is at least half labelled, so the "
+                "average precision is undefined; make patches cover less of the anatomy: a larger "
                 "--size, or a smaller --spacing for volumes"
             )
     sampled = np.random.default_rng(seed).permutation(len(x))[:SAMPLED_PATCHES]

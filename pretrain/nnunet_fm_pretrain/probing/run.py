@@ -5,6 +5,7 @@ beat the same network with random weights, raw pixels and a constant prediction 
 useful was learned; so all of them are reported.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from nnunet_fm.encoders import (
     intensity_of,
     load_encoder,
     random_state,
+    required_orientation,
 )
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.json_files import parse_json, read_list
@@ -41,6 +43,9 @@ from nnunet_fm_pretrain.probing.linear_probes import (
     trivial_regression,
 )
 
+logger = logging.getLogger(__name__)
+
+TURN = ". If it takes the option: --encoder-option image_orientation=LPS"
 NOTHING = "the same score for all"
 CONTEXT = 3  # the wider window of raw values is this many patches a side
 
@@ -82,6 +87,8 @@ def encoders_and_random(
                 "single ones; allowed: an encoder of single slices. For these: nnunet-fm features "
                 "extract, then heads run"
             )
+        if required_orientation(encoder, report.card, report.options) == "RAS":
+            logger.warning("%s was pretrained on RAS volumes; the probes read LPS%s", file, TURN)
         # a card may know another intensity than that of its architecture
         intensity = intensity_of(encoder, report.card)
         encoder.input_spec = replace(encoder.input_spec, intensity=intensity)

@@ -11,10 +11,11 @@ from nibabel.affines import voxel_sizes
 from torch import Tensor
 from torch.nn.functional import avg_pool3d, interpolate, pad
 
-from nnunet_fm.data.preprocessing import resize
+from nnunet_fm.data.preprocessing import resize, zscore
 from nnunet_fm.data.skull_stripping import Stripper
 from nnunet_fm.data.volumes import read_volume
 from nnunet_fm.encoders import Encoder
+from nnunet_fm.encoders.contract import Z_SCORE_EVERYWHERE
 from nnunet_fm.encoders.intensity import rescale_intensity
 from nnunet_fm_pretrain.data.preprocessing import Triple, VolumePreprocessing
 from nnunet_fm_pretrain.probing.features import device_of, read_channels
@@ -51,15 +52,23 @@ def volume_vector(encoder: Encoder | None, volume: Box) -> Float[np.ndarray, " d
     with torch.inference_mode():
         if encoder is None:
             return interpolate(x, size=(SHRUNK,) * 3, mode="area").flatten().numpy()
-        whole = to_multiple(x, encoder.input_spec.divisor)
+        spec = encoder.input_spec
+        whole = to_multiple(x, spec.divisor, background_of(volume, spec.intensity))
         copies = whole.expand(-1, encoder.in_channels, -1, -1, -1).to(device_of(encoder))
         return encoder.embed(copies)[0].cpu().numpy()
 
 
-def to_multiple(x: Float[Tensor, "*b z y x"], step: int) -> Float[Tensor, "*b d h w"]:
-    """Pad with 0 behind, so that every side is a multiple of `step`."""
+def background_of(image: Box, intensity: str) -> float:
+    """Return the value of an image's background: 0, or the lowest where all voxels are scored."""
+    return float(image.min()) if intensity == Z_SCORE_EVERYWHERE else 0.0
+
+
+def to_multiple(
+    x: Float[Tensor, "*b z y x"], step: int, background: float = 0.0
+) -> Float[Tensor, "*b d h w"]:
+    """Pad with the background at the end of each axis, to multiples of `step`."""
     missing = [-side % step for side in x.shape[-3:]]
-    return pad(x, [n for side in reversed(missing) for n in (0, side)])
+    return pad(x, [n for side in reversed(missing) for n in (0, side)], value=background)
 
 
 def read_volume_case(
@@ -87,13 +96,15 @@ def read_volume_case(
     z, y, x = (max(1, round(n * old / new)) for n, old, new in sides)
     resampled = []
     for image in images:
-        values, inside = resize(image, (z, y, x))
-        resampled.append(rescale_intensity(np.where(inside, values, 0), intensity))
+        resampled.append(rescale_intensity(zscore(*resize(image, (z, y, x))), intensity))
     small = interpolate(
         torch.from_numpy(labels.astype(np.float32))[None, None], (z, y, x), mode="nearest-exact"
     )
-    padded = to_multiple(torch.from_numpy(np.stack(resampled)), window)
-    return padded.numpy(), to_multiple(small[0], window)[0].numpy().astype(np.int64)
+    padded = [
+        to_multiple(torch.from_numpy(image), window, background_of(image, intensity))
+        for image in resampled
+    ]
+    return torch.stack(padded).numpy(), to_multiple(small[0], window)[0].numpy().astype(np.int64)
 
 
 def cube_features(
@@ -126,7 +137,7 @@ def cube_features(
 def _token_map(encoder: Encoder, channel: Float[Tensor, "z y x"]) -> Float[Tensor, "d tz ty tx"]:
     """Compute the last tapped map of an image, cube by cube."""
     spec = encoder.input_spec
-    sides = window_of(encoder) if _fits(channel, window_of(encoder)) else tuple(channel.shape)
+    sides = spec.native_size if _fits(channel, spec.native_size) else tuple(channel.shape)
     tokens = tuple(side // spec.divisor for side in sides)
     grid = tuple(n // spec.divisor for n in channel.shape)
     result = torch.empty(encoder.feature_info[-1].channels, *grid)
@@ -138,11 +149,6 @@ def _token_map(encoder: Encoder, channel: Float[Tensor, "z y x"]) -> Float[Tenso
         place = tuple(slice(f, f + t) for f, t in zip(first, tokens, strict=True))
         result[(slice(None), *place)] = encoder.features(copies.to(device_of(encoder)))[-1][0].cpu()
     return result
-
-
-def window_of(encoder: Encoder) -> tuple[int, ...]:
-    """Return the sides of the cube that an encoder was pretrained on."""
-    return encoder.input_spec.native_size
 
 
 def _fits(channel: Float[Tensor, "z y x"], window: Sequence[int]) -> bool:

@@ -251,9 +251,9 @@ def test_numbers_are_not_written_with_underscores() -> None:
 def test_patches_of_one_label_are_refused(labels: list[int], word: str) -> None:
     mixed, same = np.array([0, 1, 0]), np.array(labels)
     x = np.zeros((3, 2), np.float32)
-    with pytest.raises(ValueError, match=f"of {word} patch of the training patients"):
+    with pytest.raises(ValueError, match=f"{word} patch of the training patients is at least"):
         dense_probe("x", [(x, same)], [(x, mixed)])
-    with pytest.raises(ValueError, match=f"of {word} patch of the test patients .*--spacing"):
+    with pytest.raises(ValueError, match=f"{word} patch of the test patients .*--spacing"):
         dense_probe("x", [(x, mixed)], [(x, same)])
 
 

@@ -7,12 +7,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import find_objects
 
 from helpers.pretraining import write_volume_file
 from nnunet_fm.cli.main import main
 from nnunet_fm.encoders import build_encoder
 from nnunet_fm.encoders.loading.metadata import write_encoder
-from nnunet_fm_pretrain.data.preprocessing import Preprocessing
+from nnunet_fm_pretrain.data.prepare import prepare
+from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
+from nnunet_fm_pretrain.data.preprocessing import Preprocessing, VolumePreprocessing
+from nnunet_fm_pretrain.data.volume_store import VolumeStore
 from nnunet_fm_pretrain.probing.health import feature_health
 from nnunet_fm_pretrain.probing.inputs import SliceInputs, VolumeInputs, inputs_for
 from nnunet_fm_pretrain.probing.run import encoders_and_random
@@ -55,20 +59,20 @@ def write_dataset(folder: Path, spacing: float = 1.0) -> Path:
 
 
 def test_a_patch_its_token_its_voxels_and_its_label_are_the_same_place() -> None:
-    volume = np.zeros((1, 24, 32, 24), np.float32)
-    volume[0, 8:16, 16:24, 8:16] = 1  # patch (1, 2, 1) of a grid of 3 x 4 x 3
-    place = np.ravel_multi_index((1, 2, 1), (3, 4, 3))
+    volume = np.zeros((1, 24, 32, 40), np.float32)
+    volume[0, 0:8, 16:24, 32:40] = 1  # patch (0, 2, 4) of a grid of 3 x 4 x 5
+    place = np.ravel_multi_index((0, 2, 4), (3, 4, 5))
     encoder = build_encoder("volta3d_test8").eval()
     tokens = cube_features(encoder, volume, 8)
     voxels = cube_features(None, volume, 8)
     wide = cube_features(None, volume, 8, context=24)
-    assert (tokens.shape, voxels.shape, wide.shape) == ((36, 24), (36, 64), (36, 12**3))
+    assert (tokens.shape, voxels.shape, wide.shape) == ((60, 24), (60, 64), (60, 12**3))
     empty = cube_features(encoder, np.zeros_like(volume), 8)  # positions alone
     assert np.abs(tokens - empty).sum(1).argmax() == place
     assert voxels.sum(1).argmax() == place
     assert voxels[place].tolist() == [1.0] * 64
-    inner = wide.reshape(36, 12, 12, 12)[:, 4:8, 4:8, 4:8]
-    assert np.array_equal(inner.reshape(36, -1), voxels)
+    inner = wide.reshape(60, 12, 12, 12)[:, 4:8, 4:8, 4:8]
+    assert np.array_equal(inner.reshape(60, -1), voxels)
     labels = cube_labels((volume[0] > 0).astype(np.int64), 8)
     assert labels.nonzero()[0].tolist() == [place]
 
@@ -116,6 +120,30 @@ def test_cases_are_resampled_with_their_labels(tmp_path: Path) -> None:
     assert inside > outside + 0.2
 
 
+@pytest.mark.parametrize(("intensity", "near"), [("0 to 1", 0.05), ("z-score", 0.15)])
+def test_a_case_has_the_values_of_a_store(intensity: str, near: float, tmp_path: Path) -> None:
+    raw = write_dataset(tmp_path / "raw")
+    options = VolumePreprocessing((2.0, 2.0, 2.0), intensity=intensity)
+    prepare(raw, PrepareOptions(tmp_path / "store", options), processes=1)
+    store = VolumeStore(tmp_path / "store")
+    stored = store.read_volume(store.records[0])
+    (image,), _ = read_volume_case(raw, "c0", 1, ".nii.gz", (2.0, 2.0, 2.0), intensity, 2)
+    (inside,) = find_objects((image != 0).astype(int))
+    found, wanted = image[inside], stored[find_objects((stored != 0).astype(int))[0]]
+    assert abs(found.mean() - wanted.mean()) < near
+    for share in (0.1, 0.9):  # the grids differ by half a voxel
+        assert abs(np.quantile(found, share) - np.quantile(wanted, share)) < near
+
+
+def test_the_background_of_scored_images_is_their_lowest_value(tmp_path: Path) -> None:
+    raw = write_dataset(tmp_path)
+    everywhere = "z-score of all voxels"
+    images, labels = read_volume_case(raw, "c0", 1, ".nii.gz", (1.0, 1.0, 1.0), everywhere, 16)
+    assert (images[0, 20:] == images.min()).all()  # 20 slices, padded to 32
+    assert images.min() < -0.1
+    assert not labels[20:].any()
+
+
 def test_tables_and_datasets_are_probed_from_the_command_line(
     encoder_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,10 +178,12 @@ def test_the_encoder_decides_what_is_read(encoder_file: Path) -> None:
     unknown = {"x": build_encoder("volume_test16")}
     with pytest.raises(ValueError, match="does not name the spacing .* add --spacing Z Y X"):
         inputs_for(unknown, slices, None)
-    with pytest.raises(ValueError, match="takes .*T1.* together, .*modalities="):
+    with pytest.raises(ValueError, match=r"takes .*T1.* together, .*modalities='\[\"T1\"\]'"):
         inputs_for({"x": build_encoder("volume_testbmmae")}, slices, (1.0, 1.0, 1.0))
     flat = {"x": build_encoder("dinov3_test16")}
     assert isinstance(inputs_for(flat, slices, None), SliceInputs)
+    with pytest.raises(ValueError, match="allowed: 0.1 to 20 mm"):
+        inputs_for(encoders, slices, (0.01, 1.0, 1.0))
     with pytest.raises(ValueError, match="--spacing is for encoders of volumes"):
         inputs_for(flat, slices, (1.0, 1.0, 1.0))
 
@@ -167,4 +197,6 @@ def test_the_effective_rank_counts_directions() -> None:
     same = np.ones((100, 16)) * rng.standard_normal(16)
     collapsed = feature_health("x", "patches", same)
     assert collapsed.deviation < 1e-12
+    noisy = same + 1e-6 * free[:100]
+    assert feature_health("x", "patches", noisy).effective_rank < 1.1
     assert feature_health("x", "patches", 5 * free).deviation == pytest.approx(5, rel=0.05)

@@ -3,7 +3,7 @@
 The teacher is an exponential moving average of the student.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -170,12 +170,8 @@ class BrainDino(SelfDistillation):
     def _last_layers(self) -> Iterable[nn.Parameter]:
         return self.student.dino_head.last_layer, self.student.ibot_head.last_layer
 
-    def collapse_warning(self, monitors: Mapping[str, float]) -> str | None:
-        """Warn as the base class; without masks there are no iBOT targets to watch."""
-        if not self.settings.masks.probability:
-            watched = {f"ibot_{k}": monitors[f"dino_{k}"] for k in ("entropy", "marginal")}
-            monitors = {**monitors, **watched}
-        return super().collapse_warning(monitors)
+    def _watched(self) -> Iterable[str]:
+        return self.prototypes if self.settings.masks.probability else ("dino",)
 
     def blocks_to_compile(self) -> Iterable[nn.Module]:
         """Return the transformer blocks of student and teacher."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.findings import Finding
 from nnunet_fm_pretrain.data.store import Store
 from nnunet_fm_pretrain.engine.method import Method
@@ -38,6 +39,15 @@ class Volta3dMethod(Method):
         views = cast(Volta3dRecipe, recipe).views
         check_volumes(cast(VolumeStore, store), views)
         yield Finding("ok", f"global crops of {views.global_size} voxels fit all volumes")
+
+    def check_resume(self, recipe: Recipe, earlier: Recipe, run: Path) -> None:
+        """Raise ValueError for other micro-batches, if KoLeo looks for neighbours inside them."""
+        now, before = cast(Volta3dRecipe, recipe), cast(Volta3dRecipe, earlier)
+        if now.objective.koleo_weight and now.run.micro_batch != before.run.micro_batch:
+            raise InputError(
+                f"{run} was begun with run.micro_batch={before.run.micro_batch}, now "
+                f"{now.run.micro_batch}: KoLeo would have other neighbours. Allowed: the same"
+            )
 
 
 METHOD = Volta3dMethod()

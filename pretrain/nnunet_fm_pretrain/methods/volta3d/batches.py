@@ -17,7 +17,6 @@ from nnunet_fm_pretrain.engine.loader import empty_for_batch
 from nnunet_fm_pretrain.methods.volta3d.recipe import Volta3dRecipe, VolumeViews
 from nnunet_fm_pretrain.methods.volta3d.views import VolumeViewMaker
 
-TOLERANCE = 0.01  # of a spacing
 _STREAM = 1  # number of the random stream of samples
 
 
@@ -63,10 +62,16 @@ class Volta3dBatches(Dataset[Volta3dBatch]):
         self.store, self.seed, self.recipe = store, recipe.seed, recipe
         self.order = SampleOrder(len(store), recipe.optimiser.batch_size, recipe.seed, "volumes")
         share = len(self.order.samples(0, rank, ranks))  # refuses a batch that cannot be shared
-        if share % (recipe.run.micro_batch or share):
+        at_a_time = recipe.run.micro_batch or share
+        if share % at_a_time:
             raise InputError(
-                f"run.micro_batch {recipe.run.micro_batch} of {share} volumes per device; allowed: "
-                "a divisor"
+                f"run.micro_batch {at_a_time} of {share} volumes per device; allowed: a divisor"
+            )
+        if recipe.objective.koleo_weight and at_a_time < 2:
+            raise InputError(
+                "objective.koleo_weight needs two volumes at a time on each device, and there is "
+                "one; allowed: a larger optimiser.batch_size or run.micro_batch, or "
+                "objective.koleo_weight=0"
             )
         self.views, self.patch = VolumeViewMaker(views, patch), patch
         self.rank, self.ranks = rank, ranks
@@ -112,28 +117,23 @@ def check_crops(views: VolumeViews, patch: int) -> None:
             raise InputError(
                 f"views.{name} {side} for patches of {patch} voxels; allowed: a multiple"
             )
+    patches = (views.global_size // patch) ** 3
+    share = views.corruption.share
+    if not 0 < round(share * patches) < patches:
+        raise InputError(
+            f"views.corruption.share {share} of the {patches} patches of a global crop replaces "
+            "none or all of them; allowed: a share that leaves some of both"
+        )
 
 
 def check_volumes(store: VolumeStore, views: VolumeViews) -> None:
-    """Raise ValueError for other intensities or spacings, or volumes smaller than a crop."""
+    """Raise ValueError for volumes of other intensities, or smaller than a global crop."""
     scored = [r.volume for r in store.records if r.intensity != ZERO_TO_ONE]
     if scored:
         raise InputError(
             f"{store.folder} holds z-scores ({some(scored)}); VolTA-3D takes intensities from 0 to "
             "1, for which its reconstruction is weighted. Type: nnunet-fm pretrain prepare DATA "
             "--volumes --zero-to-one -o STORE"
-        )
-    other = [
-        f"{r.volume} ({' x '.join(f'{side:g}' for side in r.spacing)} mm)"
-        for r in store.records
-        if views.spacing and not np.allclose(r.spacing, views.spacing, rtol=TOLERANCE)
-    ]
-    if other:
-        wanted = [f"{side:g}" for side in views.spacing or ()]
-        raise InputError(
-            f"the voxels of {store.folder} are not of views.spacing {' x '.join(wanted)} mm: "
-            f"{some(other)}. Prepare them with --spacing {' '.join(wanted)}, or set views.spacing "
-            "to theirs (null if it varies)"
         )
     small = [
         f"{r.volume} ({' x '.join(map(str, r.shape))})"

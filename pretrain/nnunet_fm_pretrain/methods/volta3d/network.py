@@ -98,12 +98,20 @@ class VolumeNetworks(nn.Module):
         if encoder.summariser is not None:
             self.summariser.load_state_dict(encoder.summariser.state_dict())
 
-    def export(self, recipe: Volta3dRecipe) -> Exported:
-        """Return the encoder with its summariser."""
+    def export(self, recipe: Volta3dRecipe, voxel_mm: float) -> Exported:
+        """Return the encoder with its summariser.
+
+        Args:
+            recipe: of the run.
+            voxel_mm: edge of a voxel of its global crops; 0 if unknown.
+        """
         tensors = dict(self.encoder.state_dict())
         tensors |= {f"summariser.{k}": v for k, v in self.summariser.state_dict().items()}
         architecture = recipe.encoder.architecture
-        views = recipe.views
-        spacing = None if views.spacing is None else list(views.spacing)
-        options = {"summariser": True, "image_size": views.global_size, "spacing": spacing}
+        spacing = [round(voxel_mm, 2)] * 3 if voxel_mm else None
+        options = {
+            "summariser": True,
+            "image_size": recipe.views.global_size,
+            "spacing": spacing,
+        }
         return Exported(tensors, architecture, f"{architecture}.trained", options)

@@ -22,6 +22,7 @@ from nnunet_fm_pretrain.methods.self_distillation import (
 from nnunet_fm_pretrain.methods.volta3d.batches import Volta3dBatch, Volta3dBatches
 from nnunet_fm_pretrain.methods.volta3d.network import Reconstruction, VolumeNetworks
 from nnunet_fm_pretrain.methods.volta3d.recipe import Volta3dObjective, Volta3dRecipe
+from nnunet_fm_pretrain.methods.volta3d.views import median_voxel
 
 SMALLEST = 1e-6  # of a squared error
 USELESS = 0.99  # of the loss of predicting zero
@@ -35,12 +36,14 @@ class Volta3d(SelfDistillation):
     """
 
     recipe: Volta3dRecipe
+    voxel_mm: Tensor
     settings: Volta3dObjective
 
     def __init__(self, recipe: Volta3dRecipe) -> None:
         count = recipe.objective.head.prototypes
         super().__init__(recipe, {"global": count, "patch": count})
         self.koleo = KoLeoLoss()
+        self.register_buffer("voxel_mm", torch.zeros(()))  # of the global crops, for the export
 
     def _build_networks(self) -> tuple[Any, Any]:
         student, teacher = VolumeNetworks(self.recipe), VolumeNetworks(self.recipe)
@@ -49,7 +52,10 @@ class Volta3d(SelfDistillation):
         return student, teacher
 
     def batches(self, store: VolumeStore, rank: int, ranks: int) -> Dataset[Volta3dBatch]:
-        """Return global and local crops of volumes."""
+        """Return global and local crops of volumes, and note the size of their voxels."""
+        shapes = [record.shape for record in store.records]
+        spacings = [record.spacing for record in store.records]
+        self.voxel_mm.fill_(median_voxel(shapes, spacings, self.recipe.views))
         return Volta3dBatches(store, self.recipe, self.patch, rank, ranks)
 
     def micro_batches(self, batch: Volta3dBatch) -> Sequence[Volta3dBatch]:
@@ -79,18 +85,23 @@ class Volta3d(SelfDistillation):
         predicted = self.decoder(self.student.encoder.as_map(*seen)).to(exact)
         hidden = batch.hidden.flatten(0, 1)
         reconstruction = self._over_hidden((predicted - target) ** 2, hidden)
-        parts = {"global": alignment, "patch": patches, "reconstruction": reconstruction}
+        parts = {
+            "global": alignment,
+            "patch": patches,
+            "reconstruction": reconstruction,
+            "predict_zero": self._over_hidden(target**2, hidden),
+        }
         s = self.settings
         on = float(step >= s.distillation_warmup_steps)
         total = on * (s.global_weight * alignment + s.patch_weight * patches)
         total = total + s.reconstruction_weight * reconstruction
         if s.koleo_weight:
-            parts["koleo"] = sum(self.koleo(crop.to(exact)) for crop in summaries[0])
+            with torch.autocast(batch.local.device.type, enabled=False):
+                parts["koleo"] = sum(self.koleo(crop.to(exact)) for crop in summaries[0])
             total = total + s.koleo_weight * parts["koleo"]
         monitors = {
             **summary_monitors,
             **patch_monitors,
-            "predict_zero": self._over_hidden(target**2, hidden),
             **self._spread(taught_summaries[0].to(exact)),
         }
         return Losses(total, {name: part.detach() for name, part in parts.items()}, monitors)
@@ -155,5 +166,5 @@ class Volta3d(SelfDistillation):
 
     def export_encoder(self) -> Exported:
         """Return the teacher's encoder with its summariser."""
-        exported: Exported = self.teacher.export(self.recipe)
+        exported: Exported = self.teacher.export(self.recipe, float(self.voxel_mm))
         return exported

@@ -18,7 +18,6 @@ from nnunet_fm_pretrain.engine.recipe import (
 from nnunet_fm_pretrain.methods.distillation_recipe import DistillationRecipe, HeadRecipe
 
 FAMILY = "volta3d_"
-Millimetres = Annotated[float, Field(gt=0, le=20)]
 
 
 class IntensityRecipe(Part):
@@ -56,8 +55,6 @@ class VolumeViews(Part):
     """Crops of a volume.
 
     Attributes:
-        spacing: size of a voxel of the store in mm (z, y, x), which the exported encoder names;
-            None: any, also one that varies.
         global_size: side of the two global crops in voxels.
         local_size: side of the local crops in voxels.
         local_crops: how many local crops there are.
@@ -72,7 +69,6 @@ class VolumeViews(Part):
         corruption: see `CorruptionRecipe`.
     """
 
-    spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
     global_size: Positive = 96
     local_size: Positive = 48
     local_crops: Count = 4
@@ -151,10 +147,5 @@ class Volta3dRecipe(Recipe):
             raise InputError(
                 f"encoder.architecture {encoder.architecture}; allowed: a {FAMILY}* name of "
                 "`encoders list`"
-            )
-        if self.objective.koleo_weight and (self.run.micro_batch or self.optimiser.batch_size) < 2:
-            raise InputError(
-                "objective.koleo_weight needs two volumes at a time; allowed: run.micro_batch=2 or "
-                "more, or objective.koleo_weight=0"
             )
         return self

@@ -1,6 +1,7 @@
 """Crops of a volume: global ones for teacher and student, local ones for the student."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -102,6 +103,22 @@ def random_cube(
         first = int(rng.integers(n - length + 1))
         box.append(slice(first, first + length))
     return tuple(box)
+
+
+def median_voxel(
+    shapes: Sequence[tuple[int, ...]], spacings: Sequence[Triple], views: VolumeViews
+) -> float:
+    """Return the edge in mm of a voxel of the global crops: the median over volumes and scales.
+
+    Args:
+        shapes: of the volumes in voxels.
+        spacings: sizes of their voxels in mm.
+        views: sizes and scales of the crops.
+    """
+    pairs = zip(shapes, spacings, strict=True)
+    largest = [min(n * mm for n, mm in zip(*pair, strict=True)) for pair in pairs]
+    middle = (sum(views.global_scale) / 2) ** (1 / 3)
+    return float(np.median(largest)) * middle / views.global_size
 
 
 def resized(box: Volume, side: int) -> Cube:

@@ -256,6 +256,13 @@ def test_a_collapse_is_reported(change: dict[str, float], sentence: str | None) 
     assert (sentence is None and said is None) or (sentence or "") in (said or "")
 
 
+def test_heads_without_masks_are_not_watched() -> None:
+    head = {"hidden": 16, "bottleneck": 8, "prototypes": 4}
+    made = objective(objective={"masks": {"probability": 0.0}, "ibot_head": head})
+    healthy = {"dino_entropy": 2.0, "dino_marginal": 2.5, "cls_cosine": 0.3}
+    assert made.collapse_warning({**healthy, "ibot_entropy": 0.0, "ibot_marginal": 0.0}) is None
+
+
 def test_only_dinov3_is_pretrained() -> None:
     with pytest.raises(ValueError, match="encoder.architecture dinov2_test14; allowed: a dinov3"):
         objective(encoder={"architecture": "dinov2_test14"})

@@ -51,13 +51,22 @@ def test_micro_batches_train_as_a_whole_batch(unit_volumes: VolumeStore, tmp_pat
     assert len(logs[0]) == 8
 
 
+def test_other_micro_batches_do_not_continue_a_run_with_koleo(
+    unit_volumes: VolumeStore, tmp_path: Path
+) -> None:
+    koleo: dict[str, Any] = {"objective": {"koleo_weight": 0.1}, "optimiser": {"steps": 3}}
+    pretrain(recipe(**koleo), unit_volumes.folder, tmp_path, accelerator="cpu")
+    with pytest.raises(ValueError, match="begun with run.micro_batch=None, now 2: KoLeo"):
+        other = recipe(**koleo, run={"micro_batch": 2})
+        pretrain(other, unit_volumes.folder, tmp_path, accelerator="cpu")
+
+
 def test_two_processes_train_as_one(unit_volumes: VolumeStore, tmp_path: Path) -> None:
     content = small_volta3d_recipe(optimiser={"steps": 3}, run={"micro_batch": 1})
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(content))
     run_two_processes(file, unit_volumes.folder, tmp_path / "two")
     pretrain(parse_recipe(content, "one"), unit_volumes.folder, tmp_path / "one", accelerator="cpu")
-    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=0.2)
     one, two = (
         torch.load(checkpoints.latest(tmp_path / name))["objective"] for name in ("one", "two")
     )
@@ -83,9 +92,9 @@ def test_the_export_is_the_teacher_with_its_summary(
     assert report.options == {
         "summariser": True,
         "image_size": 16,
-        "spacing": [1.0, 1.0, 1.0],
+        "spacing": [1.14, 1.14, 1.14],  # 20 mm times the third root of 0.75, in 16 voxels
     }
-    assert encoder.input_spec.spacing == (1.0, 1.0, 1.0)
+    assert encoder.input_spec.spacing == (1.14, 1.14, 1.14)
     torch.testing.assert_close(encoder.eval().embed(x), tokens.mean(1))
     summary, _ = load_encoder(file, pool="summary")
     torch.testing.assert_close(summary.eval().embed(x), objective.teacher.summariser(tokens))
@@ -120,9 +129,6 @@ def test_z_scores_small_volumes_and_slices_are_refused(
     )
     with pytest.raises(ValueError, match=r"global_size 24: in/a_T1 \(16 x 22 x 18\).*lower views"):
         small.batches(VolumeStore(tmp_path / "unit"), 0, 1)
-    coarse = get_method("volta3d").build(recipe(views={"spacing": [2, 2, 2]}))
-    with pytest.raises(ValueError, match=r"not of views.spacing 2 x 2 x 2 mm: .* \(1 x 1 x 1 mm\)"):
-        coarse.batches(unit_volumes, 0, 1)
     with pytest.raises(ValueError, match=r"is not a volume store .* --volumes -o"):
         get_method("volta3d").open_store(sessions.folder)
     with pytest.raises(ValueError, match="is not a slice store"):
@@ -133,7 +139,6 @@ def test_z_scores_small_volumes_and_slices_are_refused(
     ("parts", "message"),
     [
         ({"encoder": {"architecture": "dinov3_test16"}}, "allowed: a volta3d_"),
-        ({"objective": {"koleo_weight": 0.1}, "run": {"micro_batch": 1}}, "micro_batch=2 or more"),
         ({"views": {"global_scale": [0.5, 1.5]}}, "global_scale ends at 1.5; allowed: at most 1"),
         ({"views": {"local_scale": [0.5, 0.2]}}, "local_scale"),
     ],
@@ -148,6 +153,9 @@ def test_recipes_that_do_not_fit_are_refused(parts: dict[str, Any], message: str
     [
         ({"views": {"global_size": 20}}, "global_size 20 for patches of 8 voxels"),
         ({"views": {"local_size": 12}}, "local_size 12 for patches of 8 voxels"),
+        ({"views": {"corruption": {"share": 0.05}}}, "share 0.05 of the 8 patches .* none or all"),
+        ({"objective": {"koleo_weight": 0.1}, "run": {"micro_batch": 1}}, "two volumes at a time"),
+        ({"objective": {"koleo_weight": 0.1}, "optimiser": {"batch_size": 1}}, "at a time on each"),
         ({"run": {"micro_batch": 3}}, "micro_batch 3 of 4 volumes per device; allowed: a divisor"),
         ({"optimiser": {"batch_size": 7}}, "the store holds 6 volumes, fewer than one batch of 7"),
     ],

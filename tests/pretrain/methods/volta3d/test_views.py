@@ -19,6 +19,7 @@ from nnunet_fm_pretrain.methods.volta3d.recipe import (
 from nnunet_fm_pretrain.methods.volta3d.views import (
     VolumeViewMaker,
     changed,
+    median_voxel,
     random_cube,
     resized,
 )
@@ -50,6 +51,20 @@ def test_boxes_are_cubes_in_mm_of_the_asked_volume(spacing: tuple[float, float, 
 def test_a_scale_of_one_is_the_largest_cube() -> None:
     box = random_cube((10, 30, 20), (2.0, 1.0, 1.0), (1.0, 1.0), 0.0, np.random.default_rng(0))
     assert [s.stop - s.start for s in box] == [10, 20, 20]
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [((70, 85, 70), (2.0, 2.0, 2.0)), ((200, 60, 80), (1.0, 3.0, 2.0))]
+)
+def test_the_size_of_a_voxel_is_that_of_the_crops(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float]
+) -> None:
+    views, rng = VolumeViews(global_size=48, global_scale=(0.5, 1.0)), np.random.default_rng(0)
+    edges = []
+    for _ in range(500):
+        box = random_cube(shape, spacing, views.global_scale, 0.0, rng)
+        edges.append((box[0].stop - box[0].start) * spacing[0] / 48)
+    assert median_voxel([shape], [spacing], views) == pytest.approx(np.median(edges), rel=0.02)
 
 
 def test_resizing_keeps_a_ramp_and_its_axes() -> None:
