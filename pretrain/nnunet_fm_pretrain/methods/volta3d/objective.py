@@ -166,5 +166,6 @@ class Volta3d(SelfDistillation):
 
     def export_encoder(self) -> Exported:
         """Return the teacher's encoder with its summariser."""
-        exported: Exported = self.teacher.export(self.recipe, float(self.voxel_mm))
+        known = not self.voxel_mm.is_meta
+        exported: Exported = self.teacher.export(self.recipe, float(self.voxel_mm) if known else 0)
         return exported
