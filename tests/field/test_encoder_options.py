@@ -94,6 +94,15 @@ def test_features_extract_says_that_its_volumes_are_lps(
     assert ("image_orientation=LPS" in caplog.text) == (not options)
 
 
+@pytest.mark.parametrize("spacing", [None, [2.0, 2.0, 2.0]])
+def test_features_extract_says_that_voxels_are_resized(
+    spacing: list[float] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_encoder("volta3d_test8", options={"spacing": spacing}, shape=(60, 80, 64))
+    said = "pretrained on voxels of 2 x 2 x 2 mm, and every brain is resized to 56 x 80 x 64"
+    assert (said in caplog.text) == (spacing is not None)
+
+
 @pytest.mark.parametrize("code", ["LP", "LPP", "XYZ", "LRS", "", "LPSA"])
 def test_an_orientation_is_three_letters(code: str) -> None:
     with pytest.raises(ValueError, match="image_orientation .* e.g. LPS for BraTS"):

@@ -148,6 +148,10 @@ class Volta3d(SelfDistillation):
     def _last_layers(self) -> Iterable[nn.Parameter]:
         return self.student.head.last_layer, self.student.head.patch_last_layer
 
+    def _watched(self) -> Iterable[str]:
+        weights = {"global": self.settings.global_weight, "patch": self.settings.patch_weight}
+        return [name for name, weight in weights.items() if weight]
+
     def collapse_warning(self, monitors: Mapping[str, float]) -> str | None:
         """Warn as the base class, or if the reconstruction is no better than zero."""
         share = monitors["reconstruction"] / max(monitors["predict_zero"], SMALLEST)

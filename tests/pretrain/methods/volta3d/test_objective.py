@@ -204,6 +204,12 @@ def test_collapses_are_reported() -> None:
         assert message in (made.collapse_warning({**healthy, **change}) or "")
 
 
+def test_targets_without_a_weight_are_not_watched() -> None:
+    made = built(objective={"global_weight": 0.0, "patch_weight": 0.0})
+    alone = {"cls_cosine": 0.3, "reconstruction": 0.01, "predict_zero": 0.1}
+    assert made.collapse_warning(alone) is None
+
+
 def test_a_warm_start_takes_the_summariser_and_resizes_the_positions() -> None:
     source = built()
     encoder = copy.deepcopy(source.teacher.encoder)
