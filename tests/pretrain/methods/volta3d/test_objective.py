@@ -165,6 +165,17 @@ def test_the_reconstruction_sees_hidden_voxels_only(batch: Volta3dBatch) -> None
     assert after > before + 0.1
 
 
+def test_tokens_are_reconstructed_where_they_are() -> None:
+    encoder = built().student.encoder.eval()
+    x = torch.zeros(1, 1, 16, 24, 32, dtype=torch.float64)
+    empty = encoder.as_map(*encoder.last_tokens(x))
+    x[..., 8:16, 0:8, 24:32] = 1  # patch (1, 0, 3) of a grid of 2 x 3 x 4
+    change = (encoder.as_map(*encoder.last_tokens(x)) - empty).abs().sum(1)[0]
+    assert change.shape == (2, 3, 4)
+    assert change.argmax() == 1 * 12 + 0 * 4 + 3
+    assert torch.equal(encoder.as_map(*encoder.last_tokens(x)), encoder.features(x)[-1])
+
+
 def test_it_learns_two_volumes_better_than_zero_and_the_mean(batch: Volta3dBatch) -> None:
     made = built(objective={"distillation_warmup_steps": 1000})
     two = Volta3dBatch(*(tensor[:, :2] for tensor in batch))
