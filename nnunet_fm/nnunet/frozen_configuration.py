@@ -149,8 +149,8 @@ def _spacing_report(encoder: Encoder, spacing: Sequence[float]) -> list[str]:
     words = " ".join(f"{side:g}" for side in pretrained)
     return [
         f"pretrained on voxels of {before} mm; those of this configuration have {now} mm. To plan "
-        f"the dataset for {before} mm: nnUNetv2_plan_experiment -overwrite_target_spacing {words} "
-        "-overwrite_plans_name NAME"
+        f"the dataset for {before} mm: nnUNetv2_plan_experiment -d DATASET "
+        f"-overwrite_target_spacing {words} -overwrite_plans_name NAME"
     ]
 
 

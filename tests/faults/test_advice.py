@@ -20,6 +20,7 @@ OF_OTHERS = {  # pip, hd-bet, brats-evaluate, nnU-Net's planning and training, p
     *("--force-reinstall", "--save_bet_mask", "--no_bet_image"),
     *("--config", "--ref_path", "--pred_path", "--summary_json"),
     *("-npfp", "--verify_dataset_integrity", "-plans_name", "--val", "-pretrained_weights", "-u"),
+    *("-overwrite_target_spacing", "-overwrite_plans_name"),
     *(
         "-copysform2qform",
         "-nan",
