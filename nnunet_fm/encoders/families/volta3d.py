@@ -110,8 +110,8 @@ class Volta3d(VolumeViT):
         super().__init__(taps, pool=pool, **arguments)
         if pool == "summary" and not summariser:
             raise InputError("pool=summary needs weights with a summary: summariser=true")
-        if spacing is not None and (len(spacing) != 3 or min(spacing) <= 0):
-            raise InputError(f"spacing {list(spacing)}; allowed: three sizes in mm (z, y, x)")
+        if spacing is not None and not _is_spacing(spacing):
+            raise InputError(f"spacing {spacing}; allowed: three sizes in mm (z, y, x)")
         self.summariser = Summariser(self.width) if summariser else None
         self.turn: Turn = Turn("xyz", image_orientation, ORIENTATION)
         self.input_spec = replace(
@@ -143,6 +143,13 @@ class Volta3d(VolumeViT):
         if self.summariser is not None:
             groups[-1] += self.summariser.parameters()
         return groups
+
+
+def _is_spacing(given: Any) -> bool:
+    """Whether a value is a list of three positive numbers."""
+    if not isinstance(given, list | tuple) or len(given) != 3:
+        return False
+    return all(isinstance(side, int | float) and side > 0 for side in given)
 
 
 def _card(architecture: str) -> WeightCard:

@@ -47,7 +47,10 @@ class Store(ABC, Generic[AnyRecord]):
         try:
             records: list[AnyRecord] = [from_json(self.record_type, c) for c in contents]
         except InputError as error:
-            raise InputError(f"{folder} is not a {self.title} ({error}); {advice}") from None
+            raise InputError(
+                f"{folder} is not a {self.title} ({error}); type: nnunet-fm pretrain prepare DATA "
+                f"{self.command}-o STORE"
+            ) from None
         self.records = sorted(records, key=lambda record: record.volume)
         self._check_parts(parts)
         self._check_volumes()
