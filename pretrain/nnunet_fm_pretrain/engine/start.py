@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_fm.encoders import LoadReport, get_card, load_encoder
+from nnunet_fm.encoders import CARDS, LoadReport, get_card, load_encoder
 from nnunet_fm.internal.config import parse_settings
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
@@ -129,9 +129,11 @@ def start_from_file(objective: Objective, encoder: EncoderRecipe) -> str:
     """
     module, report = load_encoder(encoder.init, encoder.card)
     if report.architecture != encoder.architecture:
+        cards = [c.name for c in CARDS.values() if c.architecture == encoder.architecture]
+        other = f", or encoder.card={cards[0]} if the file fits that" if cards else ""
         raise InputError(
             f"encoder.init holds {report.architecture}, the recipe asks for "
-            f"{encoder.architecture}; type encoder.architecture={report.architecture}"
+            f"{encoder.architecture}; type encoder.architecture={report.architecture}{other}"
         )
     objective.load_encoder(module)
     licence = licence_of_derivative(report)

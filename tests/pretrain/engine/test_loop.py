@@ -324,7 +324,8 @@ def test_a_warm_start_says_what_follows_for_the_licence(
     last.train()
     assert "derivative" in export(tmp_path / "last", tmp_path / "third.pth")["licence"]
     with pytest.raises(
-        ValueError, match="encoder.init holds dinov3_test16, the recipe asks for dinov3_nano8"
+        ValueError,
+        match="holds dinov3_test16, the recipe asks for dinov3_nano8; .* encoder.card=dinov3_nano8",
     ):
         wrong = {"init": str(tmp_path / "encoder.pth"), "architecture": "dinov3_nano8"}
         engine(short(2, encoder=wrong), store, tmp_path / "three")

@@ -172,3 +172,20 @@ def test_batches_that_cannot_be_made_are_refused(
 def test_the_shipped_recipes_are_valid(name: str) -> None:
     made = read_recipe(name, [])
     assert made.objective.method == "volta3d"
+
+
+def test_a_file_of_monais_autoencoder_is_a_start(unit_volumes: VolumeStore, tmp_path: Path) -> None:
+    weights = build_encoder("volta3d_test8").state_dict()
+    state = {name.removeprefix("vit."): value for name, value in weights.items()}
+    state["conv3d_transpose.weight"] = torch.zeros(24, 16, 4, 4, 4)
+    torch.save(state, tmp_path / "w.pth")
+    parts: dict[str, Any] = {"optimiser": {"steps": 2, "peak_lr": 0.0, "final_lr": 0.0}}
+    start = {"architecture": "volta3d_test8", "init": str(tmp_path / "w.pth")}
+    made = recipe(**parts, encoder={**start, "card": "volta3d_test8.trained"})
+    pretrain(made, unit_volumes.folder, tmp_path / "run", accelerator="cpu")
+    trained = torch.load(checkpoints.latest(tmp_path / "run"))["objective"]
+    for name, value in weights.items():
+        torch.testing.assert_close(trained[f"teacher.encoder.{name}"], value)
+    other = recipe(**parts, encoder={**start, "card": "volume_test16.x"})
+    with pytest.raises(ValueError, match="volume_test16"):
+        pretrain(other, unit_volumes.folder, tmp_path / "other", accelerator="cpu")
