@@ -2,7 +2,8 @@
 
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -38,6 +39,20 @@ def make_loader(
         # a fork server would die of a signal that is sent to the process group
         multiprocessing_context=WorkerContext() if workers else None,
     )
+
+
+def end_workers(batches: Iterator[Any]) -> None:
+    """End the workers of a loader; one that aborts while it ends has nothing left to do.
+
+    Left to Python's exit, torch reports such a worker with a traceback.
+
+    Args:
+        batches: `iter` of a loader.
+    """
+    end = getattr(batches, "_shutdown_workers", None)  # only with workers
+    if end is not None:
+        with suppress(RuntimeError):
+            end()
 
 
 def empty_for_batch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

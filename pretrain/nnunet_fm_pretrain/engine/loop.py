@@ -20,7 +20,7 @@ from nnunet_fm.internal.errors import InputError, NonFiniteError
 from nnunet_fm.internal.messages import unknown
 from nnunet_fm_pretrain.data.store import Store
 from nnunet_fm_pretrain.engine import checkpoints, start
-from nnunet_fm_pretrain.engine.loader import make_loader
+from nnunet_fm_pretrain.engine.loader import end_workers, make_loader
 from nnunet_fm_pretrain.engine.log import RunLog
 from nnunet_fm_pretrain.engine.method import Method
 from nnunet_fm_pretrain.engine.objective import Losses
@@ -151,6 +151,7 @@ class Engine:
                         )
                         break
         finally:
+            end_workers(source)
             log.close()
         return self.step == steps
 
