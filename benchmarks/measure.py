@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
@@ -10,6 +10,26 @@ from typing import Any
 import torch
 
 Step = Callable[[], Any]
+
+
+def seconds_per_sample(
+    batches: Iterator[Any], ahead: int, rounds: int, per_round: int, batch_size: int
+) -> list[float]:
+    """Seconds per sample of each round of a few batches, after those that a worker made ahead."""
+    for _ in range(ahead):
+        next(batches)
+    measured = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        for _ in range(per_round):
+            next(batches)
+        measured.append((time.perf_counter() - started) / (per_round * batch_size))
+    return measured
+
+
+def one_thread(_: int) -> None:
+    """Start a loader's worker with one thread of torch."""
+    torch.set_num_threads(1)
 
 
 def take_turns(makers: dict[str, Callable[[], Step]], rounds: int) -> dict[str, list[float]]:

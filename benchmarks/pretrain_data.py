@@ -10,7 +10,6 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
-from measure import paired_ratio
+from measure import one_thread, paired_ratio, seconds_per_sample
 from nnunet_fm_pretrain.data.array_files import write_volume
 from nnunet_fm_pretrain.data.records import SliceRecord, write_manifest
 from nnunet_fm_pretrain.data.slice_store import SliceStore
@@ -92,10 +91,6 @@ class WithTorchvision(Dataset[tuple[Tensor, Tensor]]):
         return global_crops, torch.stack([self.local(image) for _ in range(self.local_crops)])
 
 
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)
-
-
 def batches(kind: str, folder: Path) -> Iterator[Any]:
     """Batches out of a loader with one worker."""
     recipe = read_recipe("braindino_stage1", [f"optimiser.batch_size={BATCH}", *WITHOUT_MASKS])
@@ -111,24 +106,10 @@ def batches(kind: str, folder: Path) -> Iterator[Any]:
             BATCH,
             sampler=order,
             num_workers=1,
-            worker_init_fn=_one_thread,
+            worker_init_fn=one_thread,
             multiprocessing_context="spawn",
         )
     )
-
-
-def seconds_per_slice(kind: str, folder: Path, rounds: int) -> list[float]:
-    """Of each round of a few batches, after those that the worker had made ahead."""
-    source = batches(kind, folder)
-    for _ in range(6):
-        next(source)
-    measured = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        for _ in range(PER_ROUND):
-            next(source)
-        measured.append((time.perf_counter() - started) / (PER_ROUND * BATCH))
-    return measured
 
 
 def main() -> None:
@@ -142,7 +123,8 @@ def main() -> None:
         per_slice: dict[str, list[float]] = {"ours": [], "torchvision": []}
         for _ in range(2):
             for kind, measured in per_slice.items():
-                measured += seconds_per_slice(kind, Path(name), rounds)
+                source = batches(kind, Path(name))
+                measured += seconds_per_sample(source, 6, rounds, PER_ROUND, BATCH)
     speeds = {kind: 1 / statistics.median(values) for kind, values in per_slice.items()}
     result = {f"{kind}_per_core": round(speed, 1) for kind, speed in speeds.items()}
     print(

@@ -14,7 +14,6 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -39,7 +38,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, normalize, softmax
 from torch.utils.data import DataLoader, Dataset
 
-from measure import Step, paired_ratio, take_turns
+from measure import Step, one_thread, paired_ratio, seconds_per_sample, take_turns
 from nnunet_fm.internal.device import keep_freed_memory
 from nnunet_fm.network.activation_memory import kept_for_backward, total_bytes
 from nnunet_fm_pretrain.data.prepare import prepare
@@ -113,10 +112,6 @@ class WithMonai(Dataset[tuple[Tensor, Tensor]]):
         return large, torch.stack(small)
 
 
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)
-
-
 def batches(kind: str, store: Path, files: list[Path]) -> Iterator[Any]:
     """Batches out of a loader with one worker."""
     recipe = read_recipe("volta3d_vitb16", [f"optimiser.batch_size={BATCH}", *UNCHANGED])
@@ -124,21 +119,8 @@ def batches(kind: str, store: Path, files: list[Path]) -> Iterator[Any]:
         made = Volta3dBatches(VolumeStore(store), recipe, patch=16)
         return iter(make_loader(made, 0, 10_000, workers=1, pin=False))
     data = WithMonai(files, recipe)
-    options: dict[str, Any] = {"num_workers": 1, "worker_init_fn": _one_thread}
+    options: dict[str, Any] = {"num_workers": 1, "worker_init_fn": one_thread}
     return iter(DataLoader(data, BATCH, multiprocessing_context="spawn", **options))
-
-
-def seconds_per_volume(source: Iterator[Any], rounds: int) -> list[float]:
-    """Of each round of a few batches, after those that the worker had made ahead."""
-    for _ in range(4):
-        next(source)
-    measured = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        for _ in range(PER_ROUND):
-            next(source)
-        measured.append((time.perf_counter() - started) / (PER_ROUND * BATCH))
-    return measured
 
 
 def data_speed(rounds: int) -> dict[str, float]:
@@ -151,7 +133,8 @@ def data_speed(rounds: int) -> dict[str, float]:
         prepare(folder / "in", unit)
         for _ in range(2):
             for kind, measured in per_volume.items():
-                measured += seconds_per_volume(batches(kind, folder / "store", files), rounds)
+                source = batches(kind, folder / "store", files)
+                measured += seconds_per_sample(source, 4, rounds, PER_ROUND, BATCH)
     result = {f"{k}_per_core": round(1 / statistics.median(v), 2) for k, v in per_volume.items()}
     return {**result, "data_ratio": paired_ratio(per_volume["monai"], per_volume["ours"])}
 

@@ -98,6 +98,7 @@ def open_encoder(
     if required_orientation(module, source.card, source.options) == "RAS":
         remedy = TURN if module.turn is not None else ""
         logger.warning("%s %s%s", source.card, NOT_TURNED, remedy)
+    fitted = _fit_to_patches(module, shape)
     spacing = module.input_spec.spacing
     if spacing is not None:
         logger.warning(
@@ -105,10 +106,10 @@ def open_encoder(
             "--shape so that a voxel of your brains is about as large",
             source.card,
             " x ".join(f"{side:g}" for side in spacing),
-            " x ".join(str(side) for side in _fit_to_patches(module, shape)),
+            " x ".join(str(side) for side in fitted),
         )
     preprocessing: dict[str, Any] = {
-        "shape": _fit_to_patches(module, shape),
+        "shape": fitted,
         "percentiles": list(PERCENTILES),
         "strip": strip,
         "version": PREPROCESSING_VERSION,

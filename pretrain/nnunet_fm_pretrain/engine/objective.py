@@ -2,8 +2,8 @@
 
 A step is: batch, then for each phase the losses (of micro-batches, one after another), the
 gradients of the modules that the phase trains and a step of the phase's optimiser, then
-`after_step`. A method with one loss has the one
-phase `main`; one with a discriminator has more. The engine asks for nothing else.
+`after_step`. A method with one loss has the one phase `main`; one with a discriminator has more.
+The engine asks for nothing else.
 """
 
 from abc import ABC, abstractmethod

@@ -46,4 +46,8 @@ class PrototypeHead(nn.Module):
     @property
     def prototypes(self) -> Float[Tensor, "k bottleneck"]:
         """The prototypes."""
-        return normalize(self.last_layer, dim=-1) if self.normalised else self.last_layer
+        return self.as_prototypes(self.last_layer)
+
+    def as_prototypes(self, layer: Float[Tensor, "k bottleneck"]) -> Float[Tensor, "k bottleneck"]:
+        """Return a last layer as prototypes: of length 1, if the head is normalised."""
+        return normalize(layer, dim=-1) if self.normalised else layer

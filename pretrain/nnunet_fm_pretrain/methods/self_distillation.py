@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
+from lightly.loss import KoLeoLoss
 from lightly.models.utils import update_momentum
-from lightly.utils.dist import world_size
+from lightly.utils.dist import gather, world_size
 from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
 
@@ -49,10 +50,14 @@ class SelfDistillation(Objective):
         recipe: of the run; the networks are initialised from its seed.
         prototypes: how many there are, by name of the loss.
         centring: `mean` (moving average of the teacher's logits) or `sinkhorn` (DINOv3).
+
+    Attributes:
+        koleo_over_ranks: whether KoLeo looks for neighbours among the samples of all ranks.
     """
 
     recipe: Any
     settings: DistillationRecipe
+    koleo_over_ranks = False
 
     def __init__(
         self,
@@ -71,6 +76,7 @@ class SelfDistillation(Objective):
         self.teacher.requires_grad_(False)
         if recipe.run.checkpointing:
             self.student.encoder.set_gradient_checkpointing(True)
+        self.koleo = KoLeoLoss()
         self._seen: dict[str, Tensor] = {}  # sums over the micro-batches of a step
         for name, count in prototypes.items():
             self.register_buffer(f"{name}_centre", torch.zeros(count))
@@ -136,6 +142,17 @@ class SelfDistillation(Objective):
         m = self.settings.centre_momentum
         setattr(self, f"{name}_next_centre", m * centre + (1 - m) * mean)
         return -centre / temperature
+
+    def _koleo(self, cls: Float[Tensor, "2 b d"]) -> Tensor:
+        """Sum KoLeo over the two global crops, in float32.
+
+        Without the other ranks' samples, DistributedDataParallel averages the ranks' losses.
+        """
+        with torch.autocast(cls.device.type, enabled=False):
+            crops = list(cls.to(exact_dtype(cls)))
+            if world_size() > 1 and self.koleo_over_ranks:
+                crops = [torch.cat(gather(c.contiguous())) for c in crops]
+            return torch.stack([self.koleo(c) for c in crops]).sum()
 
     def teacher_temperature(self, step: int) -> float:
         """Return the teacher's temperature: linear from the first to the second value."""

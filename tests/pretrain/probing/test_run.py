@@ -28,12 +28,6 @@ from nnunet_fm_pretrain.probing.run import (
     probe_table,
 )
 
-
-@pytest.fixture(autouse=True)
-def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnunet_fm_pretrain.probing.linear_probes.RESAMPLES", 50)
-
-
 SQUARES = SliceInputs(Preprocessing(size=64, slices=64))
 SMALL = SliceInputs(Preprocessing(size=32, slices=8))
 

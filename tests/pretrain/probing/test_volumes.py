@@ -29,11 +29,6 @@ from nnunet_fm_pretrain.probing.volume_features import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnunet_fm_pretrain.probing.linear_probes.RESAMPLES", 50)
-
-
 @pytest.fixture(scope="module")
 def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder of volumes of 1 mm, as `pretrain export` writes it."""

@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from lightly.loss import KoLeoLoss
-from lightly.utils.dist import gather, world_size
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -61,7 +59,7 @@ class BrainDino(SelfDistillation):
         settings = recipe.objective
         prototypes = {"dino": settings.dino_head.prototypes, "ibot": settings.ibot_head.prototypes}
         super().__init__(recipe, prototypes, settings.centring)
-        self.koleo = KoLeoLoss()
+        self.koleo_over_ranks = settings.koleo_neighbours == "all"
 
     def _build_networks(self) -> tuple[Any, Any]:
         """Build student and teacher: an `encoder`, a `dino_head` and an `ibot_head` each."""
@@ -138,9 +136,8 @@ class BrainDino(SelfDistillation):
         """
         hidden = masks.flatten(1)
         per_crop = hidden.sum(1, keepdim=True).clamp(min=1)
-        weights = (1 / (per_crop * len(hidden)).to(exact_dtype(seen.patches))).expand_as(hidden)[
-            hidden
-        ]
+        per_patch = 1 / (per_crop * len(hidden)).to(exact_dtype(seen.patches))
+        weights = per_patch.expand_as(hidden)[hidden]
         pairs = weights.new_ones(1, 1)
         return self._project_and_distil(
             "ibot", seen.patches[hidden][None], taught.patches[hidden][None], pairs, weights, step
@@ -155,17 +152,6 @@ class BrainDino(SelfDistillation):
             targets = Projected(other(teacher), other.prototypes)
         learner = Projected(own(student), own.prototypes)
         return self._distil(name, learner, targets, pairs, weights, step)
-
-    def _koleo(self, cls: Float[Tensor, "2 b d"]) -> Tensor:
-        """Sum KoLeo over the two crops, in float32.
-
-        Without the other ranks' slices, DistributedDataParallel averages the ranks' losses.
-        """
-        with torch.autocast(cls.device.type, enabled=False):
-            crops = list(cls.to(exact_dtype(cls)))
-            if world_size() > 1 and self.settings.koleo_neighbours == "all":
-                crops = [torch.cat(gather(c.contiguous())) for c in crops]
-            return torch.stack([self.koleo(c) for c in crops]).sum()
 
     def _last_layers(self) -> Iterable[nn.Parameter]:
         return self.student.dino_head.last_layer, self.student.ibot_head.last_layer

@@ -20,9 +20,9 @@ from nnunet_fm_pretrain.engine.objective import Exported, Losses, Objective
 from nnunet_fm_pretrain.methods.dinov3 import build_dinov3, export_dinov3, three_channels
 from nnunet_fm_pretrain.methods.mae2d.batches import Mae2dBatch, Mae2dBatches
 from nnunet_fm_pretrain.methods.mae2d.recipe import Mae2dObjective, Mae2dRecipe
+from nnunet_fm_pretrain.methods.reconstruction import nothing_reconstructed
 
 SMALLEST_VARIANCE = 1e-6  # of a patch; as in the authors' code
-USELESS = 0.99  # of the loss of predicting zero
 
 Patches = Float[Tensor, "b n p"]
 
@@ -99,10 +99,7 @@ class Mae2d(Objective):
 
     def collapse_warning(self, monitors: Mapping[str, float]) -> str | None:
         """Warn if the reconstruction is not better than zero."""
-        share = monitors["reconstruction"] / max(monitors["predict_zero"], SMALLEST_VARIANCE)
-        if share > USELESS:
-            return f"the reconstruction is no better than predicting zero ({share:.1%} of its loss)"
-        return None
+        return nothing_reconstructed(monitors)
 
     def blocks_to_compile(self) -> Iterable[nn.Module]:
         """Return the transformer blocks of encoder and decoder."""

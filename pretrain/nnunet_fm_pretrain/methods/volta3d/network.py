@@ -40,10 +40,8 @@ class TokenHead(PrototypeHead):
 
     def project(self, tokens: Float[Tensor, "v n d"], name: str) -> Projected:
         """Return the bottleneck vectors of tokens, and the prototypes of the loss `name`."""
-        prototypes: Tensor = self.last_layer if name == "global" else self.patch_last_layer
-        if self.normalised:
-            prototypes = nn.functional.normalize(prototypes, dim=-1)
-        return Projected(self(tokens), prototypes)
+        layer = self.last_layer if name == "global" else self.patch_last_layer
+        return Projected(self(tokens), self.as_prototypes(layer))
 
 
 class Reconstruction(nn.Sequential):

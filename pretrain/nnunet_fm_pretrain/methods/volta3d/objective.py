@@ -5,7 +5,6 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
-from lightly.loss import KoLeoLoss
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -13,6 +12,7 @@ from nnunet_fm.encoders import Encoder
 from nnunet_fm.encoders.families.volta3d import Volta3d as Volta3dEncoder
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
 from nnunet_fm_pretrain.engine.objective import Exported, Losses
+from nnunet_fm_pretrain.methods.reconstruction import nothing_reconstructed
 from nnunet_fm_pretrain.methods.self_distillation import (
     SelfDistillation,
     all_other_views,
@@ -23,9 +23,6 @@ from nnunet_fm_pretrain.methods.volta3d.batches import Volta3dBatch, Volta3dBatc
 from nnunet_fm_pretrain.methods.volta3d.network import Reconstruction, VolumeNetworks
 from nnunet_fm_pretrain.methods.volta3d.recipe import Volta3dObjective, Volta3dRecipe
 from nnunet_fm_pretrain.methods.volta3d.views import median_voxel
-
-SMALLEST = 1e-6  # of a squared error
-USELESS = 0.99  # of the loss of predicting zero
 
 
 class Volta3d(SelfDistillation):
@@ -42,7 +39,6 @@ class Volta3d(SelfDistillation):
     def __init__(self, recipe: Volta3dRecipe) -> None:
         count = recipe.objective.head.prototypes
         super().__init__(recipe, {"global": count, "patch": count})
-        self.koleo = KoLeoLoss()
         self.register_buffer("voxel_mm", torch.zeros(()))  # of the global crops, for the export
 
     def _build_networks(self) -> tuple[Any, Any]:
@@ -96,8 +92,7 @@ class Volta3d(SelfDistillation):
         total = on * (s.global_weight * alignment + s.patch_weight * patches)
         total = total + s.reconstruction_weight * reconstruction
         if s.koleo_weight:
-            with torch.autocast(batch.local.device.type, enabled=False):
-                parts["koleo"] = sum(self.koleo(crop.to(exact)) for crop in summaries[0])
+            parts["koleo"] = self._koleo(summaries[0])
             total = total + s.koleo_weight * parts["koleo"]
         monitors = {
             **summary_monitors,
@@ -154,10 +149,7 @@ class Volta3d(SelfDistillation):
 
     def collapse_warning(self, monitors: Mapping[str, float]) -> str | None:
         """Warn as the base class, or if the reconstruction is no better than zero."""
-        share = monitors["reconstruction"] / max(monitors["predict_zero"], SMALLEST)
-        if share > USELESS:
-            return f"the reconstruction is no better than predicting zero ({share:.1%} of its loss)"
-        return super().collapse_warning(monitors)
+        return nothing_reconstructed(monitors) or super().collapse_warning(monitors)
 
     def blocks_to_compile(self) -> Iterable[nn.Module]:
         """Return the transformer blocks of student and teacher."""
