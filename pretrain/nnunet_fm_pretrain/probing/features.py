@@ -1,10 +1,12 @@
 """Features of slices: tokens of a frozen encoder, or raw pixels, of subjects and of patches."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Integer
+from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 
 from nnunet_fm.data.grids import Grid, read_on_grid, reorient, upright
@@ -14,6 +16,7 @@ from nnunet_fm.data.preprocessing import zscore
 from nnunet_fm.data.skull_stripping import Stripper
 from nnunet_fm.data.volumes import read_volume
 from nnunet_fm.encoders import Encoder
+from nnunet_fm.encoders.slicewise import to_slabs, to_slices
 from nnunet_fm.internal.device import keep_freed_memory
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing, Slices, preprocess
@@ -45,14 +48,12 @@ def slice_features(
         slices: preprocessed.
         side: in pixels, see `encoder`.
     """
-    x = torch.from_numpy(slices)[:, None]
     with torch.inference_mode():
         if encoder is None:
+            x = torch.from_numpy(slices)[:, None]
             return interpolate(x, size=(side, side), mode="area").mean(0).flatten().numpy()
-        parts = [
-            encoder.embed(part.expand(-1, encoder.in_channels, -1, -1).to(device_of(encoder)))
-            for part in x.split(BATCH)
-        ]
+        (inputs,) = _encoder_inputs(encoder, slices[None])
+        parts = [encoder.embed(part.to(device_of(encoder))) for part in inputs.split(BATCH)]
         return torch.cat(parts).mean(0).cpu().numpy()
 
 
@@ -64,6 +65,9 @@ def patch_features(
 ) -> Features:
     """Return a row per patch of a case: the tokens of each channel side by side, or raw pixels.
 
+    An encoder of several named sequences gets all channels together, in the order of its
+    sequences.
+
     Args:
         encoder: frozen; its last tapped block is used. None: raw pixels.
         images: channels of a case, z-scored.
@@ -71,25 +75,39 @@ def patch_features(
         context: side of the window of pixels around the patch, if there is no encoder; the patch
             itself if None.
     """
-    x = torch.from_numpy(images)
     with torch.inference_mode():
         if encoder is None:
-            border = ((context or patch) - patch) // 2
-            padded = pad(x.transpose(0, 1), (border,) * 4)
-            return (
-                unfold(padded, patch + 2 * border, stride=patch)
-                .transpose(1, 2)
-                .flatten(0, 1)
-                .numpy()
-            )
-        channels, copies = [], (-1, encoder.in_channels, -1, -1)
-        for channel in x:
+            return _raw_windows(torch.from_numpy(images), patch, context or patch)
+        sides = []
+        for inputs in _encoder_inputs(encoder, images):
             parts = [
-                encoder.features(p[:, None].expand(copies).to(device_of(encoder)))[-1].cpu()
-                for p in channel.split(BATCH)
+                encoder.features(part.to(device_of(encoder)))[-1].cpu()
+                for part in inputs.split(BATCH)
             ]
-            channels.append(torch.cat(parts).flatten(2).transpose(1, 2).flatten(0, 1))
-        return torch.cat(channels, dim=1).numpy()
+            sides.append(torch.cat(parts).flatten(2).transpose(1, 2).flatten(0, 1))
+        return torch.cat(sides, dim=1).numpy()
+
+
+def _raw_windows(x: Float[Tensor, "c z h w"], patch: int, context: int) -> Features:
+    border = (context - patch) // 2
+    padded = pad(x.transpose(0, 1), (border,) * 4)
+    windows = unfold(padded, patch + 2 * border, stride=patch)
+    return windows.transpose(1, 2).flatten(0, 1).numpy()
+
+
+def _encoder_inputs(
+    encoder: Encoder, images: Float[np.ndarray, "c z h w"]
+) -> list[Float[Tensor, "z d h w"]]:
+    """Return what an encoder takes: each image, or all of an encoder of several sequences."""
+    spec, x = encoder.input_spec, torch.from_numpy(images)
+    together = spec.modalities is not None and len(spec.modalities) > 1
+    inputs = []
+    for group in [x] if together else x.split(1):
+        slabs = to_slices(to_slabs(group[None], spec.slices))
+        if slabs.shape[1] == 1:  # the same image in every channel
+            slabs = slabs.expand(-1, encoder.in_channels, -1, -1)
+        inputs.append(slabs)
+    return inputs
 
 
 def patch_labels(labels: Integer[np.ndarray, "z h w"], patch: int) -> Integer[np.ndarray, " n"]:
@@ -99,7 +117,7 @@ def patch_labels(labels: Integer[np.ndarray, "z h w"], patch: int) -> Integer[np
 
 
 def read_case(
-    raw: Path, case: str, channels: int, ending: str, size: int
+    raw: Path, case: str, channels: Sequence[int], ending: str, size: int
 ) -> tuple[Float[np.ndarray, "c z h w"], Integer[np.ndarray, "z h w"]]:
     """Read channels and labels of a case, see `read_channels`.
 
@@ -108,7 +126,7 @@ def read_case(
     Args:
         raw: `nnUNet_raw/DatasetXXX`.
         case: identifier.
-        channels: how many there are.
+        channels: their numbers.
         ending: of the files.
         size: slices are resized to this side.
     """
@@ -126,14 +144,14 @@ def read_case(
 
 
 def read_channels(
-    raw: Path, case: str, channels: int, ending: str
+    raw: Path, case: str, channels: Sequence[int], ending: str
 ) -> tuple[list[Float[np.ndarray, "z y x"]], Integer[np.ndarray, "z y x"], Grid]:
     """Read channels and labels of a case of an nnU-Net raw dataset, in pretraining's orientation.
 
     Args:
         raw: `nnUNet_raw/DatasetXXX`.
         case: identifier.
-        channels: how many there are.
+        channels: their numbers.
         ending: of the files.
 
     Returns:
@@ -145,7 +163,7 @@ def read_channels(
     label_file = raw / "labelsTr" / f"{case}{ending}"
     truth = read_labels(label_file)
     grid = upright(truth.grid)  # the orientation that pretraining has seen
-    files = [raw / "imagesTr" / f"{case}_{number:04d}{ending}" for number in range(channels)]
+    files = [raw / "imagesTr" / f"{case}_{number:04d}{ending}" for number in channels]
     if ending in (".nii", ".nii.gz"):
         problem = find_problem({file.name: file for file in files})
         if problem:

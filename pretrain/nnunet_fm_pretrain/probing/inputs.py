@@ -1,15 +1,19 @@
 """What the probes feed to an encoder: single slices, or whole volumes."""
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Integer
 
+from nnunet_fm.data.sequences import match_channels
 from nnunet_fm.data.skull_stripping import Stripper
 from nnunet_fm.encoders import Encoder
+from nnunet_fm.encoders.contract import InputSpec
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing, Triple, VolumePreprocessing
 from nnunet_fm_pretrain.probing import features, volume_features
@@ -39,8 +43,8 @@ class ProbeInputs(ABC):
         """Return the features of a subject; raw values if there is no encoder."""
 
     @abstractmethod
-    def read_case(self, raw: Path, case: str, channels: int, ending: str) -> Case:
-        """Read channels and labels of a case of an nnU-Net raw dataset."""
+    def read_case(self, raw: Path, case: str, channels: Sequence[int], ending: str) -> Case:
+        """Read some channels, by number, and the labels of a case of an nnU-Net raw dataset."""
 
     @abstractmethod
     def patches(self, encoder: Encoder | None, case: Case, patch: int, context: int) -> Features:
@@ -53,6 +57,8 @@ class ProbeInputs(ABC):
 
 class SliceInputs(ProbeInputs):
     """Slices of a cube for subjects, and all slices of a case.
+
+    An encoder of adjacent slices gets the neighbours of each slice too.
 
     Args:
         options: as in pretraining; `size` is the side of a case's slices too.
@@ -71,7 +77,7 @@ class SliceInputs(ProbeInputs):
         """Average the CLS token, or raw pixels, over the slices."""
         return features.slice_features(encoder, values)
 
-    def read_case(self, raw: Path, case: str, channels: int, ending: str) -> Case:
+    def read_case(self, raw: Path, case: str, channels: Sequence[int], ending: str) -> Case:
         """Read a case, its slices resized."""
         return features.read_case(raw, case, channels, ending, self.options.size)
 
@@ -107,7 +113,7 @@ class VolumeInputs(ProbeInputs):
         """Return the encoder's vector, or the volume shrunk."""
         return volume_features.volume_vector(encoder, values)
 
-    def read_case(self, raw: Path, case: str, channels: int, ending: str) -> Case:
+    def read_case(self, raw: Path, case: str, channels: Sequence[int], ending: str) -> Case:
         """Read a case at the spacing."""
         return volume_features.read_volume_case(
             raw, case, channels, ending, self.spacing, self.intensity, self.window
@@ -133,21 +139,58 @@ def inputs_for(
         spacing: for encoders of volumes; None: that of the pretraining, if the file names it.
 
     Raises:
-        ValueError: a spacing for an encoder of slices, or none for one of volumes.
+        ValueError: a spacing for an encoder of slices, none for one of volumes, or an encoder of
+            volumes that takes several sequences together.
     """
     spec = next(iter(encoders.values())).input_spec
     if spec.spatial_dims == SliceInputs.dims:
         if spacing is not None:
             raise InputError("--spacing is for encoders of volumes; this one takes slices (--size)")
+        if spec.slices > 1:
+            slices = replace(slices, slices=slices.size)
         return SliceInputs(slices)
-    if spec.modalities is not None and len(spec.modalities) > 1:
-        raise InputError(
-            f"the encoder takes {', '.join(spec.modalities)} together, and a probe has one image; "
-            "name one of them: --encoder-option modalities='[\"T1\"]'"
-        )
+    check_one_image(spec)
     known: Any = spacing or spec.spacing
     if known is None:
         raise InputError(
             "the file does not name the spacing of its pretraining; add --spacing Z Y X"
         )
     return VolumeInputs(known, spec.intensity, max(spec.native_size))
+
+
+def check_one_image(spec: InputSpec) -> None:
+    """Raise ValueError if an encoder takes several sequences together."""
+    if spec.modalities is not None and len(spec.modalities) > 1:
+        raise InputError(
+            f"the encoder takes {', '.join(spec.modalities)} together, and a probe has one image; "
+            "name one of them: --encoder-option modalities='[\"T1\"]'"
+        )
+
+
+def probed_channels(spec: InputSpec, dataset: str, names: Sequence[str]) -> list[int]:
+    """Return the numbers of a dataset's channels that an encoder takes.
+
+    Args:
+        spec: of the encoder.
+        dataset: name of the dataset.
+        names: of its channels.
+
+    Returns:
+        All channels; those of the encoder's sequences, in its order, if it knows them by name.
+
+    Raises:
+        ValueError: the dataset lacks one of the sequences.
+    """
+    if spec.modalities is None:
+        return list(range(len(names)))
+    numbers = match_channels(spec.modalities, names)
+    present = [name for name, n in zip(spec.modalities, numbers, strict=True) if n is not None]
+    if len(present) < len(numbers):
+        allowed = "an encoder of its channels"
+        if spec.subsets and present:
+            allowed = f"--encoder-option modalities='{json.dumps(present)}'"
+        raise InputError(
+            f"the encoder takes {', '.join(spec.modalities)}, and {dataset} has "
+            f"{', '.join(names)}; allowed: {allowed}"
+        )
+    return [n for n in numbers if n is not None]

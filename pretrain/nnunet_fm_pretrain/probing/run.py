@@ -33,7 +33,7 @@ from nnunet_fm_pretrain.data.exclusion import read_subjects
 from nnunet_fm_pretrain.data.folder_sources import nnunet_images
 from nnunet_fm_pretrain.probing.features import frozen_eval
 from nnunet_fm_pretrain.probing.health import FeatureHealth, feature_health
-from nnunet_fm_pretrain.probing.inputs import ProbeInputs
+from nnunet_fm_pretrain.probing.inputs import ProbeInputs, check_one_image, probed_channels
 from nnunet_fm_pretrain.probing.linear_probes import (
     Features,
     ProbeResult,
@@ -75,18 +75,12 @@ def encoders_and_random(
         Encoders by file name, and by `random, seed N`.
 
     Raises:
-        ValueError: files of different networks, or of slabs of slices.
+        ValueError: files of different networks.
         FileNotFoundError, CheckpointError: as `load_encoder`.
     """
     trained, networks = {}, []
     for file in files:
         encoder, report = load_encoder(file, card, **(given or {}))
-        if encoder.input_spec.slices > 1:
-            raise InputError(
-                f"{file} sees {encoder.input_spec.slices} adjacent slices, and the probes have "
-                "single ones; allowed: an encoder of single slices. For these: nnunet-fm features "
-                "extract, then heads run"
-            )
         if required_orientation(encoder, report.card, report.options) == "RAS":
             logger.warning("%s was pretrained on RAS volumes; the probes read LPS%s", file, TURN)
         # a card may know another intensity than that of its architecture
@@ -130,8 +124,11 @@ def probe_table(
         skull_strip: skull stripping plug-in, as in pretraining.
 
     Raises:
-        ValueError: columns are missing, or no subject of the table is held out.
+        ValueError: columns are missing, no subject of the table is held out, or the encoders take
+            several sequences together.
     """
+    for encoder in encoders.values():
+        check_one_image(encoder.input_spec)
     rows, path_column = _read_probe_table(table, targets)
     subjects = [rows.subject(cells) for cells in rows.cells]
     unseen = SubjectNames(read_subjects(held_out) if held_out else subjects)
@@ -218,6 +215,9 @@ def probe_patches(
         split: its `splits_final.json`.
         fold: number of the fold.
         inputs: how cases are read.
+
+    Raises:
+        ValueError: no nnU-Net dataset, or one without a sequence that the encoders take by name.
     """
     described = nnunet_images(raw)
     if described is None:
@@ -227,13 +227,14 @@ def probe_patches(
         )
     about = described[1]
     cases_of = read_list(split)[fold]
-    ending, channels = about["file_ending"], len(about["channel_names"])
+    spec = next(iter(encoders.values())).input_spec
+    channels = probed_channels(spec, raw.name, list(about["channel_names"].values()))
     cases = {
-        c: inputs.read_case(raw, c, channels, ending)
+        c: inputs.read_case(raw, c, channels, about["file_ending"])
         for part in ("train", "val")
         for c in cases_of[part]
     }
-    patch = next(iter(encoders.values())).input_spec.divisor
+    patch = spec.divisor
     wide = CONTEXT * patch
     probed: dict[str, tuple[Encoder | None, int]] = {
         f"{inputs.raw} {'x'.join([str(side)] * inputs.dims)}": (None, side)

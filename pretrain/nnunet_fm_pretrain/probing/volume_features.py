@@ -74,7 +74,7 @@ def to_multiple(
 def read_volume_case(
     raw: Path,
     case: str,
-    channels: int,
+    channels: Sequence[int],
     ending: str,
     spacing: Triple,
     intensity: str,
@@ -85,7 +85,7 @@ def read_volume_case(
     Args:
         raw: `nnUNet_raw/DatasetXXX`.
         case: identifier.
-        channels: how many there are.
+        channels: their numbers.
         ending: of the files.
         spacing: size of a voxel in mm (z, y, x).
         intensity: of the encoder's pretraining.

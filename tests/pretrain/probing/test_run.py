@@ -222,7 +222,7 @@ def test_a_case_with_nan_is_not_probed(folder: str, tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir()
         nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / f"{name}.nii.gz")
     with pytest.raises(ValueError, match="1 voxels .*(NaN|nan)"):
-        read_case(tmp_path, "c", 1, ".nii.gz", 32)
+        read_case(tmp_path, "c", [0], ".nii.gz", 32)
 
 
 def test_a_subject_of_another_dataset_is_not_held_out(tmp_path: Path, encoder_file: Path) -> None:

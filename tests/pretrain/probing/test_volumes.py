@@ -103,7 +103,7 @@ def test_volumes_are_shrunk_or_embedded() -> None:
 
 def test_cases_are_resampled_with_their_labels(tmp_path: Path) -> None:
     raw = write_dataset(tmp_path, spacing=3.0)
-    images, labels = read_volume_case(raw, "c0", 1, ".nii.gz", (1.5, 2.0, 1.0), "0 to 1", 16)
+    images, labels = read_volume_case(raw, "c0", [0], ".nii.gz", (1.5, 2.0, 1.0), "0 to 1", 16)
     assert images.shape == (1, 48, 16, 32)  # 40 x 14 x 24 voxels, padded to cubes of 16
     assert labels.shape == (48, 16, 32)
     assert not images[:, 40:].any()
@@ -122,7 +122,7 @@ def test_a_case_has_the_values_of_a_store(intensity: str, near: float, tmp_path:
     prepare(raw, PrepareOptions(tmp_path / "store", options), processes=1)
     store = VolumeStore(tmp_path / "store")
     stored = store.read_volume(store.records[0])
-    (image,), _ = read_volume_case(raw, "c0", 1, ".nii.gz", (2.0, 2.0, 2.0), intensity, 2)
+    (image,), _ = read_volume_case(raw, "c0", [0], ".nii.gz", (2.0, 2.0, 2.0), intensity, 2)
     (inside,) = find_objects((image != 0).astype(int))
     found, wanted = image[inside], stored[find_objects((stored != 0).astype(int))[0]]
     assert abs(found.mean() - wanted.mean()) < near
@@ -133,7 +133,7 @@ def test_a_case_has_the_values_of_a_store(intensity: str, near: float, tmp_path:
 def test_the_background_of_scored_images_is_their_lowest_value(tmp_path: Path) -> None:
     raw = write_dataset(tmp_path)
     everywhere = "z-score of all voxels"
-    images, labels = read_volume_case(raw, "c0", 1, ".nii.gz", (1.0, 1.0, 1.0), everywhere, 16)
+    images, labels = read_volume_case(raw, "c0", [0], ".nii.gz", (1.0, 1.0, 1.0), everywhere, 16)
     assert (images[0, 20:] == images.min()).all()  # 20 slices, padded to 32
     assert images.min() < -0.1
     assert not labels[20:].any()
