@@ -14,7 +14,7 @@ LIBRARY_ROOMS = {
     "cli": {"experiments", "heads", "nnunet", "features", "network", "encoders", "evaluation"}
     | {"data", "nnunet_fm_pretrain"},
     "experiments": {"nnunet", "evaluation", "data"},
-    "heads": {"features", "evaluation", "data"},
+    "heads": {"features", "encoders", "evaluation", "data"},
     "nnunet": {"network", "encoders", "data"},
     "features": {"encoders", "data"},
     "network": {"encoders"},

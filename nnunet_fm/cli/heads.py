@@ -1,14 +1,21 @@
-"""`nnunet-fm heads`: list, run, compare, robustness."""
+"""`nnunet-fm heads`: list, run, finetune, compare, robustness."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_fm.cli.features import DEFAULT_CACHE, add_no_match_option
-from nnunet_fm.cli.parser import Commands, add_prefer
+from nnunet_fm.cli.parser import (
+    Commands,
+    add_card,
+    add_encoder_option,
+    add_prefer,
+    add_skull_strip,
+)
 from nnunet_fm.internal import option_types
 
 if TYPE_CHECKING:
+    from nnunet_fm.heads.task import Task
     from nnunet_fm.heads.task_data import TaskInputs
 
 
@@ -27,6 +34,7 @@ def add_commands(commands: Commands) -> None:
         help="folder of results; finished settings are not computed again (default: heads)",
     )
     run.set_defaults(function=_run)
+    _add_finetune(commands)
     compare = commands.add_parser(
         "compare", help="paired tests between encoders, and their curves in one figure"
     )
@@ -51,8 +59,62 @@ def add_commands(commands: Commands) -> None:
     robust.set_defaults(function=_robustness)
 
 
+def _add_finetune(commands: Commands) -> None:
+    finetune = commands.add_parser(
+        "finetune",
+        help="train the last blocks of an encoder with a head, on volumes: heads finetune TASK "
+        "[KEY=VALUE ...], e.g. finetune.unfreeze=2",
+    )
+    _add_table(finetune, "target=sex finetune.unfreeze=2 finetune.epochs=50")
+    finetune.add_argument(
+        "--encoder", type=option_types.encoder, required=True, metavar="NAME|FILE"
+    )
+    add_card(finetune)
+    finetune.add_argument(
+        "--seed",
+        type=option_types.seed,
+        help="seed of random weights, for an architecture without a file (default: 0)",
+    )
+    add_encoder_option(finetune, "pool=summary")
+    finetune.add_argument(
+        "--shape",
+        type=option_types.voxels,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="voxels that a brain is resized to (default: as in the pretraining of a 3-D encoder; "
+        "128 256 256 for one of slices)",
+    )
+    add_skull_strip(
+        finetune, "none, mask, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)"
+    )
+    finetune.add_argument(
+        "-np",
+        type=option_types.processes_or_none,
+        default=2,
+        help="processes that read and preprocess volumes; 0: this one",
+    )
+    finetune.add_argument(
+        "-o",
+        type=option_types.output_folder,
+        default=Path("heads"),
+        metavar="FOLDER",
+        help="folder of results; finished trainings are not repeated (default: heads)",
+    )
+    finetune.set_defaults(function=_finetune)
+
+
 def _add_task(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of a task and its inputs."""
+    """Add the arguments of a task on cached features."""
+    _add_table(parser, "target=sex seeds=3")
+    parser.add_argument(
+        "--encoder",
+        type=option_types.text,
+        help="name or hash, if the cache holds several (see `features list`)",
+    )
+
+
+def _add_table(parser: argparse.ArgumentParser, example: str) -> None:
+    """Add the arguments of a task and its table; `example` shows keys that can be changed."""
     parser.add_argument("task", type=option_types.text, help="name of a shipped task, or YAML file")
     parser.add_argument(
         "overrides",
@@ -60,22 +122,17 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=[],
         metavar="KEY=VALUE",
-        help="e.g. target=sex seeds=3",
+        help=f"e.g. {example}",
     )
     parser.add_argument(
         "--table",
         type=option_types.existing_path,
         required=True,
-        help="table that was given to `features extract`",
+        help="table of subjects; for features, the one given to `features extract`",
     )
     add_prefer(parser)
     parser.add_argument(
         "--cache", type=option_types.output_folder, default=DEFAULT_CACHE, metavar="FOLDER"
-    )
-    parser.add_argument(
-        "--encoder",
-        type=option_types.text,
-        help="name or hash, if the cache holds several (see `features list`)",
     )
     parser.add_argument(
         "--pretrain",
@@ -91,8 +148,9 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     add_no_match_option(parser)
 
 
-def _open_task(parsed: argparse.Namespace) -> "TaskInputs":
+def _open_task(parsed: argparse.Namespace, kind: "type[Task] | None" = None) -> "TaskInputs":
     from nnunet_fm import heads
+    from nnunet_fm.heads.task import Task
 
     return heads.open_task(
         parsed.task,
@@ -103,6 +161,7 @@ def _open_task(parsed: argparse.Namespace) -> "TaskInputs":
         parsed.allow_leakage,
         parsed.allow_no_match,
         parsed.prefer,
+        kind or Task,
     )
 
 
@@ -117,6 +176,27 @@ def _run(parsed: argparse.Namespace) -> None:
     from nnunet_fm import heads
 
     data = _open_task(parsed).collect(parsed.encoder)
+    print(data.summary())
+    run = heads.run_task(data, parsed.o)
+    print(f"{heads.results_table(run.results)}\n\nwrote {run.folder}")
+
+
+def _finetune(parsed: argparse.Namespace) -> None:
+    from nnunet_fm import heads
+    from nnunet_fm.features.extraction import open_encoder
+    from nnunet_fm.internal.arguments import parse_key_values
+
+    inputs = _open_task(parsed, heads.FineTuneTask)
+    encoder, recipe = open_encoder(
+        parsed.encoder,
+        card=parsed.card,
+        seed=parsed.seed,
+        shape=parsed.shape,
+        precision="float32",
+        strip=parsed.skull_strip,
+        options=parse_key_values(parsed.encoder_options),
+    )
+    data = heads.finetune_data(inputs, encoder, recipe, parsed.o, processes=parsed.np)
     print(data.summary())
     run = heads.run_task(data, parsed.o)
     print(f"{heads.results_table(run.results)}\n\nwrote {run.folder}")

@@ -46,6 +46,7 @@ class SliceWise(Encoder):
         self.kind = encoder.kind
         self.in_channels = encoder.in_channels
         self.feature_info = encoder.feature_info
+        self.depth = encoder.depth
         size = (1, *spec.native_size)
         axes = f"z{spec.axis_order}"
         self.input_spec = InputSpec(3, spec.divisor, size, axes, spec.orientation, spec.intensity)

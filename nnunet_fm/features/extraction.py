@@ -1,7 +1,7 @@
 """Extract slice-wise CLS tokens of a frozen encoder and their means (BrainDINO, section 4.3.2)."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def open_encoder(
     card: str | None = None,
     seed: int | None = None,
     layers: Sequence[int] | None = None,
-    shape: Sequence[int] = SHAPE,
+    shape: Sequence[int] | None = SHAPE,
     precision: str = PRECISIONS[0],
     strip: str = "none",
     options: dict[str, Any] | None = None,
@@ -76,7 +76,8 @@ def open_encoder(
         layers: blocks whose CLS tokens are cached, counted from 0; the last of each quarter if
             None.
         shape: voxels that a brain is resized to, (z, y, x); along the encoder's spatial axes
-            rounded down to multiples of its patch.
+            rounded down to multiples of its patch. None: the size that a 3-D encoder was
+            pretrained at, and 128 x 256 x 256 for one of slices.
         precision: `bfloat16` (autocast) or `float32`.
         strip: skull stripping plug-in.
         options: options of the architecture, instead of those of the card.
@@ -98,6 +99,8 @@ def open_encoder(
     if required_orientation(module, source.card, source.options) == "RAS":
         remedy = TURN if module.turn is not None else ""
         logger.warning("%s %s%s", source.card, NOT_TURNED, remedy)
+    if shape is None:
+        shape = module.input_spec.native_size if module.input_spec.spatial_dims == 3 else SHAPE
     fitted = _fit_to_patches(module, shape)
     spacing = module.input_spec.spacing
     if spacing is not None:
@@ -161,7 +164,7 @@ def extract(
         OSError: the cache cannot be written.
     """
     check_part(part)
-    _check_modalities(encoder, table.modalities)
+    check_sequences(encoder, table.modalities)
     if any(row.mask for row in table.rows):
         warn_of_unused_masks(recipe.preprocessing["strip"])
     device = device or torch.device(default_device())
@@ -208,8 +211,16 @@ def _check_one_channel(encoder: Encoder, architecture: str) -> None:
     )
 
 
-def _check_modalities(encoder: Encoder, columns: Sequence[str]) -> None:
-    """Check that an encoder of one named sequence is given volumes of that sequence only."""
+def check_sequences(encoder: Encoder, columns: Iterable[str]) -> None:
+    """Check that an encoder of one named sequence is given volumes of that sequence only.
+
+    Args:
+        encoder: see `open_encoder`.
+        columns: of the volumes.
+
+    Raises:
+        InputError: a column of another sequence.
+    """
     known = encoder.input_spec.modalities or ()
     others = [column for column in columns if match_channels(known, [column]) != [0]]
     if known and others:

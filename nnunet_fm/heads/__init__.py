@@ -1,4 +1,4 @@
-"""Classification, regression and survival on the cached features of frozen encoders.
+"""Classification, regression and survival on frozen or fine-tuned encoders.
 
 What `nnunet-fm heads` does, in Python:
 
@@ -13,6 +13,7 @@ What `nnunet-fm heads` does, in Python:
 """
 
 from nnunet_fm.heads.comparison import compare, comparison_table, write_comparison
+from nnunet_fm.heads.finetune import FineTuneTask, finetune_data
 from nnunet_fm.heads.results import results_table
 from nnunet_fm.heads.robustness import measure_robustness, robustness_table, write_robustness
 from nnunet_fm.heads.runner import run_task
@@ -21,8 +22,10 @@ from nnunet_fm.heads.task import read_task, task_summaries
 from nnunet_fm.heads.task_data import open_task
 
 __all__ = [
+    "FineTuneTask",
     "compare",
     "comparison_table",
+    "finetune_data",
     "measure_robustness",
     "open_task",
     "read_run",

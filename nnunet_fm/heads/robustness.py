@@ -43,7 +43,7 @@ def measure_robustness(inputs: TaskInputs, encoder: str | None = None) -> list[P
 
     Raises:
         FileNotFoundError: features are missing.
-        ValueError: no perturbed features; or see `collect_task_data` and `make_splits`.
+        ValueError: no perturbed features; or see `TaskInputs.collect` and `make_splits`.
     """
     clean = inputs.collect(encoder)
     settings = _settings(inputs, clean, encoder)

@@ -15,7 +15,7 @@ from nnunet_fm.evaluation.classification import youden_threshold
 from nnunet_fm.evaluation.intervals import Bootstrap, Weights
 from nnunet_fm.heads.figures import draw_runs
 from nnunet_fm.heads.metrics import MetricFunction, Output, TrueTargets
-from nnunet_fm.heads.models import fit, has_scores, model_names
+from nnunet_fm.heads.models import has_scores
 from nnunet_fm.heads.results import LOGRANK, Result, results_table
 from nnunet_fm.heads.risk_groups import risk_groups
 from nnunet_fm.heads.saved_runs import (
@@ -86,8 +86,7 @@ def run_task(data: TaskData, out: Path, figures: bool = True) -> FinishedRun:
     results = []
     predictions = []
     subjects = tested_cases(data, splits)[1].n_subjects
-    # the products are small, more threads are slower
-    with one_writer(folder), torch_threads(1):
+    with one_writer(folder), torch_threads(data.fitter.threads):
         for ratio in tqdm(data.task.ratios, desc=f"{data.name}, {data.encoder}", unit="ratio"):
             for seed in range(data.task.seeds):
                 marker = folder / f"{setting_name(ratio, seed)}.json"
@@ -157,7 +156,7 @@ def _run_setting(
     bootstrap = truth.bootstrap(RESAMPLES)
     results = []
     lines = []
-    for model in model_names(data.task, min(sizes)):
+    for model in data.fitter.names(data.task, min(sizes)):
         prediction = _predict(data, model, subsets, seed)
         for score in _scores(data, truth, bootstrap, prediction, model):
             result = Result(
@@ -189,7 +188,7 @@ def _predict(data: TaskData, name: str, splits: Sequence[Split], seed: int) -> P
     thresholds = []
     high = []
     for split in splits:
-        model = fit(name, data.task, data.x[split.train], data.targets.of(split.train), seed)
+        model = data.fit(name, split.train, seed)
         output = model.predict(data.x[split.test])
         outputs.append(output)
         threshold = _threshold(data, name, split.train, seed)
@@ -223,7 +222,7 @@ def _threshold(data: TaskData, name: str, train: Cases, seed: int) -> float:
                 f"{len(train)} training cases are too few for youden_folds={folds}: "
                 "a class is missing"
             )
-        model = fit(name, data.task, data.x[others], data.targets.of(others), seed)
+        model = data.fit(name, others, seed)
         scores[held_out] = model.predict(data.x[train[held_out]])[:, 1]
     return youden_threshold(labels, scores)
 

@@ -1,6 +1,5 @@
 """Train/test splits by subject: the table's column `split` or folds, and training subsets."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from nnunet_fm.heads.metrics import TrueTargets
-from nnunet_fm.heads.subsets import stratified_subset
+from nnunet_fm.heads.subsets import deal_into_folds, stratified_subset, subject_strata
 from nnunet_fm.heads.task_data import TaskData
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
@@ -75,13 +74,8 @@ def subset(data: TaskData, train: Cases, ratio: float, seed: int) -> Cases:
 
 
 def fold_numbers(data: TaskData, cases: Cases, folds: int) -> Integer[np.ndarray, " n"]:
-    """Assign a fold to each case: the subjects of a stratum are dealt out in hash order."""
-    strata = _subject_strata(data, cases)
-
-    def order(subject: str) -> tuple[str, bytes]:
-        return str(strata[subject]), hashlib.sha256(subject.encode()).digest()
-
-    fold = {subject: place % folds for place, subject in enumerate(sorted(strata, key=order))}
+    """Assign a fold to each case, see `deal_into_folds`."""
+    fold = deal_into_folds(_subject_strata(data, cases), folds)
     return np.array([fold[data.subjects[case]] for case in cases])
 
 
@@ -93,14 +87,9 @@ def _make_folds(data: TaskData) -> list[Split]:
 
 
 def _subject_strata(data: TaskData, cases: Cases) -> dict[str, object]:
-    """Return the stratum of each subject: the classes of all its cases, or that of the first."""
-    strata: dict[str, list[object]] = {}
-    of_case = data.targets.strata(cases, data.task.kind)
-    for case, stratum in zip(cases.tolist(), of_case, strict=True):
-        strata.setdefault(data.subjects[case], []).append(stratum)
-    if data.task.kind == "classification":
-        return {subject: tuple(sorted(set(s), key=str)) for subject, s in strata.items()}
-    return {subject: s[0] for subject, s in strata.items()}
+    """Return the stratum of each subject, see `subject_strata`."""
+    subjects = [data.subjects[case] for case in cases]
+    return subject_strata(subjects, data.targets.strata(cases, data.task.kind), data.task.kind)
 
 
 def _check_split(data: TaskData, split: Split, name: str) -> None:

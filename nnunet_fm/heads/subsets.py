@@ -1,6 +1,7 @@
-"""Nested, stratified subsets of the training subjects."""
+"""Stratified subsets and folds of subjects."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
@@ -40,6 +41,33 @@ def stratified_subset(
     for group in groups.values():
         selected.update(nested_subset(group, ratio, seed, order="hash"))
     return [subject for subject in subjects if subject in selected]
+
+
+def subject_strata(
+    subjects: Sequence[str], strata: Sequence[object], kind: str
+) -> dict[str, object]:
+    """Return the stratum of each subject: the classes of all its cases, or that of the first.
+
+    Args:
+        subjects: subject of each case.
+        strata: stratum of each case.
+        kind: of the task.
+    """
+    of_cases: dict[str, list[object]] = {}
+    for subject, stratum in zip(subjects, strata, strict=True):
+        of_cases.setdefault(subject, []).append(stratum)
+    if kind == "classification":
+        return {subject: tuple(sorted(set(s), key=str)) for subject, s in of_cases.items()}
+    return {subject: s[0] for subject, s in of_cases.items()}
+
+
+def deal_into_folds(strata: Mapping[str, object], folds: int) -> dict[str, int]:
+    """Return the fold of each subject: the subjects of a stratum are dealt out in hash order."""
+
+    def order(subject: str) -> tuple[str, bytes]:
+        return str(strata[subject]), hashlib.sha256(subject.encode()).digest()
+
+    return {subject: place % folds for place, subject in enumerate(sorted(strata, key=order))}
 
 
 def quantile_strata(values: Float[np.ndarray, " n"]) -> Integer[np.ndarray, " n"]:

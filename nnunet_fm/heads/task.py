@@ -12,11 +12,13 @@ from nnunet_fm.internal.config import (
     Part,
     Positive,
     Text,
-    read_settings,
+    parse_settings,
+    read_content,
     shipped_settings,
 )
 from nnunet_fm.internal.errors import InputError
 
+FINETUNE = "finetune"  # key of the settings of `heads finetune`
 TASKS = Path(__file__).parent / "tasks"
 PAPER_NEIGHBOURS = (1, 3, 5, 10, 20, 50)
 # the released code trains 8 epochs; for tasks without a key `paper`
@@ -189,18 +191,25 @@ def task_summaries() -> list[tuple[str, str, str]]:
     return summaries
 
 
-def read_task(source: str | Path, overrides: Sequence[str] = ()) -> Task:
+def read_task(source: str | Path, overrides: Sequence[str] = (), kind: type[Task] = Task) -> Task:
     """Read a task and change single keys.
 
     Args:
         source: name of a shipped task, or path of a YAML file.
         overrides: `key=value` or `part.key=value`, e.g. `head.steps=100`.
+        kind: class of the task. A file's key `finetune` is for `FineTuneTask` alone.
 
     Raises:
         FileNotFoundError: unknown task; close matches are named.
         ValueError: unknown key (close matches are named), or a value that is not allowed.
     """
-    return read_settings(Task, source, TASKS, overrides)
+    content, name = read_content("task", source, TASKS, overrides)
+    if kind is Task:
+        own = [key for key in overrides if key.startswith(FINETUNE)]
+        if own:
+            raise InputError(f"{own[0]} is for `heads finetune`; remove it from this command")
+        content.pop(FINETUNE, None)
+    return parse_settings(kind, content, name, "task")
 
 
 def task_name(source: str | Path, task: Task, overrides: Sequence[str] = ()) -> str:

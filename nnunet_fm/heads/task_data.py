@@ -15,7 +15,10 @@ from nnunet_fm.data.subject_table import Row
 from nnunet_fm.data.table_rows import name_in_dataset
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table, read_table
 from nnunet_fm.features.leakage import all_overlaps, raise_or_describe
+from nnunet_fm.heads.fitting import Fitter, HeadFitter, TrainingCases
 from nnunet_fm.heads.metrics import TrueTargets
+from nnunet_fm.heads.models import Model
+from nnunet_fm.heads.models.base import Inputs
 from nnunet_fm.heads.targets import Targets, read_targets
 from nnunet_fm.heads.task import Task, read_task, task_name
 from nnunet_fm.internal.errors import InputError
@@ -32,7 +35,7 @@ class TaskData:
         name: name of the task.
         encoder: name of the encoder and start of the recipe's identity.
         task: the task.
-        x: features, one row per case.
+        x: features, one row per case; for fine-tuning, the keys of the volumes.
         targets: targets of the cases.
         names: `SUBJECT` or `SUBJECT/SESSION`, with `:MODALITY` appended if a case is a volume.
         subjects: subject of each case; two spellings of one id, as `subject_ids` knows them, and
@@ -41,18 +44,20 @@ class TaskData:
         incomplete: number of rows with a target that are skipped because a volume is not in the
             table.
         leakage: description of leakage that was allowed; empty if there is none.
+        fitter: of its models.
     """
 
     name: str
     encoder: str
     task: Task
-    x: Float[np.ndarray, "n d"]
+    x: Inputs
     targets: Targets
     names: list[str]
     subjects: list[str]
     splits: list[str]
     incomplete: int = 0
     leakage: str = ""
+    fitter: Fitter = HeadFitter()
 
     def true_targets(
         self, cases: Integer[np.ndarray, " n"], fold: Integer[np.ndarray, " n"]
@@ -63,6 +68,12 @@ class TaskData:
         return TrueTargets(
             self.task.kind, self.targets.values[cases], self.targets.events[cases], subjects, fold
         )
+
+    def fit(self, name: str, cases: Integer[np.ndarray, " n"], seed: int) -> Model:
+        """Fit a model on some cases, see `Fitter`."""
+        subjects = [self.subjects[case] for case in cases]
+        chosen = TrainingCases(self.task, self.x[cases], self.targets.of(cases), subjects)
+        return self.fitter.fit(name, chosen, seed)
 
     def identity(self) -> str:
         """Return the SHA-256 of everything that results depend on."""
@@ -118,9 +129,38 @@ class TaskInputs:
     leakage: str = ""
 
     def collect(self, encoder: str | FeatureRecipe | None = None) -> TaskData:
-        """Match targets with the cached features of one encoder, see `collect_task_data`."""
-        return collect_task_data(
-            self.name, self.task, self.table, self.cache, encoder, self.leakage
+        """Match targets with the cached features of one encoder.
+
+        Args:
+            encoder: a recipe; or the encoder's name or hash, if the cache holds several.
+
+        Raises:
+            FileNotFoundError: features are not in the cache.
+            ValueError: no case is left, or see `read_targets`.
+        """
+        cases = select_cases(self.task, self.table)
+        recipe = encoder if isinstance(encoder, FeatureRecipe) else self.cache.recipe(encoder)
+        table = replace(self.table, rows=cases.rows)
+        return self.describe(cases, _features(self.cache, table, self.task, recipe), recipe)
+
+    def describe(
+        self,
+        cases: "TaskCases",
+        x: Inputs,
+        recipe: FeatureRecipe,
+    ) -> TaskData:
+        """Return the data of a task, given its cases and their inputs."""
+        return TaskData(
+            name=self.name,
+            encoder=f"{recipe.name}-{recipe.identity()[:8]}",
+            task=self.task,
+            x=x,
+            targets=cases.targets,
+            names=[_case_name(self.task, row) for row in cases.rows],
+            subjects=_one_spelling_each(cases.rows),
+            splits=[row.split for row in cases.rows],
+            incomplete=cases.incomplete,
+            leakage=self.leakage,
         )
 
 
@@ -133,6 +173,7 @@ def open_task(
     allow_leakage: bool = False,
     allow_no_match: bool = False,
     prefer: Sequence[str] = (),
+    kind: type[Task] = Task,
 ) -> TaskInputs:
     """Read a task, its table and its cache, and check for leakage.
 
@@ -146,12 +187,13 @@ def open_task(
         allow_leakage: continue despite leakage, and record it in every result.
         allow_no_match: accept a manifest whose ids are written in another form than the table's.
         prefer: as given to the extraction, see `read_table`.
+        kind: class of the task; `FineTuneTask` for `finetune`.
 
     Raises:
         FileNotFoundError: the task, the table or the manifest does not exist.
         ValueError: a test subject was seen before, and leakage is not allowed; or see `read_task`.
     """
-    settings = read_task(task, overrides)
+    settings = read_task(task, overrides, kind)
     subjects = read_table(Path(table), prefer=prefer)
     features = FeatureCache(cache)
     overlaps = all_overlaps(
@@ -161,32 +203,31 @@ def open_task(
     return TaskInputs(task_name(task, settings, overrides), settings, subjects, features, leakage)
 
 
-def collect_task_data(
-    name: str,
-    task: Task,
-    table: Table,
-    cache: FeatureCache,
-    encoder: str | FeatureRecipe | None = None,
-    leakage: str = "",
-) -> TaskData:
-    """Match targets with cached features.
+@dataclass(frozen=True)
+class TaskCases:
+    """The rows of a table that have a target and volumes.
 
-    Args:
-        name: name of the task.
-        task: the task.
-        table: table of subjects that was given to the extraction.
-        cache: cache with the features of the table's volumes.
-        encoder: a recipe; or the encoder's name or hash, if the cache holds several.
-        leakage: see `TaskData`.
+    Attributes:
+        rows: one per case.
+        targets: of these rows.
+        incomplete: number of rows with a target that are skipped because a volume is missing.
+    """
+
+    rows: list[Row]
+    targets: Targets
+    incomplete: int
+
+
+def select_cases(task: Task, table: Table) -> TaskCases:
+    """Select the rows that have a target and volumes.
 
     Raises:
-        FileNotFoundError: features are not in the cache.
         ValueError: no case is left, or see `read_targets`.
     """
     modalities = table.select_modalities(task.modalities)
-    all_cases = case_table(task, table)
-    targets = read_targets(task, all_cases.rows)
-    rows = [all_cases.rows[n] for n in targets.kept]
+    all_rows = case_table(task, table).rows
+    targets = read_targets(task, all_rows)
+    rows = [all_rows[n] for n in targets.kept]
     required = modalities if task.complete and task.unit == "visit" else ()
     usable = [n for n, row in enumerate(rows) if _has_volumes(row, modalities, required)]
     if not usable:
@@ -195,19 +236,7 @@ def collect_task_data(
             "try complete=false"
         )
     cases = [rows[n] for n in usable]
-    recipe = encoder if isinstance(encoder, FeatureRecipe) else cache.recipe(encoder)
-    return TaskData(
-        name=name,
-        encoder=f"{recipe.name}-{recipe.identity()[:8]}",
-        task=task,
-        x=_features(cache, replace(all_cases, rows=cases), task, recipe),
-        targets=targets.of(np.array(usable, int)),
-        names=[_case_name(task, row) for row in cases],
-        subjects=_one_spelling_each(cases),
-        splits=[row.split for row in cases],
-        incomplete=len(rows) - len(cases),
-        leakage=leakage,
-    )
+    return TaskCases(cases, targets.of(np.array(usable, int)), len(rows) - len(cases))
 
 
 def case_table(task: Task, table: Table) -> Table:

@@ -20,7 +20,7 @@ from nnunet_fm.heads.risk_groups import risk_groups
 from nnunet_fm.heads.runner import run_task
 from nnunet_fm.heads.splits import make_splits
 from nnunet_fm.heads.task import read_task
-from nnunet_fm.heads.task_data import collect_task_data
+from nnunet_fm.heads.task_data import TaskInputs
 from nnunet_fm.internal.atomic_files import write_csv
 
 
@@ -154,7 +154,7 @@ def test_two_spellings_of_a_subject_are_one_subject(tmp_path: Path) -> None:
         text = text.replace(f"\ns{n},", f"\nP{n:03d},").replace(f"\ns{n + 1},", f"\np{n},")
     table.write_text(text)
     task = read_task("regression", ("target=age",))
-    data = collect_task_data("regression", task, read_table(table), cache)
+    data = TaskInputs("regression", task, read_table(table), cache).collect()
     assert data.summary().startswith("40 cases of 20 subjects")
     for split in make_splits(data)[0]:
         assert not {data.subjects[n] for n in split.train} & {data.subjects[n] for n in split.test}

@@ -9,7 +9,7 @@ from helpers.heads import RECIPE, WIDTH, feature_table, run_quickly, task_data, 
 from nnunet_fm.features import FeatureCache, read_table
 from nnunet_fm.heads.splits import make_splits, subset
 from nnunet_fm.heads.task import Task, read_task
-from nnunet_fm.heads.task_data import collect_task_data
+from nnunet_fm.heads.task_data import TaskInputs
 
 
 def three_modalities(folder: Path) -> tuple[Path, FeatureCache]:
@@ -38,7 +38,7 @@ def test_every_volume_can_be_a_case_and_a_subject_stays_on_one_side(tmp_path: Pa
         "mri_sequence",
         ["ratios=[0.1,1.0]", "seeds=1", "models=[linear,knn,trivial]", "neighbours=[1,400]"],
     )
-    data = collect_task_data("mri_sequence", task, read_table(table), cache)
+    data = TaskInputs("mri_sequence", task, read_table(table), cache).collect()
     assert data.names[:3] == ["s0:T1", "s1:T1", "s1:FLAIR"]
     for split in make_splits(data)[0]:
         assert not {data.subjects[n] for n in split.train} & {data.subjects[n] for n in split.test}
@@ -58,7 +58,7 @@ def test_incomplete_visits_are_skipped_or_averaged(tmp_path: Path) -> None:
     }
     for complete, count in ((True, 29), (False, 30)):
         task = Task.model_validate(visits | {"complete": complete})
-        data = collect_task_data("x", task, read_table(table), cache)
+        data = TaskInputs("x", task, read_table(table), cache).collect()
         assert (len(data.names), data.incomplete) == (count, 30 - count)
 
 
@@ -72,11 +72,11 @@ def test_a_class_must_be_on_both_sides(tmp_path: Path) -> None:
     table.write_text("\n".join(lines))
     task = Task.model_validate({"kind": "classification", "target": "label", "models": ["linear"]})
     with pytest.raises(ValueError, match=r"no training case \(column split\) is of rare"):
-        run_quickly(collect_task_data("x", task, read_table(table), cache), tmp_path / "out")
+        run_quickly(TaskInputs("x", task, read_table(table), cache).collect(), tmp_path / "out")
     only_well = [line.replace("ill", "well") if ",test" in line else line for line in text]
     table.write_text("\n".join(only_well))
     with pytest.raises(ValueError, match=r"no tested case \(column split\) is of ill"):
-        run_quickly(collect_task_data("x", task, read_table(table), cache), tmp_path / "out")
+        run_quickly(TaskInputs("x", task, read_table(table), cache).collect(), tmp_path / "out")
 
 
 def test_subsets_of_the_training_cases_are_nested_and_differ_between_seeds(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from helpers.heads import feature_table, run_quickly
 from nnunet_fm.features import read_table
 from nnunet_fm.heads.targets import read_targets
 from nnunet_fm.heads.task import Task, read_task
-from nnunet_fm.heads.task_data import collect_task_data
+from nnunet_fm.heads.task_data import TaskInputs
 
 
 def test_a_time_is_divided_in_two_and_earlier_censored_cases_are_in_neither_class(
@@ -66,5 +66,5 @@ def test_labels_and_values_that_cannot_be_used_are_refused(tmp_path: Path) -> No
     only_test.write_text(only_test.read_text().replace(",train", ",test"))
     with pytest.raises(ValueError, match="test subjects and no train"):
         run_quickly(
-            collect_task_data("x", task(), read_table(only_test), cache, None), tmp_path / "out"
+            TaskInputs("x", task(), read_table(only_test), cache).collect(), tmp_path / "out"
         )

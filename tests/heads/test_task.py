@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from helpers.heads import run_quickly, task_data
+from nnunet_fm.heads.finetune import FineTuneTask
 from nnunet_fm.heads.task import read_task, shipped_tasks, task_name
 
 
@@ -65,3 +66,12 @@ def test_an_override_of_the_target_names_the_results() -> None:
         assert task_name("classification", task, overrides) == name
         assert task_name("tasks/my.yaml", task, overrides) == "my_sex"
     assert task_name("brain_age", read_task("brain_age", ("seeds=1",)), ("seeds=1",)) == "brain_age"
+
+
+def test_settings_of_fine_tuning_are_no_part_of_a_task_for_heads() -> None:
+    fine_tuned = read_task("aibl", kind=FineTuneTask)
+    assert isinstance(fine_tuned, FineTuneTask)
+    assert fine_tuned.finetune.balanced
+    assert not hasattr(read_task("aibl"), "finetune")
+    with pytest.raises(ValueError, match="finetune.epochs=3 is for `heads finetune`"):
+        read_task("aibl", ["finetune.epochs=3"])

@@ -11,7 +11,7 @@ from nnunet_fm.heads.results import Result
 from nnunet_fm.heads.runner import run_task
 from nnunet_fm.heads.saved_runs import FinishedRun
 from nnunet_fm.heads.task import Task, read_task
-from nnunet_fm.heads.task_data import TaskData, collect_task_data
+from nnunet_fm.heads.task_data import TaskData, TaskInputs
 
 RECIPE = FeatureRecipe(
     "vit", "ab" * 32, "dinov3_test16", {}, (1, 3), "bfloat16", {"strip": "none", "shape": [4, 8, 8]}
@@ -72,7 +72,7 @@ def task_data(folder: Path, name: str, split: bool = True, **changes: Any) -> Ta
     head = QUICK | ({"batch_size": None} if name == "survival" else {})
     settings = {"ratios": (0.25, 1.0), "seeds": 1, "head": head, "neighbours": (3,)}
     task = Task.model_validate(read_task(name).model_dump() | settings | changes)
-    return collect_task_data(name, task, read_table(table), cache)
+    return TaskInputs(name, task, read_table(table), cache).collect()
 
 
 def values(
@@ -126,7 +126,7 @@ def finished_runs(
     table, cache = two_encoders(folder)
     runs = []
     for name in ("bb", "aa"):
-        data = collect_task_data(task, read_task(task, overrides), read_table(table), cache, name)
+        data = TaskInputs(task, read_task(task, overrides), read_table(table), cache).collect(name)
         runs.append(run_task(data, folder / "out", figures=False))
     return runs
 

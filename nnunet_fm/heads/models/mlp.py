@@ -4,78 +4,40 @@ Source: BrainDINO, section 4.3.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
 
-from nnunet_fm.heads.losses import cox_loss, stroke_days_loss
 from nnunet_fm.heads.models.base import Model, Output, Vectors
-from nnunet_fm.heads.models.target_scale import target_scale
+from nnunet_fm.heads.models.training_target import Outputs, Rows, TrainingTarget
 from nnunet_fm.heads.targets import Targets
 from nnunet_fm.heads.task import HeadTraining, Task
 from nnunet_fm.internal.errors import NonFiniteError
 
-Outputs = Float[Tensor, "b o"]
-Rows = Integer[Tensor, " b"]  # numbers of the training cases in a batch
 Loss = Callable[[Outputs, Rows], Tensor]
-Values = Float[Tensor, " n"]
 
 
 class MlpModel(Model):
     """The head of the paper, trained for one task."""
 
     def __init__(self, task: Task, x: Vectors, targets: Targets, seed: int) -> None:
-        self._kind = task.kind
         self._scaler = StandardScaler().fit(x) if task.head.standardise else None
-        self._scale = None
-        outputs = 1
-        if task.kind == "classification":
-            outputs = len(targets.classes)
-            loss = partial(_class_loss, torch.from_numpy(targets.values).long())
-        elif task.kind == "survival":
-            times = torch.from_numpy(targets.values)
-            loss = partial(_survival_loss, times, torch.from_numpy(targets.events))
-        else:
-            self._scale = target_scale(task, targets.values)
-            values = torch.from_numpy(self._scale.scale(targets.values)).float()
-            error = stroke_days_loss if task.loss == "stroke_days" else mse_loss
-            loss = partial(_value_loss, values, error)
-        self._head = train_head(self._inputs(x), outputs, loss, task.head, seed)
+        self._target = TrainingTarget(task, targets)
+        self._head = train_head(
+            self._inputs(x), self._target.outputs, self._target.loss, task.head, seed
+        )
 
     def predict(self, x: Vectors) -> Output:
         """Return probabilities, values in the units of the target, or log hazard ratios."""
         with torch.inference_mode():
-            outputs: Tensor = self._head(self._inputs(x))
-        if self._kind == "classification":
-            return outputs.softmax(1).numpy()
-        if self._scale is None:
-            return outputs[:, 0].numpy()
-        return self._scale.to_units(outputs[:, 0].double().numpy())
+            return self._target.predict(self._head(self._inputs(x)))
 
     def _inputs(self, x: Vectors) -> Float[Tensor, "n d"]:
         scaled = np.asarray(x) if self._scaler is None else self._scaler.transform(x)
         return torch.from_numpy(scaled).float()
-
-
-def _class_loss(labels: Integer[Tensor, " n"], outputs: Outputs, rows: Rows) -> Tensor:
-    return cross_entropy(outputs, labels[rows])
-
-
-def _survival_loss(
-    times: Values, events: Bool[Tensor, " n"], outputs: Outputs, rows: Rows
-) -> Tensor:
-    return cox_loss(outputs[:, 0], times[rows], events[rows])
-
-
-def _value_loss(
-    values: Values, error: Callable[[Tensor, Tensor], Tensor], outputs: Outputs, rows: Rows
-) -> Tensor:
-    return error(outputs[:, 0], values[rows])
 
 
 class Head(nn.Sequential):
