@@ -13,7 +13,8 @@ from nnunet_fm.cli import main as main_module
 from nnunet_fm.cli.nnunet_flags import fold, prediction_parser
 from nnunet_fm.internal import option_types
 from nnunet_fm.internal.option_types import CheckedBy, ExistingPath, KeyValue, Number, OutputPath
-from nnunet_fm_pretrain.cli import STRIPPING, slices
+from nnunet_fm_pretrain.cli.data import slices
+from nnunet_fm_pretrain.cli.parser import STRIPPING
 
 HEAVY = ("torch", "nnunetv2", "timm", "lightning_fabric")
 LONG = "x" * 300
