@@ -11,6 +11,7 @@ from nnunet_fm.cli.parser import (
     add_group,
     add_prefer,
     add_skull_strip,
+    add_spacing,
     perturbation,
 )
 from nnunet_fm.internal import option_types
@@ -131,6 +132,7 @@ def _add_preprocessing(extract: argparse.ArgumentParser) -> None:
         metavar=("Z", "Y", "X"),
         help="voxels that a brain is resized to (default: 128 256 256)",
     )
+    add_spacing(extract)
     add_skull_strip(
         extract, "none, mask, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)"
     )
@@ -258,6 +260,7 @@ def _extract(parsed: argparse.Namespace) -> int:
         strip=parsed.skull_strip,
         options=parse_key_values(parsed.encoder_options),
         perturbation=Perturbation.parse(parsed.perturb) if parsed.perturb else None,
+        spacing=tuple(parsed.spacing) if parsed.spacing else None,
     )
     blocks = ", ".join(str(layer) for layer in recipe.layers)
     print(f"{recipe.name}, blocks {blocks}, recipe {recipe.identity()[:12]}")
@@ -307,13 +310,17 @@ def _verify(parsed: argparse.Namespace) -> int:
 
 def _gc(parsed: argparse.Namespace) -> None:
     from nnunet_fm.data.subject_table import read_table
+    from nnunet_fm.features.prepared_volumes import volume_cache
     from nnunet_fm.internal.files import delete, size_on_disk
 
     cache = _existing_cache(parsed.cache)
-    keep = None
-    if parsed.keep:
-        keep = cache.keys_of([read_table(path, prefer=parsed.prefer) for path in parsed.keep])
-    files = cache.garbage(keep)
+    files = []
+    for part in (cache, volume_cache(cache)):
+        keep = None
+        if parsed.keep:
+            keep = part.keys_of([read_table(path, prefer=parsed.prefer) for path in parsed.keep])
+        files += part.garbage(keep)
+    files = sorted(set(files))
     size = sum(size_on_disk(path) for path in files)
     if not parsed.dry_run:
         for path in files:

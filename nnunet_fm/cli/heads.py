@@ -11,6 +11,7 @@ from nnunet_fm.cli.parser import (
     add_encoder_option,
     add_prefer,
     add_skull_strip,
+    add_spacing,
 )
 from nnunet_fm.internal import option_types
 
@@ -84,6 +85,7 @@ def _add_finetune(commands: Commands) -> None:
         help="voxels that a brain is resized to (default: as in the pretraining of a 3-D encoder; "
         "128 256 256 for one of slices)",
     )
+    add_spacing(finetune)
     add_skull_strip(
         finetune, "none, mask, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)"
     )
@@ -195,6 +197,7 @@ def _finetune(parsed: argparse.Namespace) -> None:
         precision="float32",
         strip=parsed.skull_strip,
         options=parse_key_values(parsed.encoder_options),
+        spacing=tuple(parsed.spacing) if parsed.spacing else None,
     )
     data = heads.finetune_data(inputs, encoder, recipe, parsed.o, processes=parsed.np)
     print(data.summary())

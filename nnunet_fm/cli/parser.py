@@ -166,6 +166,18 @@ def add_encoder_option(parser: argparse.ArgumentParser, example: str) -> None:
     )
 
 
+def add_spacing(parser: argparse.ArgumentParser) -> None:
+    """Add `--spacing Z Y X`, beside `--shape`."""
+    parser.add_argument(
+        "--spacing",
+        type=option_types.positive_float,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="resample brains to voxels of so many mm, and centre them in --shape, instead of "
+        "resizing each brain to --shape",
+    )
+
+
 def add_skull_strip(parser: argparse.ArgumentParser, text: str) -> None:
     """Add `--skull-strip NAME`; `--strip` is its former name."""
     parser.add_argument(

@@ -1,5 +1,7 @@
 """Crop a volume to its brain, resize it and z-score it (BrainDINO, sections 4.1.2 and 4.3.2)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -7,11 +9,13 @@ from scipy import ndimage
 from torch.nn.functional import interpolate
 
 from nnunet_fm.data.volumes import BadVolumeError, Mask, Volume
+from nnunet_fm.internal.errors import InputError
 
 Box = Float[np.ndarray, "d h w"]
 BoxMask = Bool[np.ndarray, "d h w"]
 Resized = Float[np.ndarray, "z y x"]
 ResizedMask = Bool[np.ndarray, "z y x"]
+Millimetres = tuple[float, float, float]  # (z, y, x)
 PERCENTILES = (0.5, 99.5)
 SMALLEST_BRAIN = 8  # voxels along the shortest side of the non-zero box
 
@@ -33,9 +37,80 @@ def preprocess_volume(
     Raises:
         BadVolumeError: the mask is almost empty, or the brain has one value only.
     """
+    return zscore(*resize(crop_to_brain(volume, brain), shape), percentiles)
+
+
+def resample_volume(
+    volume: Volume,
+    brain: Mask,
+    before: Millimetres,
+    after: Millimetres,
+    shape: tuple[int, int, int],
+    percentiles: tuple[float, float] = PERCENTILES,
+) -> Float[np.ndarray, "d h w"]:
+    """Do the same at a spacing: the brain is resampled, and padded with 0 to `shape`.
+
+    Args:
+        volume: see `preprocess_volume`.
+        brain: see `preprocess_volume`.
+        before: size of a voxel of the volume in mm, (z, y, x).
+        after: of the result.
+        shape: of the result, (z, y, x).
+        percentiles: see `preprocess_volume`.
+
+    Raises:
+        BadVolumeError: as `preprocess_volume`, or a brain that is larger than the shape.
+    """
+    box = crop_to_brain(volume, brain)
+    resampled = shape_at_spacing(box.shape, before, after)
+    if any(have > want for have, want in zip(resampled, shape, strict=True)):
+        sides = "x".join(f"{side:g}" for side in after)
+        raise BadVolumeError(
+            f"the brain has {'x'.join(map(str, resampled))} voxels of {sides} mm, more than the "
+            f"shape {'x'.join(map(str, shape))}; choose a larger shape, or strip the skull"
+        )
+    return centre_fit(zscore(*resize(box, resampled), percentiles), shape)
+
+
+def crop_to_brain(volume: Volume, brain: Mask) -> Float[np.ndarray, "d h w"]:
+    """Set everything outside the brain to 0, and crop to the box around what remains.
+
+    Raises:
+        BadVolumeError: the mask is almost empty.
+    """
     stripped = np.where(brain, volume, 0)
-    image, inside = resize(stripped[bounding_box(stripped != 0)], shape)
-    return zscore(image, inside, percentiles)
+    return stripped[bounding_box(stripped != 0)]
+
+
+def shape_at_spacing(
+    shape: Sequence[int], before: Millimetres, after: Millimetres
+) -> tuple[int, int, int]:
+    """Return the shape of a volume at another size of its voxels, at least 1 voxel a side."""
+    sizes = zip(shape, before, after, strict=True)
+    z, y, x = (max(1, round(n * old / new)) for n, old, new in sizes)
+    return z, y, x
+
+
+def check_spacing(spacing: Millimetres) -> Millimetres:
+    """Raise InputError unless each side of a voxel is 0.1 to 20 mm."""
+    if not all(0.1 <= side <= 20 for side in spacing):
+        raise InputError(f"spacing {spacing}; allowed: 0.1 to 20 mm")
+    return spacing
+
+
+def centre_fit(
+    values: Float[np.ndarray, "z y x"], shape: tuple[int, int, int]
+) -> Float[np.ndarray, "d h w"]:
+    """Crop or pad with 0 on both sides to `shape`."""
+    result = np.zeros(shape, values.dtype)
+    source, target = [], []
+    for have, want in zip(values.shape, shape, strict=True):
+        length = min(have, want)
+        first, start = (have - length) // 2, (want - length) // 2
+        source.append(slice(first, first + length))
+        target.append(slice(start, start + length))
+    result[tuple(target)] = values[tuple(source)]
+    return result
 
 
 def bounding_box(inside: Mask) -> tuple[slice, ...]:

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from nnunet_fm.data.perturbations import Perturbation
-from nnunet_fm.data.preprocessing import PERCENTILES
+from nnunet_fm.data.preprocessing import PERCENTILES, Millimetres, check_spacing
 from nnunet_fm.data.sequences import match_channels
 from nnunet_fm.data.skull_stripping import find_stripper, warn_of_unused_masks
 from nnunet_fm.data.subject_table import Table
@@ -65,6 +65,7 @@ def open_encoder(
     strip: str = "none",
     options: dict[str, Any] | None = None,
     perturbation: Perturbation | None = None,
+    spacing: Millimetres | None = None,
 ) -> tuple[Encoder, FeatureRecipe]:
     """Load a frozen encoder, and return it with everything that its features depend on.
 
@@ -82,6 +83,8 @@ def open_encoder(
         strip: skull stripping plug-in.
         options: options of the architecture, instead of those of the card.
         perturbation: perturbation of the raw volumes, inside the clean brain mask.
+        spacing: size of a voxel in mm, (z, y, x), that a brain is resampled to, and then centred in
+            `shape`; None: it is resized to `shape`.
 
     Raises:
         FileNotFoundError, CheckpointError, ValueError: see `EncoderSource.resolve`; or an
@@ -102,21 +105,16 @@ def open_encoder(
     if shape is None:
         shape = module.input_spec.native_size if module.input_spec.spatial_dims == 3 else SHAPE
     fitted = _fit_to_patches(module, shape)
-    spacing = module.input_spec.spacing
-    if spacing is not None:
-        logger.warning(
-            "%s was pretrained on voxels of %s mm, and every brain is resized to %s here; choose "
-            "--shape so that a voxel of your brains is about as large",
-            source.card,
-            " x ".join(f"{side:g}" for side in spacing),
-            " x ".join(str(side) for side in fitted),
-        )
+    if spacing is None:
+        _warn_of_voxels(module, source.card, fitted)
     preprocessing: dict[str, Any] = {
         "shape": fitted,
         "percentiles": list(PERCENTILES),
         "strip": strip,
         "version": PREPROCESSING_VERSION,
     }
+    if spacing is not None:
+        preprocessing["spacing"] = list(check_spacing(spacing))
     intensity = intensity_of(module, source.card)
     if intensity in RESCALED:
         preprocessing["intensity"] = intensity
@@ -164,7 +162,8 @@ def extract(
         OSError: the cache cannot be written.
     """
     check_part(part)
-    check_sequences(encoder, table.modalities)
+    known = (encoder.input_spec.modalities or ("",))[0]
+    check_sequences(encoder, table.modalities, f"--modalities {known}")
     if any(row.mask for row in table.rows):
         warn_of_unused_masks(recipe.preprocessing["strip"])
     device = device or torch.device(default_device())
@@ -186,6 +185,20 @@ def extract(
         for reference in copies[key]:
             results[reference] = _result(reference, key="" if reason else key, reason=reason)
     return [results[reference] for reference in references]
+
+
+def _warn_of_voxels(module: Encoder, card: str, shape: Sequence[int]) -> None:
+    """Warn where brains are resized although the encoder knows the size of its voxels."""
+    known = module.input_spec.spacing
+    if known is not None:
+        logger.warning(
+            "%s was pretrained on voxels of %s mm, and every brain is resized to %s here; to "
+            "resample by spacing: --spacing %s with a --shape that holds the brains",
+            card,
+            " x ".join(f"{side:g}" for side in known),
+            " x ".join(str(side) for side in shape),
+            " ".join(f"{side:g}" for side in known),
+        )
 
 
 def _check_layers(module: Encoder, name: str, layers: Sequence[int] | None) -> None:
@@ -211,12 +224,13 @@ def _check_one_channel(encoder: Encoder, architecture: str) -> None:
     )
 
 
-def check_sequences(encoder: Encoder, columns: Iterable[str]) -> None:
+def check_sequences(encoder: Encoder, columns: Iterable[str], remedy: str) -> None:
     """Check that an encoder of one named sequence is given volumes of that sequence only.
 
     Args:
         encoder: see `open_encoder`.
         columns: of the volumes.
+        remedy: what to type to choose columns.
 
     Raises:
         InputError: a column of another sequence.
@@ -226,8 +240,7 @@ def check_sequences(encoder: Encoder, columns: Iterable[str]) -> None:
     if known and others:
         raise InputError(
             f"this encoder was opened for {', '.join(known)}, and the table has "
-            f"{', '.join(others)}; allowed: --modalities with columns of that sequence, "
-            f"e.g. --modalities {known[0]}"
+            f"{', '.join(others)}; allowed: columns of that sequence, e.g. {remedy}"
         )
 
 

@@ -1,7 +1,6 @@
 """Preprocessed volumes on disk, for trainings that read them in every epoch."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,51 +18,69 @@ FOLDER = "volumes"  # in the folder of a feature cache
 ARRAY = "volume"
 
 
+def volume_cache(cache: FeatureCache) -> FeatureCache:
+    """Return the cache of volumes inside a feature cache; both know the same hashes of files."""
+    inside = FeatureCache(cache.folder / FOLDER)
+    inside.hashes = cache.hashes
+    return inside
+
+
 class PreparedVolumes:
     """Volumes as an encoder gets them, by key, kept as a feature cache keeps its vectors.
 
-    Encoders with the same preprocessing share the volumes.
+    Encoders with the same preprocessing share the volumes. Nothing is read or written before
+    `prepare`.
 
     Args:
-        folder: folder of a feature cache; the volumes are in its folder `volumes`.
+        cache: feature cache; the volumes are in its folder `volumes`.
         recipe: of the encoder's features; only its preprocessing matters.
+        volumes: of a table.
+        processes: that read and preprocess; 0: this one.
+
+    Attributes:
+        keys: of the volumes.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
     """
 
-    def __init__(self, folder: Path, recipe: FeatureRecipe) -> None:
-        self.cache = FeatureCache(folder / FOLDER)
-        self.recipe = FeatureRecipe(FOLDER, "", "", {}, (), "float16", recipe.preprocessing)
+    def __init__(
+        self,
+        cache: FeatureCache,
+        recipe: FeatureRecipe,
+        volumes: Sequence[VolumeRef],
+        processes: int = 2,
+    ) -> None:
+        self._cache = volume_cache(cache)
+        self._recipe = FeatureRecipe(FOLDER, "", "", {}, (), "float16", recipe.preprocessing)
+        self._processes = processes
+        self.keys = [self._cache.key_of(self._recipe, v.row, v.modality) for v in volumes]
+        self._volumes = dict(zip(self.keys, volumes, strict=True))
+        cache.hashes.save()
 
-    def prepare(self, volumes: Sequence[VolumeRef], processes: int = 2) -> list[str]:
-        """Preprocess the volumes that are not on the disk yet; return the key of each.
-
-        Args:
-            volumes: of a table.
-            processes: that read and preprocess; 0: this one.
+    def prepare(self) -> None:
+        """Preprocess the volumes that are not on the disk yet.
 
         Raises:
-            FileNotFoundError: a file does not exist.
             ValueError: volumes that cannot be used.
         """
-        keys = [self.cache.key_of(self.recipe, v.row, v.modality) for v in volumes]
-        self.cache.hashes.save()
         missing = {
             key: volume
-            for key, volume in zip(keys, volumes, strict=True)
-            if self.cache.read(self.recipe, key, ()) is None
+            for key, volume in self._volumes.items()
+            if self._cache.read(self._recipe, key, (ARRAY,)) is None
         }
-        made = iter_preprocessed(missing, self.recipe, processes)
+        made = iter_preprocessed(missing, self._recipe, self._processes)
         failures = []
         for key, values in tqdm(made, total=len(missing), desc="volumes", disable=not missing):
             if isinstance(values, str):
                 failures.append(f"{missing[key].row.name} {missing[key].modality} ({values})")
             else:
-                self.cache.write(self.recipe, key, {ARRAY: values})
+                self._cache.write(self._recipe, key, {ARRAY: values})
         if failures:
             raise InputError(
                 f"{counted(len(failures), 'volume')} cannot be used: {some(failures)}; remove "
                 "the rows from the table, or mend the files"
             )
-        return keys
 
     def read(self, keys: Sequence[str]) -> Float[Tensor, "b 1 z y x"]:
         """Read volumes as one batch in float32.
@@ -73,10 +90,10 @@ class PreparedVolumes:
         """
         arrays = []
         for key in keys:
-            entry = self.cache.read(self.recipe, key, (ARRAY,))
+            entry = self._cache.read(self._recipe, key, (ARRAY,))
             if entry is None:
                 raise MissingFileError(
-                    f"volume {key} is missing from {self.cache.folder}, or damaged; rerun the "
+                    f"volume {key} is missing from {self._cache.folder}, or damaged; rerun the "
                     "command to prepare it again"
                 )
             arrays.append(entry[ARRAY])

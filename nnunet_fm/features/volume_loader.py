@@ -9,9 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from nibabel.affines import voxel_sizes
 
 from nnunet_fm.data.perturbations import Perturbation
-from nnunet_fm.data.preprocessing import bounding_box, preprocess_volume
+from nnunet_fm.data.preprocessing import (
+    Millimetres,
+    bounding_box,
+    preprocess_volume,
+    resample_volume,
+)
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_table import Row
 from nnunet_fm.data.volumes import BadVolumeError, read_volume
@@ -57,6 +63,7 @@ def iter_preprocessed(
         strip=settings["strip"],
         intensity=settings.get("intensity", ""),
         perturbation=Perturbation.from_dict(recipe.perturbation),
+        spacing=tuple(settings["spacing"]) if "spacing" in settings else None,
     )
     if processes > 0:
         yield from _in_processes(volumes, preprocess, processes)
@@ -92,6 +99,7 @@ def _preprocess(
     strip: str,
     intensity: str,
     perturbation: Perturbation | None,
+    spacing: Millimetres | None,
 ) -> np.ndarray | str:
     """Return the preprocessed volume, or the reason why it cannot be used."""
     try:
@@ -101,7 +109,12 @@ def _preprocess(
             brain = brain & (volume != 0)  # the brain is defined by the clean volume
             bounding_box(brain)  # raises BadVolumeError for an empty mask
             volume = perturbation(volume, brain)
-        preprocessed = preprocess_volume(volume, brain, shape, percentiles)
+        if spacing is None:
+            preprocessed = preprocess_volume(volume, brain, shape, percentiles)
+        else:
+            x, y, z = (float(side) for side in voxel_sizes(image.affine))
+            before = (z, y, x)
+            preprocessed = resample_volume(volume, brain, before, spacing, shape, percentiles)
         return rescale_intensity(preprocessed, intensity).astype(np.float16)
     except (BadVolumeError, OSError, MemoryError) as error:
         return reason_of(error)

@@ -28,7 +28,7 @@ from nnunet_fm.heads.saved_runs import (
     run_folder,
     setting_name,
 )
-from nnunet_fm.heads.splits import Cases, Split, fold_numbers, make_splits, subset, tested_cases
+from nnunet_fm.heads.splits import Cases, Split, inner_folds, make_splits, subset, tested_cases
 from nnunet_fm.heads.task_data import TaskData
 from nnunet_fm.internal.atomic_files import write_csv, write_text
 from nnunet_fm.internal.errors import InputError
@@ -206,25 +206,14 @@ def _threshold(data: TaskData, name: str, train: Cases, seed: int) -> float:
     Returns:
         The threshold of the probability of class 1; NaN if the task asks for none.
     """
-    folds = data.task.youden_folds
-    if not folds or len(data.targets.classes) != 2 or not has_scores(name):
+    if not data.chooses_threshold or not has_scores(name):
         return NAN
-    fold = fold_numbers(data, train, folds)
-    scores = np.zeros(len(train))
+    scores = np.full(len(data.names), NAN)
+    for split in inner_folds(data, train, data.task.youden_folds):
+        model = data.fit(name, split.train, seed)
+        scores[split.test] = model.predict(data.x[split.test])[:, 1]
     labels = data.targets.values[train].astype(int)
-    for number in range(folds):
-        held_out = fold == number
-        if not held_out.any():
-            continue
-        others = train[~held_out]
-        if len(set(data.targets.values[others])) < 2:
-            raise InputError(
-                f"{len(train)} training cases are too few for youden_folds={folds}: "
-                "a class is missing"
-            )
-        model = data.fit(name, others, seed)
-        scores[held_out] = model.predict(data.x[train[held_out]])[:, 1]
-    return youden_threshold(labels, scores)
+    return youden_threshold(labels, scores[train])
 
 
 def _scores(

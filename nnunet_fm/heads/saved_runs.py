@@ -22,7 +22,7 @@ from nnunet_fm.internal.result_sets import check_finished
 PREDICTIONS = "predictions"
 RESULTS = "results"
 ABOUT = "run.json"
-RERUN = "rerun the heads run command"
+RERUN = "rerun the command that wrote it"
 # types of the columns of results.csv that are not text
 COLUMN_TYPES = {
     "ratio": float,
@@ -79,7 +79,7 @@ class FinishedRun:
         path = self.folder / f"{PREDICTIONS}_{setting_name(ratio, seed)}.csv"
         if not path.is_file():
             raise MissingFileError(
-                f"{path} does not exist; rerun the heads run command to finish the run"
+                f"{path} does not exist; rerun the command that wrote it, to finish the run"
             )
         by_model: dict[str, list[Line]] = {}
         columns, lines = read_rows(path, RERUN)
@@ -87,7 +87,7 @@ class FinishedRun:
         if lacking:  # of version 0.1, which wrote a class called `case` over the cases
             raise InputError(
                 f"{path} has no column {some(sorted(lacking))}; remove {self.folder} and rerun the "
-                "heads run command"
+                "command"
             )
         for line in lines:
             by_model.setdefault(line["model"], []).append(line)

@@ -1,6 +1,6 @@
 """Train/test splits by subject: the table's column `split` or folds, and training subsets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,26 @@ def fold_numbers(data: TaskData, cases: Cases, folds: int) -> Integer[np.ndarray
     """Assign a fold to each case, see `deal_into_folds`."""
     fold = deal_into_folds(_subject_strata(data, cases), folds)
     return np.array([fold[data.subjects[case]] for case in cases])
+
+
+def inner_folds(data: TaskData, train: Cases, folds: int) -> Iterator[Split]:
+    """Divide training cases into folds, for the choice of a threshold.
+
+    Raises:
+        ValueError: a training side lacks a class.
+    """
+    fold = fold_numbers(data, train, folds)
+    for number in range(folds):
+        held_out = fold == number
+        if not held_out.any():
+            continue
+        others = train[~held_out]
+        if len(set(data.targets.values[others])) < len(data.targets.classes):
+            raise InputError(
+                f"{len(train)} training cases are too few for youden_folds={folds}: "
+                "a class is missing"
+            )
+        yield Split(others, train[held_out])
 
 
 def _make_folds(data: TaskData) -> list[Split]:

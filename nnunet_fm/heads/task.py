@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -98,6 +98,8 @@ class Task(Part):
         protocol: `paper` applies the keys under `paper`.
         paper: keys that differ in the paper's protocol, e.g. a fixed number of epochs.
     """
+
+    no_identity: ClassVar[frozenset[str]] = frozenset({"paper"})  # keys that change no result
 
     kind: Literal["classification", "regression", "survival"]
     target: Text

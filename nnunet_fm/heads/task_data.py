@@ -69,11 +69,19 @@ class TaskData:
             self.task.kind, self.targets.values[cases], self.targets.events[cases], subjects, fold
         )
 
+    @property
+    def chooses_threshold(self) -> bool:
+        """Whether Youden's threshold is chosen among the training cases."""
+        return self.task.youden_folds > 0 and len(self.targets.classes) == 2
+
+    def training_cases(self, cases: Integer[np.ndarray, " n"]) -> TrainingCases:
+        """Return what models are fitted on."""
+        subjects = [self.subjects[case] for case in cases]
+        return TrainingCases(self.task, self.x[cases], self.targets.of(cases), subjects)
+
     def fit(self, name: str, cases: Integer[np.ndarray, " n"], seed: int) -> Model:
         """Fit a model on some cases, see `Fitter`."""
-        subjects = [self.subjects[case] for case in cases]
-        chosen = TrainingCases(self.task, self.x[cases], self.targets.of(cases), subjects)
-        return self.fitter.fit(name, chosen, seed)
+        return self.fitter.fit(name, self.training_cases(cases), seed)
 
     def identity(self) -> str:
         """Return the SHA-256 of everything that results depend on."""
@@ -84,7 +92,9 @@ class TaskData:
         return self._digest([])
 
     def _digest(self, more: list[list[str]]) -> str:
-        digest = hashlib.sha256(self.task.model_dump_json(exclude={"paper"}).encode())
+        digest = hashlib.sha256(
+            self.task.model_dump_json(exclude=set(self.task.no_identity)).encode()
+        )
         for part in (self.x, self.targets.values, self.targets.events):
             digest.update(np.ascontiguousarray(part).tobytes())
         parts = [self.names, self.subjects, self.splits, self.leakage, *more]

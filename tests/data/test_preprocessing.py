@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from nnunet_fm.data.preprocessing import bounding_box, preprocess_volume, resize, zscore
+from nnunet_fm.data.preprocessing import (
+    bounding_box,
+    centre_fit,
+    preprocess_volume,
+    resample_volume,
+    resize,
+    zscore,
+)
 from nnunet_fm.data.volumes import BadVolumeError
 
 
@@ -48,3 +55,25 @@ def test_outliers_are_clipped_and_constant_brains_refused() -> None:
         zscore(constant, constant != 0)
     with pytest.raises(BadVolumeError, match="nothing is left"):
         zscore(constant, np.zeros(constant.shape, bool))
+
+
+def test_centre_fit_crops_and_pads_around_the_middle() -> None:
+    values = np.arange(1.0, 61.0).reshape(3, 4, 5)
+    fitted = centre_fit(values, (5, 4, 3))
+    assert np.array_equal(fitted[1:4], values[:, :, 1:4])
+    assert not fitted[[0, 4]].any()
+
+
+def test_a_brain_at_a_spacing_keeps_its_size_in_mm() -> None:
+    volume = brain()  # a box of 12 x 16 x 20 voxels
+    result = resample_volume(volume, volume != 0, (3.0, 2.0, 1.0), (2.0, 2.0, 2.0), (24, 20, 12))
+    filled = np.argwhere(result != 0)
+    assert filled.min(0).tolist() == [3, 2, 1]
+    assert (filled.max(0) - filled.min(0) + 1).tolist() == [18, 16, 10]
+    scored = result[result != 0]
+    assert abs(scored.mean()) < 1e-5
+    assert abs(scored.std() - 1) < 1e-5
+    same = resample_volume(volume, volume != 0, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (12, 16, 20))
+    assert np.array_equal(same, preprocess_volume(volume, volume != 0, (12, 16, 20)))
+    with pytest.raises(BadVolumeError, match=r"has 18x16x10 voxels of 2x2x2 mm, more than .*24x15"):
+        resample_volume(volume, volume != 0, (3.0, 2.0, 1.0), (2.0, 2.0, 2.0), (24, 15, 12))

@@ -101,6 +101,11 @@ def test_features_extract_says_that_voxels_are_resized(
     open_encoder("volta3d_test8", options={"spacing": spacing}, shape=(60, 80, 64))
     said = "pretrained on voxels of 2 x 2 x 2 mm, and every brain is resized to 56 x 80 x 64"
     assert (said in caplog.text) == (spacing is not None)
+    caplog.clear()
+    given = {"spacing": (2.0, 2.0, 2.0)}
+    _, recipe = open_encoder("volta3d_test8", options={"spacing": spacing}, **given)
+    assert "pretrained on voxels" not in caplog.text
+    assert recipe.preprocessing["spacing"] == [2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("code", ["LP", "LPP", "XYZ", "LRS", "", "LPSA"])

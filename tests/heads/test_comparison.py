@@ -59,7 +59,7 @@ def test_results_that_cannot_be_paired_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tested on different cases"):
         compare([first, second])
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="rerun the heads run command"):
+    with pytest.raises(FileNotFoundError, match="rerun the command that wrote it"):
         compare([first, second])
     second.about["protocol"] = "paper"
     with pytest.raises(ValueError, match="the runs differ in protocol: default, paper"):

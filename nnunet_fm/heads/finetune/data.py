@@ -1,11 +1,13 @@
 """The data of a task on volumes: cases, prepared volumes, and the encoder that is fine-tuned."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from nnunet_fm.data.skull_stripping import warn_of_unused_masks
 from nnunet_fm.encoders import Encoder
 from nnunet_fm.encoders.slicewise import SliceWise
 from nnunet_fm.features import FeatureRecipe
@@ -13,15 +15,15 @@ from nnunet_fm.features.extraction import check_sequences
 from nnunet_fm.features.prepared_volumes import PreparedVolumes
 from nnunet_fm.features.volume_loader import VolumeRef
 from nnunet_fm.heads.finetune.fitter import FineTuner
+from nnunet_fm.heads.finetune.inner_split import inner_split
 from nnunet_fm.heads.finetune.network import unfrozen_parameters
 from nnunet_fm.heads.finetune.settings import FineTuneTask
-from nnunet_fm.heads.saved_runs import run_folder
-from nnunet_fm.heads.splits import make_splits
+from nnunet_fm.heads.splits import inner_folds, make_splits, subset
 from nnunet_fm.heads.task_data import TaskCases, TaskData, TaskInputs, select_cases
 from nnunet_fm.internal.device import default_device
 from nnunet_fm.internal.errors import InputError
 
-TRAININGS = "trainings"  # folder of a run
+TRAININGS = "trainings"  # in the folder of results
 
 
 def finetune_data(
@@ -32,42 +34,58 @@ def finetune_data(
     device: torch.device | None = None,
     processes: int = 2,
 ) -> TaskData:
-    """Prepare the volumes of a task, for `run_task` to fine-tune an encoder on them.
+    """Collect the volumes of a task, for `run_task` to fine-tune an encoder on them.
 
     Args:
         inputs: a `FineTuneTask` with its table, see `open_task`; volumes are kept below its cache.
         encoder: see `open_encoder`; one of slices sees all slices of a volume.
         recipe: of the encoder, from `open_encoder`.
-        out: folder of results, as given to `run_task`. The folder `trainings` of the run keeps the
-            trained blocks and the head of each split, and a rerun reads them.
+        out: folder of results, as given to `run_task`. Its folder `trainings` keeps the trained
+            blocks and the head of each split; runs that need them again read them.
         device: a GPU if None and there is one.
         processes: that read and preprocess volumes.
 
     Raises:
-        ValueError: several volumes per case, more blocks than the encoder has, volumes that cannot
-            be used, or see `make_splits`.
+        FileNotFoundError: a volume does not exist.
+        ValueError: several volumes per case, more blocks than the encoder has, or too few subjects
+            for one of the trainings.
     """
     task = inputs.task
     if not isinstance(task, FineTuneTask):
         raise InputError("this task is for heads on features; open it with kind=FineTuneTask")
     volume_encoder = SliceWise(encoder) if encoder.input_spec.spatial_dims == 2 else encoder
-    unfrozen_parameters(volume_encoder, task.finetune.unfreeze)
+    unfreeze = task.finetune.unfreeze
+    unfrozen_parameters(volume_encoder, unfreeze)
     cases = select_cases(task, inputs.table)
     references = _one_volume_each(inputs, cases)
-    check_sequences(encoder, {reference.modality for reference in references})
-    data = inputs.describe(cases, np.array([]), recipe)
-    make_splits(data)  # raises before the volumes are prepared
-    volumes = PreparedVolumes(inputs.cache.folder, recipe)
-    data = replace(data, x=np.array(volumes.prepare(references, processes)))
+    known = (encoder.input_spec.modalities or ("",))[0]
+    check_sequences(encoder, {r.modality for r in references}, f"modalities=[{known}]")
+    if any(row.mask for row in cases.rows):
+        warn_of_unused_masks(recipe.preprocessing["strip"])
+    volumes = PreparedVolumes(inputs.cache, recipe, references, processes)
+    data = inputs.describe(cases, np.array(volumes.keys), recipe)
+    _check_trainings(data, task.finetune.validation)
     fitter = FineTuner(
         volume_encoder,
         recipe,
         volumes,
-        run_folder(out, data) / TRAININGS,
+        out / TRAININGS,
         device or torch.device(default_device()),
         torch.get_num_threads(),
     )
-    return replace(data, fitter=fitter)
+    return replace(data, encoder=f"{data.encoder}-unfrozen_{unfreeze}", fitter=fitter)
+
+
+def _check_trainings(data: TaskData, validation: float) -> None:
+    """Make every split that will be trained, so that one that is impossible is refused at once."""
+    splits, _ = make_splits(data)
+    for ratio, seed in product(data.task.ratios, range(data.task.seeds)):
+        for split in splits:
+            train = subset(data, split.train, ratio, seed)
+            inner_split(data.training_cases(train), validation, seed)
+            if data.chooses_threshold:
+                for inner in inner_folds(data, train, data.task.youden_folds):
+                    inner_split(data.training_cases(inner.train), validation, seed)
 
 
 def _one_volume_each(inputs: TaskInputs, cases: TaskCases) -> list[VolumeRef]:

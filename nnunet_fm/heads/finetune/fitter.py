@@ -2,34 +2,36 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import astuple
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 from jaxtyping import Shaped
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from nnunet_fm.encoders import Encoder
+from nnunet_fm.features.cache_entry import DamagedEntryError, read_entry, write_entry
 from nnunet_fm.features.prepared_volumes import PreparedVolumes
 from nnunet_fm.features.recipe import FeatureRecipe
-from nnunet_fm.heads.finetune.network import FineTunedNetwork
-from nnunet_fm.heads.finetune.settings import FineTuneTask
-from nnunet_fm.heads.finetune.training import InnerSplit, Training, Vectors, predict, train
+from nnunet_fm.heads.finetune.inner_split import inner_split
+from nnunet_fm.heads.finetune.network import FineTunedNetwork, vectors_of
+from nnunet_fm.heads.finetune.settings import FineTuneTask, FineTuning
+from nnunet_fm.heads.finetune.training import Vectors, predict, train
 from nnunet_fm.heads.fitting import Fitter, TrainingCases
 from nnunet_fm.heads.models import Model, Output
 from nnunet_fm.heads.models.training_target import Rows, TrainingTarget
 from nnunet_fm.heads.models.trivial import TrivialModel
-from nnunet_fm.heads.subsets import deal_into_folds, subject_strata
 from nnunet_fm.heads.task import Task
-from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 NAME = "finetuned"
+VERSION = 1  # raised whenever the same training gives other weights
 Keys = Shaped[np.ndarray, " n"]
 
 
@@ -56,10 +58,10 @@ class FineTuner(Fitter):
     """Fine-tunes copies of an encoder.
 
     Args:
-        encoder: of volumes.
+        encoder: of volumes; it is moved to the device.
         recipe: what its features depend on; its identity names the trainings.
         volumes: that the keys of the data belong to.
-        folder: of the finished trainings.
+        folder: of the finished trainings, of any run.
         device: that the encoder is trained on.
         threads: see `Fitter`.
     """
@@ -73,8 +75,9 @@ class FineTuner(Fitter):
         device: torch.device,
         threads: int,
     ) -> None:
-        self._encoder, self._recipe, self._volumes = encoder, recipe, volumes
+        self._encoder, self._recipe, self._volumes = encoder.to(device).eval(), recipe, volumes
         self._folder, self._device = folder, device
+        self._width = 0  # of the encoder's vector; known once a volume is there
         self.threads = threads
 
     def names(self, task: Task, smallest: int) -> list[str]:
@@ -85,38 +88,52 @@ class FineTuner(Fitter):
         """Fine-tune the encoder, or read what an earlier process has trained."""
         if name != NAME:
             return TrivialModel(cases.task, cases.x, cases.targets, seed)
+        if not self._width:
+            self._volumes.prepare()
+            self._width = self._vector_length(cases.x[0])
         settings = cast(FineTuneTask, cases.task).finetune
         target = TrainingTarget(cases.task, cases.targets, settings.balanced)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # of the head
-            example = self._volumes.read(cases.x[:1].tolist())
-            network = FineTunedNetwork(self._encoder, settings.unfreeze, example, target.outputs)
-        network.to(self._device)
-        file = self._folder / f"{self._digest(cases, seed)}.safetensors"
+            network = FineTunedNetwork(
+                self._encoder, settings.unfreeze, self._width, target.outputs
+            ).to(self._device)
+        key = self._key(cases, seed)
+        file = self._folder / f"{key}.safetensors"
         if file.is_file():
-            _read(file, network)
+            _read(file, key, network)
         else:
-            split = _inner_split(cases, settings.validation, seed)
-            vectors = self._training_vectors(network, cases.x, settings.unfreeze == 0)
+            split = inner_split(cases, settings.validation, seed)
+            vectors = self._training_vectors(network, cases.x, settings)
             done = train(network, vectors, target, split, settings, seed)
-            _write(file, network, done)
+            logger.info("kept epoch %d of %d, validation loss %.3f", *astuple(done))
+            _write(file, key, network)
         return FineTunedModel(network, self._volumes, target, settings.batch_size)
 
-    def _training_vectors(self, network: FineTunedNetwork, keys: Keys, frozen: bool) -> Vectors:
+    def _vector_length(self, key: str) -> int:
+        example = self._volumes.read([key]).to(self._device)
+        with torch.inference_mode():
+            return vectors_of(self._encoder, example).shape[1]
+
+    def _training_vectors(
+        self, network: FineTunedNetwork, keys: Keys, settings: FineTuning
+    ) -> Vectors:
         """Return what computes vectors; those of a frozen encoder are computed once."""
         compute = _encoder_vectors(network, self._volumes, keys)
-        if not frozen:
+        if settings.unfreeze != 0:
             return compute
+        batches = torch.arange(len(keys)).split(settings.batch_size)
         with torch.no_grad():
-            once = torch.cat([compute(rows) for rows in torch.arange(len(keys)).split(8)])
+            once = torch.cat([compute(rows) for rows in batches])
         return lambda rows: once[rows.to(once.device)]
 
-    def _digest(self, cases: TrainingCases, seed: int) -> str:
+    def _key(self, cases: TrainingCases, seed: int) -> str:
         """Return the identity of a training: everything that its weights depend on."""
-        keys = {"kind", "loss", "standardise_target", "finetune"}
+        settings = {"kind", "loss", "standardise_target", "finetune"}
         parts = [
+            VERSION,
             self._recipe.identity(),
-            cases.task.model_dump_json(include=keys),
+            cases.task.model_dump_json(include=settings),
             cases.x.tolist(),
             cases.targets.values.tolist(),
             list(cases.targets.classes),
@@ -133,51 +150,22 @@ def _encoder_vectors(
     return lambda rows: network.embed(volumes.read(keys[rows.numpy()].tolist()).to(device))
 
 
-def _inner_split(cases: TrainingCases, share: float, seed: int) -> InnerSplit:
-    """Split the cases by subject, stratified as folds are.
-
-    Raises:
-        InputError: too few subjects for both sides.
-    """
-    count, kind = len(cases.subjects), cases.task.kind
-    everything = torch.arange(count)
-    if not share:
-        return InnerSplit(everything, everything[:0])
-    folds = round(1 / share)
-    strata = cases.targets.strata(np.arange(count), kind)
-    fold = deal_into_folds(subject_strata(cases.subjects, strata, kind), folds)
-    chosen = np.array([fold[subject] for subject in cases.subjects]) == seed % folds
-    classes = cases.targets.values if cases.targets.classes else np.zeros(count)
-    if not chosen.any() or set(classes[~chosen]) < set(classes):
-        raise InputError(
-            f"{count} training cases are too few for finetune.validation={share:g}: subjects "
-            "that choose the epoch, or a class among the others, are missing; type "
-            "finetune.validation=0 to keep the last epoch"
-        )
-    validation = torch.from_numpy(chosen)
-    return InnerSplit(everything[~validation], everything[validation])
-
-
-def _write(file: Path, network: FineTunedNetwork, done: Training) -> None:
+def _write(file: Path, key: str, network: FineTunedNetwork) -> None:
+    """Keep the trained tensors, with their checksums."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: p.detach().cpu().contiguous() for name, p in network.trained().items()}
-    about = {key: str(value) for key, value in asdict(done).items()}
-    with replaced_atomically(file) as temporary:
-        save_file(tensors, temporary, about)
+    arrays = {name: p.detach().cpu().numpy() for name, p in network.trained().items()}
+    write_entry(file, key, arrays)
 
 
-def _read(file: Path, network: FineTunedNetwork) -> None:
+def _read(file: Path, key: str, network: FineTunedNetwork) -> None:
     """Load a finished training.
 
     Raises:
         InputError: the file is damaged.
     """
     try:
-        with safe_open(file, "pt") as content:
-            names = content.keys()
-            tensors = {name: content.get_tensor(name) for name in names}
+        arrays = read_entry(file, key, list(network.trained()))
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         network.load_state_dict(tensors, strict=False)
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except (DamagedEntryError, KeyError, RuntimeError) as error:
         raise InputError(f"{file} is damaged ({error}); delete it, and rerun the command") from None
-    if set(tensors) != set(network.trained()):
-        raise InputError(f"{file} holds other tensors; delete it, and rerun the command")

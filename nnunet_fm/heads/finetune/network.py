@@ -2,7 +2,6 @@
 
 from copy import deepcopy
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,37 +16,34 @@ class FineTunedNetwork(nn.Module):
     of the pretraining.
 
     Args:
-        encoder: of volumes; it is copied.
+        encoder: of volumes; it is copied, with its device.
         unfreeze: see `FineTuning`.
-        example: a volume, which shows the length of the vector.
+        width: length of the encoder's vector.
         outputs: number of classes, or 1.
 
     Raises:
         InputError: more blocks than the encoder has.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        unfreeze: int | str,
-        example: Float[Tensor, "1 1 z y x"],
-        outputs: int,
-    ) -> None:
+    def __init__(self, encoder: Encoder, unfreeze: int | str, width: int, outputs: int) -> None:
         super().__init__()
         self.encoder = deepcopy(encoder).eval().requires_grad_(False)
         for parameter in unfrozen_parameters(self.encoder, unfreeze):
             parameter.requires_grad_(True)
-        with torch.inference_mode():
-            width = self.embed(example).shape[1]
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
 
     def embed(self, x: Float[Tensor, "b 1 z y x"]) -> Float[Tensor, "b d"]:
-        """Return the vectors of volumes; every channel of the encoder gets the same image."""
-        return self.encoder.embed(x.expand(-1, self.encoder.in_channels, -1, -1, -1))
+        """Return the encoder's vectors of volumes."""
+        return vectors_of(self.encoder, x)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that are trained, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+def vectors_of(encoder: Encoder, x: Float[Tensor, "b 1 z y x"]) -> Float[Tensor, "b d"]:
+    """Return an encoder's vectors of volumes; every channel of it gets the same image."""
+    return encoder.embed(x.expand(-1, encoder.in_channels, -1, -1, -1))
 
 
 def unfrozen_parameters(encoder: Encoder, unfreeze: int | str) -> list[nn.Parameter]:

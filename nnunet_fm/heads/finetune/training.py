@@ -2,26 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from nnunet_fm.heads.finetune.inner_split import InnerSplit
 from nnunet_fm.heads.finetune.network import FineTunedNetwork
 from nnunet_fm.heads.finetune.settings import FineTuning
 from nnunet_fm.heads.models.training_target import Rows, TrainingTarget
 from nnunet_fm.internal.errors import NonFiniteError
 
 Vectors = Callable[[Rows], Float[Tensor, "b d"]]  # of some cases, from the encoder
-
-
-class InnerSplit(NamedTuple):
-    """Numbers of the cases to train on, and of those that choose the epoch (may be none)."""
-
-    train: Integer[Tensor, " t"]
-    validation: Integer[Tensor, " v"]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ class TrainingTarget:
     Args:
         task: kind and loss.
         targets: of the cases.
-        balanced: classification: weight each class by 1 / its number of cases.
+        balanced: classification: weight each case by 1 / the number of cases of its class, 1 on
+            average.
 
     Attributes:
         outputs: of the network: number of classes, or 1.
@@ -42,7 +43,8 @@ class TrainingTarget:
             self._values = torch.from_numpy(values).long()
             if balanced:
                 counts = np.bincount(values.astype(int), minlength=self.outputs)
-                self._weights = torch.from_numpy(1 / np.maximum(counts, 1)).float()
+                weights = len(values) / ((counts > 0).sum() * np.maximum(counts, 1))
+                self._weights = torch.from_numpy(weights[values.astype(int)]).float()
         elif task.kind == "survival":
             self._values = torch.from_numpy(values)
         else:
@@ -56,8 +58,11 @@ class TrainingTarget:
         device = outputs.device
         values = self._values[rows].to(device)
         if self._kind == "classification":
-            weights = None if self._weights is None else self._weights.to(device)
-            return cross_entropy(outputs, values, weights)
+            if self._weights is None:
+                return cross_entropy(outputs, values)
+            # torch's own weights are divided by those of the batch: a batch of one has none
+            losses = cross_entropy(outputs, values, reduction="none")
+            return (self._weights[rows].to(device) * losses).mean()
         if self._kind == "survival":
             return cox_loss(outputs[:, 0], values, self._events[rows].to(device))
         return self._error(outputs[:, 0], values)

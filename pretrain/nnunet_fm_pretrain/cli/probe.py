@@ -97,12 +97,19 @@ def _probe(parsed: argparse.Namespace) -> None:
     from nnunet_fm_pretrain.probing.health import FeatureHealth, health_table
     from nnunet_fm_pretrain.probing.inputs import inputs_for
     from nnunet_fm_pretrain.probing.linear_probes import ProbeResult, markdown
-    from nnunet_fm_pretrain.probing.run import encoders_and_random, probe_patches, probe_table
+    from nnunet_fm_pretrain.probing.run import (
+        dataset_channels,
+        encoders_and_random,
+        probe_patches,
+        probe_table,
+    )
 
     given = parse_key_values(parsed.encoder_options)
     encoders = encoders_and_random(parsed.encoders, parsed.seeds, parsed.card, given)
     spacing = tuple(parsed.spacing) if parsed.spacing else None
     inputs = inputs_for(encoders, Preprocessing(parsed.size, parsed.slices), spacing)
+    if parsed.dataset:  # refused before the table is probed
+        dataset_channels(parsed.dataset, next(iter(encoders.values())).input_spec)
     results: list[ProbeResult] = []
     health: list[FeatureHealth] = []
     if parsed.table:

@@ -9,7 +9,15 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from nnunet_fm.data.preprocessing import PERCENTILES, bounding_box, resize, zscore
+from nnunet_fm.data.preprocessing import (
+    PERCENTILES,
+    bounding_box,
+    centre_fit,
+    check_spacing,
+    resize,
+    shape_at_spacing,
+    zscore,
+)
 from nnunet_fm.data.volumes import BadVolumeError, Mask, Volume
 from nnunet_fm.encoders.contract import Z_SCORE, ZERO_TO_ONE
 from nnunet_fm.encoders.intensity import rescale_intensity
@@ -142,8 +150,8 @@ class VolumePreprocessing(StorePreprocessing):
     intensity: str = Z_SCORE
 
     def __post_init__(self) -> None:
-        if self.spacing is not None and not all(0.1 <= s <= 20 for s in self.spacing):
-            raise InputError(f"spacing {self.spacing}; allowed: 0.1 to 20 mm")
+        if self.spacing is not None:
+            check_spacing(self.spacing)
         if self.shape is not None and not all(
             SMALLEST_SIZE <= n <= LARGEST_SIZE for n in self.shape
         ):
@@ -198,9 +206,7 @@ class VolumePreprocessing(StorePreprocessing):
 
     def _target_shape(self, before: tuple[int, ...], spacing: Triple) -> tuple[int, int, int]:
         if self.spacing:
-            sizes = zip(before, spacing, self.spacing, strict=True)
-            z, y, x = (max(1, round(n * old / new)) for n, old, new in sizes)
-            return z, y, x
+            return shape_at_spacing(before, spacing, self.spacing)
         return self.shape or (before[0], before[1], before[2])
 
 
@@ -253,21 +259,6 @@ def crop_to_brains(
     stripped = [np.where(brain, volume, 0) for volume, brain in zip(volumes, brains, strict=True)]
     box = bounding_box(np.any([s != 0 for s in stripped], axis=0))
     return [s[box] for s in stripped]
-
-
-def centre_fit(
-    values: Float[np.ndarray, "z y x"], shape: tuple[int, int, int]
-) -> Float[np.ndarray, "d h w"]:
-    """Crop or pad with 0 on both sides to `shape`."""
-    result = np.zeros(shape, values.dtype)
-    source, target = [], []
-    for have, want in zip(values.shape, shape, strict=True):
-        length = min(have, want)
-        first, start = (have - length) // 2, (want - length) // 2
-        source.append(slice(first, first + length))
-        target.append(slice(start, start + length))
-    result[tuple(target)] = values[tuple(source)]
-    return result
 
 
 def draw_slices(cubes: Sequence[Cube], options: Preprocessing) -> Int[np.ndarray, " n"]:

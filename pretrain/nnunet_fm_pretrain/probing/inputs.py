@@ -161,9 +161,12 @@ def inputs_for(
 def check_one_image(spec: InputSpec) -> None:
     """Raise ValueError if an encoder takes several sequences together."""
     if spec.modalities is not None and len(spec.modalities) > 1:
+        allowed = "an encoder of one image"
+        if spec.subsets:
+            allowed = f"one of them: --encoder-option modalities='[\"{spec.modalities[0]}\"]'"
         raise InputError(
-            f"the encoder takes {', '.join(spec.modalities)} together, and a probe has one image; "
-            "name one of them: --encoder-option modalities='[\"T1\"]'"
+            f"the encoder takes {', '.join(spec.modalities)} together, and this probe has one "
+            f"image; allowed: {allowed}"
         )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_fm.data.cell_numbers import read_number, read_numbers
+from nnunet_fm.data.sequences import match_channels
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_ids import SubjectNames
 from nnunet_fm.data.table_rows import Rows, is_missing, name_in_dataset, read_rows
@@ -26,6 +27,7 @@ from nnunet_fm.encoders import (
     random_state,
     required_orientation,
 )
+from nnunet_fm.encoders.contract import InputSpec
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.json_files import parse_json, read_list
 from nnunet_fm.internal.messages import some
@@ -127,9 +129,14 @@ def probe_table(
         ValueError: columns are missing, no subject of the table is held out, or the encoders take
             several sequences together.
     """
-    for encoder in encoders.values():
-        check_one_image(encoder.input_spec)
+    spec = next(iter(encoders.values())).input_spec
+    check_one_image(spec)
     rows, path_column = _read_probe_table(table, targets)
+    if spec.modalities and path_column != "path" and match_channels(spec.modalities, ["T1"]) != [0]:
+        raise InputError(
+            f"the encoder takes {spec.modalities[0]}, and the volumes of {table} are T1 (column "
+            "t1); call the column `path` if it holds the encoder's sequence"
+        )
     subjects = [rows.subject(cells) for cells in rows.cells]
     unseen = SubjectNames(read_subjects(held_out) if held_out else subjects)
     tested = [
@@ -204,6 +211,27 @@ def _check_subjects(rows: Rows) -> None:
         names.add(name, subject)
 
 
+def dataset_channels(raw: Path, spec: InputSpec) -> tuple[list[int], str]:
+    """Return the numbers of the channels that encoders take, and the ending of a dataset's files.
+
+    Args:
+        raw: `nnUNet_raw/DatasetXXX`.
+        spec: of the encoders.
+
+    Raises:
+        ValueError: no nnU-Net dataset, or one without a sequence that the encoders take by name.
+    """
+    described = nnunet_images(raw)
+    if described is None:
+        raise InputError(
+            f"{raw} is no nnU-Net dataset (dataset.json with file_ending and channel_names, and "
+            "imagesTr); give --dataset nnUNet_raw/DatasetXXX"
+        )
+    about = described[1]
+    names = [about["channel_names"][number] for number in sorted(about["channel_names"], key=int)]
+    return probed_channels(spec, raw.name, names), about["file_ending"]
+
+
 def probe_patches(
     encoders: dict[str, Encoder], raw: Path, split: Path, fold: int, inputs: ProbeInputs
 ) -> ProbeReport:
@@ -219,18 +247,11 @@ def probe_patches(
     Raises:
         ValueError: no nnU-Net dataset, or one without a sequence that the encoders take by name.
     """
-    described = nnunet_images(raw)
-    if described is None:
-        raise InputError(
-            f"{raw} is no nnU-Net dataset (dataset.json with file_ending and channel_names, and "
-            "imagesTr); give --dataset nnUNet_raw/DatasetXXX"
-        )
-    about = described[1]
-    cases_of = read_list(split)[fold]
     spec = next(iter(encoders.values())).input_spec
-    channels = probed_channels(spec, raw.name, list(about["channel_names"].values()))
+    channels, ending = dataset_channels(raw, spec)
+    cases_of = read_list(split)[fold]
     cases = {
-        c: inputs.read_case(raw, c, channels, about["file_ending"])
+        c: inputs.read_case(raw, c, channels, ending)
         for part in ("train", "val")
         for c in cases_of[part]
     }

@@ -11,7 +11,7 @@ from nibabel.affines import voxel_sizes
 from torch import Tensor
 from torch.nn.functional import avg_pool3d, interpolate, pad
 
-from nnunet_fm.data.preprocessing import resize, zscore
+from nnunet_fm.data.preprocessing import resize, shape_at_spacing, zscore
 from nnunet_fm.data.skull_stripping import Stripper
 from nnunet_fm.data.volumes import read_volume
 from nnunet_fm.encoders import Encoder
@@ -92,8 +92,8 @@ def read_volume_case(
         window: edge of the cubes in voxels that an encoder gets; sides are padded to multiples.
     """
     images, labels, grid = read_channels(raw, case, channels, ending)
-    sides = zip(labels.shape, reversed(grid.spacing), spacing, strict=True)
-    z, y, x = (max(1, round(n * old / new)) for n, old, new in sides)
+    x_side, y_side, z_side = grid.spacing
+    z, y, x = shape_at_spacing(labels.shape, (z_side, y_side, x_side), spacing)
     resampled = []
     for image in images:
         resampled.append(rescale_intensity(zscore(*resize(image, (z, y, x))), intensity))

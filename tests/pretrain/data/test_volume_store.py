@@ -19,7 +19,7 @@ from nnunet_fm_pretrain.data.array_files import volume_path
 from nnunet_fm_pretrain.data.open_store import open_store
 from nnunet_fm_pretrain.data.prepare import prepare
 from nnunet_fm_pretrain.data.prepare_group import PrepareOptions
-from nnunet_fm_pretrain.data.preprocessing import VolumePreprocessing, centre_fit
+from nnunet_fm_pretrain.data.preprocessing import VolumePreprocessing
 from nnunet_fm_pretrain.data.sampling import SampleOrder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
@@ -109,13 +109,6 @@ def test_spacing_and_shape(tmp_path: Path) -> None:
         VolumePreprocessing(shape=(8, 8, 8))
     with pytest.raises(ValueError, match=r"spacing .*; allowed: 0.1 to 20 mm"):
         VolumePreprocessing(spacing=(0.0, 1.0, 1.0))
-
-
-def test_centre_fit_crops_and_pads_around_the_middle() -> None:
-    values = np.arange(1.0, 61.0).reshape(3, 4, 5)
-    fitted = centre_fit(values, (5, 4, 3))
-    assert np.array_equal(fitted[1:4], values[:, :, 1:4])
-    assert not fitted[[0, 4]].any()
 
 
 def test_uint8_volumes_are_near_and_keep_the_background(volumes: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from nnunet_fm.encoders.loading.metadata import write_encoder
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
 from nnunet_fm_pretrain.probing.features import patch_features, slice_features
 from nnunet_fm_pretrain.probing.inputs import SliceInputs, inputs_for, probed_channels
-from nnunet_fm_pretrain.probing.run import encoders_and_random
+from nnunet_fm_pretrain.probing.run import dataset_channels, encoders_and_random, probe_table
 
 SLABS = {"sequences": ["T1", "FLAIR"], "slices": 3, "image_size": 28}
 
@@ -95,6 +95,26 @@ def test_channels_are_those_of_the_encoder_in_its_order() -> None:
         probed_channels(named, "D", ["T2", "t1"])
     with pytest.raises(ValueError, match="takes T1, FLAIR, and D has T2; allowed: an encoder"):
         probed_channels(named, "D", ["T2"])
+
+
+def test_channels_are_numbered_by_their_keys_not_by_their_order(tmp_path: Path) -> None:
+    (tmp_path / "imagesTr").mkdir()
+    names = {str(n): f"other {n}" for n in range(12)} | {"2": "T1", "10": "FLAIR"}
+    shuffled = {key: names[key] for key in sorted(names)}  # 0, 1, 10, 11, 2, ...
+    about = {"file_ending": ".nii.gz", "channel_names": shuffled}
+    (tmp_path / "dataset.json").write_text(json.dumps(about))
+    spec = InputSpec(2, 14, (28, 28)).of_modalities(["T1", "FLAIR"])
+    assert dataset_channels(tmp_path, spec) == ([2, 10], ".nii.gz")
+
+
+def test_a_table_of_t1_is_not_probed_with_an_encoder_of_flair(
+    slab_file: Path, tmp_path: Path
+) -> None:
+    encoders = encoders_and_random([slab_file], 0, given={"modalities": ["FLAIR"]})
+    (tmp_path / "t.csv").write_text("subject_id,t1,age\ns0,0.nii.gz,20\n")
+    inputs = inputs_for(encoders, Preprocessing(28, 8), None)
+    with pytest.raises(ValueError, match="takes FLAIR, and the volumes of .* are T1"):
+        probe_table(encoders, tmp_path / "t.csv", ["age"], inputs, None)
 
 
 def test_slabs_are_probed_on_a_dataset(
