@@ -64,10 +64,11 @@ def resample_volume(
     box = crop_to_brain(volume, brain)
     resampled = shape_at_spacing(box.shape, before, after)
     if any(have > want for have, want in zip(resampled, shape, strict=True)):
+        voxels = "x".join(map(str, resampled))
         sides = "x".join(f"{side:g}" for side in after)
         raise BadVolumeError(
-            f"the brain has {'x'.join(map(str, resampled))} voxels of {sides} mm, more than the "
-            f"shape {'x'.join(map(str, shape))}; choose a larger shape, or strip the skull"
+            f"the brain has {voxels} voxels (z, y, x) of {sides} mm, more than the shape "
+            f"{'x'.join(map(str, shape))}; choose a larger shape, or strip the skull"
         )
     return centre_fit(zscore(*resize(box, resampled), percentiles), shape)
 

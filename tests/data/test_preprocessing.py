@@ -75,5 +75,7 @@ def test_a_brain_at_a_spacing_keeps_its_size_in_mm() -> None:
     assert abs(scored.std() - 1) < 1e-5
     same = resample_volume(volume, volume != 0, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (12, 16, 20))
     assert np.array_equal(same, preprocess_volume(volume, volume != 0, (12, 16, 20)))
-    with pytest.raises(BadVolumeError, match=r"has 18x16x10 voxels of 2x2x2 mm, more than .*24x15"):
+    with pytest.raises(
+        BadVolumeError, match=r"has 18x16x10 voxels .z, y, x. of 2x2x2 mm, more than .*24x15"
+    ):
         resample_volume(volume, volume != 0, (3.0, 2.0, 1.0), (2.0, 2.0, 2.0), (24, 15, 12))

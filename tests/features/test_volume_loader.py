@@ -55,5 +55,7 @@ def test_volumes_at_a_spacing_have_the_size_of_their_own_voxels(tmp_path: Path) 
     assert (inside.max(0) - inside.min(0) + 1).tolist() == [30, 16, 6]  # 60 x 32 x 12 mm
     too_small = replace(at_2mm, preprocessing={**at_2mm.preprocessing, "shape": [24, 16, 8]})
     ((_, reason),) = iter_preprocessed(references, too_small, 0)
-    assert "the brain has 30x16x6 voxels of 2x2x2 mm, more than the shape 24x16x8" in str(reason)
+    assert "the brain has 30x16x6 voxels (z, y, x) of 2x2x2 mm, more than the shape 24x16x8" in str(
+        reason
+    )
     assert at_2mm.identity() != replace(recipe(), preprocessing=settings).identity()
