@@ -136,13 +136,12 @@ def _logistic(x: Features, y: np.ndarray) -> Any:
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     losses = []
     for c in CS:
-        likelihood = 0.0
+        loss = 0.0
         for train, test in folds.split(x, y):
             inner = model(c).fit(x[train], y[train])
-            likelihood += float(
-                inner.predict_log_proba(x[test])[np.arange(len(test)), y[test]].sum()
-            )
-        losses.append(-likelihood)
+            margins = inner.decision_function(x[test]) * (2 * y[test] - 1)
+            loss += float(np.logaddexp(0, -margins).sum())  # finite, unlike log(probability)
+        losses.append(loss)
     best = CS[int(np.argmin(losses))]
     return model(best).fit(x, y)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers.pretraining import write_volume_file
-from nnunet_fm.encoders import build_encoder
+from nnunet_fm.encoders import InputSpec, build_encoder
 from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE
 from nnunet_fm.internal.atomic_files import write_csv
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
@@ -23,6 +23,7 @@ from nnunet_fm_pretrain.probing.linear_probes import (
 )
 from nnunet_fm_pretrain.probing.run import (
     _is_number,
+    dataset_channels,
     encoders_and_random,
     probe_patches,
     probe_table,
@@ -211,7 +212,7 @@ def test_a_folder_that_is_no_nnunet_dataset_is_refused(about: str | None, tmp_pa
     if about:
         (tmp_path / "dataset.json").write_text(about)
     with pytest.raises(ValueError, match="is no nnU-Net dataset"):
-        probe_patches({}, tmp_path, tmp_path / "split.json", 0, SQUARES)
+        dataset_channels(tmp_path, InputSpec(2, 16, (64, 64)))
 
 
 @pytest.mark.parametrize("folder", ["imagesTr", "labelsTr"])
