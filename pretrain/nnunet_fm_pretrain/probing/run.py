@@ -129,14 +129,16 @@ def probe_table(
         ValueError: columns are missing, no subject of the table is held out, or the encoders take
             several sequences together.
     """
-    spec = next(iter(encoders.values())).input_spec
-    check_one_image(spec)
+    for encoder in encoders.values():
+        check_one_image(encoder.input_spec)
     rows, path_column = _read_probe_table(table, targets)
-    if spec.modalities and path_column != "path" and match_channels(spec.modalities, ["T1"]) != [0]:
-        raise InputError(
-            f"the encoder takes {spec.modalities[0]}, and the volumes of {table} are T1 (column "
-            "t1); call the column `path` if it holds the encoder's sequence"
-        )
+    for encoder in encoders.values():
+        known = encoder.input_spec.modalities
+        if known and path_column != "path" and match_channels(known, ["T1"]) != [0]:
+            raise InputError(
+                f"the encoder takes {known[0]}, and the volumes of {table} are T1 (column t1); "
+                "call the column `path` if it holds the encoder's sequence"
+            )
     subjects = [rows.subject(cells) for cells in rows.cells]
     unseen = SubjectNames(read_subjects(held_out) if held_out else subjects)
     tested = [

@@ -215,7 +215,9 @@ def _few(inputs: TaskInputs) -> TaskInputs:
 
 
 def _for_heads(inputs: TaskInputs) -> TaskInputs:
-    plain = heads.open_task("classification", inputs.table.file, "c", ["target=label"])
+    plain = heads.open_task(
+        "classification", inputs.table.file, inputs.cache.folder, ["target=label"]
+    )
     return replace(plain, cache=inputs.cache)
 
 
