@@ -4,7 +4,14 @@ import argparse
 from pathlib import Path
 
 from nnunet_fm.cli.features import DEFAULT_CACHE
-from nnunet_fm.cli.parser import Commands, add_card, add_encoder_option, add_prefer, add_skull_strip
+from nnunet_fm.cli.parser import (
+    Commands,
+    add_card,
+    add_encoder_option,
+    add_prefer,
+    add_skull_strip,
+    add_weights_seed,
+)
 from nnunet_fm.internal import option_types
 
 
@@ -81,11 +88,7 @@ def _add_similarity(commands: Commands) -> None:
     add_skull_strip(
         similarity, "none, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)"
     )
-    similarity.add_argument(
-        "--seed",
-        type=option_types.seed,
-        help="seed of random weights, for an architecture without a file (default: 0)",
-    )
+    add_weights_seed(similarity)
     similarity.add_argument(
         "-o", type=option_types.figure_file, default=Path("similarity.png"), metavar="PNG"
     )

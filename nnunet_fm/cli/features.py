@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 from nnunet_fm.cli.parser import (
     Commands,
-    add_card,
-    add_encoder_option,
+    add_encoder,
     add_group,
     add_prefer,
-    add_skull_strip,
-    add_spacing,
+    add_preprocessing,
     perturbation,
 )
 from nnunet_fm.internal import option_types
@@ -90,24 +88,11 @@ def _add_extract(group: Commands) -> None:
         default=64,
         help="slices per batch; does not affect results",
     )
-    extract.add_argument(
-        "-np",
-        type=option_types.processes_or_none,
-        default=2,
-        help="processes that read and preprocess; 0: this one",
-    )
     extract.set_defaults(function=_extract)
 
 
 def _add_encoder(extract: argparse.ArgumentParser) -> None:
-    extract.add_argument("--encoder", type=option_types.encoder, required=True, metavar="NAME|FILE")
-    add_card(extract)
-    extract.add_argument(
-        "--seed",
-        type=option_types.seed,
-        help="seed of random weights, for an architecture without a file (default: 0)",
-    )
-    add_encoder_option(extract, "init_values=0.1")
+    add_encoder(extract, "init_values=0.1")
     extract.add_argument(
         "--layers",
         type=option_types.block_numbers,
@@ -124,18 +109,7 @@ def _add_preprocessing(extract: argparse.ArgumentParser) -> None:
         metavar="T1,FLAIR",
         help="image-path columns to use (default: all)",
     )
-    extract.add_argument(
-        "--shape",
-        type=option_types.voxels,
-        nargs=3,
-        default=(128, 256, 256),
-        metavar=("Z", "Y", "X"),
-        help="voxels that a brain is resized to (default: 128 256 256)",
-    )
-    add_spacing(extract)
-    add_skull_strip(
-        extract, "none, mask, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)"
-    )
+    add_preprocessing(extract, (128, 256, 256), "128 256 256")
     extract.add_argument(
         "--perturb",
         type=perturbation,
@@ -314,13 +288,11 @@ def _gc(parsed: argparse.Namespace) -> None:
     from nnunet_fm.internal.files import delete, size_on_disk
 
     cache = _existing_cache(parsed.cache)
-    files = []
+    tables = [read_table(path, prefer=parsed.prefer) for path in parsed.keep or ()]
+    found = []
     for part in (cache, volume_cache(cache)):
-        keep = None
-        if parsed.keep:
-            keep = part.keys_of([read_table(path, prefer=parsed.prefer) for path in parsed.keep])
-        files += part.garbage(keep)
-    files = sorted(set(files))
+        found += part.garbage(part.keys_of(tables) if tables else None)
+    files = set(found)  # the outer cache finds temporary files of the inner one, too
     size = sum(size_on_disk(path) for path in files)
     if not parsed.dry_run:
         for path in files:

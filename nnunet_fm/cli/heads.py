@@ -5,14 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_fm.cli.features import DEFAULT_CACHE, add_no_match_option
-from nnunet_fm.cli.parser import (
-    Commands,
-    add_card,
-    add_encoder_option,
-    add_prefer,
-    add_skull_strip,
-    add_spacing,
-)
+from nnunet_fm.cli.parser import Commands, add_encoder, add_prefer, add_preprocessing
 from nnunet_fm.internal import option_types
 
 if TYPE_CHECKING:
@@ -27,13 +20,7 @@ def add_commands(commands: Commands) -> None:
         "run", help="train and test heads over ratios and seeds: heads run TASK [KEY=VALUE ...]"
     )
     _add_task(run)
-    run.add_argument(
-        "-o",
-        type=option_types.output_folder,
-        default=Path("heads"),
-        metavar="FOLDER",
-        help="folder of results; finished settings are not computed again (default: heads)",
-    )
+    _add_results(run, "folder of results; finished settings are not computed again")
     run.set_defaults(function=_run)
     _add_finetune(commands)
     compare = commands.add_parser(
@@ -67,42 +54,22 @@ def _add_finetune(commands: Commands) -> None:
         "[KEY=VALUE ...], e.g. finetune.unfreeze=2",
     )
     _add_table(finetune, "target=sex finetune.unfreeze=2 finetune.epochs=50")
-    finetune.add_argument(
-        "--encoder", type=option_types.encoder, required=True, metavar="NAME|FILE"
+    add_encoder(finetune, "pool=summary")
+    add_preprocessing(
+        finetune, None, "as in the pretraining of a 3-D encoder; 128 256 256 for one of slices"
     )
-    add_card(finetune)
-    finetune.add_argument(
-        "--seed",
-        type=option_types.seed,
-        help="seed of random weights, for an architecture without a file (default: 0)",
-    )
-    add_encoder_option(finetune, "pool=summary")
-    finetune.add_argument(
-        "--shape",
-        type=option_types.voxels,
-        nargs=3,
-        metavar=("Z", "Y", "X"),
-        help="voxels that a brain is resized to (default: as in the pretraining of a 3-D encoder; "
-        "128 256 256 for one of slices)",
-    )
-    add_spacing(finetune)
-    add_skull_strip(
-        finetune, "none, mask, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)"
-    )
-    finetune.add_argument(
-        "-np",
-        type=option_types.processes_or_none,
-        default=2,
-        help="processes that read and preprocess volumes; 0: this one",
-    )
-    finetune.add_argument(
+    _add_results(finetune, "folder of results; finished trainings are not repeated")
+    finetune.set_defaults(function=_finetune)
+
+
+def _add_results(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument(
         "-o",
         type=option_types.output_folder,
         default=Path("heads"),
         metavar="FOLDER",
-        help="folder of results; finished trainings are not repeated (default: heads)",
+        help=f"{text} (default: heads)",
     )
-    finetune.set_defaults(function=_finetune)
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:

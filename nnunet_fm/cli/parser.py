@@ -166,8 +166,41 @@ def add_encoder_option(parser: argparse.ArgumentParser, example: str) -> None:
     )
 
 
-def add_spacing(parser: argparse.ArgumentParser) -> None:
-    """Add `--spacing Z Y X`, beside `--shape`."""
+def add_weights_seed(parser: argparse.ArgumentParser) -> None:
+    """Add `--seed N`, for an encoder without a file."""
+    parser.add_argument(
+        "--seed",
+        type=option_types.seed,
+        help="seed of random weights, for an architecture without a file (default: 0)",
+    )
+
+
+def add_encoder(parser: argparse.ArgumentParser, example: str) -> None:
+    """Add `--encoder` and what chooses its weights; `example` is one of its options."""
+    parser.add_argument("--encoder", type=option_types.encoder, required=True, metavar="NAME|FILE")
+    add_card(parser)
+    add_weights_seed(parser)
+    add_encoder_option(parser, example)
+
+
+def add_preprocessing(
+    parser: argparse.ArgumentParser, shape: tuple[int, int, int] | None, default: str
+) -> None:
+    """Add how volumes are read before an encoder sees them whole.
+
+    Args:
+        parser: of the command.
+        shape: default of `--shape`.
+        default: the same in words.
+    """
+    parser.add_argument(
+        "--shape",
+        type=option_types.voxels,
+        nargs=3,
+        default=shape,
+        metavar=("Z", "Y", "X"),
+        help=f"voxels that a brain is resized to (default: {default})",
+    )
     parser.add_argument(
         "--spacing",
         type=option_types.positive_float,
@@ -175,6 +208,15 @@ def add_spacing(parser: argparse.ArgumentParser) -> None:
         metavar=("Z", "Y", "X"),
         help="resample brains to voxels of so many mm, and centre them in --shape, instead of "
         "resizing each brain to --shape",
+    )
+    add_skull_strip(
+        parser, "none, mask, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)"
+    )
+    parser.add_argument(
+        "-np",
+        type=option_types.processes_or_none,
+        default=2,
+        help="processes that read and preprocess volumes; 0: this one",
     )
 
 

@@ -37,7 +37,8 @@ def preprocess_volume(
     Raises:
         BadVolumeError: the mask is almost empty, or the brain has one value only.
     """
-    return zscore(*resize(crop_to_brain(volume, brain), shape), percentiles)
+    (box,) = crop_to_brains([volume], [brain])
+    return zscore(*resize(box, shape), percentiles)
 
 
 def resample_volume(
@@ -61,7 +62,7 @@ def resample_volume(
     Raises:
         BadVolumeError: as `preprocess_volume`, or a brain that is larger than the shape.
     """
-    box = crop_to_brain(volume, brain)
+    (box,) = crop_to_brains([volume], [brain])
     resampled = shape_at_spacing(box.shape, before, after)
     if any(have > want for have, want in zip(resampled, shape, strict=True)):
         voxels = "x".join(map(str, resampled))
@@ -73,14 +74,19 @@ def resample_volume(
     return centre_fit(zscore(*resize(box, resampled), percentiles), shape)
 
 
-def crop_to_brain(volume: Volume, brain: Mask) -> Float[np.ndarray, "d h w"]:
-    """Set everything outside the brain to 0, and crop to the box around what remains.
+def crop_to_brains(
+    volumes: Sequence[Volume], brains: Sequence[Mask]
+) -> list[Float[np.ndarray, "d h w"]]:
+    """Set everything outside the brains to 0, and crop all volumes to one box around what remains.
 
     Raises:
-        BadVolumeError: the mask is almost empty.
+        BadVolumeError: no volume, or hardly anything inside the masks.
     """
-    stripped = np.where(brain, volume, 0)
-    return stripped[bounding_box(stripped != 0)]
+    if not volumes:
+        raise BadVolumeError("no volume of this session can be read")
+    stripped = [np.where(brain, volume, 0) for volume, brain in zip(volumes, brains, strict=True)]
+    box = bounding_box(np.any([s != 0 for s in stripped], axis=0))
+    return [s[box] for s in stripped]
 
 
 def shape_at_spacing(

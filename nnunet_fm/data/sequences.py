@@ -5,8 +5,9 @@ separated by anything that is neither a letter nor a digit.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 # words for T1-weighted images, and what is written behind or before them if an agent was given
 T1_WORDS = ("t1", "t1w", "t1weighted", "mprage", "mp2rage", "memprage")
@@ -137,6 +138,20 @@ def without_sequence(stem: str) -> str:
             kept[first:last] = [""] * (last - first)
         start += max(length, 1)
     return re.sub(r"[_\-.\s]{2,}", "_", "".join(kept)).strip("_-. ")
+
+
+def channel_names(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of a dataset's channels, in the order of their numbers.
+
+    Args:
+        description: content of nnU-Net's dataset.json, whose older form calls them `modality`.
+
+    Example:
+        >>> channel_names({"channel_names": {"1": "FLAIR", "0": "T1", "10": "T2"}})
+        {'0': 'T1', '1': 'FLAIR', '10': 'T2'}
+    """
+    names: dict[str, str] = description.get("channel_names") or description.get("modality", {})
+    return {number: names[number] for number in sorted(names, key=lambda n: (len(n), n))}
 
 
 def match_channels(sequences: Sequence[str], channel_names: Sequence[str]) -> list[int | None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Float
+from nibabel.affines import voxel_sizes
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from nnunet_fm.data.dicom import read_dicom
@@ -34,6 +35,12 @@ ZERO_STEPS = 0.501  # a value is 0 up to half a step of the stored numbers, and 
 EXACT_ZERO = "-exact0"  # marks what was made of a volume whose 0 is inexact in the file
 GREY_LEVELS = 1000  # voxels are rounded to this many levels before they are hashed
 QUANTISATION_OFFSET = 0.3183  # keeps whole numbers away from the edge between two levels
+
+
+def voxel_size(image: nib.Nifti1Image) -> tuple[float, float, float]:
+    """Return the size of a voxel in mm, (z, y, x), of an image that `read_volume` returned."""
+    x, y, z = (float(side) for side in voxel_sizes(image.affine))
+    return z, y, x
 
 
 def read_volume(path: Path) -> tuple[Volume, nib.Nifti1Image]:

@@ -162,8 +162,7 @@ def extract(
         OSError: the cache cannot be written.
     """
     check_part(part)
-    known = (encoder.input_spec.modalities or ("",))[0]
-    check_sequences(encoder, table.modalities, f"--modalities {known}")
+    check_sequences(encoder, table.modalities, "--modalities {}")
     if any(row.mask for row in table.rows):
         warn_of_unused_masks(recipe.preprocessing["strip"])
     device = device or torch.device(default_device())
@@ -230,7 +229,7 @@ def check_sequences(encoder: Encoder, columns: Iterable[str], remedy: str) -> No
     Args:
         encoder: see `open_encoder`.
         columns: of the volumes.
-        remedy: what to type to choose columns.
+        remedy: what to type to choose columns, with `{}` for one of them.
 
     Raises:
         InputError: a column of another sequence.
@@ -238,9 +237,10 @@ def check_sequences(encoder: Encoder, columns: Iterable[str], remedy: str) -> No
     known = encoder.input_spec.modalities or ()
     others = [column for column in columns if match_channels(known, [column]) != [0]]
     if known and others:
+        example = remedy.format(known[0])
         raise InputError(
             f"this encoder was opened for {', '.join(known)}, and the table has "
-            f"{', '.join(others)}; allowed: columns of that sequence, e.g. {remedy}"
+            f"{', '.join(others)}; allowed: columns of that sequence, e.g. {example}"
         )
 
 

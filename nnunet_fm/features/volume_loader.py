@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from nibabel.affines import voxel_sizes
 
 from nnunet_fm.data.perturbations import Perturbation
 from nnunet_fm.data.preprocessing import (
@@ -20,7 +19,7 @@ from nnunet_fm.data.preprocessing import (
 )
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_table import Row
-from nnunet_fm.data.volumes import BadVolumeError, read_volume
+from nnunet_fm.data.volumes import BadVolumeError, read_volume, voxel_size
 from nnunet_fm.encoders.intensity import rescale_intensity
 from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.internal.messages import reason_of
@@ -112,8 +111,7 @@ def _preprocess(
         if spacing is None:
             preprocessed = preprocess_volume(volume, brain, shape, percentiles)
         else:
-            x, y, z = (float(side) for side in voxel_sizes(image.affine))
-            before = (z, y, x)
+            before = voxel_size(image)
             preprocessed = resample_volume(volume, brain, before, spacing, shape, percentiles)
         return rescale_intensity(preprocessed, intensity).astype(np.float16)
     except (BadVolumeError, OSError, MemoryError) as error:

@@ -6,8 +6,9 @@ from typing import Any
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_fm.data.sequences import channel_names
 from nnunet_fm.network.frozen import NETWORKS
-from nnunet_fm.nnunet.dataset_files import channel_names, read_dataset_json
+from nnunet_fm.nnunet.dataset_files import read_dataset_json
 from nnunet_fm.nnunet.file_names import DATASET_JSON
 
 # tensors per trained parameter in a checkpoint: the parameter and the optimiser's moments

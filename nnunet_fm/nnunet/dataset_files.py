@@ -1,9 +1,9 @@
 """Read nnU-Net's own JSON files, `dataset.json`, plans and folds, and check what is used."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nnunet_fm.data.sequences import channel_names
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.json_files import read_list, read_object
 from nnunet_fm.internal.messages import some
@@ -48,12 +48,6 @@ def read_dataset_json(path: Path, *needed: str) -> dict[str, Any]:
     if "file_ending" in content:
         check_ending(content["file_ending"], path)
     return content
-
-
-def channel_names(description: Mapping[str, Any]) -> dict[str, str]:
-    """Return the names of a dataset's channels by number; older files call them `modality`."""
-    names: dict[str, str] = description.get("channel_names") or description.get("modality", {})
-    return names
 
 
 def read_plans(path: Path) -> dict[str, Any]:

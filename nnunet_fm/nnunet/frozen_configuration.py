@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_fm.data.sequences import channel_names
 from nnunet_fm.encoders import Encoder, EncoderSource, intensity_of, required_orientation
 from nnunet_fm.encoders.declared import check_declared
 from nnunet_fm.internal.errors import InputError
@@ -14,7 +15,6 @@ from nnunet_fm.internal.messages import unknown
 from nnunet_fm.network.activation_memory import kept_bytes
 from nnunet_fm.network.frozen import NETWORK, NETWORK_25D, FrozenEncoderNetwork
 from nnunet_fm.network.slice_stack import check_mix
-from nnunet_fm.nnunet.dataset_files import channel_names
 from nnunet_fm.nnunet.intensities import set_intensities
 from nnunet_fm.nnunet.patch import derive_configuration, side_label
 from nnunet_fm.nnunet.plan_options import ConfigurationOptions

@@ -26,7 +26,7 @@ def planned_input(
         decoder: of the configuration.
         architecture: name of the encoder, for messages.
         preferred: fusion of the preset.
-        channel_names: of dataset.json; empty if there is none.
+        channel_names: of dataset.json, in the order of their numbers; empty if there is none.
 
     Returns:
         The arguments, and what to report to the user, one line each.
@@ -35,7 +35,7 @@ def planned_input(
         ValueError: an unknown fusion, or channels that the encoder or the dataset does not have.
     """
     encoder, options = decoder.encoder, decoder.options
-    names = [channel_names[key] for key in sorted(channel_names, key=int)]
+    names = list(channel_names.values())
     fusion = _fusion(decoder, preferred)
     arguments: dict[str, Any] = {"fusion": fusion}
     report = [f"fusion {fusion}"]

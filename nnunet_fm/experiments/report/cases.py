@@ -13,13 +13,14 @@ from scipy import ndimage
 
 from nnunet_fm.data.grids import Grid, read_grid, read_on_grid, upright
 from nnunet_fm.data.label_images import whole_labels
+from nnunet_fm.data.sequences import channel_names
 from nnunet_fm.evaluation.labels import LabelScheme
 from nnunet_fm.experiments.encoder_runs import EncoderRuns, RunKey, repeat_order
 from nnunet_fm.experiments.report.figures import EncoderIndex
 from nnunet_fm.experiments.run_scores import ScoredRun
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.plotting import colour
-from nnunet_fm.nnunet.dataset_files import channel_names, read_dataset_json
+from nnunet_fm.nnunet.dataset_files import read_dataset_json
 from nnunet_fm.nnunet.file_names import DATASET_JSON, GROUND_TRUTH
 from nnunet_fm.nnunet.raw_images import raw_images
 

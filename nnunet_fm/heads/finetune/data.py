@@ -58,8 +58,7 @@ def finetune_data(
     unfrozen_parameters(volume_encoder, unfreeze)
     cases = select_cases(task, inputs.table)
     references = _one_volume_each(inputs, cases)
-    known = (encoder.input_spec.modalities or ("",))[0]
-    check_sequences(encoder, {r.modality for r in references}, f"modalities=[{known}]")
+    check_sequences(encoder, {r.modality for r in references}, "modalities=[{}]")
     if any(row.mask for row in cases.rows):
         warn_of_unused_masks(recipe.preprocessing["strip"])
     volumes = PreparedVolumes(inputs.cache, recipe, references, processes)

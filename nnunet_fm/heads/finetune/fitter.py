@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import astuple
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +21,7 @@ from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.heads.finetune.inner_split import inner_split
 from nnunet_fm.heads.finetune.network import FineTunedNetwork, vectors_of
 from nnunet_fm.heads.finetune.settings import FineTuneTask, FineTuning
-from nnunet_fm.heads.finetune.training import Vectors, predict, train
+from nnunet_fm.heads.finetune.training import Vectors, outputs_of, train
 from nnunet_fm.heads.fitting import Fitter, TrainingCases
 from nnunet_fm.heads.models import Model, Output
 from nnunet_fm.heads.models.training_target import Rows, TrainingTarget
@@ -51,7 +52,9 @@ class FineTunedModel(Model):
     def predict(self, x: Keys) -> Output:
         """Return probabilities, or values in the units of the target."""
         vectors = _encoder_vectors(self._network, self._volumes, x)
-        return self._target.predict(predict(self._network, vectors, len(x), self._batch))
+        with torch.inference_mode():
+            outputs = outputs_of(self._network, vectors, torch.arange(len(x)), self._batch)
+        return self._target.predict(outputs)
 
 
 class FineTuner(Fitter):
@@ -77,7 +80,6 @@ class FineTuner(Fitter):
     ) -> None:
         self._encoder, self._recipe, self._volumes = encoder.to(device).eval(), recipe, volumes
         self._folder, self._device = folder, device
-        self._width = 0  # of the encoder's vector; known once a volume is there
         self.threads = threads
 
     def names(self, task: Task, smallest: int) -> list[str]:
@@ -88,16 +90,13 @@ class FineTuner(Fitter):
         """Fine-tune the encoder, or read what an earlier process has trained."""
         if name != NAME:
             return TrivialModel(cases.task, cases.x, cases.targets, seed)
-        if not self._width:
-            self._volumes.prepare()
-            self._width = self._vector_length(cases.x[0])
         settings = cast(FineTuneTask, cases.task).finetune
         target = TrainingTarget(cases.task, cases.targets, settings.balanced)
+        width = self._width
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # of the head
-            network = FineTunedNetwork(
-                self._encoder, settings.unfreeze, self._width, target.outputs
-            ).to(self._device)
+            network = FineTunedNetwork(self._encoder, settings.unfreeze, width, target.outputs)
+        network.to(self._device)
         key = self._key(cases, seed)
         file = self._folder / f"{key}.safetensors"
         if file.is_file():
@@ -110,8 +109,11 @@ class FineTuner(Fitter):
             _write(file, key, network)
         return FineTunedModel(network, self._volumes, target, settings.batch_size)
 
-    def _vector_length(self, key: str) -> int:
-        example = self._volumes.read([key]).to(self._device)
+    @cached_property
+    def _width(self) -> int:
+        """Length of the encoder's vector; the volumes are prepared for it."""
+        self._volumes.prepare()
+        example = self._volumes.read(self._volumes.keys[:1]).to(self._device)
         with torch.inference_mode():
             return vectors_of(self._encoder, example).shape[1]
 

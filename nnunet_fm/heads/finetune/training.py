@@ -58,55 +58,48 @@ def train(
     optimiser = torch.optim.AdamW(
         network.trained().values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    best = Training(0, 0, float("inf"))
     kept: dict[str, Tensor] = {}
+    best_epoch, lowest = 0, float("inf")
     progress = tqdm(range(1, settings.epochs + 1), "fine-tuning", unit="epoch", leave=False)
     for epoch in progress:
         order = split.train[torch.randperm(len(split.train), generator=generator)]
         for rows in order.split(settings.batch_size):
-            loss = target.loss(network.head(vectors(rows)), rows)
-            _check_finite(loss)
+            loss = _finite(target.loss(network.head(vectors(rows)), rows))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         if not len(split.validation):
-            best = Training(epoch, epoch, float("nan"))
             continue
-        validation_loss = _mean_loss(
-            network, vectors, target, split.validation, settings.batch_size
-        )
+        with torch.inference_mode():
+            outputs = outputs_of(network, vectors, split.validation, settings.batch_size)
+            validation_loss = float(_finite(target.loss(outputs, split.validation)))
         progress.set_postfix(validation_loss=f"{validation_loss:.3f}")
-        if validation_loss < best.loss:
-            best = Training(epoch, epoch, validation_loss)
+        if validation_loss < lowest:
+            best_epoch, lowest = epoch, validation_loss
             kept = {name: p.detach().clone() for name, p in network.trained().items()}
-        elif epoch - best.epoch >= settings.patience:
+        elif epoch - best_epoch >= settings.patience:
             break
-    if kept:
-        best = Training(best.epoch, epoch, best.loss)
-        network.load_state_dict(kept, strict=False)
-    return best
+    if not kept:
+        return Training(epoch, epoch, float("nan"))
+    network.load_state_dict(kept, strict=False)
+    return Training(best_epoch, epoch, lowest)
 
 
-def predict(
-    network: FineTunedNetwork, vectors: Vectors, count: int, batch: int
-) -> Float[Tensor, "n o"]:
-    """Return the outputs of the first `count` cases."""
-    with torch.inference_mode():
-        return torch.cat([network.head(vectors(r)).cpu() for r in torch.arange(count).split(batch)])
+def outputs_of(
+    network: FineTunedNetwork, vectors: Vectors, rows: Rows, batch: int
+) -> Float[Tensor, "b o"]:
+    """Return the outputs for some cases, computed in batches."""
+    return torch.cat([network.head(vectors(part)) for part in rows.split(batch)])
 
 
-def _mean_loss(
-    network: FineTunedNetwork, vectors: Vectors, target: TrainingTarget, rows: Rows, batch: int
-) -> float:
-    with torch.inference_mode():
-        outputs = torch.cat([network.head(vectors(part)) for part in rows.split(batch)])
-        loss = target.loss(outputs, rows)
-    _check_finite(loss)
-    return float(loss)
+def _finite(loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Return the loss.
 
-
-def _check_finite(loss: Tensor) -> None:
+    Raises:
+        FloatingPointError: it is not finite.
+    """
     if not torch.isfinite(loss):
         raise NonFiniteError(
             "the loss of the fine-tuning is not finite; try a lower finetune.learning_rate"
         )
+    return loss

@@ -82,7 +82,7 @@ def nnunet_images(given: Path) -> tuple[Path, dict[str, Any]] | None:
         about = read_object(file)
     except (OSError, ValueError):
         return None
-    is_nnunet = {"file_ending", "channel_names"} <= about.keys()
+    is_nnunet = "file_ending" in about and isinstance(about.get("channel_names"), dict)
     return (images, about) if is_nnunet and images.is_dir() else None
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nibabel import Nifti1Image
-from nibabel.affines import voxel_sizes
 
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.volumes import (
@@ -17,6 +16,7 @@ from nnunet_fm.data.volumes import (
     Volume,
     check_same_grid,
     read_volume,
+    voxel_size,
     voxels_sha256,
     zero_is_rounded,
 )
@@ -209,6 +209,5 @@ def _preprocess(read: Sequence[ReadSource], preprocessing: StorePreprocessing) -
     brains = [r.brain for r in read]
     spacing: Triple = (1.0, 1.0, 1.0)
     if read:
-        x, y, z = voxel_sizes(read[0].image.affine)
-        spacing = (float(z), float(y), float(x))
+        spacing = voxel_size(read[0].image)
     return preprocessing.apply(volumes, brains, spacing)

@@ -11,14 +11,14 @@ from jaxtyping import Float, Int
 
 from nnunet_fm.data.preprocessing import (
     PERCENTILES,
-    bounding_box,
     centre_fit,
     check_spacing,
+    crop_to_brains,
     resize,
     shape_at_spacing,
     zscore,
 )
-from nnunet_fm.data.volumes import BadVolumeError, Mask, Volume
+from nnunet_fm.data.volumes import Mask, Volume
 from nnunet_fm.encoders.contract import Z_SCORE, ZERO_TO_ONE
 from nnunet_fm.encoders.intensity import rescale_intensity
 from nnunet_fm.internal.errors import InputError
@@ -244,21 +244,6 @@ def preprocess_registered(
     cubes = [zscore(*resize(box, shape), options.percentiles) for box in boxes]
     numbers = draw_slices(cubes, options)
     return [cube[numbers] for cube in cubes], numbers
-
-
-def crop_to_brains(
-    volumes: Sequence[Volume], brains: Sequence[Mask]
-) -> list[Float[np.ndarray, "d h w"]]:
-    """Set everything outside the brains to 0, and crop all volumes to one box around what remains.
-
-    Raises:
-        BadVolumeError: no volume, or hardly anything inside the masks.
-    """
-    if not volumes:
-        raise BadVolumeError("no volume of this session can be read")
-    stripped = [np.where(brain, volume, 0) for volume, brain in zip(volumes, brains, strict=True)]
-    box = bounding_box(np.any([s != 0 for s in stripped], axis=0))
-    return [s[box] for s in stripped]
 
 
 def draw_slices(cubes: Sequence[Cube], options: Preprocessing) -> Int[np.ndarray, " n"]:

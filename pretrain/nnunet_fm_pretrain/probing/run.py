@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_fm.data.cell_numbers import read_number, read_numbers
-from nnunet_fm.data.sequences import match_channels
+from nnunet_fm.data.sequences import channel_names, match_channels
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_ids import SubjectNames
 from nnunet_fm.data.table_rows import Rows, is_missing, name_in_dataset, read_rows
@@ -230,7 +230,7 @@ def dataset_channels(raw: Path, spec: InputSpec) -> tuple[list[int], str]:
             "imagesTr); give --dataset nnUNet_raw/DatasetXXX"
         )
     about = described[1]
-    names = [about["channel_names"][number] for number in sorted(about["channel_names"], key=int)]
+    names = list(channel_names(about).values())
     return probed_channels(spec, raw.name, names), about["file_ending"]
 
 

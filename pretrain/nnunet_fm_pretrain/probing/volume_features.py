@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Integer
-from nibabel.affines import voxel_sizes
 from torch import Tensor
 from torch.nn.functional import avg_pool3d, interpolate, pad
 
 from nnunet_fm.data.preprocessing import resize, shape_at_spacing, zscore
 from nnunet_fm.data.skull_stripping import Stripper
-from nnunet_fm.data.volumes import read_volume
+from nnunet_fm.data.volumes import read_volume, voxel_size
 from nnunet_fm.encoders import Encoder
 from nnunet_fm.encoders.contract import Z_SCORE_EVERYWHERE
 from nnunet_fm.encoders.intensity import rescale_intensity
@@ -40,9 +39,8 @@ def read_whole(
         intensity: of the encoder's pretraining.
     """
     volume, image = read_volume(path)
-    x, y, z = (float(side) for side in voxel_sizes(image.affine))
     brain = strip(volume, image, mask)
-    (prepared,) = VolumePreprocessing(spacing).apply([volume], [brain], (z, y, x))
+    (prepared,) = VolumePreprocessing(spacing).apply([volume], [brain], voxel_size(image))
     return rescale_intensity(prepared.values, intensity)
 
 

@@ -71,7 +71,7 @@ def test_each_phase_has_the_gradients_of_a_plain_loop(
             if gradient is None:
                 assert ours[name] is None, name
             else:
-                assert torch.allclose(ours[name], gradient, rtol=1e-5, atol=1e-7), name
+                assert torch.allclose(ours[name], gradient, rtol=1e-5, atol=1e-8), name
     for name, value in weights.items():
         assert torch.allclose(objective.state_dict()[name], value, rtol=1e-5, atol=1e-7), name
 
