@@ -120,9 +120,13 @@ def test_another_target_of_the_same_volumes_is_another_training(
 ) -> None:
     run(table, tmp_path)
     swapped = table.parent / "swapped.csv"
-    swapped.write_text(table.read_text().replace(",a,", ",x,").replace(",b,", ",a,"))
+    text = table.read_text().replace(",a,", ",x,").replace(",b,", ",a,")
+    swapped.write_text(text)  # other names of the classes
     run(swapped, tmp_path)
     assert len(trained) == 4
+    swapped.write_text(text.replace(",x,", ",b,"))  # the same names for other subjects
+    run(swapped, tmp_path)
+    assert len(trained) == 6
 
 
 def test_a_finished_run_needs_no_volumes(table: Path, tmp_path: Path, trained: list[Any]) -> None:
