@@ -19,8 +19,8 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from helpers.version_0_1 import MADE_IN, relocate, unpack
-from nnunet_fm.encoders import load_encoder, tensors_sha256
+from helpers.version_0_1 import MADE_IN, drawn_on_this_processor, relocate, unpack
+from nnunet_fm.encoders import CheckpointError, load_encoder, tensors_sha256
 from nnunet_fm.internal.folders import EXT_TRAINER, folder
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
 from nnunet_fm.nnunet.run_identity import plan_differences
@@ -72,7 +72,7 @@ def command(old: Path) -> Command:
     environment |= {"PYTHONWARNINGS": "ignore", EXT_TRAINER: str(folder("trainers"))}
     environment |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1"}
 
-    def run(*words: object, cwd: Path = old) -> str:
+    def run(*words: object, cwd: Path = old, status: int = 0) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "nnunet_fm.cli", *map(str, words)],
             env=os.environ | environment,
@@ -81,7 +81,7 @@ def command(old: Path) -> Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        assert done.returncode == 0, done.stdout[-4000:]
+        assert done.returncode == status, done.stdout[-4000:]
         return done.stdout
 
     return run
@@ -109,6 +109,10 @@ def test_plans_build_their_network_and_name_their_weights(
         )
         source = encoder_source(plans, configuration)
         assert source.sha256 == content["source"]["sha256"]
+        if not drawn_on_this_processor(source):
+            with pytest.raises(CheckpointError, match="Use the processor on which the plans"):
+                network.load_encoder()
+            continue
         network.load_encoder()
         assert tensors_sha256(network.encoder.state_dict()) == source.sha256
         assert not plan_differences(plans, plans, configuration)
@@ -172,16 +176,26 @@ def test_a_cache_is_complete(old: Path, command: Command) -> None:
     perturbed = ["--perturb", "gamma=2", "--modalities", "T1"]
     assert "18 already cached, 0 failed" in command("features", "extract", *words, *trained)
     printed = command("features", "extract", *words, *random, "--modalities", "T1")
-    assert "16 already cached, 0 failed" in printed
+    assert "16 volumes extracted, 0 already cached, 0 failed" in printed  # another rounding
     printed = command("features", "extract", *words, *trained, *perturbed)
     assert "16 already cached, 0 failed" in printed
-    assert "50 volumes, 0 damaged" in command("features", "verify", "--cache", "cache/features")
+    assert "66 volumes, 0 damaged" in command("features", "verify", "--cache", "cache/features")
 
 
-def test_a_sweep_is_finished_and_reported(old: Path, command: Command, tmp_path: Path) -> None:
+def test_a_sweep_is_continued(old: Path, command: Command) -> None:
+    """Its encoder has random weights: on another kind of processor the sweep is refused."""
+    plans = json.loads(next((old / "sweep").rglob("SW_tiny_r050_s3.json")).read_text())
+    words = ("sweep", "small.yaml", "-o", "sweep", "--dry-run")
+    if drawn_on_this_processor(encoder_source(plans, "2d_fm48")):
+        assert "2 finished" in command(*words, cwd=old / "sweep")
+    else:
+        printed = command(*words, cwd=old / "sweep", status=2)
+        assert "exist already, with another encoder of 2d_fm48" in printed
+        assert "Give these another name (-o SW_tiny_r050_s3_2)" in printed
+
+
+def test_a_sweep_is_reported(old: Path, command: Command, tmp_path: Path) -> None:
     assert "2 finished" in command("sweep", "status", "sweep/sweep")
-    printed = command("sweep", "small.yaml", "-o", "sweep", "--dry-run", cwd=old / "sweep")
-    assert "2 finished" in printed
     command("report", "sweep/sweep", "-o", tmp_path, "-np", 1)
     old_tables = old / "sweep" / "report" / "tables"
     assert list(old_tables.glob("*.csv"))

@@ -14,12 +14,12 @@ from nnunet_fm.encoders.loading.load import load_encoder
 from nnunet_fm.encoders.loading.load_report import LoadReport, tensors_sha256
 from nnunet_fm.encoders.loading.read import CheckpointError
 from nnunet_fm.encoders.loading.weight_source import EncoderSource
+from nnunet_fm.encoders.random_weights import random_state
 from nnunet_fm.encoders.registry import (
     ARCHITECTURES,
     CARDS,
     build_encoder,
     discover,
-    random_state,
     register_architecture,
     register_cards,
     register_key_format,

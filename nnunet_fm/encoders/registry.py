@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from nnunet_fm.encoders.contract import Encoder, groups_around_blocks
@@ -218,20 +217,3 @@ def build_encoder(architecture: str, taps: Sequence[int] | None = None, **option
             f"encoder {architecture} lacks {', '.join(missing)}; see nnunet_fm.encoders.Encoder"
         )
     return built
-
-
-def build_random(
-    architecture: str, seed: int, taps: Sequence[int] | None = None, **options: Any
-) -> Encoder:
-    """Build an encoder whose random weights are a function of `seed` alone.
-
-    The global random generator keeps its state.
-    """
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        return build_encoder(architecture, taps, **options)
-
-
-def random_state(architecture: str, seed: int, **options: Any) -> dict[str, Tensor]:
-    """Return the state dict of `build_random`."""
-    return build_random(architecture, seed, **options).state_dict()

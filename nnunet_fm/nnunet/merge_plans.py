@@ -96,6 +96,7 @@ def merge_existing_configurations(
             f"plans {identifier} were not written by nnunet-fm and are not changed; choose "
             "another -o"
         )
+    _keep_draw(existing, plans, name)
     added = {n: c for n, c in existing["configurations"].items() if "field_of_view" in c}
     different = _conflicts(existing, added, plans, name)
     if different:
@@ -107,6 +108,18 @@ def merge_existing_configurations(
             f"another name (-o {identifier}_2), or remove {path} if nothing was trained with it"
         )
     plans["configurations"] = {**added, **plans["configurations"]}
+
+
+def _keep_draw(existing: dict[str, Any], plans: dict[str, Any], name: str) -> None:
+    """Let random weights of the new plans be those of the existing ones, which 0.1 rounded."""
+    source = encoder_source(plans, name)
+    if source is None or source.seed is None:
+        return
+    for configuration in existing["configurations"]:
+        before = encoder_source(existing, configuration)
+        if before is not None and before != source and source.same_draw(before):
+            arguments = plans["configurations"][name]["architecture"]["arch_kwargs"]
+            arguments |= before.to_plans()
 
 
 def refuse_trained_otherwise(plans: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Where the weights of a frozen encoder come from: resolved once, recorded in plans."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from nnunet_fm.encoders.loading.load import load_encoder
 from nnunet_fm.encoders.loading.load_report import LoadReport, tensors_sha256
 from nnunet_fm.encoders.loading.read import CheckpointError
 from nnunet_fm.encoders.options import check_given_options
-from nnunet_fm.encoders.registry import ARCHITECTURES, CARDS, build_random
+from nnunet_fm.encoders.random_weights import build_random, build_random_as_torch_does
+from nnunet_fm.encoders.registry import ARCHITECTURES, CARDS
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.option_types import WEIGHT_SUFFIXES
 
@@ -165,15 +166,13 @@ class EncoderSource:
 
         Raises:
             MissingFileError: the file is missing.
-            CheckpointError: the file (or the random generator) now gives other weights.
+            CheckpointError: the file, or the seed on this processor, now gives other weights.
         """
         if self.encoder is not None:
             return self.encoder
         if self.seed is not None:
-            encoder = build_random(self.architecture, self.seed, **self.options)
-            sha256 = tensors_sha256(encoder.state_dict())
-        else:
-            encoder, sha256 = self._load_file()
+            return self._draw(self.seed)
+        encoder, sha256 = self._load_file()
         if sha256 != self.sha256:
             raise CheckpointError(
                 f"the encoder changed: {self.origin} now has tensor hash {sha256[:12]}…, the plans "
@@ -181,6 +180,32 @@ class EncoderSource:
                 "`nnunet-fm plan` and train again"
             )
         return encoder
+
+    def _draw(self, seed: int) -> Encoder:
+        """Build the encoder of random weights, of version 0.1 too, whose draws torch rounded."""
+        for build in (build_random, build_random_as_torch_does):
+            encoder = build(self.architecture, seed, **self.options)
+            if tensors_sha256(encoder.state_dict()) == self.sha256:
+                return encoder
+        raise CheckpointError(
+            f"the plans were written for {self.origin} with tensor hash {self.sha256[:12]}…, which "
+            "this version does not draw on this processor (nnunet-fm 0.1 rounded random weights "
+            "as the processor does). Use the processor on which the plans were written, or rerun "
+            "`nnunet-fm plan` under another name (-o) and train again"
+        )
+
+    def same_draw(self, other: "EncoderSource") -> bool:
+        """Whether both are random weights of one seed, equal up to rounding by version 0.1.
+
+        True only if the weights of `other` can be drawn on this processor.
+        """
+        if self.seed is None or replace(self, sha256=other.sha256) != other:
+            return False
+        try:
+            other.load()
+        except CheckpointError:
+            return False
+        return True
 
     def _load_file(self) -> tuple[Encoder, str]:
         try:

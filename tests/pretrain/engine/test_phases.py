@@ -23,6 +23,8 @@ from nnunet_fm_pretrain.engine.optimiser import learning_rate
 from nnunet_fm_pretrain.methods.recipes import parse_recipe
 
 TESTS = Path(__file__).parents[2]
+# Of sums whose terms are up to 1: the gradient of the discriminator's last bias nearly cancels.
+ROUNDING = torch.finfo(torch.float32).eps
 SLOWER = {"discriminator": {"peak_lr": 2e-4, "warmup_steps": 2, "clip": None}}
 
 
@@ -71,7 +73,7 @@ def test_each_phase_has_the_gradients_of_a_plain_loop(
             if gradient is None:
                 assert ours[name] is None, name
             else:
-                assert torch.allclose(ours[name], gradient, rtol=1e-5, atol=1e-8), name
+                assert torch.allclose(ours[name], gradient, rtol=1e-5, atol=ROUNDING), name
     for name, value in weights.items():
         assert torch.allclose(objective.state_dict()[name], value, rtol=1e-5, atol=1e-7), name
 
