@@ -16,6 +16,7 @@ TRANSFORMERS = {
     "volume_testbmmae": 8,
     "volume_testprimus": 4,
     "volta3d_test8": 8,
+    "brainfm_test8": 8,
 }
 TEST_ARCHITECTURES = sorted(name for name in ARCHITECTURES if "test" in name)
 

@@ -13,6 +13,7 @@ from nnunet_fm.heads.task import Task, read_task
 from nnunet_fm.internal.config import Part
 from nnunet_fm.internal.errors import InputError, UserError
 from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
+from nnunet_fm_pretrain.methods.brainfm.recipe import BrainFMRecipe
 from nnunet_fm_pretrain.methods.brainfound.recipe import BrainFoundRecipe
 from nnunet_fm_pretrain.methods.mae2d.recipe import Mae2dRecipe
 from nnunet_fm_pretrain.methods.recipes import read_recipe
@@ -22,8 +23,14 @@ SWEEP = {"datasets": [7], "encoders": {"a": {"encoder": "dinov3_test16"}}, "spli
 SWEEP |= {"expected": {7: {"cases": 9}}}
 PARTS = {"encoders": "encoders.a", "expected": "expected.7"}  # places of parts in dicts
 MAY_BE_EMPTY = {"gpus", "training_seeds", "expected.7.labels"}
-RECIPES = ("braindino_tiny_cpu", "brainfound_tiny_cpu", "mae2d_tiny_cpu", "volta3d_tiny_cpu")
-KINDS = ("sweep", "task", "braindino", "brainfound", "mae2d", "volta3d")
+RECIPES = (
+    "braindino_tiny_cpu",
+    "brainfm_tiny_cpu",
+    "brainfound_tiny_cpu",
+    "mae2d_tiny_cpu",
+    "volta3d_tiny_cpu",
+)
+KINDS = ("sweep", "task", "braindino", "brainfm", "brainfound", "mae2d", "volta3d")
 NOT_FINITE = (".nan", ".inf", "-.inf")
 ODD = ("", "x", "-1", "0", "1.5", "true", "null", "[]", "{}", "[[1]]", "{1: 2}", "[1, x]", "1e999")
 ODD += ("9" * 40, "../x", "患" * 90)
@@ -48,6 +55,7 @@ def settings(folder: Path) -> dict[str, Settings]:
         "braindino": Settings(
             BrainDinoRecipe, lambda text: read_recipe("braindino_tiny_cpu", [text])
         ),
+        "brainfm": Settings(BrainFMRecipe, lambda text: read_recipe("brainfm_tiny_cpu", [text])),
         "brainfound": Settings(
             BrainFoundRecipe, lambda text: read_recipe("brainfound_tiny_cpu", [text])
         ),

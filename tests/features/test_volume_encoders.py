@@ -20,6 +20,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "volume_testbmmae": {"modalities": ["T1"]},
     "volume_testuniformer": {},
     "volume_testprimus": {},
+    "brainfm_test8": {"modalities": ["T1"]},
     "volta3d_test8": {"summariser": True, "pool": "summary"},
     "volume_testswin": {},
     "volume_testpyramid": {},

@@ -121,6 +121,19 @@ def small_volta3d_recipe(**parts: object) -> dict[str, object]:
     return merged(content, parts)
 
 
+def small_brainfm_recipe(**parts: object) -> dict[str, object]:
+    """Plain data of a recipe of BrainFM-MRI: cubes of 32 voxels of T1, T2 and FLAIR."""
+    decoder = {"decoder_depth": 1, "decoder_heads": 2, "decoder_hidden": 48}
+    content: dict[str, object] = {
+        "encoder": {"architecture": "brainfm_test8"},
+        "sessions": {"names": ["T1", "T2", "FLAIR"], "size": 32},
+        "objective": {"method": "brainfm", **decoder},
+        "optimiser": {"steps": 20, "batch_size": 4, "peak_lr": 1e-3, "warmup_steps": 2},
+        "run": dict(RUN),
+    }
+    return merged(content, parts)
+
+
 def run_two_processes(recipe: Path, store: Path, run: Path, *import_paths: Path) -> None:
     """`pretrain run` by torchrun, with more folders to import from."""
     with socket.socket() as free:

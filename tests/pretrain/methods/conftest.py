@@ -1,4 +1,4 @@
-"""A store of whole sessions, and one of volumes."""
+"""A store of whole sessions as slices, one as volumes, and one of volumes from 0 to 1."""
 
 import pytest
 
@@ -22,6 +22,22 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> SliceStore:
     options = PrepareOptions(folder / "store", Preprocessing(28, 28), registered=True)
     prepare(folder / "in", options, processes=1)
     return SliceStore(folder / "store")
+
+
+SCANS = (("t1", "t2", "flair"), ("t1",), ("t2", "flair"), ("t1", "flair"), ("flair",), ("t1", "t2"))
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> VolumeStore:
+    """Eleven scans of 20 x 24 x 28 voxels of six subjects, some of whose sequences are missing."""
+    folder = tmp_path_factory.mktemp("scans")
+    for subject, sequences in enumerate(SCANS):
+        for number, sequence in enumerate(sequences):
+            file = folder / f"in/S{subject:02d}/{sequence}.nii.gz"
+            write_volume_file(file, 10 * subject + number)
+    shape = VolumePreprocessing(shape=(20, 24, 28))
+    prepare(folder / "in", PrepareOptions(folder / "store", shape), processes=1)
+    return VolumeStore(folder / "store")
 
 
 @pytest.fixture(scope="session")

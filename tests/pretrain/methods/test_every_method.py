@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers.pretraining import (
+    small_brainfm_recipe,
     small_brainfound_recipe,
     small_mae2d_recipe,
     small_recipe,
@@ -19,11 +20,12 @@ from nnunet_fm_pretrain.methods.registry import get_method, method_names
 
 SMALL: dict[str, Callable[..., dict[str, object]]] = {
     "braindino": small_recipe,
+    "brainfm": small_brainfm_recipe,
     "brainfound": small_brainfound_recipe,
     "mae2d": small_mae2d_recipe,
     "volta3d": small_volta3d_recipe,
 }
-STORES = {"volta3d": "unit_volumes"}  # fixtures; the others read slices
+STORES = {"brainfm": "scans", "volta3d": "unit_volumes"}  # fixtures; the others read slices
 ALL_MASKED = {"masks": {"probability": 1.0}}
 
 

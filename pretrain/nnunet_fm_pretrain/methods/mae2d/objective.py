@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Bool, Float, Int64
-from lightly.utils.dist import world_size
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -20,7 +18,7 @@ from nnunet_fm_pretrain.engine.objective import Exported, Losses, Objective
 from nnunet_fm_pretrain.methods.dinov3 import build_dinov3, export_dinov3, three_channels
 from nnunet_fm_pretrain.methods.mae2d.batches import Mae2dBatch, Mae2dBatches
 from nnunet_fm_pretrain.methods.mae2d.recipe import Mae2dObjective, Mae2dRecipe
-from nnunet_fm_pretrain.methods.reconstruction import nothing_reconstructed
+from nnunet_fm_pretrain.methods.reconstruction import mean_over, nothing_reconstructed
 
 SMALLEST_VARIANCE = 1e-6  # of a patch; as in the authors' code
 
@@ -67,8 +65,8 @@ class Mae2d(Objective):
         crops = batch.crops.to(self.encoder.mask_token.dtype)
         predicted = self.reconstruct(crops, batch.visible)
         target, counted = self.targets(crops, batch.visible)
-        reconstruction = mean_over((predicted.to(target.dtype) - target) ** 2, counted)
-        zero = mean_over(target**2, counted)
+        reconstruction = mean_over(((predicted.to(target.dtype) - target) ** 2).mean(-1), counted)
+        zero = mean_over((target**2).mean(-1), counted)
         parts = {"reconstruction": reconstruction.detach()}
         return Losses(reconstruction, parts, {"predict_zero": zero.detach()})
 
@@ -190,16 +188,3 @@ def encode_visible(
     for block in vit.blocks:
         tokens = encoder.run_block(block, tokens, rope=rotary)
     return vit.norm(tokens)
-
-
-def mean_over(values: Patches, counted: Bool[Tensor, "b n"]) -> Float[Tensor, ""]:
-    """Average values over the patches that count, of all ranks.
-
-    DistributedDataParallel averages gradients over ranks, so each rank returns its sum divided by
-    the mean number of patches per rank.
-    """
-    number = counted.sum().to(values.dtype)
-    if world_size() > 1:
-        dist.all_reduce(number)
-        number = number / world_size()
-    return (values.mean(dim=-1) * counted).sum() / number.clamp(min=1)

@@ -1,0 +1,145 @@
+"""Runs of BrainFM-MRI: resumed, by two processes, exported, and with a table of text."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from helpers.pretraining import (
+    check_resumes_bit_equal,
+    run_two_processes,
+    small_brainfm_recipe,
+)
+from nnunet_fm.encoders import load_encoder
+from nnunet_fm.encoders.modality_text import hashed
+from nnunet_fm_pretrain.data.slice_store import SliceStore
+from nnunet_fm_pretrain.data.volume_store import VolumeStore
+from nnunet_fm_pretrain.engine import checkpoints
+from nnunet_fm_pretrain.methods.recipes import parse_recipe, read_recipe
+from nnunet_fm_pretrain.methods.registry import get_method
+from nnunet_fm_pretrain.runs import export, pretrain
+
+
+def recipe(**parts: object) -> Any:
+    return parse_recipe(small_brainfm_recipe(**parts), "test")
+
+
+def test_a_resumed_run_is_bit_equal(scans: VolumeStore, tmp_path: Path) -> None:
+    check_resumes_bit_equal(recipe(optimiser={"steps": 5}), scans.folder, tmp_path)
+
+
+def test_two_processes_train_as_one(scans: VolumeStore, tmp_path: Path) -> None:
+    """Ranks have different numbers of scans, hidden voxels and tokens."""
+    content = small_brainfm_recipe(optimiser={"steps": 3})
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(content))
+    run_two_processes(file, scans.folder, tmp_path / "two")
+    pretrain(parse_recipe(content, "one"), scans.folder, tmp_path / "one", accelerator="cpu")
+    one, two = (
+        torch.load(checkpoints.latest(tmp_path / name))["objective"] for name in ("one", "two")
+    )
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_two_sessions_are_learned_by_heart(scans: VolumeStore) -> None:
+    torch.manual_seed(0)
+    made: Any = get_method("brainfm").build(recipe(sessions={"flip": 0, "scale": 0}))
+    batch = made.batches(scans, 0, 1)[0]
+    optimiser = torch.optim.AdamW(made.parameters(), 3e-3)
+    for _ in range(150):
+        optimiser.zero_grad()
+        losses = made(batch, 100, "main")
+        losses.total.backward()
+        optimiser.step()
+    assert losses.parts["reconstruction"] < 0.7 * losses.monitors["predict_zero"]
+
+
+def test_the_export_keeps_the_text_of_its_names(scans: VolumeStore, tmp_path: Path) -> None:
+    made = recipe(optimiser={"steps": 3})
+    pretrain(made, scans.folder, tmp_path / "run", accelerator="cpu")
+    file = tmp_path / "encoder.safetensors"
+    card = export(tmp_path / "run", file)
+    assert card["card"] == "brainfm_test8.trained"
+    objective: Any = get_method("brainfm").build(made).eval()
+    objective.load_state_dict(torch.load(checkpoints.latest(tmp_path / "run"))["objective"])
+    encoder, report = load_encoder(file)
+    assert report.options == {
+        "names": ["T1", "T2", "FLAIR"],
+        "text": "hash",
+        "text_width": 16,
+        "image_size": 32,
+        "spacing": [1.0, 1.0, 1.0],
+    }
+    x = torch.randn(2, 3, 32, 32, 32)
+    torch.testing.assert_close(encoder.eval().embed(x), objective.encoder.embed(x))
+    fewer, _ = load_encoder(file, modalities=["FLAIR", "T1"])
+    absent = x * torch.tensor([1, 0, 1]).view(3, 1, 1, 1)
+    torch.testing.assert_close(fewer.eval().embed(x[:, [2, 0]]), encoder.embed(absent))
+
+
+def test_text_of_a_table(scans: VolumeStore, tmp_path: Path) -> None:
+    names = ("T1", "T2", "FLAIR", "PD")
+    table = {n: torch.as_tensor(hashed(n, 12), dtype=torch.float32) + 3 for n in names}
+    save_file(table, tmp_path / "text.safetensors")
+    text = {"source": "table", "file": str(tmp_path / "text.safetensors")}
+    made = recipe(text=text, optimiser={"steps": 3})
+    pretrain(made, scans.folder, tmp_path / "run", accelerator="cpu")
+    (tmp_path / "text.safetensors").rename(tmp_path / "moved.safetensors")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        export(tmp_path / "run", tmp_path / "encoder.safetensors")
+    (tmp_path / "moved.safetensors").rename(tmp_path / "text.safetensors")
+    export(tmp_path / "run", tmp_path / "encoder.safetensors")
+    encoder: Any = load_encoder(tmp_path / "encoder.safetensors")[0]
+    rows = encoder.text.table
+    torch.testing.assert_close(rows.mean(0), torch.zeros(12), rtol=0, atol=1e-6)
+    torch.testing.assert_close(rows.square().mean(), torch.ones(()))
+    assert float((rows[0] - rows[1]) @ (table["T1"] - table["T2"])) > 0
+    with pytest.raises(ValueError, match="unknown modality 'PD'.*no other names"):
+        load_encoder(tmp_path / "encoder.safetensors", modalities=["PD"])
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"text": {"source": "table"}}, "allowed: source=table with a file"),
+        ({"text": {"file": "x.safetensors"}}, "or source=hash without one"),
+        ({"encoder": {"architecture": "volta3d_test8"}}, "allowed: a brainfm_"),
+        ({"objective": {"decoder_heads": 5}}, "for tokens of 24 numbers; allowed: a divisor"),
+        ({"text": {"source": "table", "file": "x.pth"}}, "allowed: a .safetensors"),
+    ],
+)
+def test_recipes_that_cannot_be(parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        get_method("brainfm").build(recipe(**parts))
+
+
+def test_tables_that_cannot_be(tmp_path: Path) -> None:
+    file = tmp_path / "t.safetensors"
+    for tensors, message in (
+        ({"T1": torch.ones(4), "T2": torch.ones(4)}, "unknown modality 'FLAIR'"),
+        ({n: torch.ones(4) for n in ("T1", "T2", "FLAIR")}, "vectors are all alike"),
+        ({n: torch.ones(k) for k, n in enumerate(("T1", "T2", "FLAIR"), 3)}, "of one width"),
+    ):
+        save_file(tensors, file)
+        with pytest.raises(ValueError, match=message):
+            made = recipe(text={"source": "table", "file": str(file)})
+            get_method("brainfm").build(made)
+
+
+def test_a_slice_store_is_refused(sessions: SliceStore) -> None:
+    with pytest.raises(ValueError, match="allowed here: a store of volumes.*prepare DATA --vol"):
+        get_method("brainfm").open_store(sessions.folder)
+
+
+def test_the_paper_s_numbers() -> None:
+    made: Any = read_recipe("brainfm_vitb16")
+    s = made.objective
+    assert (s.variance_weight, s.covariance_weight, s.mask_ratio) == (0.1, 0.003, 0.75)
+    with torch.device("meta"):
+        encoder = get_method("brainfm").build(made).encoder
+    conditional = [p for k, p in encoder.named_parameters() if ".scale." in k or ".shift." in k]
+    assert sum(p.numel() for p in conditional) == 2 * 2 * 12 * 768 * 768
