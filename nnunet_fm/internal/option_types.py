@@ -187,6 +187,7 @@ output_file = OutputPath()
 figure_file = OutputPath(suffixes=(".png", ".svg", ".pdf"))
 output_folder = OutputPath(folder=True)
 encoder_file = OutputPath(suffixes=(".pth", ".safetensors"))
+safetensors_file = OutputPath(suffixes=(".safetensors",))
 
 
 def _path(text: str, allowed: str) -> Path:

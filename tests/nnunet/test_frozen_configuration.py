@@ -276,10 +276,11 @@ def test_an_impossible_input_of_the_encoder_is_refused(
         plan(stock_plans, **{"encoder": "dinov3_test16", **request_})
 
 
-def test_channels_are_found_by_their_names(stock_plans: Path) -> None:
-    """BraTS 2023's order is not BM-MAE's, and a sequence may be missing."""
+@pytest.mark.parametrize("encoder", ["volume_testbmmae", "brainfm_test8"])
+def test_channels_are_found_by_their_names(encoder: str, stock_plans: Path) -> None:
+    """BraTS 2023's order is not the encoder's, and a sequence may be missing."""
     name_channels(stock_plans, "T1c", "T1n", "FLAIR", "ADC")
-    request = {"configuration": "3d_fullres", "encoder": "volume_testbmmae", "preset": "3d_fm32"}
+    request = {"configuration": "3d_fullres", "encoder": encoder, "preset": "3d_fm32"}
     plans, words = plan(stock_plans, **request)
     arguments = arguments_of(plans, "3d_fm32")
     assert arguments["channels"] == [1, 0, 2]
