@@ -2,8 +2,8 @@
 
 * Reconstruction of hidden voxels (`error`), beside predicting zero and the mean image of the
   training sessions, and with the names of a session's scans exchanged (`exchanged`).
-* The same for one scan of a session when nothing else is visible (`alone`), and when another scan
-  of the session is visible whole (`beside`).
+* The same for one scan of a session when nothing else is visible (`alone`), when another scan of
+  the session is visible as far as in training (`beside`), and whole (`beside_whole`).
 * Features: the share of sessions whose two-scan vector is nearest to the one-scan vector of the
   same session, among all sessions with the same sequences (`own_nearest`), and by chance.
 
@@ -151,16 +151,21 @@ def reconstruction(
 
 def one_scan(objective: BrainFM, sessions: list[list[Scan]]) -> Numbers:
     """Return the errors of a scan by itself, and beside a whole other one of the session."""
-    found: Numbers = {"alone": [], "beside": []}
+    found: Numbers = {"alone": [], "beside": [], "beside_whole": []}
     for number, scans in enumerate(sessions):
         for pair in permutations(scans, 2):
             single, both = Session(objective, list(pair[:1])), Session(objective, list(pair))
             visible = single.drawn(1, number)
             hidden = single.valid & ~visible
             found["alone"].append(single.error(single.predicted(visible), hidden))
-            guess = both.predicted(torch.cat([visible, both.valid[1:]]))
             counted = torch.cat([hidden, torch.zeros_like(hidden)])
-            found["beside"].append(both.error(guess, counted))
+            other = Session(objective, list(pair[1:]))
+            for key, seen in (
+                ("beside", other.drawn(1, number + 1)),
+                ("beside_whole", other.valid),
+            ):
+                guess = both.predicted(torch.cat([visible, seen]))
+                found[key].append(both.error(guess, counted))
     return found
 
 
