@@ -80,14 +80,13 @@ class BrainFM(Objective):
         if table is not None:
             self.encoder.text.table.copy_(table)
         self.encoder.set_gradient_checkpointing(recipe.run.checkpointing)
-        self.register_buffer("voxel_mm", torch.zeros(3))  # of the store, for the export
+        self.register_buffer("voxel_mm", torch.zeros(3))  # for the export; 0 if the scans differ
 
     def batches(self, store: VolumeStore, rank: int, ranks: int) -> Dataset[SessionBatch]:
-        """Return the scans of sessions, and note the size of their voxels if it is one."""
-        spacings = {record.spacing for record in store.records}
-        if len(spacings) == 1:
-            self.voxel_mm.copy_(torch.tensor(spacings.pop()))
-        return SessionBatches(store, self.recipe, self.patch, rank, ranks)
+        """Return the scans of sessions, and note the size of their voxels."""
+        made = SessionBatches(store, self.recipe, self.patch, rank, ranks)
+        self.voxel_mm.copy_(torch.tensor(made.source.spacing() or (0.0, 0.0, 0.0)))
+        return made
 
     def trainable_modules(self, phase: str) -> Mapping[str, nn.Module]:
         """Return encoder and decoder."""
@@ -160,7 +159,7 @@ class BrainFM(Objective):
             "text": self.encoder.text.source,
             "text_width": self.encoder.text.width,
             "image_size": self.recipe.sessions.size,
-            "spacing": [round(float(mm), 3) for mm in self.voxel_mm] if known else None,
+            "spacing": [round(float(mm), 2) for mm in self.voxel_mm] if known else None,
         }
         tensors = self.encoder.state_dict()
         return Exported(tensors, architecture, f"{architecture}.trained", options)

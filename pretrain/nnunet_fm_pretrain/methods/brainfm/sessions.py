@@ -13,6 +13,7 @@ from nnunet_fm_pretrain.data.sampling import SampleOrder
 from nnunet_fm_pretrain.data.volume_store import Crop, VolumeStore
 from nnunet_fm_pretrain.methods.brainfm.recipe import SessionRecipe
 
+SAME_SPACING = 0.05  # relative difference of voxels that count as one size
 WINDOW = 8  # batches whose sessions are sorted by their number of scans
 
 
@@ -75,6 +76,15 @@ class SessionSource:
     def counts(self) -> list[int]:
         """Return the number of scans of each session at a step."""
         return [min(len(session), self.recipe.most) for session in self.sessions]
+
+    def spacing(self) -> tuple[float, ...] | None:
+        """Return the median size of a voxel in mm (z, y, x); None if a scan's is another.
+
+        Volumes have whole voxels, so their sizes differ a little from the one asked for.
+        """
+        sizes = np.array([record.spacing for session in self.sessions for record in session])
+        median = np.median(sizes, axis=0)
+        return tuple(median.tolist()) if np.allclose(sizes, median, rtol=SAME_SPACING) else None
 
     def read(self, number: int, rng: np.random.Generator) -> list[Scan]:
         """Read the scans of a session, changed by the random generator."""
