@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
-HASH, TABLE = "hash", "table"
+HASH, TABLE, LEARNED = SOURCES = ("hash", "table", "learned")
 LONGEST_PIECE = 5  # letters of the pieces of a name that are hashed, from 2
 
 
@@ -71,8 +71,9 @@ class ModalityText(nn.Module):
     Args:
         names: of the sequences, one row of the table each.
         width: of a vector.
-        source: `hash`, whose vectors are those of `hashed`, also for names that are not known; or
-            `table`, whose vectors come with the weights.
+        source: `hash`, whose vectors are those of `hashed`, also for names that are not known;
+            `table`, whose vectors come with the weights; or `learned`, whose vectors are trained,
+            with one more for all names that are not known.
 
     Raises:
         InputError: no names, a name twice, or another source.
@@ -87,11 +88,14 @@ class ModalityText(nn.Module):
 
     def __init__(self, names: Sequence[str], width: int, source: str = HASH) -> None:
         super().__init__()
-        if source not in (HASH, TABLE):
-            raise InputError(f"text {source!r}; allowed: {HASH}, {TABLE}")
+        if source not in SOURCES:
+            raise InputError(f"text {source!r}; allowed: {', '.join(SOURCES)}")
         if not names or len(set(names)) < len(names):
             raise InputError(f"names {', '.join(names)}; allowed: one or more, each once")
         self.names, self.width, self.source = tuple(names), width, source
+        if source == LEARNED:
+            self.table = nn.Parameter(torch.randn(len(names) + 1, width))
+            return
         rows = [hashed(name, width) for name in names] if source == HASH else []
         table = np.stack(rows) if rows else np.zeros((len(names), width))
         self.register_buffer("table", torch.as_tensor(table, dtype=torch.float32))
@@ -107,6 +111,8 @@ class ModalityText(nn.Module):
     def _vector(self, name: str) -> Float[Tensor, " w"]:
         if name in self.names:
             return self.table[self.names.index(name)]
+        if self.source == LEARNED:
+            return self.table[-1]
         if self.source == HASH:
             return torch.as_tensor(hashed(name, self.width)).to(self.table)
         raise InputError(

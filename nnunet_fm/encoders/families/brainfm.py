@@ -74,8 +74,8 @@ class BrainFM(Encoder):
         taps: blocks whose tokens are returned, 0-based, increasing; the last block's go through the
             final norm. UNETR's taps if None.
         names: of the sequences that the weights were trained with.
-        modalities: sequences of the input's channels, in order; None for `names`. With hashed text
-            they may be any, else `names`.
+        modalities: sequences of the input's channels, in order; None for `names`. With text of a
+            table they must be among `names`.
         text: where the vectors of the names come from, see `ModalityText`.
         text_width: of these vectors.
         image_size: side of the cube that the positions are stored for, in voxels.
@@ -208,7 +208,7 @@ class BrainFM(Encoder):
     def active_parameters(self) -> Iterator[nn.Parameter]:
         """Yield all parameters except those above the last tap."""
         norm = [self.vit.norm] if self.taps[-1] < self.depth - 1 else []
-        return parameters_without(self.vit, [*self.vit.blocks[self.taps[-1] + 1 :], *norm])
+        return parameters_without(self, [*self.vit.blocks[self.taps[-1] + 1 :], *norm])
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return the embeddings, each block, and the final norm."""

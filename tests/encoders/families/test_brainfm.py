@@ -82,7 +82,7 @@ def test_positions_are_resized_to_other_grids() -> None:
         ({"modalities": ("T1", "T1")}, "each once"),
         ({"modalities": ()}, "one or more"),
         ({"names": ("T1", "T1")}, "each once"),
-        ({"text": "bert"}, "allowed: hash, table"),
+        ({"text": "bert"}, "allowed: hash, table, learned"),
         ({"image_orientation": "XYZ"}, "allowed: three letters"),
         ({"taps": (9,)}, "0 to 7"),
     ],

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float16, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from nnunet_fm.encoders.modality_text import LEARNED
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
 from nnunet_fm_pretrain.engine.loader import empty_for_batch
@@ -24,7 +25,7 @@ class SessionBatch(NamedTuple):
         volumes: z-scores.
         inside: where the scan lies in its cube: first voxel and the one behind the last; 0, 0 for
             an empty place.
-        names: number of the sequence of each scan; 0 for an empty place.
+        names: row of the text of each scan; 0 for an empty place.
         visible: the patches that the encoder sees, scan by scan.
     """
 
@@ -83,12 +84,19 @@ class SessionBatches(Dataset[SessionBatch]):
         for slot, scan in enumerate(scans):
             batch.volumes[place, slot] = torch.from_numpy(np.ascontiguousarray(scan.voxels))
             batch.inside[place, slot] = torch.from_numpy(scan.inside)
-            batch.names[place, slot] = scan.name
+            batch.names[place, slot] = self._name(scan, rng)
         valid = valid_patches(batch.inside[place], self.recipe.sessions.size, self.patch)
         numbers = np.flatnonzero(valid.flatten().numpy())
         kept = len(numbers) - round(self.recipe.objective.mask_ratio * len(numbers))
         kept = min(max(1, kept), len(numbers) - 1)
         batch.visible[place, rng.permutation(numbers)[:kept]] = True
+
+    def _name(self, scan: Scan, rng: np.random.Generator) -> int:
+        """Return the row of a scan's text: the last one if its name is hidden."""
+        text = self.recipe.text
+        if text.source == LEARNED and rng.random() < text.unknown:
+            return len(self.recipe.sessions.names)
+        return scan.name
 
     def _empty(self, sessions: int, scans: int) -> SessionBatch:
         side = self.recipe.sessions.size

@@ -23,22 +23,26 @@ class BrainFMEncoder(EncoderRecipe):
 
 
 class TextRecipe(Part):
-    """The vectors of the names of the sequences; they are not trained.
+    """The vectors of the names of the sequences.
 
     Attributes:
-        source: `hash` (of the letters of the names, without a language model), or `table` (a file).
+        source: `hash` (of the letters of the names, without a language model), `table` (a file), or
+            `learned`; only the last is trained.
         file: `.safetensors` with one vector per name; for `table` only.
+        unknown: share of the scans whose name is hidden, to learn the vector of other names; for
+            `learned` only.
     """
 
-    source: Literal["hash", "table"] = "hash"
+    source: Literal["hash", "table", "learned"] = "hash"
     file: Text | None = None
+    unknown: Share = 0.1
 
     @model_validator(mode="after")
     def _file_fits(self) -> "TextRecipe":
         if (self.source == "table") != (self.file is not None):
             raise InputError(
                 f"text.source={self.source} with text.file={self.file}; allowed: source=table with "
-                "a file, or source=hash without one"
+                "a file, or another source without one"
             )
         return self
 

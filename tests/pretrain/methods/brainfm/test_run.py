@@ -102,11 +102,32 @@ def test_text_of_a_table(scans: VolumeStore, tmp_path: Path) -> None:
         load_encoder(tmp_path / "encoder.safetensors", modalities=["PD"])
 
 
+def test_learned_text_is_trained_also_that_of_other_names(
+    scans: VolumeStore, tmp_path: Path
+) -> None:
+    made = recipe(text={"source": "learned", "unknown": 0.5}, optimiser={"steps": 3})
+    start = get_method("brainfm").build(made).state_dict()["encoder.text.table"]
+    check_resumes_bit_equal(made, scans.folder, tmp_path)
+    run = next(path.parent.parent for path in tmp_path.rglob("step*") if path.is_file())
+    trained = torch.load(checkpoints.latest(run))["objective"]["encoder.text.table"]
+    assert trained.shape == (4, 16)
+    assert (trained != start).any(1).all()
+    export(run, tmp_path / "encoder.safetensors")
+    x = torch.randn(1, 2, 16, 16, 16)
+    options = [["T1", "PD"], ["T1", "ADC"], ["T2", "ADC"]]
+    first, same, other = (
+        load_encoder(tmp_path / "encoder.safetensors", modalities=names)[0].eval().embed(x)
+        for names in options
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
         ({"text": {"source": "table"}}, "allowed: source=table with a file"),
-        ({"text": {"file": "x.safetensors"}}, "or source=hash without one"),
+        ({"text": {"file": "x.safetensors"}}, "or another source without one"),
         ({"encoder": {"architecture": "volta3d_test8"}}, "allowed: a brainfm_"),
         ({"objective": {"decoder_heads": 5}}, "for tokens of 24 numbers; allowed: a divisor"),
         ({"text": {"source": "table", "file": "x.pth"}}, "allowed: a .safetensors"),
