@@ -25,7 +25,7 @@ from torch import Tensor
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
 from nnunet_fm_pretrain.engine import checkpoints
 from nnunet_fm_pretrain.engine.start import parse_earlier
-from nnunet_fm_pretrain.methods.brainfm.batches import inside_axes, valid_patches
+from nnunet_fm_pretrain.methods.brainfm.batches import inside_voxels, valid_patches
 from nnunet_fm_pretrain.methods.brainfm.objective import BrainFM, in_patches
 from nnunet_fm_pretrain.methods.brainfm.sessions import Scan, SessionSource
 from nnunet_fm_pretrain.methods.registry import get_method
@@ -94,9 +94,7 @@ class Session:
         self.names = torch.tensor([[s.name for s in scans]])
         side = self.volumes.shape[-1]
         self.valid = valid_patches(self.inside, side, objective.patch)[0]
-        z, y, x = inside_axes(self.inside, side)
-        voxels = z[..., :, None, None] & y[..., None, :, None] & x[..., None, None, :]
-        self.voxels_inside = in_patches(voxels, objective.patch)
+        self.voxels_inside = in_patches(inside_voxels(self.inside, side), objective.patch)
 
     def drawn(self, scans: int, seed: int) -> Tensor:
         """Return which patches of the first scans are visible under the recipe's mask ratio."""

@@ -158,14 +158,14 @@ def match_channels(sequences: Sequence[str], channel_names: Sequence[str]) -> li
     """Return the number of the first channel of each sequence; None where there is none.
 
     Args:
-        sequences: names as `SPELLINGS` has them.
+        sequences: names as `SPELLINGS` has them, or others, which are matched as they are.
         channel_names: names of the channels in any spelling, in their order.
 
     Example:
         >>> match_channels(["T1c", "T2"], ["t1", "t1ce"])
         [1, None]
     """
-    names = [canonical_sequence(name) for name in channel_names]
+    names = [canonical_sequence(name) or name.strip() for name in channel_names]
     return [names.index(sequence) if sequence in names else None for sequence in sequences]
 
 

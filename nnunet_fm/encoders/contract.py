@@ -76,6 +76,20 @@ def check_sides(sides: Sequence[int], step: int, what: str) -> None:
         raise InputError(f"input {tuple(sides)} is not a multiple of the encoder's {what} {step}")
 
 
+def checked_spacing(given: Any) -> tuple[float, ...] | None:
+    """Return the size of a voxel in mm (z, y, x), or None if it is unknown.
+
+    Raises:
+        InputError: not three positive numbers.
+    """
+    if given is None:
+        return None
+    listed = isinstance(given, list | tuple) and len(given) == 3
+    if not listed or not all(isinstance(side, int | float) and side > 0 for side in given):
+        raise InputError(f"spacing {given}; allowed: three sizes in mm (z, y, x)")
+    return tuple(float(side) for side in given)
+
+
 @dataclass(frozen=True)
 class FeatureInfo:
     """One tapped feature map, with the names that timm uses.

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
-HASH, TABLE, LEARNED = SOURCES = ("hash", "table", "learned")
+HASH = "hash"
+TABLE = "table"
+LEARNED = "learned"
+SOURCES = (HASH, TABLE, LEARNED)
 LONGEST_PIECE = 5  # letters of the pieces of a name that are hashed, from 2
 
 
 def hashed(name: str, width: int) -> Float[np.ndarray, " w"]:
-    """Return the vector of any name, without a language model: names alike have vectors alike.
+    """Return the vector of any name, without a language model; similar names have similar vectors.
 
     The pieces of 2 to 5 letters of the name, with its ends marked, are hashed to signs; the vector
     is their mean, scaled to a root mean square of 1. It is the same on every machine.
@@ -97,15 +100,28 @@ class ModalityText(nn.Module):
             self.table = nn.Parameter(torch.randn(len(names) + 1, width))
             return
         rows = [hashed(name, width) for name in names] if source == HASH else []
-        table = np.stack(rows) if rows else np.zeros((len(names), width))
+        table = np.stack(rows) if rows else np.full((len(names), width), np.nan)
         self.register_buffer("table", torch.as_tensor(table, dtype=torch.float32))
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise InputError for a name without a vector."""
+        for name in names:
+            if self.source == TABLE and name not in self.names:
+                hint = "The text of this encoder has no other names."
+                raise InputError(unknown("modality", name, self.names, hint))
 
     def of(self, names: Sequence[str]) -> Float[Tensor, "m w"]:
         """Return the vectors of names, in their order.
 
         Raises:
-            InputError: a name without a vector.
+            InputError: a name without a vector, or a table that was not loaded.
         """
+        self.check(names)
+        if self.source == TABLE and bool(self.table.isnan().any()):
+            raise InputError(
+                f"text={TABLE}: the vectors come with trained weights, and there are none; give "
+                f"the file of an encoder, or text={HASH}"
+            )
         return torch.stack([self._vector(name) for name in names])
 
     def _vector(self, name: str) -> Float[Tensor, " w"]:
@@ -113,14 +129,4 @@ class ModalityText(nn.Module):
             return self.table[self.names.index(name)]
         if self.source == LEARNED:
             return self.table[-1]
-        if self.source == HASH:
-            return torch.as_tensor(hashed(name, self.width)).to(self.table)
-        raise InputError(
-            unknown("modality", name, self.names, "The text of this encoder has no other names.")
-        )
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the names and their vectors."""
-        values = self.table.detach().cpu().numpy().astype("<f4").tobytes()
-        return hashlib.sha256("\n".join(self.names).encode() + b"\0" + values).hexdigest()
+        return torch.as_tensor(hashed(name, self.width)).to(self.table)

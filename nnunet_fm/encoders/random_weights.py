@@ -1,8 +1,11 @@
-"""Random weights that are a function of their seed alone, on every processor.
+"""Random weights that are a function of their seed alone, on all x86 processors.
 
 torch rounds random numbers by the processor: MKL's `erfinv` depends on its vector instructions,
 and so does whether a product and a sum are rounded once or twice. The differences are in the last
 bit, but the hash of the tensors, by which plans, caches and sweeps know an encoder, is another.
+
+Here the numbers are computed in float64 by scipy, whose results differ rarely between processors,
+and in the last bit; rounded to float32, no difference was seen in 86 million numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence

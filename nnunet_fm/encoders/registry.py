@@ -42,6 +42,7 @@ class Architecture:
             defaults, which plans of earlier versions rely on.
         shown: returns the options that the tensors of a file show, e.g. the size of its images.
         carried: names of the options that an exported file says of itself.
+        fixed: those of them that belong to its weights, and cannot be given with the file.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Architecture:
     options: Mapping[str, Any] = field(default_factory=dict)
     shown: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] | None = None
     carried: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
@@ -68,6 +70,7 @@ def register_architecture(
     options: Mapping[str, Any] | None = None,
     shown: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] | None = None,
     carried: tuple[str, ...] = (),
+    fixed: tuple[str, ...] = (),
 ) -> None:
     """Add an architecture; the arguments are those of `Architecture`.
 
@@ -80,7 +83,9 @@ def register_architecture(
     """
     if name in ARCHITECTURES or name.startswith(tuple(_NAMESPACES)):
         raise InputError(f"architecture {name!r} is already registered")
-    ARCHITECTURES[name] = Architecture(name, build, ignored, adapt, options or {}, shown, carried)
+    ARCHITECTURES[name] = Architecture(
+        name, build, ignored, adapt, options or {}, shown, carried, fixed
+    )
 
 
 def register_namespace(prefix: str, build: Builder) -> None:

@@ -35,9 +35,8 @@ def test_tables_are_centred_and_scaled() -> None:
         normalised(table[:1])
 
 
-def test_the_fingerprint_is_of_names_and_vectors() -> None:
-    plain = ModalityText(("T1", "T2"), 16)
-    assert plain.fingerprint == ModalityText(("T1", "T2"), 16).fingerprint
-    others = [ModalityText(("T2", "T1"), 16), ModalityText(("T1", "T2"), 16)]
-    others[1].table[0, 0] += 1
-    assert len({plain.fingerprint, *(o.fingerprint for o in others)}) == 3
+def test_text_of_a_table_needs_weights() -> None:
+    text = ModalityText(("T1", "T2"), 16, "table")
+    text.check(["T2"])
+    with pytest.raises(ValueError, match="the vectors come with trained weights"):
+        text.of(["T1"])

@@ -12,12 +12,14 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from nnunet_fm.data.sequences import canonical_sequence
 from nnunet_fm.encoders.axes import Turn
 from nnunet_fm.encoders.contract import (
     Encoder,
     FeatureInfo,
     InputSpec,
     check_sides,
+    checked_spacing,
     groups_around_blocks,
     parameters_without,
 )
@@ -40,6 +42,7 @@ from nnunet_fm.internal.errors import InputError
 NAMES = ("T1", "T1c", "T2", "FLAIR")
 ORIENTATION = "LPS"  # of the volume stores that `pretrain run` reads
 CARRIED = ("names", "text", "text_width", "image_size", "spacing")  # in files of `pretrain export`
+FIXED = ("names", "text", "text_width")  # they belong to the weights
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "vitb16": {},
     "nano8": {
@@ -66,7 +69,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 class BrainFM(Encoder):
     """The transformer of BrainFM-MRI on the scans of a session, one channel each.
 
-    A channel of one value only (such as zeros) is absent: its tokens are attended to by no other,
+    A channel that is constant (such as zeros) is absent: its tokens are attended to by no other,
     and the maps are the mean over the channels that are there. If all are constant, as in an empty
     patch, all count.
 
@@ -117,14 +120,14 @@ class BrainFM(Encoder):
         spacing: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.text = ModalityText(names, text_width, text)
-        given = tuple(names if modalities is None else modalities)
-        if not given or len(set(given)) < len(given):
-            raise InputError(f"modalities {', '.join(given)}; allowed: one or more, each once")
-        self.text.of(given)  # refuses names without a vector
-        side = image_size // patch_size
+        known = canonical_names("names", names)
+        given = known if modalities is None else canonical_names("modalities", modalities)
+        self.text = ModalityText(known, text_width, text)
+        self.text.check(given)  # refuses names without a vector
+        if image_size % patch_size:
+            raise InputError(f"image_size {image_size}; allowed: a multiple of {patch_size}")
         sizes = (hidden_size, depth, num_heads, mlp_dim, text_width, dropout)
-        self.vit = ConditionalViT(side, patch_size, *sizes)
+        self.vit = ConditionalViT(image_size // patch_size, patch_size, *sizes)
         self.modalities, self.in_channels = given, len(given)
         self.taps = checked_taps(taps, depth, unetr_taps(depth))
         self.depth, self.width = depth, hidden_size
@@ -135,7 +138,7 @@ class BrainFM(Encoder):
             (image_size,) * 3,
             axis_order="zyx",
             orientation=ORIENTATION,
-            spacing=None if spacing is None else tuple(float(side) for side in spacing),
+            spacing=checked_spacing(spacing),
         ).of_modalities(given, subsets=True)
         self.feature_info = [FeatureInfo(hidden_size, patch_size, f"blocks.{i}") for i in self.taps]
 
@@ -168,7 +171,7 @@ class BrainFM(Encoder):
         patches = by_channel.shape[2]
         slots = torch.arange(self.in_channels, device=x.device).repeat_interleave(patches)
         slots = slots.expand(len(x), -1)
-        attended = None if bool(present.all()) else present.repeat_interleave(patches, 1)
+        attended = None if self.in_channels == 1 else present.repeat_interleave(patches, 1)
         return self.run_blocks(by_channel.flatten(1, 2), text, slots, attended, taps), grid
 
     def run_blocks(
@@ -189,7 +192,8 @@ class BrainFM(Encoder):
             taps: the last block alone if None.
         """
         wanted = (self.depth - 1,) if taps is None else taps
-        mask, tapped = attention_mask(attended), []
+        mask = None if attended is None else attention_mask(attended, tokens)
+        tapped = []
         for number, block in enumerate(self.vit.blocks[: wanted[-1] + 1]):
             tokens = self.run_block(block, tokens, text=text, slots=slots, mask=mask)
             if number in wanted:
@@ -218,6 +222,20 @@ class BrainFM(Encoder):
         """Use torch's fused attention: the same result with less memory."""
         for block in self.vit.blocks:
             cast(ConditionalBlock, block).attn.fused_attn = enabled
+
+
+def canonical_names(option: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return names as `nnunet_fm.data.sequences` spells them; other names as they are.
+
+    Raises:
+        InputError: not a list of texts, or a name twice.
+    """
+    listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    texts = [name.strip() for name in names] if listed else []
+    found = tuple(canonical_sequence(name) or name for name in texts)
+    if not all(found) or not found or len(set(found)) < len(found):
+        raise InputError(f"{option} {names!r}; allowed: a list of one name or more, each once")
+    return found
 
 
 def present_channels(x: Float[Tensor, "b c z y x"]) -> Bool[Tensor, "b c"]:
@@ -254,7 +272,9 @@ def _register() -> None:
     register_key_format(KeyFormat("BrainFM-MRI", _is_brainfm, lambda state: Converted(dict(state))))
     for size, arguments in SIZES.items():
         name = f"brainfm_{size}"
-        register_architecture(name, partial(BrainFM, **arguments), PROJECTORS, carried=CARRIED)
+        register_architecture(
+            name, partial(BrainFM, **arguments), PROJECTORS, carried=CARRIED, fixed=FIXED
+        )
         register_cards(_card(name))
 
 

@@ -30,8 +30,9 @@ class ConditionalNorm(nn.Module):
     def forward(self, x: Tokens, text: Text, slots: Slots) -> Tokens:
         """Normalise tokens, each with the text of the scan that `slots` names."""
         normalised = functional.layer_norm(x, x.shape[-1:])
-        scale = gather_tokens(1 + self.scale(text), slots)
-        return normalised * scale + gather_tokens(self.shift(text), slots)
+        scale = gather_tokens(self.scale(text), slots)
+        # not 1 + scale, which bfloat16 would round to a few values
+        return normalised + normalised * scale + gather_tokens(self.shift(text), slots)
 
 
 class ConditionalBlock(nn.Module):
@@ -55,9 +56,9 @@ class ConditionalBlock(nn.Module):
         self.mlp = Mlp(width, hidden, drop=dropout)
 
     def forward(
-        self, x: Tokens, text: Text, slots: Slots, mask: Bool[Tensor, "b 1 1 l"] | None
+        self, x: Tokens, text: Text, slots: Slots, mask: Float[Tensor, "b 1 1 l"] | None
     ) -> Tokens:
-        """Return the tokens after the block; `mask` is true for tokens that are attended to."""
+        """Return the tokens after the block; `mask` is that of `attention_mask`."""
         x = x + self.attn(self.norm1(x, text, slots), attn_mask=mask)
         out: Tokens = x + self.mlp(self.norm2(x, text, slots))
         return out
@@ -125,9 +126,17 @@ class ConditionalViT(nn.Module):
         return resized.flatten(2).transpose(1, 2)
 
 
-def attention_mask(attended: Bool[Tensor, "b l"] | None) -> Bool[Tensor, "b 1 1 l"] | None:
-    """Return the mask of `ConditionalBlock`; None where nothing is left out."""
-    return None if attended is None else attended[:, None, None]
+def attention_mask(attended: Bool[Tensor, "b l"], x: Tokens) -> Float[Tensor, "b 1 1 l"]:
+    """Return what is added to the attention's scores: -inf for tokens that are not attended to.
+
+    A mask of true and false would do for torch's fused attention only: timm's other one adds it.
+
+    Args:
+        attended: tokens that the others may attend to.
+        x: tokens, for their type.
+    """
+    scores = torch.zeros_like(attended, dtype=x.dtype)
+    return scores.masked_fill(~attended, -torch.inf)[:, None, None]
 
 
 def gather_tokens(rows: Float[Tensor, "b m d"], numbers: Int64[Tensor, "b l"]) -> Tokens:

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from nnunet_fm.encoders.axes import Turn
-from nnunet_fm.encoders.contract import ZERO_TO_ONE, groups_around_blocks
+from nnunet_fm.encoders.contract import ZERO_TO_ONE, checked_spacing, groups_around_blocks
 from nnunet_fm.encoders.families.brainiac import VolumeViT
 from nnunet_fm.encoders.key_format import PROJECTORS
 from nnunet_fm.encoders.registry import register_architecture, register_cards
@@ -110,15 +110,13 @@ class Volta3d(VolumeViT):
         super().__init__(taps, pool=pool, **arguments)
         if pool == "summary" and not summariser:
             raise InputError("pool=summary needs weights with a summary: summariser=true")
-        if spacing is not None and not _is_spacing(spacing):
-            raise InputError(f"spacing {spacing}; allowed: three sizes in mm (z, y, x)")
         self.summariser = Summariser(self.width) if summariser else None
         self.turn: Turn = Turn("xyz", image_orientation, ORIENTATION)
         self.input_spec = replace(
             self.input_spec,
             orientation=ORIENTATION,
             intensity=ZERO_TO_ONE,
-            spacing=None if spacing is None else tuple(float(side) for side in spacing),
+            spacing=checked_spacing(spacing),
         )
 
     def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
@@ -143,13 +141,6 @@ class Volta3d(VolumeViT):
         if self.summariser is not None:
             groups[-1] += self.summariser.parameters()
         return groups
-
-
-def _is_spacing(given: Any) -> bool:
-    """Whether a value is a list of three positive numbers."""
-    if not isinstance(given, list | tuple) or len(given) != 3:
-        return False
-    return all(isinstance(side, int | float) and side > 0 for side in given)
 
 
 def _card(architecture: str) -> WeightCard:

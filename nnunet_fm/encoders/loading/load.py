@@ -1,5 +1,6 @@
 """The strict loader: a file becomes an encoder, or an error that names the tensors in the way."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,11 @@ def load_encoder(
     _return_unknown_heads(file, chosen)
     architecture = known_architecture(chosen.architecture)
     shown = dict(architecture.shown(converted.tensors)) if architecture.shown else {}
-    shown |= _carried(file, chosen, architecture)
+    carried = _carried(file, chosen, architecture)
+    _refuse_changes(
+        file.path.name, {k: carried[k] for k in architecture.fixed if k in carried}, build
+    )
+    shown |= carried
     known = chosen.options
     shown = {k: v for k, v in shown.items() if k not in known or known[k] != v}
     options = {k: v for k, v in {**chosen.options, **shown, **build}.items() if k != "taps"}
@@ -150,6 +155,16 @@ def _carried(file: _WeightFile, card: WeightCard, architecture: Architecture) ->
     if file.about.get("architecture") != card.architecture or not isinstance(told, Mapping):
         return {}
     return {name: told[name] for name in architecture.carried if name in told}
+
+
+def _refuse_changes(file: str, fixed: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for options that belong to the weights, with other values."""
+    for name, value in fixed.items():
+        if name in given and json.dumps(given[name]) != json.dumps(value):
+            raise CheckpointError(
+                f"{file}: {name}={given[name]} was given, and its weights were trained with "
+                f"{name}={value}; omit the option"
+            )
 
 
 def _choose_card(file: _WeightFile, card: str | None) -> tuple[WeightCard, str]:

@@ -1,6 +1,7 @@
 """`nnunet-fm pretrain embed-modalities`."""
 
 import argparse
+import shlex
 
 from nnunet_fm.internal import option_types
 from nnunet_fm.internal.errors import InputError
@@ -43,7 +44,7 @@ def _embed(parsed: argparse.Namespace) -> None:
         texts[name] = text or name
     width = embed_names(parsed.model, texts, parsed.o)
     print(f"{len(texts)} vectors of {width} numbers: {parsed.o}")
-    names = ",".join(texts)
-    print(
-        f"Next: pretrain run with text.source=table text.file={parsed.o} sessions.names=[{names}]"
-    )
+    keys = ["text.source=table", f"text.file={parsed.o}", f"text.width={width}"]
+    keys.append(f"sessions.names=[{','.join(texts)}]")
+    words = ["nnunet-fm", "pretrain", "run", "brainfm_vitb16", "--store", "STORE", "-o", "RUN"]
+    print(f"Next: {shlex.join([*words, *keys])}")

@@ -18,14 +18,17 @@ def brainfm(**options: Any) -> Any:
     return encoder
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("value", [0.0, 3.0])
-def test_an_absent_channel_is_as_if_it_were_not_there(value: float) -> None:
+def test_an_absent_channel_is_as_if_it_were_not_there(value: float, fused: bool) -> None:
     x = torch.randn(2, 4, 16, 24, 16)
     x[:, 1] = value
     x[1, 3] = value  # of the second sample only
     four = brainfm()
     three = brainfm(modalities=("T1", "T2", "FLAIR"))
     two = brainfm(modalities=("T1", "T2"))
+    for encoder in (four, three, two):
+        encoder.set_fused_attention(fused)
     for number in range(len(four.feature_info)):
         both = four.features(x)[number]
         torch.testing.assert_close(both[:1], three.features(x[:1, [0, 2, 3]])[number])
@@ -56,8 +59,10 @@ def test_any_name_has_hashed_text_but_only_known_ones_have_a_row() -> None:
     x = torch.randn(1, 1, 16, 16, 16)
     known, new = (brainfm(modalities=(name,)).embed(x) for name in ("T1", "ASL perfusion"))
     assert not torch.allclose(known, new)
-    with pytest.raises(ValueError, match="unknown modality 'T1ce'.*Did you mean T1c"):
-        brainfm(modalities=("T1ce",), text="table")
+    spelled = brainfm(modalities=("t1-weighted",)).embed(x)
+    torch.testing.assert_close(known, spelled)
+    with pytest.raises(ValueError, match="unknown modality 'PD'. Allowed: FLAIR, T1"):
+        brainfm(modalities=("PD",), text="table")
 
 
 def test_images_of_another_orientation_are_turned() -> None:
@@ -79,9 +84,12 @@ def test_positions_are_resized_to_other_grids() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"modalities": ("T1", "T1")}, "each once"),
-        ({"modalities": ()}, "one or more"),
+        ({"modalities": ("T1", "T1w")}, "each once"),
+        ({"modalities": ()}, "one name or more"),
+        ({"modalities": ("T1", " ")}, "one name or more"),
         ({"names": ("T1", "T1")}, "each once"),
+        ({"image_size": 20}, "allowed: a multiple of 8"),
+        ({"spacing": (1, -1, 1)}, "three sizes in mm"),
         ({"text": "bert"}, "allowed: hash, table, learned"),
         ({"image_orientation": "XYZ"}, "allowed: three letters"),
         ({"taps": (9,)}, "0 to 7"),
@@ -90,3 +98,16 @@ def test_positions_are_resized_to_other_grids() -> None:
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         brainfm(**options)
+
+
+def test_scales_keep_their_digits_in_bfloat16() -> None:
+    encoder = brainfm()
+    norm = encoder.vit.blocks[0].norm1
+    torch.nn.init.normal_(norm.scale.weight, std=0.001)
+    text = encoder.text.of(["T1"])[None]
+    x, slots = torch.randn(1, 6, 24), torch.zeros(1, 6, dtype=torch.long)
+    exact = norm(x, text, slots)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = norm(x, text, slots)
+    plain = torch.nn.functional.layer_norm(x, (24,))
+    assert (rounded - exact).abs().max() < 0.02 * (exact - plain).abs().max()

@@ -13,8 +13,9 @@ from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
 from nnunet_fm_pretrain.engine.loader import empty_for_batch
 from nnunet_fm_pretrain.methods.brainfm.recipe import BrainFMRecipe
-from nnunet_fm_pretrain.methods.brainfm.sessions import Scan, SessionOrder, SessionSource
+from nnunet_fm_pretrain.methods.brainfm.sessions import Scan, SessionOrder, SessionSource, place_of
 
+HIDDEN_NAMES = 0.1  # share of the names of learned text, if the recipe has none
 _STREAM = 1  # number of the random stream of samples
 
 
@@ -60,9 +61,21 @@ class SessionBatches(Dataset[SessionBatch]):
                 f"{2 * patch}"
             )
         self.source, self.recipe = SessionSource(store, recipe.sessions), recipe
+        self._check_patches(patch)
         self.order = SessionOrder(self.source.counts(), recipe.optimiser.batch_size, recipe.seed)
         self.order.samples(0, rank, ranks)  # refuses a batch that cannot be shared
         self.patch, self.rank, self.ranks = patch, rank, ranks
+
+    def _check_patches(self, patch: int) -> None:
+        """Raise ValueError for sessions of a single patch, none of which could be hidden."""
+        side = self.recipe.sessions.size
+        for session in self.source.sessions:
+            inside = torch.stack([torch.from_numpy(place_of(r.shape, side)[1]) for r in session])
+            if len(session) == 1 and int(valid_patches(inside, side, patch).sum()) < 2:
+                raise InputError(
+                    f"{session[0].volume} lies within one patch of {patch} voxels; exclude it, or "
+                    "prepare with a smaller --spacing"
+                )
 
     def __len__(self) -> int:
         return self.recipe.optimiser.steps
@@ -94,7 +107,7 @@ class SessionBatches(Dataset[SessionBatch]):
     def _name(self, scan: Scan, rng: np.random.Generator) -> int:
         """Return the row of a scan's text: the last one if its name is hidden."""
         text = self.recipe.text
-        if text.source == LEARNED and rng.random() < text.unknown:
+        if text.source == LEARNED and rng.random() < (text.unknown or HIDDEN_NAMES):
             return len(self.recipe.sessions.names)
         return scan.name
 
@@ -127,4 +140,13 @@ def valid_patches(
 ) -> Bool[Tensor, "*scans t"]:
     """Return the patches of which a voxel lies inside the scan, in the order of the tokens."""
     z, y, x = (flags.unflatten(-1, (-1, patch)).any(-1) for flags in inside_axes(inside, side))
-    return (z[..., :, None, None] & y[..., None, :, None] & x[..., None, None, :]).flatten(-3)
+    return _outer(z, y, x).flatten(-3)
+
+
+def inside_voxels(inside: Int64[Tensor, "*scans 3 2"], side: int) -> Bool[Tensor, "*scans s s s"]:
+    """Return the voxels that lie inside the scan."""
+    return _outer(*inside_axes(inside, side))
+
+
+def _outer(z: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    return z[..., :, None, None] & y[..., None, :, None] & x[..., None, None, :]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.messages import reason_of, some
 
 BIOBERT = "dmis-lab/biobert-v1.1"  # of the paper
 
@@ -37,12 +38,19 @@ def embed_names(model: str, texts: Mapping[str, str], file: Path) -> int:
         raise InputError("transformers is not installed; pip install 'nnunet-fm[text]'") from None
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
-        network = AutoModel.from_pretrained(model).eval()
+        network, report = AutoModel.from_pretrained(model, output_loading_info=True)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"transformers cannot read the model {model!r} ({str(error).splitlines()[0]}); give a "
+            f"transformers cannot read the model {model!r} ({reason_of(error)}); give a "
             f"name on the Hugging Face hub, e.g. {BIOBERT}, or a folder with its files"
         ) from error
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise InputError(
+            f"the model {model!r} lacks {some(missing)}, which would be random; give the model "
+            f"whose files these are, e.g. {BIOBERT}"
+        )
+    network.eval()
     vectors: dict[str, Tensor] = {}
     with torch.no_grad():
         for name, text in texts.items():

@@ -13,13 +13,14 @@ from torch.utils.data import Dataset
 from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.families.brainfm import BrainFM as BrainFMEncoder
 from nnunet_fm.encoders.families.brainfm_network import attention_mask, gather_tokens
+from nnunet_fm.encoders.modality_text import LEARNED
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
 from nnunet_fm_pretrain.engine.objective import Exported, Losses, Objective
 from nnunet_fm_pretrain.methods.brainfm.batches import (
     SessionBatch,
     SessionBatches,
-    inside_axes,
+    inside_voxels,
     valid_patches,
 )
 from nnunet_fm_pretrain.methods.brainfm.recipe import BrainFMObjective, BrainFMRecipe
@@ -60,12 +61,9 @@ class BrainFM(Objective):
     def __init__(self, recipe: BrainFMRecipe) -> None:
         super().__init__()
         self.recipe, self.settings = recipe, recipe.objective
-        names = recipe.sessions.names
-        options: dict[str, Any] = {"names": names, "text": recipe.text.source}
-        table = None
-        if recipe.text.file is not None:
-            table = torch.as_tensor(read_text_table(Path(recipe.text.file), names))
-            options["text_width"] = table.shape[1]
+        options: dict[str, Any] = {"names": recipe.sessions.names, "text": recipe.text.source}
+        if recipe.text.width is not None:
+            options["text_width"] = recipe.text.width
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             built = build_encoder(
@@ -77,16 +75,23 @@ class BrainFM(Objective):
             self.encoder = cast(BrainFMEncoder, built)
             self.patch = self.encoder.input_spec.divisor
             self.decoder = Decoder(self.encoder, self.patch**3, recipe.objective)
-        if table is not None:
-            self.encoder.text.table.copy_(table)
         self.encoder.set_gradient_checkpointing(recipe.run.checkpointing)
         self.register_buffer("voxel_mm", torch.zeros(3))  # for the export; 0 if the scans differ
 
     def batches(self, store: VolumeStore, rank: int, ranks: int) -> Dataset[SessionBatch]:
         """Return the scans of sessions, and note the size of their voxels."""
+        self._read_text()
         made = SessionBatches(store, self.recipe, self.patch, rank, ranks)
         self.voxel_mm.copy_(torch.tensor(made.source.spacing() or (0.0, 0.0, 0.0)))
         return made
+
+    def _read_text(self) -> None:
+        """Read the table of the text; a checkpoint has it already."""
+        text = self.encoder.text
+        if self.recipe.text.file is None or not text.table.isnan().any():
+            return
+        table = read_text_table(Path(self.recipe.text.file), self.recipe.sessions.names, text.width)
+        text.table.copy_(torch.as_tensor(table))
 
     def trainable_modules(self, phase: str) -> Mapping[str, nn.Module]:
         """Return encoder and decoder."""
@@ -102,7 +107,7 @@ class BrainFM(Objective):
         predicted = self.decoder(seen, text, valid).to(exact)
         target = in_patches(volumes, self.patch)
         hidden = (valid & ~batch.visible)[..., None]
-        counted = hidden & in_patches(self._inside(batch), self.patch)
+        counted = hidden & in_patches(inside_voxels(batch.inside, volumes.shape[-1]), self.patch)
         reconstruction = mean_over((predicted - target) ** 2, counted)
         zero = mean_over(target**2, counted)
         variance, covariance = variance_and_covariance(seen.tokens[seen.attended].to(exact))
@@ -134,13 +139,28 @@ class BrainFM(Objective):
         (encoded,) = self.encoder.run_blocks(tokens, text, places // patches, attended)
         return Visible(encoded, places.masked_fill(~attended, visible.shape[1]), attended)
 
-    def _inside(self, batch: SessionBatch) -> Bool[Tensor, "b m s s s"]:
-        z, y, x = inside_axes(batch.inside, batch.volumes.shape[-1])
-        return z[..., :, None, None] & y[..., None, :, None] & x[..., None, None, :]
-
     def load_encoder(self, encoder: Encoder) -> None:
-        """Start from `encoder`; the decoder keeps its random weights."""
-        self.encoder.load_state_dict(encoder.state_dict())
+        """Start from `encoder`, at other positions and names too, if the text allows it.
+
+        The decoder keeps its random weights.
+
+        Raises:
+            InputError: text of another kind, or of a table that lacks a name.
+        """
+        given, own = cast(BrainFMEncoder, encoder), self.encoder
+        if (given.text.source, given.text.width) != (own.text.source, own.text.width):
+            raise InputError(
+                f"encoder.init was trained with text.source={given.text.source} of "
+                f"{given.text.width} numbers, this recipe has {own.text.source} of "
+                f"{own.text.width}; allowed: the same (text.source, text.width)"
+            )
+        weights = given.state_dict()
+        weights["vit.positions"] = given.vit.positions_of((own.vit.side,) * 3)
+        rows = given.text.of(own.text.names)
+        if own.text.source == LEARNED:
+            rows = torch.cat([rows, given.text.table[-1:]])
+        weights["text.table"] = rows
+        own.load_state_dict(weights)
 
     def collapse_warning(self, monitors: Mapping[str, float]) -> str | None:
         """Warn if the reconstruction is no better than zero."""
@@ -210,7 +230,7 @@ class Decoder(nn.Module):
         tokens = everywhere.scatter(1, index, seen.tokens)[:, :-1]
         known = self.text_embed(text)[:, :, None] + self.positions[:, None]
         tokens = tokens + known.flatten(1, 2).to(tokens.dtype)
-        mask = attention_mask(valid)
+        mask = attention_mask(valid, tokens)
         for block in self.blocks:
             tokens = block(tokens, attn_mask=mask)
         predicted: Tensor = self.predict(self.norm(tokens))

@@ -29,13 +29,15 @@ class TextRecipe(Part):
         source: `hash` (of the letters of the names, without a language model), `table` (a file), or
             `learned`; only the last is trained.
         file: `.safetensors` with one vector per name; for `table` only.
+        width: of a vector; of those in the file, or of learned ones. None: the architecture's.
         unknown: share of the scans whose name is hidden, to learn the vector of other names; for
-            `learned` only.
+            `learned` only, where None is 0.1.
     """
 
     source: Literal["hash", "table", "learned"] = "hash"
     file: Text | None = None
-    unknown: Share = 0.1
+    width: Positive | None = None
+    unknown: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _file_fits(self) -> "TextRecipe":
@@ -43,6 +45,11 @@ class TextRecipe(Part):
             raise InputError(
                 f"text.source={self.source} with text.file={self.file}; allowed: source=table with "
                 "a file, or another source without one"
+            )
+        if self.unknown is not None and self.source != "learned":
+            raise InputError(
+                f"text.unknown={self.unknown} with text.source={self.source}, whose vectors are "
+                "not trained; allowed: source=learned, or omit it"
             )
         return self
 

@@ -1,5 +1,6 @@
 """Sessions of a volume store: any of their scans, cropped or padded to one cube."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -115,21 +116,27 @@ def centred(volume: Crop, side: int) -> tuple[Float[np.ndarray, "s s s"], Int64[
     Returns:
         The cube, and where the volume lies in it: first voxel and the one behind the last.
     """
+    source, inside = place_of(volume.shape, side)
     cube = np.zeros((side,) * 3, np.float32)
+    cube[tuple(slice(*bounds) for bounds in inside)] = volume[source]
+    return cube, inside
+
+
+def place_of(shape: Sequence[int], side: int) -> tuple[tuple[slice, ...], Int64[np.ndarray, "3 2"]]:
+    """Return the box of a volume that a cube around its middle holds, and where it lies there."""
     inside = np.zeros((3, 2), np.int64)
     source = []
-    for axis, length in enumerate(volume.shape):
+    for axis, length in enumerate(shape):
         common = min(side, length)
         first = (length - common) // 2
         source.append(slice(first, first + common))
         start = (side - common) // 2
         inside[axis] = start, start + common
-    cube[tuple(slice(*bounds) for bounds in inside)] = volume[tuple(source)]
-    return cube, inside
+    return tuple(source), inside
 
 
 class SessionOrder(SampleOrder):
-    """The order of `SampleOrder`, with sessions of as many scans in one batch where it can be.
+    """The order of `SampleOrder`; sessions with the same number of scans share a batch if possible.
 
     Sessions are sorted by their number of scans within a few batches; the order of the batches is
     random. An epoch still shows every session once.

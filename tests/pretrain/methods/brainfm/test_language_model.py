@@ -1,12 +1,13 @@
 """`pretrain embed-modalities`: a table made by a language model, here a very small one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertModel, BertTokenizerFast
 
 from nnunet_fm.cli.main import main
@@ -42,6 +43,18 @@ def test_a_vector_is_the_mean_over_the_tokens_of_the_text(
     torch.testing.assert_close(table["T1"], expected)
     with safe_open(file, "pt") as content:
         assert json.loads(content.metadata()["texts"]) == {"T1": "T1-weighted MRI", "t2": "t2"}
+
+
+def test_a_model_without_some_of_its_weights_is_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    weights = load_file(copy / "model.safetensors")
+    kept = {k: v for k, v in weights.items() if "encoder.layer.1" not in k}
+    save_file(kept, copy / "model.safetensors", {"format": "pt"})
+    words = ["pretrain", "embed-modalities", "T1", "--model", str(copy)]
+    assert main([*words, "-o", str(tmp_path / "text.safetensors")]) == 2
+    assert "lacks encoder.layer.1." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

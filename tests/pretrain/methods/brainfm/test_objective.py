@@ -53,11 +53,14 @@ def predicted(made: Any, batch: SessionBatch) -> tuple[Tensor, Tensor]:
     return made.decoder(seen, text, valid), valid
 
 
+@pytest.mark.parametrize("fused", [True, False])
 def test_a_session_is_reconstructed_alike_alone_and_beside_larger_ones(
-    batch: SessionBatch,
+    batch: SessionBatch, fused: bool
 ) -> None:
     """Padded scans and padded tokens take part in nothing."""
     made = built()
+    for block in (*made.encoder.vit.blocks, *made.decoder.blocks):
+        block.attn.fused_attn = fused
     together, valid = predicted(made, batch)
     for place in range(len(batch.names)):
         single, own = predicted(made, alone(batch, place))

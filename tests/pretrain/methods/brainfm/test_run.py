@@ -45,7 +45,7 @@ def test_two_processes_train_as_one(scans: VolumeStore, tmp_path: Path) -> None:
         torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-4, msg=key)
 
 
-def test_two_sessions_are_learned_by_heart(scans: VolumeStore) -> None:
+def test_four_sessions_are_learned_by_heart(scans: VolumeStore) -> None:
     torch.manual_seed(0)
     made: Any = get_method("brainfm").build(recipe(sessions={"flip": 0, "scale": 0}))
     batch = made.batches(scans, 0, 1)[0]
@@ -84,14 +84,12 @@ def test_the_export_keeps_the_text_of_its_names(scans: VolumeStore, tmp_path: Pa
 def test_text_of_a_table(scans: VolumeStore, tmp_path: Path) -> None:
     names = ("T1", "T2", "FLAIR", "PD")
     table = {n: torch.as_tensor(hashed(n, 12), dtype=torch.float32) + 3 for n in names}
-    save_file(table, tmp_path / "text.safetensors")
-    text = {"source": "table", "file": str(tmp_path / "text.safetensors")}
+    file = tmp_path / "text.safetensors"
+    save_file(table, file)
+    text = {"source": "table", "file": str(file), "width": 12}
     made = recipe(text=text, optimiser={"steps": 3})
     pretrain(made, scans.folder, tmp_path / "run", accelerator="cpu")
-    (tmp_path / "text.safetensors").rename(tmp_path / "moved.safetensors")
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        export(tmp_path / "run", tmp_path / "encoder.safetensors")
-    (tmp_path / "moved.safetensors").rename(tmp_path / "text.safetensors")
+    file.unlink()  # the checkpoint has it
     export(tmp_path / "run", tmp_path / "encoder.safetensors")
     encoder: Any = load_encoder(tmp_path / "encoder.safetensors")[0]
     rows = encoder.text.table
@@ -130,7 +128,7 @@ def test_learned_text_is_trained_also_that_of_other_names(
         ({"text": {"file": "x.safetensors"}}, "or another source without one"),
         ({"encoder": {"architecture": "volta3d_test8"}}, "allowed: a brainfm_"),
         ({"objective": {"decoder_heads": 5}}, "for tokens of 24 numbers; allowed: a divisor"),
-        ({"text": {"source": "table", "file": "x.pth"}}, "allowed: a .safetensors"),
+        ({"text": {"unknown": 0.5}}, "text.unknown=0.5 with text.source=hash"),
     ],
 )
 def test_recipes_that_cannot_be(parts: dict[str, Any], message: str) -> None:
@@ -138,17 +136,58 @@ def test_recipes_that_cannot_be(parts: dict[str, Any], message: str) -> None:
         get_method("brainfm").build(recipe(**parts))
 
 
-def test_tables_that_cannot_be(tmp_path: Path) -> None:
+def test_tables_that_cannot_be(scans: VolumeStore, tmp_path: Path) -> None:
     file = tmp_path / "t.safetensors"
+    names = ("T1", "T2", "FLAIR")
+    odd = torch.ones(4)
+    odd[2] = torch.nan
     for tensors, message in (
         ({"T1": torch.ones(4), "T2": torch.ones(4)}, "unknown modality 'FLAIR'"),
-        ({n: torch.ones(4) for n in ("T1", "T2", "FLAIR")}, "vectors are all alike"),
-        ({n: torch.ones(k) for k, n in enumerate(("T1", "T2", "FLAIR"), 3)}, "of one width"),
+        ({n: torch.ones(4) for n in names}, "vectors are all alike"),
+        (
+            {n: torch.ones(k) for k, n in enumerate(names, 4)},
+            "T2 in .* has the shape .5,.; allowed",
+        ),
+        (dict.fromkeys(names, odd), "T1 in .* has values that are not finite"),
     ):
-        save_file(tensors, file)
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, file)
         with pytest.raises(ValueError, match=message):
-            made = recipe(text={"source": "table", "file": str(file)})
-            get_method("brainfm").build(made)
+            made = recipe(text={"source": "table", "file": str(file), "width": 4})
+            get_method("brainfm").build(made).batches(scans, 0, 1)
+    gone = recipe(text={"source": "table", "file": str(tmp_path / "gone.safetensors")})
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        get_method("brainfm").build(gone).batches(scans, 0, 1)
+
+
+def test_a_warm_start_gives_each_name_its_own_text(scans: VolumeStore, tmp_path: Path) -> None:
+    learned = {"source": "learned"}
+    first = recipe(text=learned, optimiser={"steps": 2, "warmup_steps": 1})
+    pretrain(first, scans.folder, tmp_path / "run", accelerator="cpu")
+    export(tmp_path / "run", tmp_path / "first.safetensors")
+    before: Any = load_encoder(tmp_path / "first.safetensors")[0]
+    warm = {"architecture": "brainfm_test8", "init": str(tmp_path / "first.safetensors")}
+    turned = {"names": ["FLAIR", "T1"], "size": 16}
+    second: Any = get_method("brainfm").build(recipe(encoder=warm, text=learned, sessions=turned))
+    second.load_encoder(before)
+    rows = second.encoder.text.table
+    torch.testing.assert_close(rows, before.text.table[[2, 0, 3]])
+    assert second.encoder.vit.positions.shape == (1, 8, 24)
+    hashing: Any = get_method("brainfm").build(recipe(encoder=warm, sessions=turned))
+    with pytest.raises(ValueError, match="trained with text.source=learned of 16 .* has hash"):
+        hashing.load_encoder(before)
+    with pytest.raises(ValueError, match="was trained with sessions.names=.*this recipe has"):
+        other = recipe(text=learned, sessions={"names": ["T2", "T1", "FLAIR"]})
+        pretrain(other, scans.folder, tmp_path / "2", tmp_path / "run", accelerator="cpu")
+
+
+def test_names_belong_to_the_weights(scans: VolumeStore, tmp_path: Path) -> None:
+    pretrain(recipe(optimiser={"steps": 2}), scans.folder, tmp_path / "run", accelerator="cpu")
+    file = tmp_path / "encoder.safetensors"
+    export(tmp_path / "run", file)
+    for options in ({"names": ["FLAIR", "T2", "T1"]}, {"text": "table"}):
+        with pytest.raises(ValueError, match="its weights were trained with .*; omit the option"):
+            load_encoder(file, **options)
+    assert load_encoder(file, names=("T1", "T2", "FLAIR"))[0].in_channels == 3
 
 
 def test_a_slice_store_is_refused(sessions: SliceStore) -> None:

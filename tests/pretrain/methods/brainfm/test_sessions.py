@@ -1,5 +1,6 @@
 """Sessions of a volume store: which scans are taken, in what order and where in the cube."""
 
+from copy import copy
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -58,9 +59,16 @@ def test_a_session_is_mirrored_as_a_whole(scans: VolumeStore) -> None:
     mirrored = SessionSource(scans, session_recipe(flip=1)).read(0, np.random.default_rng(0))
     for scan, other in zip(plain, mirrored, strict=True):
         assert np.array_equal(scan.voxels[:, :, ::-1], other.voxels)
-    cube, inside = centred(np.ones((4, 4, 3), np.float32), 4)
-    assert (cube[..., ::-1] != 0).any((0, 1)).tolist() == [False, True, True, True]
-    assert inside.tolist() == [[0, 4], [0, 4], [0, 3]]
+
+
+def test_a_mirrored_scan_lies_where_it_is_mirrored_to(
+    scans: VolumeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SessionSource(scans, session_recipe(flip=1))
+    monkeypatch.setattr(scans, "read_volume", lambda record: np.ones((20, 24, 27), np.float32))
+    for scan in source.read(0, np.random.default_rng(0)):
+        assert scan.inside.tolist() == [[6, 26], [4, 28], [3, 30]]
+        assert np.flatnonzero(scan.voxels.any((0, 1))).tolist() == list(range(3, 30))
 
 
 def test_of_many_scans_some_are_drawn(scans: VolumeStore) -> None:
@@ -99,6 +107,14 @@ def test_sessions_that_cannot_be(changes: dict[str, Any], message: str, scans: V
     with pytest.raises(ValueError, match=message):
         recipe: Any = parse_recipe(small_brainfm_recipe(sessions=changes), "test")
         SessionBatches(scans, recipe, 8)
+
+
+def test_a_scan_within_one_patch_is_refused(scans: VolumeStore) -> None:
+    store = copy(scans)
+    store.records = [replace(record, shape=(8, 8, 8)) for record in scans.records]
+    recipe: Any = parse_recipe(small_brainfm_recipe(sessions={"size": 24}), "test")
+    with pytest.raises(ValueError, match="lies within one patch of 8 voxels; exclude it"):
+        SessionBatches(store, recipe, 8)
 
 
 def test_volumes_from_0_to_1_are_refused(unit_volumes: VolumeStore) -> None:
