@@ -6,6 +6,8 @@ from timm.layers import Attention, Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nnunet_fm.encoders.families.brainiac import resized_positions
+
 Tokens = Float[Tensor, "b l d"]
 Slots = Int64[Tensor, "b l"]
 Text = Float[Tensor, "b m w"]
@@ -118,12 +120,7 @@ class ConditionalViT(nn.Module):
 
     def positions_of(self, grid: tuple[int, ...]) -> Float[Tensor, "1 n d"]:
         """Return the positions, resized trilinearly unless the grid is the stored one."""
-        stored = (self.side,) * 3
-        if grid == stored:
-            return self.positions
-        cube = self.positions.float().transpose(1, 2).unflatten(2, stored)
-        resized = functional.interpolate(cube, grid, mode="trilinear", align_corners=False)
-        return resized.flatten(2).transpose(1, 2)
+        return resized_positions(self.positions, self.side, grid)
 
 
 def attention_mask(attended: Bool[Tensor, "b l"], x: Tokens) -> Float[Tensor, "b 1 1 l"]:

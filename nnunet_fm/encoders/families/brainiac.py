@@ -160,12 +160,7 @@ class VolumeViT(Encoder):
 
     def positions(self, grid: tuple[int, ...]) -> Float[Tensor, "1 n d"]:
         """Return the position embedding, resized unless the grid is the native one."""
-        native = self.vit.patch_embedding.position_embeddings
-        if grid == (self.side,) * 3:
-            return native
-        cube = native.float().transpose(1, 2).unflatten(2, (self.side,) * 3)
-        resized = functional.interpolate(cube, grid, mode="trilinear", align_corners=False)
-        return resized.flatten(2).transpose(1, 2)
+        return resized_positions(self.vit.patch_embedding.position_embeddings, self.side, grid)
 
     def active_parameters(self) -> Iterator[nn.Parameter]:
         """Yield all parameters except those above the last tap."""
@@ -180,6 +175,23 @@ class VolumeViT(Encoder):
         """Use torch's fused attention: the same result with less memory."""
         for block in self.vit.blocks:
             cast(Any, block).attn.use_flash_attention = enabled
+
+
+def resized_positions(
+    positions: Float[Tensor, "1 n d"], side: int, grid: tuple[int, ...]
+) -> Float[Tensor, "1 m d"]:
+    """Return the positions of a cube of patches for another grid, resized trilinearly.
+
+    Args:
+        positions: learned, slowest axis first.
+        side: patches along each axis of the cube.
+        grid: patches along each axis that are wanted.
+    """
+    if grid == (side,) * 3:
+        return positions
+    cube = positions.float().transpose(1, 2).unflatten(2, (side,) * 3)
+    resized = functional.interpolate(cube, grid, mode="trilinear", align_corners=False)
+    return resized.flatten(2).transpose(1, 2)
 
 
 def from_monai_vit(state: Mapping[str, Tensor]) -> Converted:
