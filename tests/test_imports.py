@@ -18,7 +18,7 @@ LIBRARY_ROOMS = {
     "nnunet": {"network", "encoders", "data"},
     "features": {"encoders", "data"},
     "network": {"encoders"},
-    "encoders": set(),
+    "encoders": {"data"},
     "evaluation": {"data"},
     "data": set(),
     "internal": set(),
