@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
+import yaml
 
 from nnunet_fm.internal.files import walk_files
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
@@ -149,6 +150,18 @@ def run_two_processes(recipe: Path, store: Path, run: Path, *import_paths: Path)
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
+def trained_by_one_and_two(
+    content: dict[str, object], store: Path, folder: Path
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The objective's state after the run of a recipe by one process, and by two."""
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(content))
+    run_two_processes(file, store, folder / "two")
+    pretrain(file, store, folder / "one", accelerator="cpu")
+    one, two = (torch.load(checkpoints.latest(folder / name)) for name in ("one", "two"))
+    return one["objective"], two["objective"]
 
 
 def stored_volumes(store: Path) -> list[Path]:

@@ -57,6 +57,11 @@ class Record:
     sha256: str
     voxels_sha256: str = ""
 
+    @property
+    def grid(self) -> str:
+        """The same text for volumes on one grid."""
+        return self.registered or self.volume
+
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 

@@ -56,7 +56,7 @@ class Store(ABC, Generic[AnyRecord]):
         self._check_volumes()
         self._by_grid: dict[str, list[AnyRecord]] = {}
         for record in self.records:
-            self._by_grid.setdefault(record.registered or record.volume, []).append(record)
+            self._by_grid.setdefault(record.grid, []).append(record)
 
     def _check_parts(self, parts: int) -> None:
         numbers = range(parts)
@@ -104,7 +104,7 @@ class Store(ABC, Generic[AnyRecord]):
 
     def registered(self, record: AnyRecord) -> list[AnyRecord]:
         """List the volumes on one grid with this one, itself among them, sorted by name."""
-        return self._by_grid[record.registered or record.volume]
+        return self._by_grid[record.grid]
 
     def check(self) -> list[str]:
         """List the volumes whose values differ from the manifest's checksum; reads everything."""

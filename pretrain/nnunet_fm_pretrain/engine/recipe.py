@@ -20,6 +20,15 @@ def check_range(name: str, value: Range) -> None:
         raise InputError(f"{name} is ({low:g}, {high:g}); allowed: 0 < low <= high")
 
 
+def check_family(architecture: str, *families: str) -> None:
+    """Raise ValueError unless an architecture's name begins with one of these, e.g. `volta3d_`."""
+    if not architecture.startswith(families):
+        allowed = " or ".join(f"{family}*" for family in families)
+        raise InputError(
+            f"encoder.architecture {architecture}; allowed: a {allowed} name of `encoders list`"
+        )
+
+
 class EncoderRecipe(Part):
     """The network that is trained.
 

@@ -68,7 +68,7 @@ class BrainFMMethod(Method):
         apart = [
             f"{s[0].dataset}/{s[0].subject}"
             for s in source.sessions
-            if len({r.registered or r.volume for r in s}) > 1
+            if len({r.grid for r in s}) > 1
         ]
         if apart:
             yield Finding(

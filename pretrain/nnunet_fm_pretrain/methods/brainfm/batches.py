@@ -69,11 +69,11 @@ class SessionBatches(Dataset[SessionBatch]):
     def _check_patches(self, patch: int) -> None:
         """Raise ValueError for sessions of a single patch, none of which could be hidden."""
         side = self.recipe.sessions.size
-        for session in self.source.sessions:
-            inside = torch.stack([torch.from_numpy(place_of(r.shape, side)[1]) for r in session])
-            if len(session) == 1 and int(valid_patches(inside, side, patch).sum()) < 2:
+        for record in (session[0] for session in self.source.sessions if len(session) == 1):
+            inside = torch.from_numpy(place_of(record.shape, side)[1])
+            if int(valid_patches(inside, side, patch).sum()) < 2:
                 raise InputError(
-                    f"{session[0].volume} lies within one patch of {patch} voxels; exclude it, or "
+                    f"{record.volume} lies within one patch of {patch} voxels; exclude it, or "
                     "prepare with a smaller --spacing"
                 )
 

@@ -7,7 +7,14 @@ from pydantic import Field, model_validator
 from nnunet_fm.encoders.families.brainfm import NAMES
 from nnunet_fm.internal.config import Count, Part, Positive, Text
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm_pretrain.engine.recipe import EncoderRecipe, ObjectiveRecipe, Rate, Recipe, Share
+from nnunet_fm_pretrain.engine.recipe import (
+    EncoderRecipe,
+    ObjectiveRecipe,
+    Rate,
+    Recipe,
+    Share,
+    check_family,
+)
 
 FAMILY = "brainfm_"
 
@@ -121,9 +128,5 @@ class BrainFMRecipe(Recipe):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "BrainFMRecipe":
-        if not self.encoder.architecture.startswith(FAMILY):
-            raise InputError(
-                f"encoder.architecture {self.encoder.architecture}; allowed: a {FAMILY}* name of "
-                "`encoders list`"
-            )
+        check_family(self.encoder.architecture, FAMILY)
         return self

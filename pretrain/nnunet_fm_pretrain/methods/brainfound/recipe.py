@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from nnunet_fm.internal.config import Part, Positive, Text
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm_pretrain.engine.recipe import EncoderRecipe, Rate
+from nnunet_fm_pretrain.engine.recipe import EncoderRecipe, Rate, check_family
 from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoObjective, BrainDinoRecipe
 
 FAMILIES = ("dinov2_", "brainfound_")
@@ -96,11 +96,7 @@ class BrainFoundRecipe(BrainDinoRecipe):
             raise InputError("stage 2 is BrainDINO's; omit the key stage")
         if self.views.fusion.probability:
             raise InputError("views.fusion is BrainDINO's: here slabs.sequences are the channels")
-        if not self.encoder.architecture.startswith(FAMILIES):
-            raise InputError(
-                f"encoder.architecture {self.encoder.architecture}; allowed: a dinov2_* or "
-                "brainfound_* name of `encoders list`"
-            )
+        check_family(self.encoder.architecture, *FAMILIES)
         alone = self.slabs.sequences is None or len(self.slabs.sequences) == 1
         if (
             self.objective.infonce_weight

@@ -88,7 +88,7 @@ class SlabSource:
             if not records:
                 self.unused.append(_name(session[0]))
                 continue
-            if len({r.registered or r.volume for r in records}) > 1:
+            if len({r.grid for r in records}) > 1:
                 raise InputError(
                     f"{_name(records[0])}: {', '.join(present)} lie on different grids; rerun "
                     "`pretrain prepare` with --registered if they are registered, else name one "

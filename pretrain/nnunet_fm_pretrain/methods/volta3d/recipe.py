@@ -7,12 +7,12 @@ from pydantic import Field, model_validator
 from nnunet_fm.internal.config import Count, Part, Positive
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.engine.recipe import (
-    EncoderRecipe,
     Range,
     Rate,
     Recipe,
     RunRecipe,
     Share,
+    check_family,
     check_range,
 )
 from nnunet_fm_pretrain.methods.distillation_recipe import DistillationRecipe, HeadRecipe
@@ -142,10 +142,5 @@ class Volta3dRecipe(Recipe):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Volta3dRecipe":
-        encoder: EncoderRecipe = self.encoder
-        if not encoder.architecture.startswith(FAMILY):
-            raise InputError(
-                f"encoder.architecture {encoder.architecture}; allowed: a {FAMILY}* name of "
-                "`encoders list`"
-            )
+        check_family(self.encoder.architecture, FAMILY)
         return self

@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import save_file
 
 from helpers.pretraining import (
     check_resumes_bit_equal,
-    run_two_processes,
     small_brainfm_recipe,
+    trained_by_one_and_two,
 )
 from nnunet_fm.encoders import load_encoder
 from nnunet_fm.encoders.modality_text import hashed
@@ -34,13 +33,7 @@ def test_a_resumed_run_is_bit_equal(scans: VolumeStore, tmp_path: Path) -> None:
 def test_two_processes_train_as_one(scans: VolumeStore, tmp_path: Path) -> None:
     """Ranks have different numbers of scans, hidden voxels and tokens."""
     content = small_brainfm_recipe(optimiser={"steps": 3})
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(content))
-    run_two_processes(file, scans.folder, tmp_path / "two")
-    pretrain(parse_recipe(content, "one"), scans.folder, tmp_path / "one", accelerator="cpu")
-    one, two = (
-        torch.load(checkpoints.latest(tmp_path / name))["objective"] for name in ("one", "two")
-    )
+    one, two = trained_by_one_and_two(content, scans.folder, tmp_path)
     for key in one:
         torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-4, msg=key)
 

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from helpers.pretraining import (
     check_resumes_bit_equal,
-    run_two_processes,
     small_volta3d_recipe,
+    trained_by_one_and_two,
     write_volume_file,
 )
 from nnunet_fm.cli.main import main
@@ -63,13 +62,7 @@ def test_other_micro_batches_do_not_continue_a_run_with_koleo(
 
 def test_two_processes_train_as_one(unit_volumes: VolumeStore, tmp_path: Path) -> None:
     content = small_volta3d_recipe(optimiser={"steps": 3}, run={"micro_batch": 1})
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(content))
-    run_two_processes(file, unit_volumes.folder, tmp_path / "two")
-    pretrain(parse_recipe(content, "one"), unit_volumes.folder, tmp_path / "one", accelerator="cpu")
-    one, two = (
-        torch.load(checkpoints.latest(tmp_path / name))["objective"] for name in ("one", "two")
-    )
+    one, two = trained_by_one_and_two(content, unit_volumes.folder, tmp_path)
     for key in ("global_centre", "patch_centre"):
         torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-5)
     positions = "student.encoder.vit.patch_embedding.position_embeddings"
