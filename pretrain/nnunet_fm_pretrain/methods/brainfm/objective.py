@@ -106,7 +106,7 @@ class BrainFM(Objective):
         seen = self.encode(volumes, text, batch.visible)
         predicted = self.decoder(seen, text, valid).to(exact)
         target = in_patches(volumes, self.patch)
-        hidden = (valid & ~batch.visible)[..., None]
+        hidden = ~batch.visible[..., None]
         counted = hidden & in_patches(inside_voxels(batch.inside, volumes.shape[-1]), self.patch)
         reconstruction = mean_over((predicted - target) ** 2, counted)
         zero = mean_over(target**2, counted)
