@@ -53,6 +53,9 @@ class VolumeSwin(Encoder):
             which.
         image_orientation: of the images that the encoder is used on, e.g. `LPS`, to turn them to
             RAS, see `orientation` of the weight card; None leaves them as they are.
+        residual_convolutions: put a residual block of convolutions before each stage, MONAI's
+            `use_v2`.
+        window: cells along each side of the windows of the attention.
     """
 
     kind = "pyramid"
@@ -66,18 +69,27 @@ class VolumeSwin(Encoder):
         modalities: Sequence[str] | None = None,
         legacy_merging: bool = False,
         image_orientation: str | None = None,
+        residual_convolutions: bool = False,
+        window: int = WINDOW,
     ) -> None:
         from monai.networks.nets.swin_unetr import SwinTransformer
 
         super().__init__()
         self.in_channels = len(modalities or [""])
         merging: Any = _legacy_merging() if legacy_merging else "merging"
-        windows = (WINDOW,) * 3
+        windows = (window,) * 3
         patches = (PATCH,) * 3
         # MONAI's constructor reads values from tensors, which the meta device does not have.
         with torch.device("cpu"):
             self.swin = SwinTransformer(
-                self.in_channels, width, windows, patches, depths, heads, downsample=merging
+                self.in_channels,
+                width,
+                windows,
+                patches,
+                depths,
+                heads,
+                downsample=merging,
+                use_v2=residual_convolutions,
             )
         self.taps = checked_taps(taps, 5, range(5))
         spec = InputSpec(3, PATCH * 2**4, (96,) * 3, axis_order="xyz", orientation="as acquired")
@@ -93,13 +105,23 @@ class VolumeSwin(Encoder):
         Raises:
             InputError: a side of the input is not a multiple of 32.
         """
-        check_sides(x.shape[2:], self.input_spec.divisor, "largest stride")
-        maps = self.swin(self.turn.apply(x))
+        maps = self.maps(x)
         return [self.turn.undo(maps[n]) for n in self.taps]
+
+    def maps(self, x: Float[Tensor, "b c z y x"]) -> list[Float[Tensor, "b d i j k"]]:
+        """Return all five maps, in the axes of the weights.
+
+        Raises:
+            InputError: see `features`.
+        """
+        check_sides(x.shape[2:], self.input_spec.divisor, "largest stride")
+        maps: list[Tensor] = self.swin(self.turn.apply(x))
+        return maps
 
     def active_parameters(self) -> Iterator[nn.Parameter]:
         """Yield all parameters except those of stages above the last tap."""
-        unused = [self.swin.get_submodule(f"layers{n}") for n in range(self.taps[-1] + 1, 5)]
+        stages = [f"layers{n}" for n in range(self.taps[-1] + 1, 5)]
+        unused = [m for name, m in self.swin.named_children() if name.removesuffix("c") in stages]
         return parameters_without(self.swin, unused)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:

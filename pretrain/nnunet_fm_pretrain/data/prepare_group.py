@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nibabel import Nifti1Image
 
@@ -22,6 +22,7 @@ from nnunet_fm.data.volumes import (
 )
 from nnunet_fm.internal.files import files_of, files_sha256
 from nnunet_fm.internal.messages import reason_of
+from nnunet_fm_pretrain.data import acquisition
 from nnunet_fm_pretrain.data.array_files import intact_record, write_volume
 from nnunet_fm_pretrain.data.preprocessing import (
     Prepared,
@@ -126,13 +127,19 @@ def make_group(sources: Sequence[Source], options: PrepareOptions) -> list[Outco
         == (digests[name], keys[name], group)
         for name, record in records.items()
     )
-    licences = {source.name: source.licence for source in sources}
-    records = {n: r and replace(r, licence=licences[n]) for n, r in records.items()}
+    notes = {source.name: _notes(source) for source in sources if source.name in digests}
+    records = {name: r and replace(r, **notes[name]) for name, r in records.items()}
     if not ready:
         read, failed = _read_all([s for s in sources if s.name in digests], options)
         records, more_failed = _write_all(read, digests, group, options)
         reasons |= failed | more_failed
     return [Outcome(s, records.get(s.name), reasons.get(s.name, ""), ready) for s in sources]
+
+
+def _notes(source: Source) -> dict[str, Any]:
+    """Return the fields of a record that do not change its values."""
+    said = source.acquisition.completed(acquisition.from_files(source.path))
+    return {"licence": source.licence, "acquisition": said}
 
 
 def _volume_key(source: Source, options: PrepareOptions) -> str:
@@ -193,7 +200,7 @@ def _write_all(
             subject=source.subject,
             session=source.session,
             sequence=source.sequence,
-            licence=source.licence,
+            **_notes(source),
             source_sha256=digests[source.name],
             preprocessing=_volume_key(source, options),
             registered=group,

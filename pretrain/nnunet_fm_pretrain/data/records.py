@@ -16,6 +16,7 @@ from nnunet_fm.internal.atomic_files import write_if_changed
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.json_files import parse_json, read_utf8
 from nnunet_fm.internal.path_parts import check_path_below
+from nnunet_fm_pretrain.data.acquisition import Acquisition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class Record:
         sha256: hash of the stored values.
         voxels_sha256: hash of the input's voxels, see `nnunet_fm.data.volumes.voxels_sha256`;
             empty in older stores.
+        acquisition: TR, TE, flip angle and body region, as far as known.
     """
 
     kind: ClassVar[str]
@@ -56,6 +58,7 @@ class Record:
     registered: str
     sha256: str
     voxels_sha256: str = ""
+    acquisition: Acquisition = Acquisition()
 
     @property
     def grid(self) -> str:
@@ -118,7 +121,9 @@ def from_json(record_type: type[AnyRecord], content: dict[str, Any]) -> AnyRecor
     if kind != record_type.kind:
         raise InputError(f"a store of {kind}; allowed here: a store of {record_type.kind}")
     try:
-        checked: AnyRecord = _adapter(record_type).validate_python(vars(record_type(**fields)))
+        said = _adapter(Acquisition).validate_python(fields.pop("acquisition", {}))
+        given = record_type(**fields, acquisition=said)
+        checked: AnyRecord = _adapter(record_type).validate_python(vars(given))
         return checked
     except ValidationError as error:
         problem = error.errors()[0]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_fm.internal.path_parts import path_part
+from nnunet_fm_pretrain.data.acquisition import Acquisition
 
 LATIN_1 = 0xFF  # the last character whose code has two digits
 UNKNOWN = "unknown"  # sequence of a volume whose name tells none
@@ -23,6 +24,7 @@ class Source:
         session: visit, run or whatever tells two volumes of one subject and sequence apart; may be
             empty.
         licence: a note that goes into the manifest.
+        acquisition: what a table says of it; the files may say more.
     """
 
     subject: str
@@ -32,6 +34,7 @@ class Source:
     mask: Path | None = None
     session: str = ""
     licence: str = ""
+    acquisition: Acquisition = Acquisition()
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from nnunet_fm.data.sequences import canonical_sequence
 from nnunet_fm.data.table_rows import read_rows
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.messages import some
+from nnunet_fm_pretrain.data import acquisition
 from nnunet_fm_pretrain.data.folder_sources import (
     folder_sources,
     nnunet_images,
@@ -25,9 +26,9 @@ def find_sources(given: Path, dataset: str | None = None, licence: str = "") -> 
     """Find the volumes below `given`, sorted by name.
 
     Args:
-        given: CSV or TSV with the columns of `COLUMNS` (and `mask`, `session_id`, `licence`), BIDS
-            tree, nnU-Net raw dataset (its training images only) or an image folder of one, or any
-            other folder.
+        given: CSV or TSV with the columns of `COLUMNS` (and `mask`, `session_id`, `licence`, and
+            those of `acquisition.COLUMNS`), BIDS tree, nnU-Net raw dataset (its training images
+            only) or an image folder of one, or any other folder.
         dataset: name of the collection, where the input does not say it; the folder's own name if
             None.
         licence: note for volumes that have none of their own.
@@ -84,6 +85,7 @@ def _from_table(path: Path) -> list[Source]:
                 mask=rows.path(cells, "mask"),
                 session=rows.session(cells),
                 licence=cells.get("licence", ""),
+                acquisition=acquisition.from_cells(cells, f"{path}, line {line}"),
             )
         )
     return sources

@@ -1,0 +1,173 @@
+"""How a scan was acquired: TR, TE, flip angle and body region, from a table, a sidecar or DICOM."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from nnunet_fm.data import bids
+from nnunet_fm.data.cell_numbers import read_number
+from nnunet_fm.data.table_rows import is_missing
+from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.files import files_of
+from nnunet_fm.internal.json_files import read_object
+
+# largest values; what is beyond has another unit
+LIMITS = {"tr_ms": 60_000.0, "te_ms": 2_000.0, "flip_angle_deg": 180.0}
+REGION = "region"
+# where a value stands in a BIDS sidecar and in DICOM, and what it is multiplied by
+SIDECAR_KEYS = {
+    "tr_ms": ("RepetitionTime", 1000.0),  # seconds
+    "te_ms": ("EchoTime", 1000.0),
+    "flip_angle_deg": ("FlipAngle", 1.0),
+}
+DICOM_KEYS = {
+    "tr_ms": ("RepetitionTime", 1.0),  # ms
+    "te_ms": ("EchoTime", 1.0),
+    "flip_angle_deg": ("FlipAngle", 1.0),
+}
+BODY_PART = "BodyPartExamined"  # in both
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acquisition:
+    """Parameters of a scan; None and an empty region are unknown.
+
+    Attributes:
+        tr_ms: repetition time.
+        te_ms: echo time.
+        flip_angle_deg: flip angle.
+        region: part of the body, in lower case, e.g. `brain`.
+    """
+
+    tr_ms: float | None = None
+    te_ms: float | None = None
+    flip_angle_deg: float | None = None
+    region: str = ""
+
+    def completed(self, other: "Acquisition") -> "Acquisition":
+        """Return these values, and those of `other` where they are unknown."""
+        unknown = {name for name, value in asdict(self).items() if value in (None, "")}
+        return replace(self, **{name: getattr(other, name) for name in unknown})
+
+
+COLUMNS = tuple(field.name for field in fields(Acquisition))
+
+
+def from_cells(cells: Mapping[str, str], where: str) -> Acquisition:
+    """Read the columns of `COLUMNS` that a row of a table has.
+
+    Args:
+        cells: of the row.
+        where: names table and line, for the error's message.
+
+    Raises:
+        ValueError: a cell that is not a number in its range.
+    """
+    values: dict[str, Any] = {}
+    for name, limit in LIMITS.items():
+        text = cells.get(name, "")
+        if is_missing(text):
+            continue
+        values[name] = _number(text)
+        if not _is_possible(values[name], limit):
+            raise InputError(
+                f"{where}: {name} {text!r}; allowed: a number above 0, up to {limit:g}, or an "
+                "empty cell where it is unknown"
+            )
+    region = cells.get(REGION, "")
+    return Acquisition(**values, region="" if is_missing(region) else region.lower())
+
+
+def from_files(path: Path) -> Acquisition:
+    """Read the sidecar of a NIfTI file, or the tags of a DICOM series.
+
+    Args:
+        path: NIfTI file, or folder of one DICOM series.
+
+    Returns:
+        What they say. Anything but one possible number is unknown, with a warning.
+    """
+    if path.is_dir():
+        return _known(_dicom_tags(path), DICOM_KEYS, path)
+    content: dict[str, Any] = {}
+    for sidecar in sidecars(path):
+        try:
+            content |= read_object(sidecar)
+        except ValueError as error:
+            logger.warning("%s; its TR, TE and flip angle are unknown", error)
+    return _known(content, SIDECAR_KEYS, path)
+
+
+def sidecars(image: Path) -> Iterator[Path]:
+    """Iterate over the sidecars of a NIfTI file, the most specific last.
+
+    They are the JSON file of the same name and, inside a BIDS dataset, those in the folders above
+    whose entities and suffix the image has too (the inheritance principle).
+    """
+    name = bids.parse_name(image.name)
+    if name is not None:
+        folders = list(image.absolute().parents)
+        roots = [n for n, folder in enumerate(folders) if (folder / bids.DESCRIPTION).is_file()]
+        for folder in reversed(folders[: roots[0] + 1] if roots else []):
+            yield from (
+                path
+                for path in sorted(folder.glob(f"*{name.suffix}.json"))
+                if _is_inherited(path.name, name)
+            )
+    own = image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    if own.is_file():
+        yield own
+
+
+def _is_inherited(sidecar: str, image: bids.BidsName) -> bool:
+    """Return whether every entity of a sidecar's name is the image's."""
+    *parts, suffix = sidecar.removesuffix(".json").split("_")
+    own = {f"{key}-{value}" for key, value in image.entities.items()}
+    return suffix == image.suffix and set(parts) < own
+
+
+def _dicom_tags(folder: Path) -> dict[str, Any]:
+    tags = [tag for tag, _ in DICOM_KEYS.values()] + [BODY_PART]
+    for file in files_of(folder):
+        try:
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+        except (InvalidDicomError, OSError, ValueError):
+            continue
+        return {tag: header.get(tag) for tag in tags}
+    return {}
+
+
+def _known(
+    content: Mapping[str, Any], keys: Mapping[str, tuple[str, float]], path: Path
+) -> Acquisition:
+    values: dict[str, Any] = {}
+    for name, (key, factor) in keys.items():
+        given = content.get(key)
+        value = _number(given) * factor
+        if _is_possible(value, LIMITS[name]):
+            values[name] = value
+        elif given is not None:
+            what = "possible" if math.isfinite(value) else "one number"
+            logger.warning("%s: %s %s is not %s and taken as unknown", path, key, given, what)
+    region = content.get(BODY_PART)
+    return Acquisition(**values, region=region.lower() if isinstance(region, str) else "")
+
+
+def _number(value: Any) -> float:
+    """Convert a cell, a sidecar's value or a DICOM value to a number; NaN if it is none."""
+    try:
+        return read_number(str(value))
+    except ValueError:
+        return math.nan
+
+
+def _is_possible(value: float, limit: float) -> bool:
+    return 0 < value <= limit
