@@ -135,6 +135,25 @@ def small_brainfm_recipe(**parts: object) -> dict[str, object]:
     return merged(content, parts)
 
 
+def small_prism_recipe(**parts: object) -> dict[str, object]:
+    """Plain data of a recipe of PRISM: crops of 32 voxels."""
+    content: dict[str, object] = {
+        "encoder": {"architecture": "prism_test12"},
+        "views": {"size": 32},
+        "objective": {"method": "prism", "projection": 16, "generator_every": 2},
+        "optimiser": {
+            "steps": 20,
+            "batch_size": 4,
+            "peak_lr": 1e-3,
+            "warmup_steps": 2,
+            "layer_decay": 1.0,
+            "patch_embed_lr": 1.0,
+        },
+        "run": dict(RUN),
+    }
+    return merged(content, parts)
+
+
 def run_two_processes(recipe: Path, store: Path, run: Path, *import_paths: Path) -> None:
     """`pretrain run` by torchrun, with more folders to import from."""
     with socket.socket() as free:

@@ -103,6 +103,7 @@ class Prism(VolumeSwin):
 
     Args:
         taps: numbers of the maps that are returned; all if None.
+        width: channels of the first map, see `VolumeSwin`.
         branches: whether the weights hold the branches, as those of `pretrain export` do.
         pool: what `embed` returns: the `mean` of the last tapped map, of the branch for the
             `anatomy` or for the `sequence`, or `both` of the latter, one behind the other.
@@ -110,7 +111,10 @@ class Prism(VolumeSwin):
             the stores; None leaves them as they are.
         spacing: size of a voxel of the pretraining in mm (z, y, x), which `plan` reports; None if
             unknown.
-        **arguments: sizes, see `VolumeSwin`.
+        **arguments: other sizes, see `VolumeSwin`.
+
+    Attributes:
+        deepest: channels of the deepest map.
 
     Raises:
         InputError: the pool of a branch without branches, an unknown pool or orientation, or a
@@ -127,6 +131,7 @@ class Prism(VolumeSwin):
     def __init__(
         self,
         taps: Sequence[int] | None = None,
+        width: int = 48,
         branches: bool = False,
         pool: str = MEAN,
         image_orientation: str | None = None,
@@ -139,10 +144,10 @@ class Prism(VolumeSwin):
             raise InputError(
                 f"pool={pool} needs weights with branches: branches=true, or pool={MEAN}"
             )
-        super().__init__(taps, residual_convolutions=True, **arguments)
+        super().__init__(taps, width, residual_convolutions=True, **arguments)
         self.pool = pool
-        self.width = self.swin.layers4[0].downsample.reduction.out_features
-        self.branches = Branches(self.width) if branches else None
+        self.deepest = width * 2**DEEPEST
+        self.branches = Branches(self.deepest) if branches else None
         self.turn = Turn("xyz", image_orientation, ORIENTATION)
         self.input_spec = replace(
             self.input_spec, orientation=ORIENTATION, spacing=checked_spacing(spacing)

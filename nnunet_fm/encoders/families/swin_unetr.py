@@ -29,6 +29,7 @@ from nnunet_fm.encoders.weight_card import WeightCard
 
 WINDOW = 7  # cells
 PATCH = 2  # voxels
+BRANCHES = "branches."  # of PRISM, whose files have a format of their own
 CT_WINDOW = "a window of CT (-1000 to 1000) scaled to 0 to 1"
 # Corners of a 2x2x2 cell in the order in which MONAI before 1.5 concatenated them: two appear
 # twice, two never.
@@ -165,7 +166,8 @@ def channels_in_file(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _is_monai_swin(state: Mapping[str, Tensor]) -> bool:
     name = "layers1.0.blocks.0.norm1.weight"
-    return name in state or f"swin.{name}" in state
+    has_branches = any(key.startswith(BRANCHES) for key in state)
+    return (name in state or f"swin.{name}" in state) and not has_branches
 
 
 def _brainsegfounder_card(

@@ -1,5 +1,6 @@
 """A store of whole sessions as slices, one as volumes, and one of volumes from 0 to 1."""
 
+import numpy as np
 import pytest
 
 from helpers.pretraining import write_volume_file
@@ -37,6 +38,29 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> VolumeStore:
             write_volume_file(file, 10 * subject + number)
     shape = VolumePreprocessing(shape=(20, 24, 28))
     prepare(folder / "in", PrepareOptions(folder / "store", shape), processes=1)
+    return VolumeStore(folder / "store")
+
+
+TR_MS = {"t1": (8, 20), "t2": (3000, 6000)}
+
+
+@pytest.fixture(scope="session")
+def acquired(tmp_path_factory: pytest.TempPathFactory) -> VolumeStore:
+    """T1 and T2 of six subjects, 30 x 36 x 40 voxels, with TR and TE, one without flip angle."""
+    folder = tmp_path_factory.mktemp("acquired")
+    rng = np.random.default_rng(0)
+    lines = ["subject_id,dataset,sequence,path,tr_ms,te_ms,flip_angle_deg,region"]
+    for subject in range(6):
+        for number, (sequence, limits) in enumerate(TR_MS.items()):
+            name = f"S{subject:02d}_{sequence}.nii.gz"
+            write_volume_file(folder / name, 10 * subject + number, (40, 44, 36))
+            tr, te = rng.uniform(*limits), rng.uniform(2, 100)
+            flip = "" if subject == 0 else 9 + subject
+            region = "brain" if subject % 2 else "neck"
+            lines.append(f"S{subject},d,{sequence},{name},{tr},{te},{flip},{region}")
+    (folder / "data.csv").write_text("\n".join(lines) + "\n")
+    shape = VolumePreprocessing(shape=(30, 36, 40))
+    prepare(folder / "data.csv", PrepareOptions(folder / "store", shape), processes=1)
     return VolumeStore(folder / "store")
 
 

@@ -21,8 +21,9 @@ from nnunet_fm_pretrain.engine.optimiser import make_optimiser
 from nnunet_fm_pretrain.methods.braindino.multicrop import jittered, rotated_crop
 from nnunet_fm_pretrain.methods.brainfound import METHOD
 from nnunet_fm_pretrain.methods.brainfound.network import SlabNetworks, start_weights
-from nnunet_fm_pretrain.methods.brainfound.objective import BrainFound, infonce
+from nnunet_fm_pretrain.methods.brainfound.objective import BrainFound
 from nnunet_fm_pretrain.methods.brainfound.recipe import BrainFoundRecipe
+from nnunet_fm_pretrain.methods.contrast import infonce
 from nnunet_fm_pretrain.methods.recipes import parse_recipe
 from nnunet_fm_pretrain.runs import export, pretrain
 

@@ -1,0 +1,153 @@
+"""Runs of PRISM: resumed, by two processes, exported, and refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.pretraining import (
+    check_resumes_bit_equal,
+    small_prism_recipe,
+    trained_by_one_and_two,
+)
+from helpers.prism_ranks import gradients, gradients_of_ranks
+from nnunet_fm.encoders import load_encoder
+from nnunet_fm_pretrain.data.volume_store import VolumeStore
+from nnunet_fm_pretrain.engine import checkpoints
+from nnunet_fm_pretrain.methods.recipes import parse_recipe, read_recipe
+from nnunet_fm_pretrain.methods.registry import get_method
+from nnunet_fm_pretrain.runs import export, pretrain
+
+REGIONS = {"regions": ["brain", "neck"]}
+
+
+def recipe(**parts: object) -> Any:
+    return parse_recipe(small_prism_recipe(**parts), "test")
+
+
+def test_a_resumed_run_is_bit_equal(acquired: VolumeStore, tmp_path: Path) -> None:
+    made = recipe(optimiser={"steps": 4}, objective=REGIONS)
+    check_resumes_bit_equal(made, acquired.folder, tmp_path)
+
+
+def test_two_processes_have_the_gradients_of_one(acquired: VolumeStore, tmp_path: Path) -> None:
+    """Ranks have different people, unknown flip angles and regions, and swap crops."""
+    two = gradients_of_ranks(acquired.folder, tmp_path)
+    one = gradients(acquired.folder, 0, 1)
+    assert one.keys() == two.keys()
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-6, atol=1e-9, msg=key)
+
+
+def test_two_processes_train(acquired: VolumeStore, tmp_path: Path) -> None:
+    """Rounding is amplified where images are nearly constant, so weights are not compared."""
+    content = small_prism_recipe(optimiser={"steps": 3}, objective=REGIONS)
+    one, two = trained_by_one_and_two(content, acquired.folder, tmp_path)
+    assert one.keys() == two.keys()
+    assert torch.equal(one["acquisition_mean"], two["acquisition_mean"])
+
+
+def test_four_crops_are_learned_by_heart(acquired: VolumeStore) -> None:
+    torch.manual_seed(0)
+    plain = {"contrast_weight": 0, "adversarial_weight": 0}
+    made: Any = get_method("prism").build(recipe(objective=plain))
+    batch = made.batches(acquired, 0, 1)[0]
+    optimiser = torch.optim.AdamW(made.parameters(), 2e-3)
+    for _ in range(40):
+        optimiser.zero_grad()
+        losses = made(batch, 0, "main")
+        losses.total.backward()
+        optimiser.step()
+    assert losses.parts["reconstruction"] < 0.9 * losses.monitors["predict_zero"]
+    for name in ("tr_ms", "te_ms", "flip_angle_deg"):
+        assert losses.parts[name] < 0.3 * losses.monitors[f"{name}_mean"], name
+
+
+def test_the_export_has_the_branches(acquired: VolumeStore, tmp_path: Path) -> None:
+    made = recipe(optimiser={"steps": 3})
+    pretrain(made, acquired.folder, tmp_path / "run", accelerator="cpu")
+    file = tmp_path / "encoder.safetensors"
+    card = export(tmp_path / "run", file)
+    assert card["card"] == "prism_test12.trained"
+    objective: Any = get_method("prism").build(made).eval()
+    objective.load_state_dict(torch.load(checkpoints.latest(tmp_path / "run"))["objective"])
+    x = torch.randn(2, 1, 32, 64, 32)
+    with torch.no_grad():
+        divided = objective.divide(x)
+    for pool, map_ in (("anatomy", divided.anatomy), ("sequence", divided.sequence)):
+        encoder, report = load_encoder(file, pool=pool)
+        assert report.options == {"branches": True, "spacing": [1.0, 1.0, 1.0], "pool": pool}
+        torch.testing.assert_close(encoder.eval().embed(x), map_.mean((2, 3, 4)))
+    both = load_encoder(file, pool="both")[0].eval().embed(x)
+    joined = torch.cat([divided.anatomy, divided.sequence], 1).mean((2, 3, 4))
+    torch.testing.assert_close(both, joined)
+
+
+def test_a_warm_start_keeps_transformer_and_branches(acquired: VolumeStore, tmp_path: Path) -> None:
+    first = recipe(optimiser={"steps": 2, "warmup_steps": 1})
+    pretrain(first, acquired.folder, tmp_path / "run", accelerator="cpu")
+    export(tmp_path / "run", tmp_path / "first.safetensors")
+    warm = {"init": str(tmp_path / "first.safetensors")}
+    second: Any = get_method("prism").build(recipe(encoder=warm, seed=1))
+    before = load_encoder(tmp_path / "first.safetensors")[0]
+    second.load_encoder(before)
+    for key, value in second.encoder.state_dict().items():
+        assert torch.equal(value, before.state_dict()[key]), key
+
+
+def test_a_store_of_other_acquisitions_does_not_continue_a_run(acquired: VolumeStore) -> None:
+    made: Any = get_method("prism").build(recipe())
+    made.batches(acquired, 0, 1)
+    made.batches(acquired, 0, 1)
+    made.acquisition_mean += 0.1
+    with pytest.raises(ValueError, match="are not those that the run was begun with"):
+        made.batches(acquired, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"views": {"size": 48}}, "views.size 48; allowed: a multiple of 32"),
+        ({"objective": {"regions": ["brain"]}}, r"regions is \[brain\]; allowed: two or more"),
+        ({"objective": {"regions": ["a", "a"]}}, "two or more, each once"),
+        ({"objective": {"adversarial_weight": 0}}, "nobody trains the translations"),
+        ({"optimiser": {"batch_size": 1}}, "contrast_weight and views.masking.swap, which need"),
+        ({"encoder": {"architecture": "volta3d_test8"}}, "allowed: a prism_"),
+        ({"views": {"masking": {"edges": [0.3, 0.1]}}}, "allowed: 0 < low <= high"),
+    ],
+)
+def test_recipes_that_cannot_be(parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe(**parts)
+
+
+def test_stores_that_cannot_be(acquired: VolumeStore, unit_volumes: VolumeStore) -> None:
+    def batches(store: VolumeStore, **objective: Any) -> None:
+        get_method("prism").build(recipe(objective=objective)).batches(store, 0, 1)
+
+    with pytest.raises(ValueError, match="intensities from 0 to 1 .*PRISM takes z-scores"):
+        batches(unit_volumes)
+    with pytest.raises(ValueError, match="is of the region knee .*allowed: brain, neck"):
+        batches(acquired, regions=["knee", "brain"])
+
+
+def test_what_doctor_reports(acquired: VolumeStore, scans: VolumeStore) -> None:
+    made = recipe()
+    known, regions, _ = get_method("prism").check(made, acquired)
+    assert known.what == "12 volumes; known: tr_ms 12, te_ms 12, flip_angle_deg 10"
+    assert regions.level == "ok"
+    _, nothing, _, small = get_method("prism").check(made, scans)
+    assert "nothing can be learned from tr_ms, te_ms, flip_angle_deg" in nothing.what
+    assert "11 volumes smaller than views.size=32" in small.what
+
+
+def test_the_paper_s_numbers() -> None:
+    made: Any = read_recipe("prism_swinb48")
+    s = made.objective
+    weights = (s.reconstruction_weight, s.metadata_weight, s.region_weight, s.adversarial_weight)
+    assert (*weights, s.contrast_weight) == (1, 1, 1, 1, 0.5)
+    assert (made.views.size, made.views.masking.share) == (96, 0.3)
+    with torch.device("meta"):
+        encoder: Any = get_method("prism").build(made).encoder
+    assert round(sum(p.numel() for p in encoder.swin.parameters()) / 1e6, 1) == 18.6
