@@ -90,7 +90,9 @@ def test_a_plain_module_is_asked_by_the_names_of_version_0_1() -> None:
     assert len(encoder.layer_groups()) == 4
 
 
-@pytest.mark.parametrize("name", ["volume_test16", "volume_testswin", "volume_testpyramid"])
+@pytest.mark.parametrize(
+    "name", ["volume_test16", "volume_testswin", "prism_test12", "volume_testpyramid"]
+)
 def test_gradient_checkpointing_and_fused_attention_change_nothing(name: str) -> None:
     encoder, x = build_encoder(name).eval(), torch.randn(1, 1, 32, 32, 32, requires_grad=True)
     encoder.requires_grad_(False)

@@ -16,6 +16,7 @@ from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
 from nnunet_fm_pretrain.methods.brainfm.recipe import BrainFMRecipe
 from nnunet_fm_pretrain.methods.brainfound.recipe import BrainFoundRecipe
 from nnunet_fm_pretrain.methods.mae2d.recipe import Mae2dRecipe
+from nnunet_fm_pretrain.methods.prism.recipe import PrismRecipe
 from nnunet_fm_pretrain.methods.recipes import read_recipe
 from nnunet_fm_pretrain.methods.volta3d.recipe import Volta3dRecipe
 
@@ -28,9 +29,10 @@ RECIPES = (
     "brainfm_tiny_cpu",
     "brainfound_tiny_cpu",
     "mae2d_tiny_cpu",
+    "prism_tiny_cpu",
     "volta3d_tiny_cpu",
 )
-KINDS = ("sweep", "task", "braindino", "brainfm", "brainfound", "mae2d", "volta3d")
+KINDS = ("sweep", "task", "braindino", "brainfm", "brainfound", "mae2d", "prism", "volta3d")
 NOT_FINITE = (".nan", ".inf", "-.inf")
 ODD = ("", "x", "-1", "0", "1.5", "true", "null", "[]", "{}", "[[1]]", "{1: 2}", "[1, x]", "1e999")
 ODD += ("9" * 40, "../x", "患" * 90)
@@ -60,6 +62,7 @@ def settings(folder: Path) -> dict[str, Settings]:
             BrainFoundRecipe, lambda text: read_recipe("brainfound_tiny_cpu", [text])
         ),
         "mae2d": Settings(Mae2dRecipe, lambda text: read_recipe("mae2d_tiny_cpu", [text])),
+        "prism": Settings(PrismRecipe, lambda text: read_recipe("prism_tiny_cpu", [text])),
         "volta3d": Settings(Volta3dRecipe, lambda text: read_recipe("volta3d_tiny_cpu", [text])),
     }
 

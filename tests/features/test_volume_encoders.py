@@ -23,6 +23,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "brainfm_test8": {"modalities": ["T1"]},
     "volta3d_test8": {"summariser": True, "pool": "summary"},
     "volume_testswin": {},
+    "prism_test12": {"branches": True, "pool": "anatomy"},
     "volume_testpyramid": {},
 }
 

@@ -15,6 +15,8 @@ from nnunet_fm.nnunet.recipe import Recipe, parameter_groups
         ("volume_testuniformer", [0, 1]),
         ("volume_testuniformer", None),
         ("volume_testswin", [0, 2]),
+        ("prism_test12", [0, 2]),
+        ("prism_test12", None),
         ("volume_testprimus", [0, 2]),
         ("volume_testprimus", None),
         ("volume_testbmmae", [1, 2]),

@@ -33,8 +33,8 @@ POOLS = (MEAN, ANATOMY, SEQUENCE, BOTH)
 CARRIED = ("branches", "spacing")  # options in the files of `pretrain export`
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "swinb48": {},
-    "swinl96": {"width": 96, "depths": (2, 2, 6, 2), "heads": (6, 12, 24, 48)},
-    "swinh192": {"width": 192, "depths": (2, 2, 18, 2), "heads": (12, 24, 48, 96)},
+    "swinl96": {"width": 96, "depths": (2, 2, 6, 2)},
+    "swinh192": {"width": 192, "depths": (2, 2, 18, 2)},
     "nano12": {"width": 12, "depths": (1, 1, 1, 1), "heads": (1, 2, 4, 8), "window": 4},
     "test12": {"width": 12, "depths": (1, 1, 1, 1), "heads": (1, 2, 4, 8), "window": 2},
 }

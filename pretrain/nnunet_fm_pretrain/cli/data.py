@@ -37,6 +37,11 @@ def _add_synthesise(commands: Commands) -> None:
         help="with four registered sequences each",
     )
     add("--first-seed", type=option_types.seed, default=0)
+    add(
+        "--signal-equations",
+        action="store_true",
+        help="T1, T2, PD and FLAIR with drawn TR, TE and flip angle instead of random contrasts",
+    )
     add("-np", type=option_types.processes, default=2, help="subjects at a time")
     synthesise.set_defaults(function=_synthesise)
 
@@ -44,7 +49,9 @@ def _add_synthesise(commands: Commands) -> None:
 def _synthesise(parsed: argparse.Namespace) -> None:
     from nnunet_fm_pretrain.data.synthesis import synthesise
 
-    table = synthesise(parsed.o, parsed.subjects, parsed.first_seed, parsed.np)
+    table = synthesise(
+        parsed.o, parsed.subjects, parsed.first_seed, parsed.np, parsed.signal_equations
+    )
     print(f"Next: nnunet-fm pretrain prepare {table} --registered -o STORE")
 
 

@@ -42,7 +42,7 @@ def test_every_shipped_recipe_is_built(name: str) -> None:
     }
     exported = objective.export_encoder()
     method = recipe.objective.method
-    kind = method if method in ("brainfm", "brainfound", "volta3d") else "dinov3"
+    kind = method if method in ("brainfm", "brainfound", "prism", "volta3d") else "dinov3"
     _, _, size = recipe.encoder.architecture.partition("_")
     assert exported.architecture == f"{kind}_{size}"
 
