@@ -120,8 +120,8 @@ class Prism(Objective):
             )
 
     def phases(self, step: int) -> Sequence[str]:
-        """Return the phases of a step; those without a weight are skipped."""
-        if not self.settings.adversarial_weight:
+        """Return the phases of a step; those that have no weight or not begun are skipped."""
+        if not self.settings.adversarial_weight or step < self.settings.translation_start:
             return (MAIN,)
         with_generator = step % self.settings.generator_every == 0
         return self.all_phases if with_generator else (MAIN, DISCRIMINATOR)
@@ -146,9 +146,9 @@ class Prism(Objective):
         batch = batch._replace(**floats)
         if phase == GENERATOR:
             return self._generator(batch)
-        return self._main(batch) if phase == MAIN else self._discriminator(batch)
+        return self._main(batch, step) if phase == MAIN else self._discriminator(batch)
 
-    def _main(self, batch: CropBatch) -> Losses:
+    def _main(self, batch: CropBatch, step: int) -> Losses:
         s = self.settings
         divided = self.divide(batch.masked)
         predicted = self.reconstruct(divided).to(batch.clean.dtype)
@@ -162,7 +162,7 @@ class Prism(Objective):
             "hidden": mean_over(error, hidden),
             "hidden_predict_zero": mean_over(batch.clean.abs(), hidden),
         }
-        if s.contrast_trains_encoder:
+        if s.contrast_trains_encoder and step >= s.translation_start:
             clean = self.divide(batch.clean)
             with torch.no_grad():
                 synthetic = self.translate(clean, batch.styles[0])

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from nnunet_fm.internal.config import Part, Positive, Text
+from nnunet_fm.internal.config import Count, Part, Positive, Text
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.engine.recipe import (
     ObjectiveRecipe,
@@ -73,6 +73,9 @@ class PrismObjective(ObjectiveRecipe):
         adversarial_weight: of the losses of discriminator and generator; with 0, neither is
             trained.
         contrast_weight: of the contrast of anatomy.
+        translation_start: step at which the contrast begins, and discriminator and generator are
+            trained. 0 is the paper's; early on, a small network makes images that are nearly
+            constant, which the discriminator tells apart at once.
         temperature: of the contrast.
         contrast: `paper`: it trains the encoder too, on synthetic images that are not followed back
             to the generator; `reference`: it trains the generator alone, as in the authors' code.
@@ -91,6 +94,7 @@ class PrismObjective(ObjectiveRecipe):
     region_weight: Rate = 1.0
     adversarial_weight: Rate = 1.0
     contrast_weight: Rate = 0.5
+    translation_start: Count = 0
     temperature: Annotated[float, Field(gt=0)] = 0.5
     contrast: Literal["paper", "reference"] = "paper"
     regions: tuple[Text, ...] = ()

@@ -196,6 +196,8 @@ def test_phases_of_the_steps() -> None:
     assert [("generator" in p, len(p)) for p in phases] == [
         (True, 3), (False, 2), (False, 2), (True, 3)
     ]  # fmt: skip
+    late: Any = get_method("prism").build(recipe(objective={"translation_start": 5}))
+    assert [len(late.phases(step)) for step in (4, 5, 6)] == [1, 2, 3]
     plain = {"adversarial_weight": 0, "contrast_weight": 0}
     assert get_method("prism").build(recipe(objective=plain)).phases(0) == ("main",)
 
