@@ -37,6 +37,7 @@ from nnunet_fm.internal.files import walk_files
 from nnunet_fm.internal.json_files import read_utf8
 from nnunet_fm.internal.messages import counted, some
 
+MEAN, CONCAT = "mean", "concat"  # how the vectors of a row's volumes are joined
 POOLED = "pooled"  # array of mean vectors, one per layer
 RECIPE_FILE = "recipe.json"
 ENTRY = ".safetensors"
@@ -211,16 +212,20 @@ class FeatureCache:
         layer: int | None = None,
         encoder: str | FeatureRecipe | None = None,
         modalities: Sequence[str] | None = None,
+        fusion: str = MEAN,
     ) -> tuple[list[str], Float[np.ndarray, "n d"]]:
         """Return the pooled features of a table, one vector per row.
 
-        A vector is the mean over the volumes of a row (late fusion, BrainDINO section 4.3.2).
+        A vector is the mean over the volumes of a row (late fusion, BrainDINO section 4.3.2), or
+        their vectors one behind the other.
 
         Args:
-            table: visits; rows without any of the modalities are skipped.
+            table: visits; rows without any of the modalities, or with `concat` without one of
+                them, are skipped.
             layer: block, counted from 0; the last one in the cache if None.
             encoder: a recipe, or the name of one as `recipe` takes it.
             modalities: columns of images; all of the table's if None.
+            fusion: `mean`, or `concat`.
 
         Returns:
             Names of the rows, `SUBJECT` or `SUBJECT/SESSION`, and a float32 array.
@@ -246,7 +251,10 @@ class FeatureCache:
                     missing.append(f"{row.name} {modality}")
                 else:
                     pooled.append(entry[POOLED][position])
-            if pooled:
+            if fusion == CONCAT and len(pooled) == len(columns):
+                names.append(row.name)
+                vectors.append(np.concatenate(pooled).astype(np.float32))
+            elif fusion == MEAN and pooled:
                 names.append(row.name)
                 vectors.append(np.mean(pooled, axis=0, dtype=np.float32))
         self.hashes.save()

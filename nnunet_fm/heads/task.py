@@ -75,10 +75,13 @@ class Task(Part):
             skipped; by default the sorted labels are numbered.
         threshold: classification of a number: up to the threshold, or above it. Cases censored up
             to the threshold (see `event`) belong to neither class and are skipped.
-        unit: `visit`: each row of the table is a case, and the features of its volumes are averaged
-            (late fusion). `volume`: each volume is a case.
+        unit: `visit`: each row of the table is a case, and the features of its volumes are joined,
+            see `fusion`. `volume`: each volume is a case.
         modalities: columns of volumes to use (default: all of the table).
         complete: skip cases without one of the modalities; otherwise average those that exist.
+        fusion: how the features of the volumes of a visit are joined: their `mean` (late fusion),
+            or `concat`, one behind the other in the order of `modalities`, of which a case then
+            needs all (PRISM, figure 3 a).
         layer: block whose features are used (default: the last one in the cache).
         loss: regression: `mse` on the standardised target, or `stroke_days` (equation 9, on log(1 +
             target)).
@@ -109,6 +112,7 @@ class Task(Part):
     unit: Literal["visit", "volume"] = "visit"
     modalities: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     complete: bool = True
+    fusion: Literal["mean", "concat"] = "mean"
     layer: Count | None = None
     loss: Literal["mse", "stroke_days"] = "mse"
     standardise_target: bool = True
@@ -157,6 +161,11 @@ class Task(Part):
                 raise InputError(f"{key} is for classification")
         if self.classes is not None and self.threshold is not None:
             raise InputError("classes and threshold both define the classes; give one")
+        if self.fusion == "concat" and (self.unit == "volume" or not self.complete):
+            raise InputError(
+                f"fusion=concat with unit={self.unit}, complete={str(self.complete).lower()}; "
+                "allowed: unit=visit, complete=true, since every case needs as many features"
+            )
         if self.youden_folds == 1:
             raise InputError("youden_folds is 1; allowed: 0 for no threshold, or 2 and more")
         return self

@@ -14,6 +14,7 @@ from nnunet_fm.data.subject_ids import SubjectNames
 from nnunet_fm.data.subject_table import Row
 from nnunet_fm.data.table_rows import name_in_dataset
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table, read_table
+from nnunet_fm.features.cache import MEAN
 from nnunet_fm.features.leakage import all_overlaps, raise_or_describe
 from nnunet_fm.heads.fitting import Fitter, HeadFitter, TrainingCases
 from nnunet_fm.heads.metrics import TrueTargets
@@ -92,9 +93,10 @@ class TaskData:
         return self._digest([])
 
     def _digest(self, more: list[list[str]]) -> str:
-        digest = hashlib.sha256(
-            self.task.model_dump_json(exclude=set(self.task.no_identity)).encode()
-        )
+        unchanged = set(self.task.no_identity)
+        if self.task.fusion == MEAN:  # as in results from before there was a choice
+            unchanged.add("fusion")
+        digest = hashlib.sha256(self.task.model_dump_json(exclude=unchanged).encode())
         for part in (self.x, self.targets.values, self.targets.events):
             digest.update(np.ascontiguousarray(part).tobytes())
         parts = [self.names, self.subjects, self.splits, self.leakage, *more]
@@ -286,7 +288,7 @@ def _features(
     cache: FeatureCache, table: Table, task: Task, recipe: FeatureRecipe
 ) -> Float[np.ndarray, "n d"]:
     if task.unit == "visit":
-        return cache.matrix(table, task.layer, recipe, task.modalities)[1]
+        return cache.matrix(table, task.layer, recipe, task.modalities, task.fusion)[1]
     return cache.matrix(table, task.layer, recipe)[1]  # a row has one volume
 
 

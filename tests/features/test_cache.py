@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from nnunet_fm.features import FeatureCache, FeatureRecipe
+from nnunet_fm.features import FeatureCache, FeatureRecipe, read_table
 from nnunet_fm.features.cache import STALE_SECONDS
 
 RECIPE = FeatureRecipe(
@@ -175,3 +175,28 @@ def test_a_recipe_is_found_by_name_or_hash_or_alone(tmp_path: Path) -> None:
         cache.recipe("enc")
     assert cache.recipe(other.identity()[:12]) == other
     assert {r.layers for r in cache.recipes()} == {(1, 3), (3,)}
+
+
+def test_vectors_of_a_visit_are_averaged_or_joined_in_the_order_of_the_modalities(
+    tmp_path: Path,
+) -> None:
+    lines = ["subject_id,T1,T2"]
+    for number in range(3):
+        names = [f"{number}_{sequence}.nii" for sequence in ("T1", "T2")]
+        for name in names:
+            (tmp_path / name).write_text(name)
+        lines.append(f"s{number},{names[0]},{names[1] if number else ''}")
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    table, cache = read_table(tmp_path / "t.csv"), FeatureCache(tmp_path / "cache")
+    for row in table.rows:
+        for modality in row.volumes:
+            seed = int(row.subject[1:]) + 10 * (modality == "T2")
+            cache.write(RECIPE, cache.key_of(RECIPE, row, modality), arrays(seed))
+    first, second = arrays(1)["pooled"][1], arrays(11)["pooled"][1]
+    names, x = cache.matrix(table)
+    assert names == ["s0", "s1", "s2"]
+    assert np.allclose(x[1], (first + second) / 2)
+    for modalities, expected in ((None, (first, second)), (("T2", "T1"), (second, first))):
+        names, x = cache.matrix(table, modalities=modalities, fusion="concat")
+        assert names == ["s1", "s2"]  # the other lacks T2
+        assert np.array_equal(x[0], np.concatenate(expected))

@@ -44,6 +44,8 @@ def test_every_shipped_task_is_read(name: str) -> None:
         ("adni", ("threshold=3",), "classes and threshold both define the classes"),
         ("brain_age", ("threshold=3",), "threshold is for classification"),
         ("adni", ("youden_folds=1",), "allowed: 0 for no threshold, or 2 and more"),
+        ("adni", ("fusion=concat", "unit=volume"), "allowed: unit=visit, complete=true, since"),
+        ("adni", ("fusion=concat", "complete=false"), "fusion=concat with unit=visit, complete=f"),
         ("adni", ("exclude_censored_before=9",), "exclude_censored_before is for survival"),
         (
             "adni",

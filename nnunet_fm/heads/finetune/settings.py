@@ -84,6 +84,11 @@ class FineTuneTask(Task):
             raise InputError(
                 "protocol=paper is BrainDINO's, for heads; the defaults of finetune are VolTA-3D's"
             )
+        if self.fusion == "concat":
+            raise InputError(
+                "fusion=concat joins cached features; `heads finetune` trains on one volume per "
+                "case. Type: nnunet-fm features extract, then heads run"
+            )
         if self.finetune.balanced and self.kind != "classification":
             raise InputError("finetune.balanced is for classification")
         return self
