@@ -30,7 +30,7 @@ DEEPEST = 4  # number of the deepest map
 GROUPS = 4  # of the norms in the branches
 MEAN, ANATOMY, SEQUENCE, BOTH = "mean", "anatomy", "sequence", "both"
 POOLS = (MEAN, ANATOMY, SEQUENCE, BOTH)
-CARRIED = ("branches", "spacing")  # options in the files of `pretrain export`
+CARRIED = ("branches", "crop_size", "spacing")  # options in the files of `pretrain export`
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "swinb48": {},
     "swinl96": {"width": 96, "depths": (2, 2, 6, 2)},
@@ -109,16 +109,17 @@ class Prism(VolumeSwin):
             `anatomy` or for the `sequence`, or `both` of the latter, one behind the other.
         image_orientation: of the images that it is used on, e.g. `RAS`, to turn them to the LPS of
             the stores; None leaves them as they are.
-        spacing: size of a voxel of the pretraining in mm (z, y, x), which `plan` reports; None if
-            unknown.
+        spacing: size of a voxel of the pretraining in mm (z, y, x), which `plan` reports and
+            `pretrain probe` reads volumes at; None if unknown.
+        crop_size: side of the crops of the pretraining in voxels.
         **arguments: other sizes, see `VolumeSwin`.
 
     Attributes:
         deepest: channels of the deepest map.
 
     Raises:
-        InputError: the pool of a branch without branches, an unknown pool or orientation, or a
-            spacing that is not three positive numbers.
+        InputError: the pool of a branch without branches, an unknown pool or orientation, a
+            spacing that is not three positive numbers, or a size that is not one whole number.
 
     Example:
         >>> import torch
@@ -136,6 +137,7 @@ class Prism(VolumeSwin):
         pool: str = MEAN,
         image_orientation: str | None = None,
         spacing: Sequence[float] | None = None,
+        crop_size: int = 96,
         **arguments: Any,
     ) -> None:
         if pool not in POOLS:
@@ -144,13 +146,18 @@ class Prism(VolumeSwin):
             raise InputError(
                 f"pool={pool} needs weights with branches: branches=true, or pool={MEAN}"
             )
+        if not isinstance(crop_size, int) or crop_size < 1:
+            raise InputError(f"crop_size {crop_size}; allowed: a number of voxels")
         super().__init__(taps, width, residual_convolutions=True, **arguments)
         self.pool = pool
         self.deepest = width * 2**DEEPEST
         self.branches = Branches(self.deepest) if branches else None
         self.turn = Turn("xyz", image_orientation, ORIENTATION)
         self.input_spec = replace(
-            self.input_spec, orientation=ORIENTATION, spacing=checked_spacing(spacing)
+            self.input_spec,
+            native_size=(crop_size,) * 3,
+            orientation=ORIENTATION,
+            spacing=checked_spacing(spacing),
         )
 
     def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:

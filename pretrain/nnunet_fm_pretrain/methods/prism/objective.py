@@ -284,7 +284,8 @@ class Prism(Objective):
         architecture = self.recipe.encoder.architecture
         known = not self.voxel_mm.is_meta and bool(self.voxel_mm.all())
         spacing = [round(float(mm), 2) for mm in self.voxel_mm] if known else None
-        options: dict[str, Any] = {"branches": True, "spacing": spacing}
+        size = self.recipe.views.size
+        options: dict[str, Any] = {"branches": True, "crop_size": size, "spacing": spacing}
         return Exported(self.encoder.state_dict(), architecture, f"{architecture}.trained", options)
 
 

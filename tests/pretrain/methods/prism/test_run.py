@@ -77,7 +77,8 @@ def test_the_export_has_the_branches(acquired: VolumeStore, tmp_path: Path) -> N
         divided = objective.divide(x)
     for pool, map_ in (("anatomy", divided.anatomy), ("sequence", divided.sequence)):
         encoder, report = load_encoder(file, pool=pool)
-        assert report.options == {"branches": True, "spacing": [1.0, 1.0, 1.0], "pool": pool}
+        carried = {"branches": True, "crop_size": 32, "spacing": [1.0, 1.0, 1.0]}
+        assert report.options == {**carried, "pool": pool}
         torch.testing.assert_close(encoder.eval().embed(x), map_.mean((2, 3, 4)))
     both = load_encoder(file, pool="both")[0].eval().embed(x)
     joined = torch.cat([divided.anatomy, divided.sequence], 1).mean((2, 3, 4))
