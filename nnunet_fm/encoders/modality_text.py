@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -47,6 +48,9 @@ def hashed(name: str, width: int) -> Float[np.ndarray, " w"]:
     return total / np.sqrt(np.mean(total**2))
 
 
+_hashed_once = cache(hashed)
+
+
 def normalised(table: Float[np.ndarray, "k w"]) -> Float[np.ndarray, "k w"]:
     """Centre the vectors of a language model and scale them to a root mean square of 1.
 
@@ -78,6 +82,9 @@ class ModalityText(nn.Module):
             `table`, whose vectors come with the weights; or `learned`, whose vectors are trained,
             with one more for all names that are not known.
 
+    Attributes:
+        known: whether the vectors are there; those of a `table` come with the weights.
+
     Raises:
         InputError: no names, a name twice, or another source.
 
@@ -96,12 +103,19 @@ class ModalityText(nn.Module):
         if not names or len(set(names)) < len(names):
             raise InputError(f"names {', '.join(names)}; allowed: one or more, each once")
         self.names, self.width, self.source = tuple(names), width, source
+        self.known = source != TABLE
+        self.register_load_state_dict_post_hook(_note_vectors)
         if source == LEARNED:
             self.table = nn.Parameter(torch.randn(len(names) + 1, width))
             return
         rows = [hashed(name, width) for name in names] if source == HASH else []
         table = np.stack(rows) if rows else np.full((len(names), width), np.nan)
         self.register_buffer("table", torch.as_tensor(table, dtype=torch.float32))
+
+    def fill(self, table: Float[Tensor, "k w"]) -> None:
+        """Set the vectors of the names."""
+        self.table.copy_(table)
+        self.known = True
 
     def check(self, names: Sequence[str]) -> None:
         """Raise InputError for a name without a vector."""
@@ -117,7 +131,7 @@ class ModalityText(nn.Module):
             InputError: a name without a vector, or a table that was not loaded.
         """
         self.check(names)
-        if self.source == TABLE and bool(self.table.isnan().any()):
+        if not self.known:
             raise InputError(
                 f"text={TABLE}: the vectors come with trained weights, and there are none; give "
                 f"the file of an encoder, or text={HASH}"
@@ -129,4 +143,10 @@ class ModalityText(nn.Module):
             return self.table[self.names.index(name)]
         if self.source == LEARNED:
             return self.table[-1]
-        return torch.as_tensor(hashed(name, self.width)).to(self.table)
+        return torch.as_tensor(_hashed_once(name, self.width)).to(self.table)
+
+
+def _note_vectors(text: ModalityText, incompatible: object) -> None:
+    """Note once, after loading, whether the vectors are there: on a GPU, looking takes time."""
+    if text.source == TABLE and not text.table.is_meta:
+        text.known = not bool(text.table.isnan().any())

@@ -67,9 +67,13 @@ class SessionBatches(Dataset[SessionBatch]):
         self.patch, self.rank, self.ranks = patch, rank, ranks
 
     def _check_patches(self, patch: int) -> None:
-        """Raise ValueError for sessions of a single patch, none of which could be hidden."""
+        """Raise ValueError for scans of a single patch that may be alone in a step.
+
+        None of its patches could be hidden.
+        """
         side = self.recipe.sessions.size
-        for record in (session[0] for session in self.source.sessions if len(session) == 1):
+        alone = [s for s in self.source.sessions if min(len(s), self.recipe.sessions.most) == 1]
+        for record in (record for session in alone for record in session):
             inside = torch.from_numpy(place_of(record.shape, side)[1])
             if int(valid_patches(inside, side, patch).sum()) < 2:
                 raise InputError(

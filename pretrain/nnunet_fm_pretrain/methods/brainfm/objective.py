@@ -88,10 +88,10 @@ class BrainFM(Objective):
     def _read_text(self) -> None:
         """Read the table of the text; a checkpoint has it already."""
         text = self.encoder.text
-        if self.recipe.text.file is None or not text.table.isnan().any():
+        if self.recipe.text.file is None or text.known:
             return
         table = read_text_table(Path(self.recipe.text.file), self.recipe.sessions.names, text.width)
-        text.table.copy_(torch.as_tensor(table))
+        text.fill(torch.as_tensor(table))
 
     def trainable_modules(self, phase: str) -> Mapping[str, nn.Module]:
         """Return encoder and decoder."""

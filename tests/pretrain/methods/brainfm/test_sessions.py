@@ -109,10 +109,16 @@ def test_sessions_that_cannot_be(changes: dict[str, Any], message: str, scans: V
         SessionBatches(scans, recipe, 8)
 
 
-def test_a_scan_within_one_patch_is_refused(scans: VolumeStore) -> None:
+@pytest.mark.parametrize("most", [1, 4])
+def test_a_scan_within_one_patch_is_refused(most: int, scans: VolumeStore) -> None:
+    """Of sessions of several scans, the only one at a step may be the small one."""
     store = copy(scans)
-    store.records = [replace(record, shape=(8, 8, 8)) for record in scans.records]
-    recipe: Any = parse_recipe(small_brainfm_recipe(sessions={"size": 24}), "test")
+    small = "T2" if most == 1 else "T1"  # T2 is never the only scan of a session, T1 is
+    store.records = [
+        replace(record, shape=(8, 8, 8)) if record.sequence == small else record
+        for record in scans.records
+    ]
+    recipe: Any = parse_recipe(small_brainfm_recipe(sessions={"size": 24, "most": most}), "test")
     with pytest.raises(ValueError, match="lies within one patch of 8 voxels; exclude it"):
         SessionBatches(store, recipe, 8)
 
