@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from nnunet_fm_pretrain.methods.self_distillation import exact_dtype
 
 STEPS = 5  # of upsampling
-GROUPS = 4  # of the norms
 SMALLEST = 1e-8  # of a sum of squares
 
 
@@ -53,12 +52,17 @@ class Decoder(nn.Module):
 
 
 class DecoderStep(nn.Module):
-    """A convolution, whose kernel a style may scale, and upsampling."""
+    """A convolution, whose kernel a style may scale, and upsampling.
+
+    Each channel of a sample is normalised over space, without learned scale and offset, as in the
+    authors' code. With GroupNorm, the offsets soon drowned what differs between samples, and every
+    image became the same.
+    """
 
     def __init__(self, given: int, made: int, transposed: bool) -> None:
         super().__init__()
         self.conv = nn.Conv3d(given, made, 3, padding=1, bias=False)
-        self.norm = nn.GroupNorm(GROUPS, made)
+        self.norm = nn.InstanceNorm3d(made)
         self.activation = nn.LeakyReLU()
         self.grow: nn.Module = nn.Upsample(scale_factor=2, mode="trilinear", align_corners=False)
         if transposed:
@@ -69,7 +73,9 @@ class DecoderStep(nn.Module):
     ) -> Float[Tensor, "b e x y z"]:
         """Double the size of a map."""
         mixed = self.conv(x) if scale is None else modulated(x, scale, self.conv)
-        grown: Tensor = self.grow(self.activation(self.norm(mixed)))
+        if mixed[0, 0].numel() > 1:  # one cell would become 0
+            mixed = self.norm(mixed)
+        grown: Tensor = self.grow(self.activation(mixed))
         return grown
 
 
