@@ -191,7 +191,7 @@ def test_a_sweep_is_continued(old: Path, command: Command) -> None:
     else:
         printed = command(*words, cwd=old / "sweep", status=2)
         assert "exist already, with another encoder of 2d_fm48" in printed
-        assert "Give these another name (-o SW_tiny_r050_s3_2)" in printed
+        assert "Give these another name (-o SW_tiny_r050_s3_2; in a sweep" in printed
 
 
 def test_a_sweep_is_reported(old: Path, command: Command, tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def merge_existing_configurations(
             stock = " (nnU-Net's own intensities: --intensity stock)"
         raise InputError(
             f"plans {identifier} exist already, with another {some(different)}{stock}. Give these "
-            f"another name (-o {identifier}_2), or remove {path} if nothing was trained with it"
+            f"another name (-o {identifier}_2; in a sweep, rename the entry), or remove {path} if "
+            "nothing was trained with it"
         )
     plans["configurations"] = {**added, **plans["configurations"]}
 
@@ -148,8 +149,8 @@ def refuse_trained_otherwise(plans: dict[str, Any]) -> None:
         if different:
             raise InputError(
                 f"{kept.parent} was trained with plans {identifier} of another {some(different)}. "
-                f"Give these another name (-o {identifier}_2), plan with the former options, or "
-                "move that folder away"
+                f"Give these another name (-o {identifier}_2; in a sweep, rename the entry), plan "
+                "with the former options, or move that folder away"
             )
 
 
