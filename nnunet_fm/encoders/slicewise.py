@@ -40,8 +40,8 @@ class SliceWise(Encoder):
             )
         if spec.slices > 1:
             raise InputError(
-                f"an encoder of {spec.slices} adjacent slices, which volumes are not cut into here; "
-                "allowed: one of single slices. Type: nnunet-fm features extract, or plan -c 2d"
+                f"an encoder of {spec.slices} adjacent slices; allowed: one of single slices. For "
+                "this one, type: nnunet-fm features extract, or plan -c 2d"
             )
         self.encoder = encoder
         self.kind = encoder.kind
