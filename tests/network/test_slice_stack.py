@@ -102,7 +102,7 @@ def test_encoders_of_volumes_have_no_slices_to_mix() -> None:
         FrozenEncoder25DNetwork(1, 2, "volume_testpyramid", decoder="pyramid")
     with pytest.raises(ValueError, match="allowed: one of slices"):
         SliceWise(build_encoder("volume_testpyramid"))
-    with pytest.raises(ValueError, match="3 adjacent slices; allowed: .* type: nnunet-fm features ex"):
+    with pytest.raises(ValueError, match="3 adjacent slices; .* type: nnunet-fm features ex"):
         SliceWise(build_encoder("brainfound_test14", slices=3))
     with pytest.raises(ValueError, match="2 slices to mix, .* allowed: 1, 3, 5"):
         FrozenEncoder25DNetwork(1, 2, NAME, mix_slices=2)
