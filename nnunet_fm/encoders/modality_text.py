@@ -147,6 +147,6 @@ class ModalityText(nn.Module):
 
 
 def _note_vectors(text: ModalityText, incompatible: object) -> None:
-    """Note once, after loading, whether the vectors are there: on a GPU, looking takes time."""
+    """Note after loading whether the vectors are there; a check at each step would slow a GPU."""
     if text.source == TABLE and not text.table.is_meta:
         text.known = not bool(text.table.isnan().any())

@@ -232,8 +232,11 @@ class FeatureCache:
 
         Raises:
             FileNotFoundError: some volumes are not in the cache.
-            ValueError: an unknown layer or modality, or see `recipe`.
+            ValueError: an unknown layer, modality or fusion, no row with such volumes, or see
+                `recipe`.
         """
+        if fusion not in (MEAN, CONCAT):
+            raise InputError(f"fusion {fusion!r}; allowed: {MEAN}, {CONCAT}")
         recipe = encoder if isinstance(encoder, FeatureRecipe) else self.recipe(encoder)
         columns = table.select_modalities(modalities)
         layer = recipe.layers[-1] if layer is None else layer
@@ -260,6 +263,8 @@ class FeatureCache:
         self.hashes.save()
         if missing:
             raise MissingFileError(self._missing_message(table, recipe, missing))
+        if not vectors:
+            raise InputError(f"no row of {table.file} has all volumes of {', '.join(columns)}")
         return names, np.stack(vectors)
 
     def _missing_message(self, table: Table, recipe: FeatureRecipe, missing: list[str]) -> str:

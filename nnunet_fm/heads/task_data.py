@@ -243,9 +243,12 @@ def select_cases(task: Task, table: Table) -> TaskCases:
     required = modalities if task.complete and task.unit == "visit" else ()
     usable = [n for n, row in enumerate(rows) if _has_volumes(row, modalities, required)]
     if not usable:
+        remedy = (
+            "fewer modalities=[...], or fusion=mean" if task.fusion != MEAN else "complete=false"
+        )
         raise InputError(
             f"no row of {table.file} has a target and all volumes of {', '.join(modalities)}; "
-            "try complete=false"
+            f"try {remedy}"
         )
     cases = [rows[n] for n in usable]
     return TaskCases(cases, targets.of(np.array(usable, int)), len(rows) - len(cases))

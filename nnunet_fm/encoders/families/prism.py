@@ -146,8 +146,8 @@ class Prism(VolumeSwin):
             raise InputError(
                 f"pool={pool} needs weights with branches: branches=true, or pool={MEAN}"
             )
-        if not isinstance(crop_size, int) or crop_size < 1:
-            raise InputError(f"crop_size {crop_size}; allowed: a number of voxels")
+        if type(crop_size) is not int or crop_size < 1:
+            raise InputError(f"crop_size {crop_size}; allowed: a whole number above 0")
         super().__init__(taps, width, residual_convolutions=True, **arguments)
         self.pool = pool
         self.deepest = width * 2**DEEPEST

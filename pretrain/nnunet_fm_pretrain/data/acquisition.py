@@ -4,11 +4,11 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 
 from nnunet_fm.data import bids
 from nnunet_fm.data.cell_numbers import read_number
@@ -18,7 +18,7 @@ from nnunet_fm.internal.files import files_of
 from nnunet_fm.internal.json_files import read_object
 
 # largest values; what is beyond has another unit
-LIMITS = {"tr_ms": 60_000.0, "te_ms": 2_000.0, "flip_angle_deg": 180.0}
+LIMITS = {"tr_ms": 60_000.0, "te_ms": 1_000.0, "flip_angle_deg": 180.0}
 REGION = "region"
 # where a value stands in a BIDS sidecar and in DICOM, and what it is multiplied by
 SIDECAR_KEYS = {
@@ -82,6 +82,11 @@ def from_cells(cells: Mapping[str, str], where: str) -> Acquisition:
                 f"{where}: {name} {text!r}; allowed: a number above 0, up to {limit:g}, or an "
                 "empty cell where it is unknown"
             )
+    if not _is_ordered(values):
+        raise InputError(
+            f"{where}: te_ms {values['te_ms']:g} is not below tr_ms {values['tr_ms']:g}; allowed: "
+            "an echo before the next repetition, both in ms"
+        )
     region = cells.get(REGION, "")
     return Acquisition(**values, region="" if is_missing(region) else region.lower())
 
@@ -117,14 +122,18 @@ def sidecars(image: Path) -> Iterator[Path]:
         folders = list(image.absolute().parents)
         roots = [n for n, folder in enumerate(folders) if (folder / bids.DESCRIPTION).is_file()]
         for folder in reversed(folders[: roots[0] + 1] if roots else []):
-            yield from (
-                path
-                for path in sorted(folder.glob(f"*{name.suffix}.json"))
-                if _is_inherited(path.name, name)
-            )
+            changed = folder.stat().st_mtime_ns if folder.is_dir() else 0
+            found = _json_files(folder, changed)
+            yield from (folder / file for file in found if _is_inherited(file, name))
     own = image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
     if own.is_file():
         yield own
+
+
+@cache  # listing a folder of ten thousand subjects for each image takes long
+def _json_files(folder: Path, changed: int) -> list[str]:
+    """List the JSON files of a folder, sorted; `changed` is the time of its last change."""
+    return sorted(path.name for path in folder.glob("*.json"))
 
 
 def _is_inherited(sidecar: str, image: bids.BidsName) -> bool:
@@ -139,9 +148,9 @@ def _dicom_tags(folder: Path) -> dict[str, Any]:
     for file in files_of(folder):
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
-        except (InvalidDicomError, OSError, ValueError):
+            return {tag: header.get(tag) for tag in tags}
+        except Exception:  # pydicom raises several kinds for files that are damaged or no DICOM
             continue
-        return {tag: header.get(tag) for tag in tags}
     return {}
 
 
@@ -157,6 +166,9 @@ def _known(
         elif given is not None:
             what = "possible" if math.isfinite(value) else "one number"
             logger.warning("%s: %s %s is not %s and taken as unknown", path, key, given, what)
+    if not _is_ordered(values):
+        logger.warning("%s: the echo is after the repetition; TR and TE are taken as unknown", path)
+        values = {name: value for name, value in values.items() if name == "flip_angle_deg"}
     region = content.get(BODY_PART)
     return Acquisition(**values, region=region.lower() if isinstance(region, str) else "")
 
@@ -167,6 +179,11 @@ def _number(value: Any) -> float:
         return read_number(str(value))
     except ValueError:
         return math.nan
+
+
+def _is_ordered(values: Mapping[str, float]) -> bool:
+    """Return whether the echo comes before the next repetition, as far as both are known."""
+    return values.get("te_ms", 0) < values.get("tr_ms", math.inf)
 
 
 def _is_possible(value: float, limit: float) -> bool:

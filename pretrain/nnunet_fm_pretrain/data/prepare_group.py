@@ -131,7 +131,7 @@ def make_group(sources: Sequence[Source], options: PrepareOptions) -> list[Outco
     records = {name: r and replace(r, **notes[name]) for name, r in records.items()}
     if not ready:
         read, failed = _read_all([s for s in sources if s.name in digests], options)
-        records, more_failed = _write_all(read, digests, group, options)
+        records, more_failed = _write_all(read, digests, notes, group, options)
         reasons |= failed | more_failed
     return [Outcome(s, records.get(s.name), reasons.get(s.name, ""), ready) for s in sources]
 
@@ -180,7 +180,11 @@ def _read_all(
 
 
 def _write_all(
-    read: Sequence[ReadSource], digests: Mapping[str, str], group: str, options: PrepareOptions
+    read: Sequence[ReadSource],
+    digests: Mapping[str, str],
+    notes: Mapping[str, dict[str, Any]],
+    group: str,
+    options: PrepareOptions,
 ) -> tuple[dict[str, Record | None], dict[str, str]]:
     """Preprocess and write volumes of one grid; return records and reasons of failure, by name."""
     try:
@@ -200,7 +204,7 @@ def _write_all(
             subject=source.subject,
             session=source.session,
             sequence=source.sequence,
-            **_notes(source),
+            **notes[source.name],
             source_sha256=digests[source.name],
             preprocessing=_volume_key(source, options),
             registered=group,

@@ -55,8 +55,8 @@ def check_resumable(
         )
     if content["store"] != store.identity():
         raise InputError(
-            f"the store {store.folder} is not the one that {run} was begun with (its volumes or "
-            "their checksums differ), so the run cannot be resumed exactly. "
+            f"the store {store.folder} is not the one that {run} was begun with (its volumes, "
+            "their checksums or their acquisition differ), so the run cannot be resumed exactly. "
             "Restore the former store, or give a new folder"
         )
     _warn_of_threads(content["recipe"]["run"].get("threads"), recipe.run.threads, run)

@@ -30,5 +30,4 @@ def mean_over(
     number = counted.sum().to(values.dtype)
     if world_size() > 1:
         dist.all_reduce(number)
-        number = number / world_size()
-    return (values * counted).sum() / number.clamp(min=1)
+    return (values * counted).sum() * world_size() / number.clamp(min=1)

@@ -59,7 +59,7 @@ def test_a_file_without_branches_gives_the_mean_only(tmp_path: Path) -> None:
     [
         ({"pool": "anatomy"}, "pool=anatomy needs weights with branches: branches=true"),
         ({"pool": "max", "branches": True}, "pool 'max'; allowed: mean, anatomy, sequence, both"),
-        ({"crop_size": 0}, "crop_size 0; allowed: a number of voxels"),
+        ({"crop_size": 0}, "crop_size 0; allowed: a whole number above 0"),
         ({"spacing": [1, 1]}, "allowed: three sizes in mm"),
         ({"image_orientation": "XYZ"}, "allowed: three letters"),
     ],

@@ -70,6 +70,17 @@ def test_values_of_another_unit_and_lists_are_unknown_with_a_warning(
     assert "EchoTime [0.01, 0.02] is not one number and taken as unknown" in caplog.text
 
 
+def test_an_echo_after_the_repetition_is_another_unit_or_column(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InputError, match="te_ms 90 is not below tr_ms 8; allowed: an echo before"):
+        from_cells({"tr_ms": "8", "te_ms": "90"}, "t.csv, line 2")
+    write_json(tmp_path / "scan.json", RepetitionTime=0.008, EchoTime=0.09, FlipAngle=9)
+    with caplog.at_level(logging.WARNING):
+        assert from_files(tmp_path / "scan.nii.gz") == Acquisition(flip_angle_deg=9)
+    assert "the echo is after the repetition" in caplog.text
+
+
 def test_a_damaged_sidecar_is_unknown_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -85,6 +96,13 @@ def test_dicom_tags_give_ms(tmp_path: Path) -> None:
     )
     expected = Acquisition(tr_ms=500, te_ms=12.5, flip_angle_deg=90, region="brain")
     assert from_files(tmp_path) == expected
+
+
+def test_damaged_dicom_files_are_unknown(tmp_path: Path) -> None:
+    write_series(tmp_path, np.arange(60.0).reshape(3, 4, 5), RepetitionTime=500)
+    for file in sorted(tmp_path.iterdir()):
+        file.write_bytes(file.read_bytes()[:645])
+    assert from_files(tmp_path).te_ms is None
 
 
 def test_a_store_holds_what_table_and_sidecar_say_and_later_changes(tmp_path: Path) -> None:

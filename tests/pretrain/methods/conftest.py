@@ -46,7 +46,10 @@ TR_MS = {"t1": (8, 20), "t2": (3000, 6000)}
 
 @pytest.fixture(scope="session")
 def acquired(tmp_path_factory: pytest.TempPathFactory) -> VolumeStore:
-    """T1 and T2 of six subjects, 30 x 36 x 40 voxels, with TR and TE, one without flip angle."""
+    """T1 and T2 of six subjects, 30 x 36 x 40 voxels, with TR and TE.
+
+    Three scans have a flip angle; two subjects have no region.
+    """
     folder = tmp_path_factory.mktemp("acquired")
     rng = np.random.default_rng(0)
     lines = ["subject_id,dataset,sequence,path,tr_ms,te_ms,flip_angle_deg,region"]
@@ -54,9 +57,9 @@ def acquired(tmp_path_factory: pytest.TempPathFactory) -> VolumeStore:
         for number, (sequence, limits) in enumerate(TR_MS.items()):
             name = f"S{subject:02d}_{sequence}.nii.gz"
             write_volume_file(folder / name, 10 * subject + number, (40, 44, 36))
-            tr, te = rng.uniform(*limits), rng.uniform(2, 100)
-            flip = "" if subject == 0 else 9 + subject
-            region = "brain" if subject % 2 else "neck"
+            tr, te = rng.uniform(*limits), rng.uniform(2, 6)
+            flip = 9 + subject if subject % 2 and sequence == "t1" else ""
+            region = ("brain", "neck", "")[subject % 3]
             lines.append(f"S{subject},d,{sequence},{name},{tr},{te},{flip},{region}")
     (folder / "data.csv").write_text("\n".join(lines) + "\n")
     shape = VolumePreprocessing(shape=(30, 36, 40))

@@ -1,8 +1,9 @@
 """PRISM: anatomy and sequence told apart, on crops of scans with known TR, TE and flip angle."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from nnunet_fm.internal.findings import Finding
 from nnunet_fm.internal.messages import counted, some
@@ -11,6 +12,9 @@ from nnunet_fm_pretrain.engine.method import Method
 from nnunet_fm_pretrain.engine.objective import Objective
 from nnunet_fm_pretrain.engine.recipe import Recipe
 from nnunet_fm_pretrain.methods.prism.recipe import PrismRecipe
+
+if TYPE_CHECKING:
+    from nnunet_fm_pretrain.data.volume_store import VolumeStore
 
 
 class PrismMethod(Method):
@@ -22,9 +26,9 @@ class PrismMethod(Method):
 
     def open_store(self, folder: Path) -> Store:
         """Open a volume store."""
-        from nnunet_fm_pretrain.data.volume_store import VolumeStore
+        from nnunet_fm_pretrain.methods.prism.crops import AcquiredVolumes
 
-        return VolumeStore(folder)
+        return AcquiredVolumes(folder)
 
     def build(self, recipe: Recipe) -> Objective:
         """Build encoder, generator and heads."""
@@ -33,11 +37,10 @@ class PrismMethod(Method):
         return Prism(cast(PrismRecipe, recipe))
 
     def check(self, recipe: Recipe, store: Store) -> Iterator[Finding]:
-        """Report of how many volumes TR, TE, flip angle and region are known."""
-        from nnunet_fm_pretrain.data.volume_store import VolumeStore
+        """Report of how many volumes TR, TE and flip angle are known, and their regions."""
         from nnunet_fm_pretrain.methods.prism.crops import PARAMETERS, check_store
 
-        own, volumes = cast(PrismRecipe, recipe), cast(VolumeStore, store)
+        own, volumes = cast(PrismRecipe, recipe), cast("VolumeStore", store)
         check_store(volumes, own)
         known = {
             name: {getattr(r.acquisition, name) for r in volumes.records} - {None}
@@ -55,8 +58,7 @@ class PrismMethod(Method):
                 f"nothing can be learned from {some(useless)}: fewer than two values are known",
                 "add columns to the table, or sidecars; see docs/pretraining.md, PRISM",
             )
-        if not own.objective.regions:
-            yield Finding("ok", "objective.regions is empty: no loss of body regions")
+        yield _regions(own, volumes)
         small = [r.volume for r in volumes.records if min(r.shape) < own.views.size]
         if small:
             yield Finding(
@@ -65,6 +67,24 @@ class PrismMethod(Method):
                 f"surrounded by 0: {some(small)}",
                 "prepare them with a smaller --spacing, or lower views.size",
             )
+
+
+def _regions(recipe: PrismRecipe, volumes: "VolumeStore") -> Finding:
+    """Report the regions of the volumes, and those that the recipe does not name."""
+    counts = Counter(r.acquisition.region or "unknown" for r in volumes.records)
+    listed = ", ".join(f"{region} {count}" for region, count in sorted(counts.items()))
+    named = recipe.objective.regions
+    if not named:
+        return Finding("ok", f"objective.regions is empty: no loss of body regions ({listed})")
+    unused = [region for region in counts if region not in (*named, "unknown")]
+    if unused:
+        return Finding(
+            "warn",
+            f"regions of the volumes: {listed}; not in objective.regions, so unused: "
+            f"{some(sorted(unused))}",
+            "name them in objective.regions, or give them the names there in the table",
+        )
+    return Finding("ok", f"regions of the volumes: {listed}")
 
 
 METHOD = PrismMethod()

@@ -3,6 +3,7 @@
 One item of the dataset is the whole batch of a rank at a step.
 """
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,18 @@ from nnunet_fm_pretrain.methods.prism.recipe import CropRecipe, PrismRecipe
 PARAMETERS = tuple(LIMITS)  # TR, TE and flip angle
 UNKNOWN = -1  # number of a region that is not known
 _CROPS, _MASKS = 1, 2  # numbers of the random streams of samples
+
+
+class AcquiredVolumes(VolumeStore):
+    """A volume store whose identity holds what the method learns from: TR, TE, flip angle, region.
+
+    Preparing a store again may change these without changing a volume.
+    """
+
+    def identity(self) -> str:
+        """Return the SHA-256 of the volumes and of how they were acquired."""
+        lines = [f"{record.volume} {record.acquisition!r}" for record in self.records]
+        return hashlib.sha256("\n".join([super().identity(), *lines]).encode()).hexdigest()
 
 
 class CropBatch(NamedTuple):

@@ -15,8 +15,8 @@ class Decoder(nn.Module):
 
     There are no skip connections: everything that the image shows has passed the deepest map.
 
-    The paper has transposed convolutions, the authors' code interpolates; the latter makes the same
-    of every place of a cell of 32 x 32 x 32 voxels, but for what its neighbours differ in.
+    The paper has transposed convolutions, the authors' code interpolates; interpolation cannot vary
+    within a cell of 32 x 32 x 32 voxels, except between neighbouring cells.
 
     Args:
         width: channels of the deepest map, 16 times those of the image's resolution.
@@ -73,7 +73,7 @@ class DecoderStep(nn.Module):
     ) -> Float[Tensor, "b e x y z"]:
         """Double the size of a map."""
         mixed = self.conv(x) if scale is None else modulated(x, scale, self.conv)
-        if mixed[0, 0].numel() > 1:  # one cell would become 0
+        if mixed[0, 0].numel() > 1:  # InstanceNorm of a single cell is always 0
             mixed = self.norm(mixed)
         grown: Tensor = self.grow(self.activation(mixed))
         return grown
@@ -89,8 +89,9 @@ def modulated(
     """
     exact = exact_dtype(conv.weight)
     scale = scale.to(exact)
-    squares = conv.weight.to(exact).square().sum((2, 3, 4))  # (e, d)
-    norm = torch.rsqrt(scale.square() @ squares.T + SMALLEST)
+    with torch.autocast(x.device.type, enabled=False):
+        squares = conv.weight.to(exact).square().sum((2, 3, 4))  # (e, d)
+        norm = torch.rsqrt(scale.square() @ squares.T + SMALLEST)
     result: Tensor = conv(x * _over_space(scale).to(x.dtype))
     return result * _over_space(norm).to(result.dtype)
 

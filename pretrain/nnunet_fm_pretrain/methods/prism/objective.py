@@ -20,7 +20,6 @@ from torch.utils.data import Dataset
 from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.families.prism import DEEPEST, Branches, Divided
 from nnunet_fm.encoders.families.prism import Prism as PrismEncoder
-from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
 from nnunet_fm_pretrain.engine.objective import Exported, Losses, Objective
 from nnunet_fm_pretrain.methods.contrast import infonce
@@ -95,32 +94,18 @@ class Prism(Objective):
         return cast(Branches, self.encoder.branches)
 
     def batches(self, store: VolumeStore, rank: int, ranks: int) -> Dataset[CropBatch]:
-        """Return crops; note the size of their voxels, and the statistics of TR, TE, flip angle.
-
-        Raises:
-            ValueError: the store has other statistics than the one that the run was begun with.
-        """
+        """Return crops; note the size of their voxels, and the statistics of TR, TE, flip angle."""
         phases = len(self.all_phases)
         made = CropBatches(store, self.recipe, self.encoder.deepest, phases, rank, ranks)
-        self._note_acquisition(store)
+        mean, std = acquisition_statistics(store)
+        self.acquisition_mean.copy_(mean)
+        self.acquisition_std.copy_(std)
         sizes = np.median([record.spacing for record in store.records], axis=0)
         self.voxel_mm.copy_(torch.from_numpy(sizes))
         return made
 
-    def _note_acquisition(self, store: VolumeStore) -> None:
-        mean, std = acquisition_statistics(store)
-        if not self.acquisition_std.all():
-            self.acquisition_mean.copy_(mean)
-            self.acquisition_std.copy_(std)
-        known = torch.stack([self.acquisition_mean, self.acquisition_std]).float().cpu()
-        if not torch.allclose(known, torch.stack([mean, std])):
-            raise InputError(
-                f"TR, TE or flip angles of {store.folder} are not those that the run was begun "
-                "with, which its weights predict; allowed: the same. Type another -o for a new run"
-            )
-
     def phases(self, step: int) -> Sequence[str]:
-        """Return the phases of a step; those that have no weight or not begun are skipped."""
+        """Return the phases of a step, without those that have no weight or have not begun."""
         if not self.settings.adversarial_weight or step < self.settings.translation_start:
             return (MAIN,)
         with_generator = step % self.settings.generator_every == 0
@@ -172,11 +157,12 @@ class Prism(Objective):
         return _losses(total, parts, monitors)
 
     def _discriminator(self, batch: CropBatch) -> Losses:
-        with torch.no_grad():
-            reconstructed = self.reconstruct(self.divide(batch.masked))
-            synthetic = self.translate(self.divide(batch.clean), batch.styles[1])
+        # first with gradients: autocast of torch before 2.10 keeps casts that were made without
         clean = self.divide(batch.clean)
         real = self._judged(clean)
+        with torch.no_grad():
+            reconstructed = self.reconstruct(self.divide(batch.masked))
+            synthetic = self.translate(clean, batch.styles[1])
         fakes = [self._judged(self.divide(image)) for image in (reconstructed, synthetic)]
         loss = functional.softplus(-real).mean()
         loss = loss + sum(functional.softplus(fake).mean() for fake in fakes)

@@ -78,7 +78,8 @@ class PrismObjective(ObjectiveRecipe):
             constant, which the discriminator tells apart at once.
         temperature: of the contrast.
         contrast: `paper`: it trains the encoder too, on synthetic images that are not followed back
-            to the generator; `reference`: it trains the generator alone, as in the authors' code.
+            to the generator; `reference`: it trains the generator alone, as in the authors' code,
+            on a projection that stays random.
         regions: body regions that are told apart, as the store names them; none: there is no such
             loss.
         upsampling: of the decoder: `transposed` convolutions as in the paper, or `trilinear` as in
@@ -117,7 +118,7 @@ class PrismObjective(ObjectiveRecipe):
         if self.contrast_weight and not self.adversarial_weight:
             raise InputError(
                 f"objective.contrast_weight {self.contrast_weight:g} with adversarial_weight 0, "
-                "without which nobody trains the translations that are contrasted; allowed: "
+                "without which the generator of what is contrasted is not trained; allowed: "
                 "contrast_weight=0, or adversarial_weight above 0"
             )
         return self
@@ -139,9 +140,20 @@ class PrismRecipe(Recipe):
     views: CropRecipe = CropRecipe()
     objective: PrismObjective = PrismObjective()
 
+    def _check_optimiser(self) -> None:
+        """Raise ValueError for learning rates by layer, which the transformer does not have."""
+        for name in ("layer_decay", "patch_embed_lr"):
+            value = getattr(self.optimiser, name)
+            if value != 1:
+                raise InputError(
+                    f"optimiser.{name} {value:g}: the layers of {self.encoder.architecture} are "
+                    "not told apart; allowed: 1"
+                )
+
     @model_validator(mode="after")
     def _parts_fit(self) -> "PrismRecipe":
         check_family(self.encoder.architecture, FAMILY)
+        self._check_optimiser()
         others = [
             name
             for name, needed in (
@@ -150,6 +162,13 @@ class PrismRecipe(Recipe):
             )
             if needed
         ]
+        start, steps = self.objective.translation_start, self.optimiser.steps
+        if self.objective.adversarial_weight and start >= steps:
+            raise InputError(
+                f"objective.translation_start {start} of {steps} steps (optimiser.steps); allowed: "
+                "a step before the last, or objective.adversarial_weight=0 "
+                "objective.contrast_weight=0 without translation"
+            )
         if self.optimiser.batch_size < 2 and others:
             raise InputError(
                 f"optimiser.batch_size 1 with {' and '.join(others)}, which need other scans; "

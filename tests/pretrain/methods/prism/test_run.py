@@ -1,5 +1,7 @@
 """Runs of PRISM: resumed, by two processes, exported, and refused."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ from helpers.prism_ranks import gradients, gradients_of_ranks
 from nnunet_fm.encoders import load_encoder
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
 from nnunet_fm_pretrain.engine import checkpoints
+from nnunet_fm_pretrain.methods.prism.crops import CropBatches
 from nnunet_fm_pretrain.methods.recipes import parse_recipe, read_recipe
 from nnunet_fm_pretrain.methods.registry import get_method
 from nnunet_fm_pretrain.runs import export, pretrain
 
 REGIONS = {"regions": ["brain", "neck"]}
+PLAIN = {"contrast_weight": 0, "adversarial_weight": 0}
 
 
 def recipe(**parts: object) -> Any:
@@ -32,7 +36,11 @@ def test_a_resumed_run_is_bit_equal(acquired: VolumeStore, tmp_path: Path) -> No
 
 
 def test_two_processes_have_the_gradients_of_one(acquired: VolumeStore, tmp_path: Path) -> None:
-    """Ranks have different people, unknown flip angles and regions, and swap crops."""
+    """Ranks swap crops, and have different numbers of known flip angles and regions."""
+    batch = CropBatches(acquired, recipe(objective=REGIONS), 8, 3)[0]
+    for known in (~batch.acquisition[:, 2].isnan(), batch.regions >= 0):
+        assert 0 < known.sum() < 4
+        assert known[:2].sum() != known[2:].sum()
     two = gradients_of_ranks(acquired.folder, tmp_path)
     one = gradients(acquired.folder, 0, 1)
     assert one.keys() == two.keys()
@@ -41,17 +49,16 @@ def test_two_processes_have_the_gradients_of_one(acquired: VolumeStore, tmp_path
 
 
 def test_two_processes_train(acquired: VolumeStore, tmp_path: Path) -> None:
-    """Rounding is amplified where images are nearly constant, so weights are not compared."""
-    content = small_prism_recipe(optimiser={"steps": 3}, objective=REGIONS)
+    """AdamW's first steps have the size of the rate, also where a gradient is mere rounding."""
+    content = small_prism_recipe(optimiser={"steps": 2}, objective={**REGIONS, **PLAIN})
     one, two = trained_by_one_and_two(content, acquired.folder, tmp_path)
-    assert one.keys() == two.keys()
-    assert torch.equal(one["acquisition_mean"], two["acquisition_mean"])
+    apart = torch.cat([(one[key] - two[key]).abs().flatten() > 1e-4 for key in one])
+    assert apart.float().mean() < 0.01
 
 
 def test_four_crops_are_learned_by_heart(acquired: VolumeStore) -> None:
     torch.manual_seed(0)
-    plain = {"contrast_weight": 0, "adversarial_weight": 0}
-    made: Any = get_method("prism").build(recipe(objective=plain))
+    made: Any = get_method("prism").build(recipe(objective=PLAIN))
     batch = made.batches(acquired, 0, 1)[0]
     optimiser = torch.optim.AdamW(made.parameters(), 2e-3)
     for _ in range(40):
@@ -60,7 +67,7 @@ def test_four_crops_are_learned_by_heart(acquired: VolumeStore) -> None:
         losses.total.backward()
         optimiser.step()
     assert losses.parts["reconstruction"] < 0.9 * losses.monitors["predict_zero"]
-    for name in ("tr_ms", "te_ms", "flip_angle_deg"):
+    for name in ("tr_ms", "te_ms"):
         assert losses.parts[name] < 0.3 * losses.monitors[f"{name}_mean"], name
 
 
@@ -97,13 +104,39 @@ def test_a_warm_start_keeps_transformer_and_branches(acquired: VolumeStore, tmp_
         assert torch.equal(value, before.state_dict()[key]), key
 
 
-def test_a_store_of_other_acquisitions_does_not_continue_a_run(acquired: VolumeStore) -> None:
-    made: Any = get_method("prism").build(recipe())
-    made.batches(acquired, 0, 1)
-    made.batches(acquired, 0, 1)
-    made.acquisition_mean += 0.1
-    with pytest.raises(ValueError, match="are not those that the run was begun with"):
-        made.batches(acquired, 0, 1)
+def test_changed_acquisitions_do_not_continue_a_run_but_start_another(
+    acquired: VolumeStore, tmp_path: Path
+) -> None:
+    """Exchanged TRs and regions leave mean, deviation and volumes as they are."""
+    made = recipe(optimiser={"steps": 2, "warmup_steps": 1}, objective=PLAIN)
+    first, changed = tmp_path / "run", tmp_path / "store"
+    shutil.copytree(acquired.folder, changed)
+    pretrain(made, changed, first, accelerator="cpu")
+    manifest = changed / "manifest.jsonl"
+    records = [json.loads(line) for line in manifest.read_text().splitlines()]
+    one, other = records[0], records[-1]
+    one["acquisition"], other["acquisition"] = other["acquisition"], one["acquisition"]
+    manifest.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    with pytest.raises(ValueError, match="their checksums or their acquisition differ"):
+        pretrain(made, changed, first, accelerator="cpu")
+    records[0]["acquisition"]["tr_ms"] = 17.0
+    manifest.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    pretrain(made, changed, tmp_path / "second", first, accelerator="cpu")
+
+
+def test_bfloat16_leaves_every_weight_a_gradient(acquired: VolumeStore) -> None:
+    """Casts that were made without gradients are not used again with them."""
+    made: Any = get_method("prism").build(recipe(objective=REGIONS))
+    batch = made.batches(acquired, 0, 1)[0]
+    for phase in made.all_phases:
+        made.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = made(batch, 0, phase)
+        losses.total.backward()
+        assert losses.total.dtype == torch.float32
+        for owner, module in made.trainable_modules(phase).items():
+            for name, parameter in module.named_parameters():
+                assert parameter.grad is not None, f"{phase} {owner} {name}"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +145,10 @@ def test_a_store_of_other_acquisitions_does_not_continue_a_run(acquired: VolumeS
         ({"views": {"size": 48}}, "views.size 48; allowed: a multiple of 32"),
         ({"objective": {"regions": ["brain"]}}, r"regions is \[brain\]; allowed: two or more"),
         ({"objective": {"regions": ["a", "a"]}}, "two or more, each once"),
-        ({"objective": {"adversarial_weight": 0}}, "nobody trains the translations"),
+        ({"objective": {"adversarial_weight": 0}}, "without which the generator"),
+        ({"objective": {"translation_start": 20}}, "translation_start 20 of 20 steps"),
+        ({"optimiser": {"layer_decay": 0.9}}, "layers of prism_test12 are not told apart"),
+        ({"optimiser": {"patch_embed_lr": 0.2}}, "patch_embed_lr 0.2: .* allowed: 1"),
         ({"optimiser": {"batch_size": 1}}, "contrast_weight and views.masking.swap, which need"),
         ({"encoder": {"architecture": "volta3d_test8"}}, "allowed: a prism_"),
         ({"views": {"masking": {"edges": [0.3, 0.1]}}}, "allowed: 0 < low <= high"),
@@ -136,8 +172,8 @@ def test_stores_that_cannot_be(acquired: VolumeStore, unit_volumes: VolumeStore)
 def test_what_doctor_reports(acquired: VolumeStore, scans: VolumeStore) -> None:
     made = recipe()
     known, regions, _ = get_method("prism").check(made, acquired)
-    assert known.what == "12 volumes; known: tr_ms 12, te_ms 12, flip_angle_deg 10"
-    assert regions.level == "ok"
+    assert known.what == "12 volumes; known: tr_ms 12, te_ms 12, flip_angle_deg 3"
+    assert "(brain 4, neck 4, unknown 4)" in regions.what
     _, nothing, _, small = get_method("prism").check(made, scans)
     assert "nothing can be learned from tr_ms, te_ms, flip_angle_deg" in nothing.what
     assert "11 volumes smaller than views.size=32" in small.what
