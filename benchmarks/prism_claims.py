@@ -41,6 +41,8 @@ from nnunet_fm_pretrain.methods.registry import get_method
 
 BATCH = 16
 PENALTIES = np.logspace(-2, 4, 13)
+FEWEST = 10  # scans whose parameter is known, to fit or to score
+SAME = 1e-6  # largest range of logarithms of a parameter that does not vary
 Numbers = dict[str, Any]
 
 
@@ -121,7 +123,7 @@ def reconstruction(objective: Any, training: Scans, held_out: Scans) -> Numbers:
         masked = mask_blocks(crop, other, masking, np.random.default_rng(number))
         seen = torch.from_numpy(masked.voxels)[None, None]
         guess = objective.reconstruct(objective.divide(seen))[0, 0].numpy()
-        mean = means[held_out.records[number].sequence]
+        mean = means.get(held_out.records[number].sequence, training.crops.mean(0))
         for name, image in (("model", guess), ("zero", 0 * crop), ("mean_image", mean)):
             error = np.abs(image - crop)
             errors.setdefault(name, []).append(float(error.mean()))
@@ -141,14 +143,16 @@ def parameters(objective: Any, training: Scans, held_out: Scans) -> Numbers:
     for sequence in sorted(set(held_out.sequences)):
         rows, columns = training.sequences == sequence, held_out.sequences == sequence
         for number, name in enumerate(PARAMETERS):
-            truth = tested[columns, number]
-            if np.isnan(truth).any() or np.ptp(truth) < 1e-6:
+            fitted = rows & ~np.isnan(learned[:, number])
+            scored = columns & ~np.isnan(tested[:, number])
+            truth = tested[scored, number]
+            if min(fitted.sum(), scored.sum()) < FEWEST or np.ptp(truth) < SAME:
                 continue
-            scores = {"head": r_squared(own[columns, number], truth)}
+            scores = {"scans": float(len(truth)), "head": r_squared(own[scored, number], truth)}
             for branch in ("sequence", "anatomy", "whole"):
                 model = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
-                model.fit(training.vectors[branch][rows], learned[rows, number])
-                guess = model.predict(held_out.vectors[branch][columns])
+                model.fit(training.vectors[branch][fitted], learned[fitted, number])
+                guess = model.predict(held_out.vectors[branch][scored])
                 scores[branch] = r_squared(guess, truth)
             found[f"{sequence} {name}"] = scores
     return found
