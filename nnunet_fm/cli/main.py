@@ -151,7 +151,9 @@ def _user_message(error: Exception) -> str | None:
             return f"this command needs {package}; type: {install_command(package)}"
     if isinstance(error, BrokenProcessPool) or "DataLoader worker" in str(error):
         return f"a worker process was killed, usually for lack of memory ({error}); {LESS}"
-    if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
+    # torch's errors of a GPU and of the CPU; torch is not imported here
+    is_torch = type(error).__name__ == "OutOfMemoryError"
+    if is_torch or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
         return f"out of memory: {str(error).splitlines()[0]}; {LESS}"
     if isinstance(error, MemoryError):
         return f"out of memory: {str(error) or 'the input is too large'}; {LESS}"

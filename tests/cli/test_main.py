@@ -227,6 +227,7 @@ def test_a_sweep_needs_no_sub_command(words: list[str]) -> None:
         BrokenProcessPool("a process was terminated abruptly"),
         RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     ],
 )
 def test_lack_of_memory_is_not_a_bug(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
