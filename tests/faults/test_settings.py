@@ -23,7 +23,7 @@ from nnunet_fm_pretrain.methods.volta3d.recipe import Volta3dRecipe
 SWEEP = {"datasets": [7], "encoders": {"a": {"encoder": "dinov3_test16"}}, "splits": {"seed": 1}}
 SWEEP |= {"expected": {7: {"cases": 9}}}
 PARTS = {"encoders": "encoders.a", "expected": "expected.7"}  # places of parts in dicts
-MAY_BE_EMPTY = {"gpus", "training_seeds", "expected.7.labels"}
+MAY_BE_EMPTY = {"gpus", "training_seeds", "expected.7.labels", "objective.regions"}
 RECIPES = (
     "braindino_tiny_cpu",
     "brainfm_tiny_cpu",
