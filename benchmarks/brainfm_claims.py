@@ -16,19 +16,16 @@ import argparse
 import json
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
-from nnunet_fm_pretrain.engine import checkpoints
-from nnunet_fm_pretrain.engine.start import parse_earlier
 from nnunet_fm_pretrain.methods.brainfm.batches import inside_voxels, valid_patches
 from nnunet_fm_pretrain.methods.brainfm.objective import BrainFM, in_patches
 from nnunet_fm_pretrain.methods.brainfm.sessions import Scan, SessionSource
-from nnunet_fm_pretrain.methods.registry import get_method
+from pretraining_run import read_objective
 
 Numbers = dict[str, list[float]]
 
@@ -41,7 +38,7 @@ def main() -> None:
     parser.add_argument("held_out", type=Path)
     parser.add_argument("--random", action="store_true", help="the initial weights of the run")
     parsed = parser.parse_args()
-    objective = read_run(parsed.run, parsed.random)
+    objective = read_objective(parsed.run, parsed.random)
     training, held_out = (
         read_all(objective, folder) for folder in (parsed.training, parsed.held_out)
     )
@@ -50,16 +47,6 @@ def main() -> None:
     numbers = {key: round(float(np.mean(values)), 4) for key, values in found.items()}
     numbers |= {"sessions": len(held_out), **nearest(objective, held_out)}
     print(json.dumps(numbers))
-
-
-def read_run(run: Path, random: bool) -> Any:
-    """Return the objective of a run's last checkpoint, or with its initial weights."""
-    content = checkpoints.load(checkpoints.latest(run))
-    method = get_method("brainfm")
-    made: Any = method.build(parse_earlier(content, method, run))
-    if not random:
-        made.load_state_dict(content["objective"])
-    return made.eval()
 
 
 def read_all(objective: BrainFM, folder: Path) -> list[list[Scan]]:

@@ -31,13 +31,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nnunet_fm.data.preprocessing import centre_fit
+from nnunet_fm_pretrain.data.acquisition import PARAMETERS
 from nnunet_fm_pretrain.data.records import VolumeRecord
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
-from nnunet_fm_pretrain.engine import checkpoints
-from nnunet_fm_pretrain.engine.start import parse_earlier
-from nnunet_fm_pretrain.methods.prism.crops import PARAMETERS, log_acquisition
+from nnunet_fm_pretrain.methods.prism.crops import log_acquisition
 from nnunet_fm_pretrain.methods.prism.masking import mask_blocks
-from nnunet_fm_pretrain.methods.registry import get_method
+from pretraining_run import read_objective
 
 BATCH = 16
 PENALTIES = np.logspace(-2, 4, 13)
@@ -73,7 +72,9 @@ def main() -> None:
     parser.add_argument("held_out", type=Path)
     parser.add_argument("--random", action="store_true", help="the initial weights of the run")
     parsed = parser.parse_args()
-    objective = read_run(parsed.run, VolumeStore(parsed.training), parsed.random)
+    objective = read_objective(parsed.run, parsed.random)
+    # which notes the statistics of TR, TE and flip angle
+    objective.batches(VolumeStore(parsed.training), 0, 1)
     training, held_out = (
         read_scans(objective, VolumeStore(folder)) for folder in (parsed.training, parsed.held_out)
     )
@@ -85,17 +86,6 @@ def main() -> None:
         "translation": translation(objective, held_out),
     }
     print(json.dumps(found))
-
-
-def read_run(run: Path, training: VolumeStore, random: bool) -> Any:
-    """Return the objective of a run's last checkpoint, or with its initial weights."""
-    content = checkpoints.load(checkpoints.latest(run))
-    method = get_method("prism")
-    made: Any = method.build(parse_earlier(content, method, run))
-    if not random:
-        made.load_state_dict(content["objective"])
-    made.batches(training, 0, 1)  # which notes the statistics of TR, TE and flip angle
-    return made.eval()
 
 
 @torch.no_grad()

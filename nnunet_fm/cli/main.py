@@ -35,7 +35,7 @@ from nnunet_fm.cli import (
 )
 from nnunet_fm.cli import exec as exec_command
 from nnunet_fm.cli.parser import CommandParser, Commands, add_group
-from nnunet_fm.internal.errors import UserError
+from nnunet_fm.internal.errors import UserError, is_torch_out_of_memory
 from nnunet_fm.internal.extras import EXTRAS, install_command
 
 USER_ERROR, BUG = 2, 1  # exit codes
@@ -151,9 +151,7 @@ def _user_message(error: Exception) -> str | None:
             return f"this command needs {package}; type: {install_command(package)}"
     if isinstance(error, BrokenProcessPool) or "DataLoader worker" in str(error):
         return f"a worker process was killed, usually for lack of memory ({error}); {LESS}"
-    # torch's errors of a GPU and of the CPU; torch is not imported here
-    is_torch = type(error).__name__ == "OutOfMemoryError"
-    if is_torch or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+    if is_torch_out_of_memory(error):
         return f"out of memory: {str(error).splitlines()[0]}; {LESS}"
     if isinstance(error, MemoryError):
         return f"out of memory: {str(error) or 'the input is too large'}; {LESS}"

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from nnunet_fm.internal.errors import InputError
 
+STORED = "LPS"  # of volumes as `nnunet_fm.data.volumes` turns them, and so of all stores
 PAIRS = ("RL", "AP", "SI")  # opposite directions, along x, y and z of nibabel's arrays
 
 

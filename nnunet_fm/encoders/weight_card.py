@@ -88,3 +88,22 @@ class WithdrawnCard:
     name: str
     reason: str
     instead: str
+
+
+def exported_card(architecture: str, method: str, citation: str, **fields: Any) -> WeightCard:
+    """Return the card of what `pretrain export` writes for an architecture.
+
+    Args:
+        architecture: name in the registry.
+        method: of the pretraining.
+        citation: of the method.
+        **fields: further ones of `WeightCard`.
+    """
+    return WeightCard(
+        name=f"{architecture}.trained",
+        architecture=architecture,
+        licence="as its author says",
+        source=f"written by `nnunet-fm pretrain export` of the method {method}",
+        citation=citation,
+        **fields,
+    )

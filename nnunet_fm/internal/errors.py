@@ -39,3 +39,10 @@ class NonFiniteError(UserError, FloatingPointError):
 
 class OutOfMemoryError(UserError, MemoryError):
     """A step that does not fit into memory; the message names what would fit."""
+
+
+def is_torch_out_of_memory(error: Exception) -> bool:
+    """Return whether torch ran out of the memory of a GPU or of the CPU; torch is not imported."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

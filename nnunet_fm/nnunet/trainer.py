@@ -4,7 +4,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-import torch
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunetv2.utilities.helpers import empty_cache
 from torch.nn.parallel import DistributedDataParallel
@@ -13,7 +12,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from nnunet_fm.encoders import tensors_sha256
 from nnunet_fm.internal import device as devices
-from nnunet_fm.internal.errors import FailedRunError, InputError, OutOfMemoryError
+from nnunet_fm.internal.errors import (
+    FailedRunError,
+    InputError,
+    OutOfMemoryError,
+    is_torch_out_of_memory,
+)
 from nnunet_fm.network.device_setup import set_up_for_device
 from nnunet_fm.network.frozen import NETWORK, NETWORK_25D, NETWORKS, FrozenEncoderNetwork
 from nnunet_fm.nnunet.base_trainer import BaseTrainer
@@ -166,7 +170,7 @@ class FrozenEncoderTrainer(BaseTrainer):
         try:
             return cast(dict[str, Any], super().train_step(batch))
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_torch_out_of_memory(error):
                 raise
         # outside the handler, which holds on to the failed step's memory
         self.optimizer.zero_grad(set_to_none=True)
@@ -208,11 +212,6 @@ class FrozenEncoderTrainer(BaseTrainer):
         """Validate as nnU-Net does, with slices and mirrored copies batched."""
         with replaced_predictor(stock, BatchedPredictor):
             super().perform_actual_validation(save_probabilities)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU or the CPU's allocator ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 class FrozenEncoder25DTrainer(FrozenEncoderTrainer):

@@ -1,12 +1,13 @@
 """KoLeo of each of two gloo processes: `koleo_of_ranks`, which starts this file."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from helpers.two_ranks import join, start_two
 
 
 def rows() -> Tensor:
@@ -21,23 +22,8 @@ def rows() -> Tensor:
 
 def koleo_of_ranks(folder: Path) -> list[dict[str, list[float]]]:
     """Start two processes; return of each the losses by `koleo_neighbours`."""
-    command = [sys.executable, "-W", "ignore", __file__, str(folder)]
-    tests = str(Path(__file__).parents[1])
-    started = [
-        subprocess.Popen([*command, str(rank)], env=_environment(tests), stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    for process in started:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said.decode()[-3000:]
+    start_two(__file__, folder)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
-
-
-def _environment(tests: str) -> dict[str, str]:
-    import os
-
-    paths = os.pathsep.join([tests, *filter(None, sys.path)])
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
 
 
 def main(folder: Path, rank: int) -> None:
@@ -46,9 +32,7 @@ def main(folder: Path, rank: int) -> None:
     from nnunet_fm_pretrain.methods.braindino.objective import BrainDino
     from nnunet_fm_pretrain.methods.recipes import parse_recipe
 
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
+    join(folder, rank)
     found = {}
     for neighbours in ("rank", "all"):
         content = small_recipe(objective={"koleo_neighbours": neighbours, "method": "braindino"})

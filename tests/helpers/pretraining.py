@@ -15,6 +15,7 @@ import yaml
 from nnunet_fm.internal.files import walk_files
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
 from nnunet_fm_pretrain.engine import checkpoints
+from nnunet_fm_pretrain.engine.objective import Losses
 from nnunet_fm_pretrain.engine.recipe import Recipe
 from nnunet_fm_pretrain.runs import pretrain
 
@@ -152,6 +153,18 @@ def small_prism_recipe(**parts: object) -> dict[str, object]:
         "run": dict(RUN),
     }
     return merged(content, parts)
+
+
+def trained_on(made: Any, batch: Any, step: int, rate: float, times: int) -> Losses:
+    """The losses after training the main phase on one batch again and again."""
+    modules = made.trainable_modules("main").values()
+    optimiser = torch.optim.AdamW([p for m in modules for p in m.parameters()], rate)
+    for _ in range(times):
+        optimiser.zero_grad()
+        losses: Losses = made(batch, step, "main")
+        losses.total.backward()
+        optimiser.step()
+    return losses
 
 
 def run_two_processes(recipe: Path, store: Path, run: Path, *import_paths: Path) -> None:

@@ -1,7 +1,5 @@
 """Gradients of PRISM's phases, by one process or by two: `gradients_of_ranks` starts this file."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from helpers.two_ranks import join, start_two
 
 
 def gradients(store: Path, rank: int, ranks: int) -> dict[str, Tensor]:
@@ -36,24 +36,13 @@ def gradients(store: Path, rank: int, ranks: int) -> dict[str, Tensor]:
 
 def gradients_of_ranks(store: Path, folder: Path) -> dict[str, Tensor]:
     """Start two processes; return their gradients."""
-    command = [sys.executable, "-W", "ignore", __file__, str(store), str(folder)]
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    started = [
-        subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    for process in started:
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said.decode()[-3000:]
+    start_two(__file__, folder, store)
     return load_file(folder / "gradients.safetensors")
 
 
-def main(store: Path, folder: Path, rank: int) -> None:
+def main(folder: Path, store: Path, rank: int) -> None:
     """Write the gradients of both ranks."""
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
+    join(folder, rank)
     found = gradients(store, rank, 2)
     if rank == 0:
         save_file(found, folder / "gradients.safetensors")

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from nnunet_fm.data.sequences import canonical_sequence
-from nnunet_fm.encoders.axes import Turn
+from nnunet_fm.encoders.axes import STORED, Turn
 from nnunet_fm.encoders.contract import (
     Encoder,
     FeatureInfo,
@@ -36,11 +36,10 @@ from nnunet_fm.encoders.registry import (
     register_key_format,
 )
 from nnunet_fm.encoders.taps import checked_taps, unetr_taps
-from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.encoders.weight_card import exported_card
 from nnunet_fm.internal.errors import InputError
 
 NAMES = ("T1", "T1c", "T2", "FLAIR")
-ORIENTATION = "LPS"  # of the volume stores that `pretrain run` reads
 CARRIED = ("names", "text", "text_width", "image_size", "spacing")  # in files of `pretrain export`
 FIXED = ("names", "text", "text_width")  # they belong to the weights
 SIZES: Mapping[str, Mapping[str, Any]] = {
@@ -131,13 +130,13 @@ class BrainFM(Encoder):
         self.modalities, self.in_channels = given, len(given)
         self.taps = checked_taps(taps, depth, unetr_taps(depth))
         self.depth, self.width = depth, hidden_size
-        self.turn: Turn = Turn("zyx", image_orientation, ORIENTATION)
+        self.turn: Turn = Turn("zyx", image_orientation, STORED)
         self.input_spec = InputSpec(
             3,
             patch_size,
             (image_size,) * 3,
             axis_order="zyx",
-            orientation=ORIENTATION,
+            orientation=STORED,
             spacing=checked_spacing(spacing),
         ).of_modalities(given, subsets=True)
         self.feature_info = [FeatureInfo(hidden_size, patch_size, f"blocks.{i}") for i in self.taps]
@@ -256,18 +255,6 @@ def _is_brainfm(state: Mapping[str, Tensor]) -> bool:
     return "vit.blocks.0.norm1.scale.weight" in state and "text.table" in state
 
 
-def _card(architecture: str) -> WeightCard:
-    return WeightCard(
-        name=f"{architecture}.trained",
-        architecture=architecture,
-        licence="as its author says",
-        source="written by `nnunet-fm pretrain export` of the method brainfm",
-        citation="BrainFM-MRI, see docs/pretraining.md",
-        ignored=PROJECTORS,
-        spatial_dims=3,
-    )
-
-
 def _register() -> None:
     register_key_format(KeyFormat("BrainFM-MRI", _is_brainfm, lambda state: Converted(dict(state))))
     for size, arguments in SIZES.items():
@@ -275,7 +262,10 @@ def _register() -> None:
         register_architecture(
             name, partial(BrainFM, **arguments), PROJECTORS, carried=CARRIED, fixed=FIXED
         )
-        register_cards(_card(name))
+        more = {"ignored": PROJECTORS, "spatial_dims": 3}
+        register_cards(
+            exported_card(name, "brainfm", "BrainFM-MRI, see docs/pretraining.md", **more)
+        )
 
 
 _register()

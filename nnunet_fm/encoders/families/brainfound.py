@@ -16,7 +16,7 @@ from torch import Tensor
 from nnunet_fm.encoders.families.dinov2 import REGISTERS, SIZES, SMALL, Dinov2
 from nnunet_fm.encoders.families.dinov3 import PRETRAINING_HEADS
 from nnunet_fm.encoders.registry import register_architecture, register_cards
-from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.encoders.weight_card import exported_card
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
@@ -109,18 +109,6 @@ def sources_of(sequences: Sequence[str], given: Sequence[str]) -> list[int]:
     return [given.index(name if name in given else first) for name in sequences]
 
 
-def _card(architecture: str) -> WeightCard:
-    return WeightCard(
-        name=f"{architecture}.trained",
-        architecture=architecture,
-        licence="as its author says",
-        source="written by `nnunet-fm pretrain export` of the method brainfound",
-        citation="arXiv:2510.23415",
-        ignored=("mask_token", *PRETRAINING_HEADS),
-        by_files_alone=True,  # the tensors are DINOv2's; an exported file names its card
-    )
-
-
 def _register() -> None:
     released = {
         f"{short}{registers}": partial(BrainFound, f"vit_{size}_patch14{registers}_dinov2")
@@ -134,7 +122,9 @@ def _register() -> None:
     for short, build in {**released, **small}.items():
         name = f"brainfound_{short}"
         register_architecture(name, build, PRETRAINING_HEADS, carried=CARRIED)
-        register_cards(_card(name))
+        # the tensors are DINOv2's; an exported file names its card
+        more = {"ignored": ("mask_token", *PRETRAINING_HEADS), "by_files_alone": True}
+        register_cards(exported_card(name, "brainfound", "arXiv:2510.23415", **more))
 
 
 _register()

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nnunet_fm.encoders.axes import Turn
+from nnunet_fm.encoders.axes import STORED, Turn
 from nnunet_fm.encoders.contract import checked_spacing
 from nnunet_fm.encoders.families.swin_unetr import VolumeSwin
 from nnunet_fm.encoders.key_format import PROJECTORS, Converted, KeyFormat
@@ -22,10 +22,9 @@ from nnunet_fm.encoders.registry import (
     register_cards,
     register_key_format,
 )
-from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.encoders.weight_card import exported_card
 from nnunet_fm.internal.errors import InputError
 
-ORIENTATION = "LPS"  # of the volume stores that `pretrain run` reads
 DEEPEST = 4  # number of the deepest map
 GROUPS = 4  # of the norms in the branches
 MEAN, ANATOMY, SEQUENCE, BOTH = "mean", "anatomy", "sequence", "both"
@@ -152,11 +151,11 @@ class Prism(VolumeSwin):
         self.pool = pool
         self.deepest = width * 2**DEEPEST
         self.branches = Branches(self.deepest) if branches else None
-        self.turn = Turn("xyz", image_orientation, ORIENTATION)
+        self.turn = Turn("xyz", image_orientation, STORED)
         self.input_spec = replace(
             self.input_spec,
             native_size=(crop_size,) * 3,
-            orientation=ORIENTATION,
+            orientation=STORED,
             spacing=checked_spacing(spacing),
         )
 
@@ -174,24 +173,13 @@ def _is_prism(state: Mapping[str, Tensor]) -> bool:
     return "branches.aggregation.0.weight" in state
 
 
-def _card(architecture: str) -> WeightCard:
-    return WeightCard(
-        name=f"{architecture}.trained",
-        architecture=architecture,
-        licence="as its author says",
-        source="written by `nnunet-fm pretrain export` of the method prism",
-        citation="Qiu et al., PRISM",
-        ignored=PROJECTORS,
-        spatial_dims=3,
-    )
-
-
 def _register() -> None:
     register_key_format(KeyFormat("PRISM", _is_prism, lambda state: Converted(dict(state))))
     for size, arguments in SIZES.items():
         name = f"prism_{size}"
         register_architecture(name, partial(Prism, **arguments), PROJECTORS, carried=CARRIED)
-        register_cards(_card(name))
+        more = {"ignored": PROJECTORS, "spatial_dims": 3}
+        register_cards(exported_card(name, "prism", "Qiu et al., PRISM", **more))
 
 
 _register()

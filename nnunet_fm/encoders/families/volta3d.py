@@ -14,15 +14,14 @@ from jaxtyping import Float
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from nnunet_fm.encoders.axes import Turn
+from nnunet_fm.encoders.axes import STORED, Turn
 from nnunet_fm.encoders.contract import ZERO_TO_ONE, checked_spacing, groups_around_blocks
 from nnunet_fm.encoders.families.brainiac import VolumeViT
 from nnunet_fm.encoders.key_format import PROJECTORS
 from nnunet_fm.encoders.registry import register_architecture, register_cards
-from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.encoders.weight_card import exported_card
 from nnunet_fm.internal.errors import InputError
 
-ORIENTATION = "LPS"  # of the volume stores that `pretrain run` reads
 HEADS = 8  # of the summary's attention
 CARRIED = ("summariser", "image_size", "spacing")  # options in the files of `pretrain export`
 SIZES: Mapping[str, Mapping[str, Any]] = {
@@ -111,10 +110,10 @@ class Volta3d(VolumeViT):
         if pool == "summary" and not summariser:
             raise InputError("pool=summary needs weights with a summary: summariser=true")
         self.summariser = Summariser(self.width) if summariser else None
-        self.turn: Turn = Turn("xyz", image_orientation, ORIENTATION)
+        self.turn: Turn = Turn("xyz", image_orientation, STORED)
         self.input_spec = replace(
             self.input_spec,
-            orientation=ORIENTATION,
+            orientation=STORED,
             intensity=ZERO_TO_ONE,
             spacing=checked_spacing(spacing),
         )
@@ -143,24 +142,13 @@ class Volta3d(VolumeViT):
         return groups
 
 
-def _card(architecture: str) -> WeightCard:
-    return WeightCard(
-        name=f"{architecture}.trained",
-        architecture=architecture,
-        licence="as its author says",
-        source="written by `nnunet-fm pretrain export` of the method volta3d",
-        citation="Makawana et al., VolTA-3D",
-        ignored=PROJECTORS,
-        spatial_dims=3,
-        by_files_alone=True,  # the tensors are MONAI's; an exported file names its card
-    )
-
-
 def _register() -> None:
     for size, arguments in SIZES.items():
         name = f"volta3d_{size}"
         register_architecture(name, partial(Volta3d, **arguments), PROJECTORS, carried=CARRIED)
-        register_cards(_card(name))
+        # the tensors are MONAI's; an exported file names its card
+        more = {"ignored": PROJECTORS, "spatial_dims": 3, "by_files_alone": True}
+        register_cards(exported_card(name, "volta3d", "Makawana et al., VolTA-3D", **more))
 
 
 _register()

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,14 @@ from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.files import files_of
 from nnunet_fm.internal.json_files import read_object
 
-# largest values; what is beyond has another unit
-LIMITS = {"tr_ms": 60_000.0, "te_ms": 1_000.0, "flip_angle_deg": 180.0}
+# smallest and largest values; what is beyond has another unit
+LIMITS = {"tr_ms": (1.0, 60_000.0), "te_ms": (0.3, 1_000.0), "flip_angle_deg": (1.0, 180.0)}
 REGION = "region"
-# where a value stands in a BIDS sidecar and in DICOM, and what it is multiplied by
-SIDECAR_KEYS = {
-    "tr_ms": ("RepetitionTime", 1000.0),  # seconds
-    "te_ms": ("EchoTime", 1000.0),
-    "flip_angle_deg": ("FlipAngle", 1.0),
-}
-DICOM_KEYS = {
-    "tr_ms": ("RepetitionTime", 1.0),  # ms
-    "te_ms": ("EchoTime", 1.0),
-    "flip_angle_deg": ("FlipAngle", 1.0),
-}
-BODY_PART = "BodyPartExamined"  # in both
+PARAMETERS = tuple(LIMITS)
+# names in BIDS sidecars, where times are in seconds, and in DICOM, where they are in ms
+KEYS = {"tr_ms": "RepetitionTime", "te_ms": "EchoTime", "flip_angle_deg": "FlipAngle"}
+BODY_PART = "BodyPartExamined"
+SECOND, MILLISECOND = 1000.0, 1.0  # in ms
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +51,8 @@ class Acquisition:
         return replace(self, **{name: getattr(other, name) for name in unknown})
 
 
-COLUMNS = tuple(field.name for field in fields(Acquisition))
-
-
 def from_cells(cells: Mapping[str, str], where: str) -> Acquisition:
-    """Read the columns of `COLUMNS` that a row of a table has.
+    """Read the columns of a table that are called like the attributes of `Acquisition`.
 
     Args:
         cells: of the row.
@@ -72,14 +62,14 @@ def from_cells(cells: Mapping[str, str], where: str) -> Acquisition:
         ValueError: a cell that is not a number in its range.
     """
     values: dict[str, Any] = {}
-    for name, limit in LIMITS.items():
+    for name, (low, high) in LIMITS.items():
         text = cells.get(name, "")
         if is_missing(text):
             continue
         values[name] = _number(text)
-        if not _is_possible(values[name], limit):
+        if not low <= values[name] <= high:
             raise InputError(
-                f"{where}: {name} {text!r}; allowed: a number above 0, up to {limit:g}, or an "
+                f"{where}: {name} {text!r}; allowed: a number from {low:g} to {high:g}, or an "
                 "empty cell where it is unknown"
             )
     if not _is_ordered(values):
@@ -101,14 +91,14 @@ def from_files(path: Path) -> Acquisition:
         What they say. Anything but one possible number is unknown, with a warning.
     """
     if path.is_dir():
-        return _known(_dicom_tags(path), DICOM_KEYS, path)
+        return _known(_dicom_tags(path), MILLISECOND, path)
     content: dict[str, Any] = {}
     for sidecar in sidecars(path):
         try:
             content |= read_object(sidecar)
         except ValueError as error:
             logger.warning("%s; its TR, TE and flip angle are unknown", error)
-    return _known(content, SIDECAR_KEYS, path)
+    return _known(content, SECOND, path)
 
 
 def sidecars(image: Path) -> Iterator[Path]:
@@ -144,7 +134,7 @@ def _is_inherited(sidecar: str, image: bids.BidsName) -> bool:
 
 
 def _dicom_tags(folder: Path) -> dict[str, Any]:
-    tags = [tag for tag, _ in DICOM_KEYS.values()] + [BODY_PART]
+    tags = [*KEYS.values(), BODY_PART]
     for file in files_of(folder):
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
@@ -154,14 +144,14 @@ def _dicom_tags(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _known(
-    content: Mapping[str, Any], keys: Mapping[str, tuple[str, float]], path: Path
-) -> Acquisition:
+def _known(content: Mapping[str, Any], unit: float, path: Path) -> Acquisition:
+    """Return what a sidecar or DICOM says; `unit` is that of its times, in ms."""
     values: dict[str, Any] = {}
-    for name, (key, factor) in keys.items():
+    for name, key in KEYS.items():
         given = content.get(key)
-        value = _number(given) * factor
-        if _is_possible(value, LIMITS[name]):
+        value = _number(given) * (unit if name.endswith("_ms") else 1)
+        low, high = LIMITS[name]
+        if low <= value <= high:
             values[name] = value
         elif given is not None:
             what = "possible" if math.isfinite(value) else "one number"
@@ -184,7 +174,3 @@ def _number(value: Any) -> float:
 def _is_ordered(values: Mapping[str, float]) -> bool:
     """Return whether the echo comes before the next repetition, as far as both are known."""
     return values.get("te_ms", 0) < values.get("tr_ms", math.inf)
-
-
-def _is_possible(value: float, limit: float) -> bool:
-    return 0 < value <= limit

@@ -27,7 +27,7 @@ def find_sources(given: Path, dataset: str | None = None, licence: str = "") -> 
 
     Args:
         given: CSV or TSV with the columns of `COLUMNS` (and `mask`, `session_id`, `licence`, and
-            those of `acquisition.COLUMNS`), BIDS tree, nnU-Net raw dataset (its training images
+            those of `Acquisition`), BIDS tree, nnU-Net raw dataset (its training images
             only) or an image folder of one, or any other folder.
         dataset: name of the collection, where the input does not say it; the folder's own name if
             None.

@@ -20,7 +20,7 @@ from nnunet_fm.data.synthetic import CONTRASTS, TISSUES, anatomy, smooth_noise, 
 from nnunet_fm.internal.atomic_files import write_lines
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.processes import worker_pool
-from nnunet_fm_pretrain.data.acquisition import LIMITS, Acquisition
+from nnunet_fm_pretrain.data.acquisition import PARAMETERS, Acquisition
 from nnunet_fm_pretrain.data.signal_equations import PROTOCOLS, brightness, draw_acquisition
 
 Image = Float[np.ndarray, "z y x"]
@@ -65,7 +65,7 @@ def synthesise(
         made = tqdm(pool.map(make, seeds), total=subjects, desc="making brains", unit="subject")
         rows = [row for subject in made for row in subject]
     columns = ("subject_id", "dataset", "sequence", "path", "licence")
-    write_lines(out / TABLE, (*columns, *LIMITS) if signal_equations else columns, rows)
+    write_lines(out / TABLE, (*columns, *PARAMETERS) if signal_equations else columns, rows)
     return out / TABLE
 
 
@@ -189,6 +189,6 @@ def _write_subject(out: Path, seed: int, signal_equations: bool) -> list[tuple[s
         path = Path(subject) / f"{sequence}.nii.gz"
         scaled = (image / image.max() * 1000).round().astype(np.int16)
         write_image(scaled, SPACING, out / path)
-        parameters = [str(getattr(acquired, name)) for name in LIMITS] if acquired else []
+        parameters = [str(getattr(acquired, name)) for name in PARAMETERS] if acquired else []
         rows.append((subject, DATASET, sequence, str(path), LICENCE, *parameters))
     return rows

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from nnunet_fm.encoders.contract import Z_SCORE
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.messages import counted
+from nnunet_fm.internal.messages import counted, some
 from nnunet_fm_pretrain.data.array_files import read_values
 from nnunet_fm_pretrain.data.records import VolumeRecord
 from nnunet_fm_pretrain.data.store import Store
@@ -44,6 +45,19 @@ class VolumeStore(Store[VolumeRecord]):
         if smallest == largest:
             return f"{counted(len(self), 'volume')} of {largest} voxels"
         return f"{counted(len(self), 'volume')} of {smallest} to {largest} voxels"
+
+    def check_z_scores(self, method: str) -> None:
+        """Raise ValueError for volumes with intensities from 0 to 1.
+
+        Args:
+            method: name of what takes z-scores, for the message.
+        """
+        others = [r.volume for r in self.records if r.intensity != Z_SCORE]
+        if others:
+            raise InputError(
+                f"{self.folder} holds intensities from 0 to 1 ({some(others)}); {method} takes "
+                "z-scores. Type: nnunet-fm pretrain prepare DATA --volumes -o STORE"
+            )
 
     def read_crop(self, record: VolumeRecord, start: Sequence[int], shape: Sequence[int]) -> Crop:
         """Read a box of a volume as float32; the background is 0.

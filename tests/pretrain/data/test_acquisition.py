@@ -28,10 +28,16 @@ def test_a_row_of_a_table_gives_ms_and_degrees() -> None:
     assert from_cells({"subject_id": "1"}, "t.csv, line 2") == Acquisition()
 
 
-@pytest.mark.parametrize("text", ["2.3 s", "0", "-1", "2300000", "inf"])
+@pytest.mark.parametrize("text", ["2.3 s", "0", "-1", "0.9", "2300000", "inf"])
 def test_a_cell_that_is_no_possible_number_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="line 2: tr_ms .*allowed: a number above 0, up to 60000"):
+    with pytest.raises(InputError, match="line 2: tr_ms .*allowed: a number from 1 to 60000"):
         from_cells({"tr_ms": text}, "t.csv, line 2")
+
+
+@pytest.mark.parametrize(("column", "text"), [("te_ms", "0.09"), ("flip_angle_deg", "0.26")])
+def test_seconds_and_radians_are_refused(column: str, text: str) -> None:
+    with pytest.raises(InputError, match=f"{column} '{text}'; allowed: a number from"):
+        from_cells({column: text}, "t.csv, line 2")
 
 
 def test_a_sidecar_gives_seconds(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from nnunet_fm_pretrain.methods.brainfm.recipe import BrainFMObjective, BrainFMR
 from nnunet_fm_pretrain.methods.brainfm.regularisers import variance_and_covariance
 from nnunet_fm_pretrain.methods.brainfm.text_tables import read_text_table
 from nnunet_fm_pretrain.methods.reconstruction import mean_over, nothing_reconstructed
+from nnunet_fm_pretrain.methods.voxel_size import common_voxel, exported_spacing
 
 
 class Visible(NamedTuple):
@@ -82,7 +83,8 @@ class BrainFM(Objective):
         """Return the scans of sessions, and note the size of their voxels."""
         self._read_text()
         made = SessionBatches(store, self.recipe, self.patch, rank, ranks)
-        self.voxel_mm.copy_(torch.tensor(made.source.spacing() or (0.0, 0.0, 0.0)))
+        scans = (record for session in made.source.sessions for record in session)
+        self.voxel_mm.copy_(common_voxel(scans))
         return made
 
     def _read_text(self) -> None:
@@ -173,13 +175,12 @@ class BrainFM(Objective):
     def export_encoder(self) -> Exported:
         """Return the encoder with the table of its text."""
         architecture = self.recipe.encoder.architecture
-        known = not self.voxel_mm.is_meta and bool(self.voxel_mm.all())
         options = {
             "names": list(self.encoder.text.names),
             "text": self.encoder.text.source,
             "text_width": self.encoder.text.width,
             "image_size": self.recipe.sessions.size,
-            "spacing": [round(float(mm), 2) for mm in self.voxel_mm] if known else None,
+            "spacing": exported_spacing(self.voxel_mm),
         }
         tensors = self.encoder.state_dict()
         return Exported(tensors, architecture, f"{architecture}.trained", options)

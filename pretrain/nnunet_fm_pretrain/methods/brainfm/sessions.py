@@ -6,15 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int64
 
-from nnunet_fm.encoders.contract import Z_SCORE
 from nnunet_fm.internal.errors import InputError
-from nnunet_fm.internal.messages import some, unknown
+from nnunet_fm.internal.messages import unknown
 from nnunet_fm_pretrain.data.records import VolumeRecord
 from nnunet_fm_pretrain.data.sampling import SampleOrder
 from nnunet_fm_pretrain.data.volume_store import Crop, VolumeStore
 from nnunet_fm_pretrain.methods.brainfm.recipe import SessionRecipe
 
-SAME_SPACING = 0.05  # relative difference of voxels that count as one size
 WINDOW = 8  # batches whose sessions are sorted by their number of scans
 
 
@@ -61,12 +59,7 @@ class SessionSource:
                     f"These are in {store.folder}; give theirs: sessions.names=[...].",
                 )
             )
-        others = [r.volume for r in store.records if r.intensity != Z_SCORE]
-        if others:
-            raise InputError(
-                f"{store.folder} holds intensities from 0 to 1 ({some(others)}); BrainFM-MRI takes "
-                "z-scores. Type: nnunet-fm pretrain prepare DATA --volumes -o STORE"
-            )
+        store.check_z_scores("BrainFM-MRI")
         taken = [[r for r in s if r.sequence in recipe.names] for s in store.sessions()]
         self.sessions = [session for session in taken if session]
         self.unused = [r.volume for r in store.records if r.sequence not in recipe.names]
@@ -77,15 +70,6 @@ class SessionSource:
     def counts(self) -> list[int]:
         """Return the number of scans of each session at a step."""
         return [min(len(session), self.recipe.most) for session in self.sessions]
-
-    def spacing(self) -> tuple[float, ...] | None:
-        """Return the median size of a voxel in mm (z, y, x); None if a scan's is another.
-
-        Volumes have whole voxels, so their sizes differ a little from the one asked for.
-        """
-        sizes = np.array([record.spacing for session in self.sessions for record in session])
-        median = np.median(sizes, axis=0)
-        return tuple(median.tolist()) if np.allclose(sizes, median, rtol=SAME_SPACING) else None
 
     def read(self, number: int, rng: np.random.Generator) -> list[Scan]:
         """Read the scans of a session, changed by the random generator."""

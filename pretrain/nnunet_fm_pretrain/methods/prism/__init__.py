@@ -38,7 +38,8 @@ class PrismMethod(Method):
 
     def check(self, recipe: Recipe, store: Store) -> Iterator[Finding]:
         """Report of how many volumes TR, TE and flip angle are known, and their regions."""
-        from nnunet_fm_pretrain.methods.prism.crops import PARAMETERS, check_store
+        from nnunet_fm_pretrain.data.acquisition import PARAMETERS
+        from nnunet_fm_pretrain.methods.prism.crops import check_store
 
         own, volumes = cast(PrismRecipe, recipe), cast("VolumeStore", store)
         check_store(volumes, own)

@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nnunet_fm.data.preprocessing import centre_fit
-from nnunet_fm.encoders.contract import Z_SCORE
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some
-from nnunet_fm_pretrain.data.acquisition import LIMITS
+from nnunet_fm_pretrain.data.acquisition import PARAMETERS
 from nnunet_fm_pretrain.data.records import VolumeRecord
 from nnunet_fm_pretrain.data.sampling import SampleOrder
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
@@ -24,7 +23,6 @@ from nnunet_fm_pretrain.engine.loader import empty_for_batch
 from nnunet_fm_pretrain.methods.prism.masking import mask_blocks
 from nnunet_fm_pretrain.methods.prism.recipe import CropRecipe, PrismRecipe
 
-PARAMETERS = tuple(LIMITS)  # TR, TE and flip angle
 UNKNOWN = -1  # number of a region that is not known
 _CROPS, _MASKS = 1, 2  # numbers of the random streams of samples
 
@@ -170,14 +168,23 @@ def log_acquisition(record: VolumeRecord) -> Float32[np.ndarray, "3"]:
     return np.log([np.nan if value is None else value for value in values]).astype(np.float32)
 
 
+def acquisition_statistics(store: VolumeStore) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+    """Return mean and standard deviation of the logarithms of TR, TE and flip angle.
+
+    Where no value is known, or all are the same, they are such that the mean is predicted by 0.
+    """
+    logarithms = torch.from_numpy(np.stack([log_acquisition(r) for r in store.records]))
+    known = ~logarithms.isnan()
+    counts = known.sum(0).clamp(min=1)
+    mean = logarithms.nan_to_num().sum(0) / counts
+    squares = ((logarithms - mean).nan_to_num() ** 2).sum(0) / counts
+    std = squares.sqrt()
+    return mean, torch.where(std > 1e-6 * mean.abs().clamp(min=1), std, 1.0)
+
+
 def check_store(store: VolumeStore, recipe: PrismRecipe) -> None:
     """Raise ValueError for intensities from 0 to 1, and for a region that no volume has."""
-    others = [r.volume for r in store.records if r.intensity != Z_SCORE]
-    if others:
-        raise InputError(
-            f"{store.folder} holds intensities from 0 to 1 ({some(others)}); PRISM takes z-scores. "
-            "Type: nnunet-fm pretrain prepare DATA --volumes -o STORE"
-        )
+    store.check_z_scores("PRISM")
     found = sorted({r.acquisition.region for r in store.records} - {""})
     missing = [region for region in recipe.objective.regions if region not in found]
     if missing:

@@ -10,7 +10,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -20,20 +19,21 @@ from torch.utils.data import Dataset
 from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.families.prism import DEEPEST, Branches, Divided
 from nnunet_fm.encoders.families.prism import Prism as PrismEncoder
+from nnunet_fm_pretrain.data.acquisition import PARAMETERS
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
 from nnunet_fm_pretrain.engine.objective import Exported, Losses, Objective
 from nnunet_fm_pretrain.methods.contrast import infonce
 from nnunet_fm_pretrain.methods.prism.crops import (
-    PARAMETERS,
     UNKNOWN,
     CropBatch,
     CropBatches,
-    log_acquisition,
+    acquisition_statistics,
 )
 from nnunet_fm_pretrain.methods.prism.generator import Decoder, Style
 from nnunet_fm_pretrain.methods.prism.recipe import PrismRecipe
 from nnunet_fm_pretrain.methods.reconstruction import mean_over, nothing_reconstructed
 from nnunet_fm_pretrain.methods.self_distillation import exact_dtype
+from nnunet_fm_pretrain.methods.voxel_size import common_voxel, exported_spacing
 
 MAIN, DISCRIMINATOR, GENERATOR = "main", "discriminator", "generator"
 
@@ -86,7 +86,7 @@ class Prism(Objective):
         # of the logarithms of TR, TE and flip angle in the store; 0 before it was read
         self.register_buffer("acquisition_mean", torch.zeros(len(PARAMETERS)))
         self.register_buffer("acquisition_std", torch.zeros(len(PARAMETERS)))
-        self.register_buffer("voxel_mm", torch.zeros(3))  # median, for the export
+        self.register_buffer("voxel_mm", torch.zeros(3))  # for the export; 0 if the scans differ
 
     @property
     def branches(self) -> Branches:
@@ -100,8 +100,7 @@ class Prism(Objective):
         mean, std = acquisition_statistics(store)
         self.acquisition_mean.copy_(mean)
         self.acquisition_std.copy_(std)
-        sizes = np.median([record.spacing for record in store.records], axis=0)
-        self.voxel_mm.copy_(torch.from_numpy(sizes))
+        self.voxel_mm.copy_(common_voxel(store.records))
         return made
 
     def phases(self, step: int) -> Sequence[str]:
@@ -268,25 +267,12 @@ class Prism(Objective):
     def export_encoder(self) -> Exported:
         """Return the encoder with its branches."""
         architecture = self.recipe.encoder.architecture
-        known = not self.voxel_mm.is_meta and bool(self.voxel_mm.all())
-        spacing = [round(float(mm), 2) for mm in self.voxel_mm] if known else None
-        size = self.recipe.views.size
-        options: dict[str, Any] = {"branches": True, "crop_size": size, "spacing": spacing}
+        options: dict[str, Any] = {
+            "branches": True,
+            "crop_size": self.recipe.views.size,
+            "spacing": exported_spacing(self.voxel_mm),
+        }
         return Exported(self.encoder.state_dict(), architecture, f"{architecture}.trained", options)
-
-
-def acquisition_statistics(store: VolumeStore) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
-    """Return mean and standard deviation of the logarithms of TR, TE and flip angle.
-
-    Where no value is known, or all are the same, they are such that the mean is predicted by 0.
-    """
-    logarithms = torch.from_numpy(np.stack([log_acquisition(r) for r in store.records]))
-    known = ~logarithms.isnan()
-    counts = known.sum(0).clamp(min=1)
-    mean = logarithms.nan_to_num().sum(0) / counts
-    squares = ((logarithms - mean).nan_to_num() ** 2).sum(0) / counts
-    std = squares.sqrt()
-    return mean, torch.where(std > 1e-6 * mean.abs().clamp(min=1), std, 1.0)
 
 
 def _pooled(x: Float[Tensor, "b d i j k"]) -> Float[Tensor, "b d"]:

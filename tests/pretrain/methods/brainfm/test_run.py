@@ -11,6 +11,7 @@ from helpers.pretraining import (
     check_resumes_bit_equal,
     small_brainfm_recipe,
     trained_by_one_and_two,
+    trained_on,
 )
 from nnunet_fm.encoders import load_encoder
 from nnunet_fm.encoders.modality_text import hashed
@@ -42,12 +43,7 @@ def test_four_sessions_are_learned_by_heart(scans: VolumeStore) -> None:
     torch.manual_seed(0)
     made: Any = get_method("brainfm").build(recipe(sessions={"flip": 0, "scale": 0}))
     batch = made.batches(scans, 0, 1)[0]
-    optimiser = torch.optim.AdamW(made.parameters(), 3e-3)
-    for _ in range(150):
-        optimiser.zero_grad()
-        losses = made(batch, 100, "main")
-        losses.total.backward()
-        optimiser.step()
+    losses = trained_on(made, batch, 100, 3e-3, 150)
     assert losses.parts["reconstruction"] < 0.7 * losses.monitors["predict_zero"]
 
 

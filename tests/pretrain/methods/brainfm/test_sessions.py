@@ -44,16 +44,6 @@ def test_a_session_gives_its_own_scans(scans: VolumeStore) -> None:
             assert scan.inside.tolist() == [[6, 26], [4, 28], [2, 30]]
 
 
-def test_voxels_of_nearly_one_size_have_their_median(scans: VolumeStore) -> None:
-    source = SessionSource(scans, session_recipe())
-    assert source.spacing() == (1, 1, 1)
-    session = source.sessions[0]
-    session[0] = replace(session[0], spacing=(1.02, 1.0, 0.99))
-    assert source.spacing() == (1, 1, 1)
-    session[0] = replace(session[0], spacing=(1.2, 1.0, 1.0))
-    assert source.spacing() is None
-
-
 def test_a_session_is_mirrored_as_a_whole(scans: VolumeStore) -> None:
     plain = SessionSource(scans, session_recipe()).read(0, np.random.default_rng(0))
     mirrored = SessionSource(scans, session_recipe(flip=1)).read(0, np.random.default_rng(0))

@@ -10,10 +10,13 @@ from torch.nn import functional
 
 from helpers.pretraining import small_prism_recipe
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
-from nnunet_fm_pretrain.methods.prism.crops import CropBatches, random_crop
+from nnunet_fm_pretrain.methods.prism.crops import (
+    CropBatches,
+    acquisition_statistics,
+    random_crop,
+)
 from nnunet_fm_pretrain.methods.prism.generator import Decoder, Style, modulated
 from nnunet_fm_pretrain.methods.prism.masking import mask_blocks
-from nnunet_fm_pretrain.methods.prism.objective import acquisition_statistics
 from nnunet_fm_pretrain.methods.prism.recipe import CropRecipe, MaskingRecipe
 from nnunet_fm_pretrain.methods.recipes import parse_recipe
 from nnunet_fm_pretrain.methods.registry import get_method

@@ -12,6 +12,7 @@ from helpers.pretraining import (
     check_resumes_bit_equal,
     small_prism_recipe,
     trained_by_one_and_two,
+    trained_on,
 )
 from helpers.prism_ranks import gradients, gradients_of_ranks
 from nnunet_fm.encoders import load_encoder
@@ -60,12 +61,7 @@ def test_four_crops_are_learned_by_heart(acquired: VolumeStore) -> None:
     torch.manual_seed(0)
     made: Any = get_method("prism").build(recipe(objective=PLAIN))
     batch = made.batches(acquired, 0, 1)[0]
-    optimiser = torch.optim.AdamW(made.parameters(), 2e-3)
-    for _ in range(40):
-        optimiser.zero_grad()
-        losses = made(batch, 0, "main")
-        losses.total.backward()
-        optimiser.step()
+    losses = trained_on(made, batch, 0, 2e-3, 40)
     assert losses.parts["reconstruction"] < 0.9 * losses.monitors["predict_zero"]
     for name in ("tr_ms", "te_ms"):
         assert losses.parts[name] < 0.3 * losses.monitors[f"{name}_mean"], name

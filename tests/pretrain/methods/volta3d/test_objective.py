@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize, softmax
 
-from helpers.pretraining import small_volta3d_recipe
+from helpers.pretraining import small_volta3d_recipe, trained_on
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
 from nnunet_fm_pretrain.engine.objective import Losses
 from nnunet_fm_pretrain.methods.recipes import parse_recipe
@@ -179,13 +179,7 @@ def test_tokens_are_reconstructed_where_they_are() -> None:
 def test_it_learns_two_volumes_better_than_zero_and_the_mean(batch: Volta3dBatch) -> None:
     made = built(objective={"distillation_warmup_steps": 1000})
     two = Volta3dBatch(*(tensor[:, :2] for tensor in batch))
-    modules = made.trainable_modules("main").values()
-    optimiser = torch.optim.AdamW([p for m in modules for p in m.parameters()], lr=3e-3)
-    for _ in range(150):
-        optimiser.zero_grad()
-        losses = made(two, 0, "main")
-        losses.total.backward()
-        optimiser.step()
+    losses = trained_on(made, two, 0, 3e-3, 150)
     hidden = two.hidden.repeat_interleave(8, 2).repeat_interleave(8, 3).repeat_interleave(8, 4)
     values = two.student[hidden[:, :, None]].double()
     assert losses.parts["reconstruction"] < 0.5 * values.var()
