@@ -109,7 +109,7 @@ def _add_preprocessing(extract: argparse.ArgumentParser) -> None:
         metavar="T1,FLAIR",
         help="image-path columns to use (default: all)",
     )
-    add_preprocessing(extract, (128, 256, 256), "128 256 256")
+    add_preprocessing(extract, "128 256 256")
     extract.add_argument(
         "--perturb",
         type=perturbation,
@@ -218,7 +218,7 @@ def _extract(parsed: argparse.Namespace) -> int:
     from nnunet_fm.data.perturbations import Perturbation
     from nnunet_fm.data.subject_table import read_table
     from nnunet_fm.features.cache import FeatureCache
-    from nnunet_fm.features.extraction import extract, open_encoder
+    from nnunet_fm.features.extraction import SHAPE, extract, open_encoder
     from nnunet_fm.internal.arguments import parse_key_values
     from nnunet_fm.internal.atomic_files import write_csv
 
@@ -229,7 +229,7 @@ def _extract(parsed: argparse.Namespace) -> int:
         card=parsed.card,
         seed=parsed.seed,
         layers=parsed.layers,
-        shape=parsed.shape,
+        shape=parsed.shape or (None if parsed.spacing else SHAPE),
         precision=parsed.precision,
         strip=parsed.skull_strip,
         options=parse_key_values(parsed.encoder_options),

@@ -56,7 +56,7 @@ def _add_finetune(commands: Commands) -> None:
     _add_table(finetune, "target=sex finetune.unfreeze=2 finetune.epochs=50")
     add_encoder(finetune, "pool=summary")
     add_preprocessing(
-        finetune, None, "as in the pretraining of a 3-D encoder; 128 256 256 for one of slices"
+        finetune, "as in the pretraining of a 3-D encoder; 128 256 256 for one of slices"
     )
     _add_results(finetune, "folder of results; finished trainings are not repeated")
     finetune.set_defaults(function=_finetune)

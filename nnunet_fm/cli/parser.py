@@ -183,23 +183,20 @@ def add_encoder(parser: argparse.ArgumentParser, example: str) -> None:
     add_encoder_option(parser, example)
 
 
-def add_preprocessing(
-    parser: argparse.ArgumentParser, shape: tuple[int, int, int] | None, default: str
-) -> None:
+def add_preprocessing(parser: argparse.ArgumentParser, default: str) -> None:
     """Add how volumes are read before an encoder sees them whole.
 
     Args:
         parser: of the command.
-        shape: default of `--shape`.
-        default: the same in words.
+        default: the default of `--shape` in words.
     """
     parser.add_argument(
         "--shape",
         type=option_types.voxels,
         nargs=3,
-        default=shape,
         metavar=("Z", "Y", "X"),
-        help=f"voxels that a brain is resized to (default: {default})",
+        help=f"voxels that a brain is resized to (default: {default}; with --spacing, whole "
+        "patches that hold 192 x 256 x 256 mm)",
     )
     parser.add_argument(
         "--spacing",

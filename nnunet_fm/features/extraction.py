@@ -1,6 +1,7 @@
 """Extract slice-wise CLS tokens of a frozen encoder and their means (BrainDINO, section 4.3.2)."""
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ NOT_TURNED = "was pretrained on RAS volumes, and volumes are read as LPS here"
 TURN = "; to turn them: --encoder-option image_orientation=LPS"
 PREPROCESSING_VERSION = 1  # raised whenever the same input gives other values
 SHAPE = (128, 256, 256)  # voxels, (z, y, x), as in the paper
+FIELD = (192, 256, 256)  # mm, (z, y, x): holds a head without its neck
 PRECISIONS = ("bfloat16", "float32")
 
 logger = logging.getLogger(__name__)
@@ -78,7 +80,8 @@ def open_encoder(
             None.
         shape: voxels that a brain is resized to, (z, y, x); along the encoder's spatial axes
             rounded down to multiples of its patch. None: the size that a 3-D encoder was
-            pretrained at, and 128 x 256 x 256 for one of slices.
+            pretrained at, and 128 x 256 x 256 for one of slices; with `spacing`, the whole
+            patches that hold 192 x 256 x 256 mm.
         precision: `bfloat16` (autocast) or `float32`.
         strip: skull stripping plug-in.
         options: options of the architecture, instead of those of the card.
@@ -102,9 +105,9 @@ def open_encoder(
     if required_orientation(module, source.card, source.options) == "RAS":
         remedy = TURN if module.turn is not None else ""
         logger.warning("%s %s%s", source.card, NOT_TURNED, remedy)
-    if shape is None:
-        shape = module.input_spec.native_size if module.input_spec.spatial_dims == 3 else SHAPE
-    fitted = _fit_to_patches(module, shape)
+    if spacing is not None:
+        spacing = check_spacing(spacing)
+    fitted = _fit_to_patches(module, _default_shape(module, spacing) if shape is None else shape)
     if spacing is None:
         _warn_of_voxels(module, source.card, fitted)
     preprocessing: dict[str, Any] = {
@@ -114,7 +117,7 @@ def open_encoder(
         "version": PREPROCESSING_VERSION,
     }
     if spacing is not None:
-        preprocessing["spacing"] = list(check_spacing(spacing))
+        preprocessing["spacing"] = list(spacing)
     intensity = intensity_of(module, source.card)
     if intensity in RESCALED:
         preprocessing["intensity"] = intensity
@@ -192,7 +195,7 @@ def _warn_of_voxels(module: Encoder, card: str, shape: Sequence[int]) -> None:
     if known is not None:
         logger.warning(
             "%s was pretrained on voxels of %s mm, and every brain is resized to %s here; to "
-            "resample by spacing: --spacing %s with a --shape that holds the brains",
+            "resample by spacing: --spacing %s",
             card,
             " x ".join(f"{side:g}" for side in known),
             " x ".join(str(side) for side in shape),
@@ -242,6 +245,16 @@ def check_sequences(encoder: Encoder, columns: Iterable[str], remedy: str) -> No
             f"this encoder was opened for {', '.join(known)}, and the table has "
             f"{', '.join(others)}; allowed: columns of that sequence, e.g. {example}"
         )
+
+
+def _default_shape(encoder: Encoder, spacing: Millimetres | None) -> tuple[int, ...]:
+    """Return the voxels, (z, y, x), of a volume whose shape was not given."""
+    spec = encoder.input_spec
+    if spacing is None:
+        return spec.native_size if spec.spatial_dims == 3 else SHAPE
+    steps = (1 if spec.spatial_dims == 2 else spec.divisor, spec.divisor, spec.divisor)
+    sides = zip(FIELD, spacing, steps, strict=True)
+    return tuple(math.ceil(extent / side / step) * step for extent, side, step in sides)
 
 
 def _fit_to_patches(encoder: Encoder, shape: Sequence[int]) -> list[int]:

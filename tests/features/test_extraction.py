@@ -213,6 +213,15 @@ def test_a_3d_encoder_is_extracted_like_a_2d_one(table_file: Path, tmp_path: Pat
     torch.testing.assert_close(torch.from_numpy(matrix[0]), encoder.embed(x[None, None])[0])
 
 
+def test_the_default_shape_holds_a_head_at_the_spacing() -> None:
+    slices = opened(shape=None, spacing=(4.0, 1.0, 1.5))[1]  # patches of 16 pixels
+    assert slices.preprocessing["shape"] == [48, 256, 176]
+    assert slices.preprocessing["spacing"] == [4.0, 1.0, 1.5]
+    _, volumes = open_encoder(f"{__name__}.Volumes", shape=None, spacing=(4.0, 4.0, 5.0))
+    assert volumes.preprocessing["shape"] == [48, 64, 52]  # patches of 4 voxels
+    assert opened(shape=None)[1].preprocessing["shape"] == [128, 256, 256]
+
+
 def test_precision_and_random_seeds_are_other_features(table_file: Path, tmp_path: Path) -> None:
     recipes = {
         opened(**c)[1].identity()
@@ -269,6 +278,10 @@ def test_the_command_line_extracts_lists_verifies_and_collects(
         "--cache",
         cache,
     )
+    run(*words, "--spacing", 2, 4, 4)
+    listed = run("nnunet-fm", "features", "list", "--cache", cache).stdout.splitlines()
+    assert listed[1].split()[3] == "96x64x64"
+    shutil.rmtree(cache)
     words += ("--shape", 6, 32, 32, "--layers", "1,3")
     (tmp_path / "1/t1.nii.gz").write_bytes(b"nothing")
     output = run(*words, expect=1).stdout

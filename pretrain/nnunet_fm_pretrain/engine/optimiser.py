@@ -9,6 +9,7 @@ from lightly.utils.scheduler import cosine_warmup_schedule
 from torch import nn
 
 from nnunet_fm.encoders import Encoder
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.engine.recipe import OptimiserRecipe
 
 SCALE = "lr_scale"
@@ -41,8 +42,14 @@ def layer_scales(module: nn.Module, recipe: OptimiserRecipe) -> dict[str, float]
     The final norm has factor 1, each block below it has `layer_decay` times the factor of the block
     above, and so have the embeddings below all blocks; the patch embedding has a further factor.
     Modules that are not encoders, or have no layers to tell apart, give an empty dict.
+
+    Raises:
+        InputError: a factor that has no effect on this encoder.
     """
-    groups = module.layer_groups() if isinstance(module, Encoder) else []
+    if not isinstance(module, Encoder):
+        return {}
+    groups = module.layer_groups()
+    _check_factors(module, len(groups), recipe)
     if len(groups) < 2:
         return {}
     exponents = {id(p): len(groups) - 1 - i for i, group in enumerate(groups) for p in group}
@@ -51,6 +58,18 @@ def layer_scales(module: nn.Module, recipe: OptimiserRecipe) -> dict[str, float]
         scale = recipe.layer_decay ** exponents[id(parameter)]
         scales[name] = scale * recipe.patch_embed_lr if "patch_embed" in name else scale
     return scales
+
+
+def _check_factors(encoder: Encoder, layers: int, recipe: OptimiserRecipe) -> None:
+    """Raise InputError for a factor that has no effect on this encoder."""
+    embeds = any("patch_embed" in name for name, _ in encoder.named_parameters())
+    for name, effective in (("layer_decay", layers > 1), ("patch_embed_lr", layers > 1 and embeds)):
+        value = getattr(recipe, name)
+        if value != 1 and not effective:
+            raise InputError(
+                f"optimiser.{name}={value:g} has no effect on this encoder, "
+                f"{type(encoder).__name__}; allowed: optimiser.{name}=1"
+            )
 
 
 def has_decay(name: str, parameter: nn.Parameter, recipe: OptimiserRecipe) -> bool:

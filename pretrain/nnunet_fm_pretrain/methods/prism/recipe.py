@@ -140,20 +140,9 @@ class PrismRecipe(Recipe):
     views: CropRecipe = CropRecipe()
     objective: PrismObjective = PrismObjective()
 
-    def _check_optimiser(self) -> None:
-        """Raise ValueError for learning rates by layer, which the transformer does not have."""
-        for name in ("layer_decay", "patch_embed_lr"):
-            value = getattr(self.optimiser, name)
-            if value != 1:
-                raise InputError(
-                    f"optimiser.{name} {value:g}: the layers of {self.encoder.architecture} are "
-                    "not told apart; allowed: 1"
-                )
-
     @model_validator(mode="after")
     def _parts_fit(self) -> "PrismRecipe":
         check_family(self.encoder.architecture, FAMILY)
-        self._check_optimiser()
         others = [
             name
             for name, needed in (

@@ -143,8 +143,6 @@ def test_bfloat16_leaves_every_weight_a_gradient(acquired: VolumeStore) -> None:
         ({"objective": {"regions": ["a", "a"]}}, "two or more, each once"),
         ({"objective": {"adversarial_weight": 0}}, "without which the generator"),
         ({"objective": {"translation_start": 20}}, "translation_start 20 of 20 steps"),
-        ({"optimiser": {"layer_decay": 0.9}}, "layers of prism_test12 are not told apart"),
-        ({"optimiser": {"patch_embed_lr": 0.2}}, "patch_embed_lr 0.2: .* allowed: 1"),
         ({"optimiser": {"batch_size": 1}}, "contrast_weight and views.masking.swap, which need"),
         ({"encoder": {"architecture": "volta3d_test8"}}, "allowed: a prism_"),
         ({"views": {"masking": {"edges": [0.3, 0.1]}}}, "allowed: 0 < low <= high"),
