@@ -55,7 +55,8 @@ def test_drawn_acquisitions_are_possible_ones() -> None:
     for sequence, protocol in PROTOCOLS.items():
         for _ in range(20):
             drawn = draw_acquisition(rng, sequence)
-            assert drawn.tr_ms is not None and drawn.te_ms is not None
+            assert drawn.tr_ms is not None
+            assert drawn.te_ms is not None
             assert protocol.tr[0] <= drawn.tr_ms <= protocol.tr[1]
             assert protocol.te[0] <= drawn.te_ms <= protocol.te[1] < drawn.tr_ms
             for name, (low, high) in LIMITS.items():
