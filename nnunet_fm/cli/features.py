@@ -109,6 +109,13 @@ def _add_preprocessing(extract: argparse.ArgumentParser) -> None:
         metavar="T1,FLAIR",
         help="image-path columns to use (default: all)",
     )
+    extract.add_argument(
+        "--unit",
+        choices=("volume", "visit"),
+        default="volume",
+        help="what has a vector: each volume, or a visit, whose registered volumes are the "
+        "channels of an encoder of several sequences (default: volume)",
+    )
     add_preprocessing(extract, "128 256 256")
     extract.add_argument(
         "--perturb",
@@ -235,6 +242,7 @@ def _extract(parsed: argparse.Namespace) -> int:
         options=parse_key_values(parsed.encoder_options),
         perturbation=Perturbation.parse(parsed.perturb) if parsed.perturb else None,
         spacing=tuple(parsed.spacing) if parsed.spacing else None,
+        visit=table.modalities if parsed.unit == "visit" else None,
     )
     blocks = ", ".join(str(layer) for layer in recipe.layers)
     print(f"{recipe.name}, blocks {blocks}, recipe {recipe.identity()[:12]}")

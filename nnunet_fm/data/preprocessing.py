@@ -38,23 +38,28 @@ def preprocess_volume(
         BadVolumeError: the mask is almost empty, or the brain has one value only.
     """
     (box,) = crop_to_brains([volume], [brain])
+    return resize_brain(box, shape, percentiles)
+
+
+def resize_brain(
+    box: Box, shape: tuple[int, int, int], percentiles: tuple[float, float] = PERCENTILES
+) -> Resized:
+    """Resize the box of a brain, see `crop_to_brains`, to a shape, and z-score it."""
     return zscore(*resize(box, shape), percentiles)
 
 
-def resample_volume(
-    volume: Volume,
-    brain: Mask,
+def resample_brain(
+    box: Box,
     before: Millimetres,
     after: Millimetres,
     shape: tuple[int, int, int],
     percentiles: tuple[float, float] = PERCENTILES,
-) -> Float[np.ndarray, "d h w"]:
-    """Do the same at a spacing: the brain is resampled, and padded with 0 to `shape`.
+) -> Resized:
+    """Resample the box of a brain to a spacing, z-score it, and pad it with 0 to `shape`.
 
     Args:
-        volume: see `preprocess_volume`.
-        brain: see `preprocess_volume`.
-        before: size of a voxel of the volume in mm, (z, y, x).
+        box: of the brain, see `crop_to_brains`.
+        before: size of a voxel of the box in mm, (z, y, x).
         after: of the result.
         shape: of the result, (z, y, x).
         percentiles: see `preprocess_volume`.
@@ -62,7 +67,6 @@ def resample_volume(
     Raises:
         BadVolumeError: as `preprocess_volume`, or a brain that is larger than the shape.
     """
-    (box,) = crop_to_brains([volume], [brain])
     resampled = shape_at_spacing(box.shape, before, after)
     if any(have > want for have, want in zip(resampled, shape, strict=True)):
         voxels = "x".join(map(str, resampled))

@@ -165,8 +165,18 @@ def match_channels(sequences: Sequence[str], channel_names: Sequence[str]) -> li
         >>> match_channels(["T1c", "T2"], ["t1", "t1ce"])
         [1, None]
     """
-    names = [canonical_sequence(name) or name.strip() for name in channel_names]
+    names = canonical_names(channel_names)
     return [names.index(sequence) if sequence in names else None for sequence in sequences]
+
+
+def canonical_names(channel_names: Sequence[str]) -> tuple[str, ...]:
+    """Return names as `SPELLINGS` has them; those that are no known spelling as they are.
+
+    Example:
+        >>> canonical_names(["t1ce", "CBF"])
+        ('T1c', 'CBF')
+    """
+    return tuple(canonical_sequence(name) or name.strip() for name in channel_names)
 
 
 def _words(text: str) -> list[str]:

@@ -30,6 +30,8 @@ class InputSpec:
         modalities: the sequence that each channel holds, as `nnunet_fm.data.sequences` names them,
             if the channels have weights of their own; None if a channel may hold any image.
         subsets: whether a subset of the modalities is enough (the option `modalities` names them).
+        zero_is_absent: whether the encoder leaves a channel of zeros out, as a sequence that is
+            not there.
         slices: adjacent slices of each image; the middle one is encoded. With 3, channels 0 to 2
             hold the slices of the first image, from the lowest to the highest.
         spacing: size of a voxel of the pretraining in mm (z, y, x); None if it varied or is
@@ -44,6 +46,7 @@ class InputSpec:
     intensity: str = Z_SCORE
     modalities: tuple[str, ...] | None = None
     subsets: bool = False
+    zero_is_absent: bool = False
     slices: int = 1
     spacing: tuple[float, ...] | None = None
 

@@ -10,16 +10,19 @@ encoder, preprocessing or input always gives another entry. Entries hold checksu
 atomically, without locks: two writers of one key write the same content, so the last one wins.
 """
 
+import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
+from nnunet_fm.data.sequences import canonical_names
 from nnunet_fm.data.subject_table import Row, Table
 from nnunet_fm.data.volumes import EXACT_ZERO, zero_is_rounded
 from nnunet_fm.features.cache_entry import (
@@ -182,27 +185,41 @@ class FeatureCache:
         """Return the files of a recipe's entries, sorted."""
         return sorted(self._recipe_dir(recipe).glob(f"??/*{ENTRY}"))
 
-    def key_of(self, recipe: FeatureRecipe, row: Row, modality: str) -> str:
-        """Return the key of a volume of a table.
+    def key_of(self, recipe: FeatureRecipe, row: Row, columns: str | Sequence[str]) -> str:
+        """Return the key of a volume of a table, or of several volumes of a visit.
+
+        Args:
+            recipe: of the features.
+            row: visit.
+            columns: of the volumes, see `FeatureRecipe.inputs_of`.
 
         Raises:
-            FileNotFoundError: the volume's file does not exist.
+            FileNotFoundError: a volume's file does not exist.
         """
+        columns = (columns,) if isinstance(columns, str) else columns
+        digests = [self._digest_of(recipe, row, column) for column in columns]
+        if not recipe.channels:
+            return recipe.key(*digests)
+        named = zip(canonical_names(columns), digests, strict=True)
+        return recipe.key(json.dumps(sorted(named)))
+
+    def _digest_of(self, recipe: FeatureRecipe, row: Row, column: str) -> str:
         mask = row.mask if recipe.preprocessing["strip"] == "mask" else None
-        digest = self.hashes.sha256(row.volumes[modality], mask)
-        if zero_is_rounded(row.volumes[modality]):
+        digest = self.hashes.sha256(row.volumes[column], mask)
+        if zero_is_rounded(row.volumes[column]):
             digest += EXACT_ZERO  # before, its background was not 0
-        return recipe.key(digest)
+        return digest
 
     def keys_of(self, tables: Sequence[Table]) -> dict[str, set[str]]:
         """Return the keys of all volumes of some tables, by the identity of their recipe."""
         keys: dict[str, set[str]] = {}
         for recipe in self.recipes():
             keys[recipe.identity()] = {
-                self.key_of(recipe, row, modality)
+                self.key_of(recipe, row, columns)
                 for table in tables
                 for row in table.rows
-                for modality in row.volumes
+                for chosen in _selections(recipe, row)
+                for columns in recipe.inputs_of(chosen)
             }
         return keys
 
@@ -217,7 +234,8 @@ class FeatureCache:
         """Return the pooled features of a table, one vector per row.
 
         A vector is the mean over the volumes of a row (late fusion, BrainDINO section 4.3.2), or
-        their vectors one behind the other.
+        their vectors one behind the other; or that of the whole visit, if its volumes went through
+        the encoder together (`features extract --unit visit`).
 
         Args:
             table: visits; rows without any of the modalities, or with `concat` without one of
@@ -238,6 +256,11 @@ class FeatureCache:
         if fusion not in (MEAN, CONCAT):
             raise InputError(f"fusion {fusion!r}; allowed: {MEAN}, {CONCAT}")
         recipe = encoder if isinstance(encoder, FeatureRecipe) else self.recipe(encoder)
+        if recipe.channels and fusion == CONCAT:
+            raise InputError(
+                f"fusion {fusion}, and {recipe.name} has one vector for all volumes of a visit; "
+                f"allowed: {MEAN}, or features of single volumes (features extract --unit volume)"
+            )
         columns = table.select_modalities(modalities)
         layer = recipe.layers[-1] if layer is None else layer
         if layer not in recipe.layers:
@@ -248,10 +271,10 @@ class FeatureCache:
         names, vectors, missing = [], [], []
         for row in table.rows:
             pooled = []
-            for modality in [name for name in columns if name in row.volumes]:
-                entry = self.read(recipe, self.key_of(recipe, row, modality))
+            for together in recipe.inputs_of([name for name in columns if name in row.volumes]):
+                entry = self.read(recipe, self.key_of(recipe, row, together))
                 if entry is None:
-                    missing.append(f"{row.name} {modality}")
+                    missing.append(f"{row.name} {'+'.join(together)}")
                 else:
                     pooled.append(entry[POOLED][position])
             if fusion == CONCAT and len(pooled) == len(columns):
@@ -262,15 +285,21 @@ class FeatureCache:
                 vectors.append(np.mean(pooled, axis=0, dtype=np.float32))
         self.hashes.save()
         if missing:
-            raise MissingFileError(self._missing_message(table, recipe, missing))
+            raise MissingFileError(self._missing_message(table, recipe, columns, missing))
         if not vectors:
             raise InputError(f"no row of {table.file} has all volumes of {', '.join(columns)}")
         return names, np.stack(vectors)
 
-    def _missing_message(self, table: Table, recipe: FeatureRecipe, missing: list[str]) -> str:
+    def _missing_message(
+        self, table: Table, recipe: FeatureRecipe, columns: Sequence[str], missing: list[str]
+    ) -> str:
         command = (
             f"nnunet-fm features extract {table.file} --encoder {recipe.name} --cache {self.folder}"
         )
+        if recipe.channels:
+            command += " --unit visit"
+            if set(columns) < set(table.modalities):
+                command += f" --modalities {','.join(columns)}"
         if recipe.perturbation:
             family, severity = recipe.perturbation["family"], recipe.perturbation["severity"]
             command += f" --perturb {family}={severity}"
@@ -323,6 +352,15 @@ class FeatureCache:
             existing = next(self.folder.glob(f"*-{identity[:12]}"), None)
             self._recipe_dirs[identity] = existing or self.folder / f"{name}-{identity[:12]}"
         return self._recipe_dirs[identity]
+
+
+def _selections(recipe: FeatureRecipe, row: Row) -> list[tuple[str, ...]]:
+    """Return the volumes of a row that may have been extracted: `--modalities` selects some."""
+    everything = tuple(row.volumes)
+    if not recipe.channels:
+        return [everything]
+    counts = range(1, len(everything) + 1)
+    return [chosen for count in counts for chosen in combinations(everything, count)]
 
 
 def _is_called(recipe: FeatureRecipe, text: str) -> bool:

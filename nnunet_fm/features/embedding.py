@@ -53,11 +53,17 @@ def embed_volumes(
 
 
 def _rows(encoder: Encoder, volume: Tensor) -> Tensor:
-    """Return the inputs that a volume (z, y, x) makes: slices, slabs of slices, or itself."""
+    """Return the inputs that a volume makes: slices, slabs of slices, or itself.
+
+    Args:
+        encoder: of slices or volumes.
+        volume: (z, y, x), or the volumes of a visit as channels, (c, z, y, x).
+    """
     spec = encoder.input_spec
+    channels = volume[None] if volume.dim() == 3 else volume
     if spec.spatial_dims == 3:
-        return volume[None, None]
-    return to_slices(to_slabs(volume[None, None], spec.slices))
+        return channels[None]
+    return to_slices(to_slabs(channels[None], spec.slices))
 
 
 @torch.inference_mode()

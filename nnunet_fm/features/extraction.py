@@ -21,6 +21,7 @@ from nnunet_fm.encoders.intensity import RESCALED
 from nnunet_fm.features.cache import POOLED, FeatureCache
 from nnunet_fm.features.embedding import embed_volumes
 from nnunet_fm.features.recipe import FeatureRecipe
+from nnunet_fm.features.visits import visit_channels
 from nnunet_fm.features.volume_loader import VolumeRef, iter_preprocessed
 from nnunet_fm.internal.arguments import check_part
 from nnunet_fm.internal.device import default_device
@@ -68,6 +69,7 @@ def open_encoder(
     options: dict[str, Any] | None = None,
     perturbation: Perturbation | None = None,
     spacing: Millimetres | None = None,
+    visit: Sequence[str] | None = None,
 ) -> tuple[Encoder, FeatureRecipe]:
     """Load a frozen encoder, and return it with everything that its features depend on.
 
@@ -88,6 +90,8 @@ def open_encoder(
         perturbation: perturbation of the raw volumes, inside the clean brain mask.
         spacing: size of a voxel in mm, (z, y, x), that a brain is resampled to, and then centred in
             `shape`; None: it is resized to `shape`.
+        visit: columns of a table's registered volumes, which go through the encoder together, as
+            its channels; None: each volume alone.
 
     Raises:
         FileNotFoundError, CheckpointError, ValueError: see `EncoderSource.resolve`; or an
@@ -101,7 +105,8 @@ def open_encoder(
     )
     module = source.load()
     _check_layers(module, source.architecture, layers)
-    _check_one_channel(module, source.architecture)
+    if visit is None:
+        _check_one_channel(module, source.architecture)
     if required_orientation(module, source.card, source.options) == "RAS":
         remedy = TURN if module.turn is not None else ""
         logger.warning("%s %s%s", source.card, NOT_TURNED, remedy)
@@ -118,6 +123,10 @@ def open_encoder(
     }
     if spacing is not None:
         preprocessing["spacing"] = list(spacing)
+    if visit is not None:
+        preprocessing["channels"] = list(visit_channels(module, source.architecture, visit))
+        if module.input_spec.zero_is_absent:
+            preprocessing["absent"] = "zero"
     intensity = intensity_of(module, source.card)
     if intensity in RESCALED:
         preprocessing["intensity"] = intensity
@@ -165,11 +174,12 @@ def extract(
         OSError: the cache cannot be written.
     """
     check_part(part)
-    check_sequences(encoder, table.modalities, "--modalities {}")
+    if not recipe.channels:
+        check_sequences(encoder, table.modalities, "--modalities {}")
     if any(row.mask for row in table.rows):
         warn_of_unused_masks(recipe.preprocessing["strip"])
     device = device or torch.device(default_device())
-    references = _volumes_of_part(table, part)
+    references = _volumes_of_part(table, recipe, part)
     results: dict[VolumeRef, ExtractedVolume] = {}
     copies: dict[str, list[VolumeRef]] = {}  # volumes with the same bytes are embedded once
     for reference in references:
@@ -217,9 +227,9 @@ def _check_one_channel(encoder: Encoder, architecture: str) -> None:
     modalities = encoder.input_spec.modalities or ()
     if len(modalities) <= 1:
         return
-    allowed = "an encoder of one channel"
+    allowed = "--unit visit, or an encoder of one channel"
     if encoder.input_spec.subsets:
-        allowed = f"--encoder-option modalities='[\"{modalities[0]}\"]'"
+        allowed = f"--unit visit, or --encoder-option modalities='[\"{modalities[0]}\"]'"
     raise InputError(
         f"encoder {architecture} knows its channels by name, {', '.join(modalities)}, and a "
         f"volume is one of them; allowed: {allowed}"
@@ -270,12 +280,11 @@ def _display_name(encoder: str, source: EncoderSource) -> str:
     return Path(encoder).stem if Path(encoder).is_file() else source.card
 
 
-def _volumes_of_part(table: Table, part: tuple[int, int]) -> list[VolumeRef]:
+def _volumes_of_part(table: Table, recipe: FeatureRecipe, part: tuple[int, int]) -> list[VolumeRef]:
     references = [
-        VolumeRef(row, modality)
+        VolumeRef(row, columns)
         for row in table.rows
-        for modality in table.modalities
-        if modality in row.volumes
+        for columns in recipe.inputs_of([name for name in table.modalities if name in row.volumes])
     ]
     references.sort(key=lambda reference: (reference.row.name, reference.modality))
     number, parts = part
@@ -292,8 +301,11 @@ def _result(
 
 def _look_up(reference: VolumeRef, recipe: FeatureRecipe, cache: FeatureCache) -> ExtractedVolume:
     """Return the key of a volume, whether it is cached, or why it cannot be read."""
+    lacking = recipe.lacking(reference.columns)
+    if lacking:
+        return _result(reference, reason=f"the visit has no {', '.join(lacking)}")
     try:
-        key = cache.key_of(recipe, reference.row, reference.modality)
+        key = cache.key_of(recipe, reference.row, reference.columns)
     except OSError as error:
         return _result(reference, reason=f"cannot be read: {error}")
     return _result(reference, key=key, cached=cache.read(recipe, key) is not None)

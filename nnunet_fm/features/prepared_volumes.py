@@ -54,7 +54,7 @@ class PreparedVolumes:
         self._cache = volume_cache(cache)
         self._recipe = FeatureRecipe(FOLDER, "", "", {}, (), "float16", recipe.preprocessing)
         self._processes = processes
-        self.keys = [self._cache.key_of(self._recipe, v.row, v.modality) for v in volumes]
+        self.keys = [self._cache.key_of(self._recipe, v.row, v.columns) for v in volumes]
         self._volumes = dict(zip(self.keys, volumes, strict=True))
         cache.hashes.save()
 

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nnunet_fm.data.sequences import match_channels
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.json_files import parse_json
 from nnunet_fm.internal.messages import some
@@ -27,7 +29,8 @@ class FeatureRecipe:
         options: numerical options of the architecture.
         layers: blocks whose CLS token is cached, counted from 0, each after the final norm.
         precision: `bfloat16` or `float32`.
-        preprocessing: `shape` (z, y, x), `percentiles`, `strip` and the `version` of the code.
+        preprocessing: `shape` (z, y, x), `percentiles`, `strip` and the `version` of the code; of
+            whole visits the `channels` too, and whether some may be `absent`.
         perturbation: perturbation of the raw volume, see `Perturbation.to_dict`; None for clean
             volumes.
     """
@@ -57,6 +60,34 @@ class FeatureRecipe:
     def to_json(self) -> str:
         """Return canonical JSON, which is the same for equal recipes."""
         return json.dumps({**asdict(self), "format": FORMAT}, sort_keys=True)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Sequences of a visit that go through the encoder together; empty for single volumes."""
+        return tuple(self.preprocessing.get("channels", ()))
+
+    def inputs_of(self, columns: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return the columns of each input that the volumes of a visit make.
+
+        Args:
+            columns: of the volumes that there are.
+
+        Returns:
+            Each column alone; or the columns of a whole visit, in the order of its channels, if it
+            has any of them.
+        """
+        if not self.channels:
+            return [(column,) for column in columns]
+        places = match_channels(self.channels, columns)
+        visit = tuple(columns[place] for place in places if place is not None)
+        return [visit] if visit else []
+
+    def lacking(self, columns: Sequence[str]) -> list[str]:
+        """Return the sequences that a visit with these columns lacks and cannot do without."""
+        if self.preprocessing.get("absent"):
+            return []
+        places = match_channels(self.channels, columns)
+        return [name for name, place in zip(self.channels, places, strict=True) if place is None]
 
     def identity(self) -> str:
         """Return the SHA-256 of everything except the name."""

@@ -1,6 +1,6 @@
 """Read and preprocess volumes ahead of the encoder."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -9,17 +9,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float16
 
 from nnunet_fm.data.perturbations import Perturbation
 from nnunet_fm.data.preprocessing import (
+    Box,
     Millimetres,
     bounding_box,
-    preprocess_volume,
-    resample_volume,
+    crop_to_brains,
+    resample_brain,
+    resize_brain,
 )
+from nnunet_fm.data.sequences import match_channels
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_table import Row
-from nnunet_fm.data.volumes import BadVolumeError, read_volume, voxel_size
+from nnunet_fm.data.volumes import (
+    BadVolumeError,
+    Mask,
+    Volume,
+    check_same_grid,
+    read_volume,
+    voxel_size,
+)
 from nnunet_fm.encoders.intensity import rescale_intensity
 from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.internal.messages import reason_of
@@ -30,15 +41,25 @@ PreprocessedVolume = tuple[str, np.ndarray | str]  # key; volume, or reason why 
 
 @dataclass(frozen=True, eq=False)
 class VolumeRef:
-    """A volume of a table: one modality of one visit."""
+    """What an encoder is given at once: a volume of a visit, or several as its channels.
+
+    Attributes:
+        row: visit.
+        columns: of the volumes in the table, in the order of the channels.
+    """
 
     row: Row
-    modality: str
+    columns: tuple[str, ...]
+
+    @property
+    def modality(self) -> str:
+        """Columns in one text, e.g. `T1+FLAIR`."""
+        return "+".join(self.columns)
 
     @property
     def path(self) -> Path:
-        """NIfTI file or DICOM folder."""
-        return self.row.volumes[self.modality]
+        """NIfTI file or DICOM folder of the first volume."""
+        return self.row.volumes[self.columns[0]]
 
 
 def iter_preprocessed(
@@ -63,6 +84,7 @@ def iter_preprocessed(
         intensity=settings.get("intensity", ""),
         perturbation=Perturbation.from_dict(recipe.perturbation),
         spacing=tuple(settings["spacing"]) if "spacing" in settings else None,
+        channels=recipe.channels,
     )
     if processes > 0:
         yield from _in_processes(volumes, preprocess, processes)
@@ -99,20 +121,54 @@ def _preprocess(
     intensity: str,
     perturbation: Perturbation | None,
     spacing: Millimetres | None,
+    channels: tuple[str, ...],
 ) -> np.ndarray | str:
     """Return the preprocessed volume, or the reason why it cannot be used."""
     try:
-        volume, image = read_volume(reference.path)
-        brain = find_stripper(strip)(volume, image, reference.row.mask)
-        if perturbation is not None:
-            brain = brain & (volume != 0)  # the brain is defined by the clean volume
-            bounding_box(brain)  # raises BadVolumeError for an empty mask
-            volume = perturbation(volume, brain)
-        if spacing is None:
-            preprocessed = preprocess_volume(volume, brain, shape, percentiles)
-        else:
-            before = voxel_size(image)
-            preprocessed = resample_volume(volume, brain, before, spacing, shape, percentiles)
-        return rescale_intensity(preprocessed, intensity).astype(np.float16)
+        boxes, before = _read_brains(reference, strip, perturbation)
+        brains = []
+        for box in boxes:
+            if spacing is None:
+                brain = resize_brain(box, shape, percentiles)
+            else:
+                brain = resample_brain(box, before, spacing, shape, percentiles)
+            brains.append(rescale_intensity(brain, intensity).astype(np.float16))
+        return _as_channels(reference, brains, channels) if channels else brains[0]
     except (BadVolumeError, OSError, MemoryError) as error:
         return reason_of(error)
+
+
+def _read_brains(
+    reference: VolumeRef, strip: str, perturbation: Perturbation | None
+) -> tuple[list[Box], Millimetres]:
+    """Return the brains of volumes, cropped to one box, and the size of their voxels."""
+    volumes, brains, images = [], [], []
+    for column in reference.columns:
+        volume, image = read_volume(reference.row.volumes[column])
+        brain = find_stripper(strip)(volume, image, reference.row.mask)
+        if perturbation is not None:
+            volume, brain = _perturb(perturbation, volume, brain)
+        volumes.append(volume)
+        brains.append(brain)
+        images.append(image)
+    check_same_grid(images)
+    return crop_to_brains(volumes, brains), voxel_size(images[0])
+
+
+def _perturb(perturbation: Perturbation, volume: Volume, brain: Mask) -> tuple[Volume, Mask]:
+    """Return the perturbed volume, and the brain of the clean one."""
+    brain = brain & (volume != 0)
+    bounding_box(brain)  # raises BadVolumeError for an empty mask
+    return perturbation(volume, brain), brain
+
+
+def _as_channels(
+    reference: VolumeRef, brains: Sequence[np.ndarray], channels: Sequence[str]
+) -> Float16[np.ndarray, "c z y x"]:
+    """Return a visit as the channels of an encoder; those that are absent are 0."""
+    visit = np.zeros((len(channels), *brains[0].shape), np.float16)
+    places = match_channels(channels, reference.columns)
+    for channel, place in enumerate(places):
+        if place is not None:
+            visit[channel] = brains[place]
+    return visit

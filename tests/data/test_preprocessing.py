@@ -4,8 +4,9 @@ import pytest
 from nnunet_fm.data.preprocessing import (
     bounding_box,
     centre_fit,
+    crop_to_brains,
     preprocess_volume,
-    resample_volume,
+    resample_brain,
     resize,
     zscore,
 )
@@ -65,17 +66,19 @@ def test_centre_fit_crops_and_pads_around_the_middle() -> None:
 
 
 def test_a_brain_at_a_spacing_keeps_its_size_in_mm() -> None:
-    volume = brain()  # a box of 12 x 16 x 20 voxels
-    result = resample_volume(volume, volume != 0, (3.0, 2.0, 1.0), (2.0, 2.0, 2.0), (24, 20, 12))
+    volume = brain()
+    (box,) = crop_to_brains([volume], [volume != 0])
+    assert box.shape == (12, 16, 20)
+    result = resample_brain(box, (3.0, 2.0, 1.0), (2.0, 2.0, 2.0), (24, 20, 12))
     filled = np.argwhere(result != 0)
     assert filled.min(0).tolist() == [3, 2, 1]
     assert (filled.max(0) - filled.min(0) + 1).tolist() == [18, 16, 10]
     scored = result[result != 0]
     assert abs(scored.mean()) < 1e-5
     assert abs(scored.std() - 1) < 1e-5
-    same = resample_volume(volume, volume != 0, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (12, 16, 20))
+    same = resample_brain(box, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (12, 16, 20))
     assert np.array_equal(same, preprocess_volume(volume, volume != 0, (12, 16, 20)))
     with pytest.raises(
         BadVolumeError, match=r"has 18x16x10 voxels .z, y, x. of 2x2x2 mm, more than .*24x15"
     ):
-        resample_volume(volume, volume != 0, (3.0, 2.0, 1.0), (2.0, 2.0, 2.0), (24, 15, 12))
+        resample_brain(box, (3.0, 2.0, 1.0), (2.0, 2.0, 2.0), (24, 15, 12))

@@ -25,7 +25,7 @@ def test_volumes_are_loaded_in_order_and_bad_ones_have_a_reason(
     (tmp_path / "bad.nii.gz").write_text("text")
     write_volume_file(tmp_path / "good.nii.gz", 0)
     rows = [Row(name, "", "", {"T1": tmp_path / f"{name}.nii.gz"}) for name in ("bad", "good")]
-    references = {row.subject: VolumeRef(row, "T1") for row in rows}
+    references = {row.subject: VolumeRef(row, ("T1",)) for row in rows}
     (first, reason), (second, volume) = iter_preprocessed(references, recipe(), processes)
     assert (first, second) == ("bad", "good")
     assert "not a readable NIfTI" in str(reason)
@@ -35,7 +35,7 @@ def test_volumes_are_loaded_in_order_and_bad_ones_have_a_reason(
 
 def test_perturbations_are_applied_before_preprocessing(tmp_path: Path) -> None:
     row = Row("s", "", "", {"T1": write_volume_file(tmp_path / "v.nii.gz", 0)})
-    references = {"key": VolumeRef(row, "T1")}
+    references = {"key": VolumeRef(row, ("T1",))}
     ((_, clean),) = iter_preprocessed(references, recipe(), 0)
     change = Perturbation("gamma", 2.0).to_dict()
     ((_, perturbed),) = iter_preprocessed(references, recipe(perturbation=change), 0)
@@ -46,7 +46,7 @@ def test_volumes_at_a_spacing_have_the_size_of_their_own_voxels(tmp_path: Path) 
     values = np.zeros((20, 24, 28), np.float32)  # x, y, z
     values[4:-4, 4:-4, 4:-4] = 1 + np.random.default_rng(0).random((12, 16, 20))
     nib.save(nib.Nifti1Image(values, np.diag([1.0, 2.0, 3.0, 1.0])), tmp_path / "v.nii.gz")
-    references = {"key": VolumeRef(Row("s", "", "", {"T1": tmp_path / "v.nii.gz"}), "T1")}
+    references = {"key": VolumeRef(Row("s", "", "", {"T1": tmp_path / "v.nii.gz"}), ("T1",))}
     settings = {"shape": [32, 16, 8], "percentiles": [0.5, 99.5], "strip": "none"}
     at_2mm = replace(recipe(), preprocessing={**settings, "spacing": [2.0, 2.0, 2.0]})
     ((_, volume),) = iter_preprocessed(references, at_2mm, 0)

@@ -138,6 +138,7 @@ class BrainFM(Encoder):
             axis_order="zyx",
             orientation=STORED,
             spacing=checked_spacing(spacing),
+            zero_is_absent=True,
         ).of_modalities(given, subsets=True)
         self.feature_info = [FeatureInfo(hidden_size, patch_size, f"blocks.{i}") for i in self.taps]
 

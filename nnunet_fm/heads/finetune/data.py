@@ -101,5 +101,5 @@ def _one_volume_each(inputs: TaskInputs, cases: TaskCases) -> list[VolumeRef]:
         )
     references = []
     for row in cases.rows:
-        references += [VolumeRef(row, name) for name in modalities if name in row.volumes]
+        references += [VolumeRef(row, (name,)) for name in modalities if name in row.volumes]
     return references
