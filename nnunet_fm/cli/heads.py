@@ -1,12 +1,14 @@
 """`nnunet-fm heads`: list, run, finetune, compare, robustness."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_fm.cli.features import DEFAULT_CACHE, add_no_match_option
 from nnunet_fm.cli.parser import Commands, add_encoder, add_prefer, add_preprocessing
 from nnunet_fm.internal import option_types
+from nnunet_fm.internal.errors import InputError
 
 if TYPE_CHECKING:
     from nnunet_fm.heads.task import Task
@@ -19,7 +21,15 @@ def add_commands(commands: Commands) -> None:
     run = commands.add_parser(
         "run", help="train and test heads over ratios and seeds: heads run TASK [KEY=VALUE ...]"
     )
-    _add_task(run)
+    _add_table(run, "target=sex seeds=3")
+    run.add_argument(
+        "--encoder",
+        type=option_types.text,
+        action="append",
+        metavar="[COLUMN=]NAME",
+        help="name or hash, if the cache holds several (see `features list`); with fusion=concat "
+        "also one for each column, e.g. --encoder T1=A --encoder FLAIR=B",
+    )
     _add_results(run, "folder of results; finished settings are not computed again")
     run.set_defaults(function=_run)
     _add_finetune(commands)
@@ -40,7 +50,12 @@ def add_commands(commands: Commands) -> None:
         "robustness",
         help="test heads trained on clean volumes on perturbed ones: features extract --perturb",
     )
-    _add_task(robust)
+    _add_table(robust, "target=sex seeds=3")
+    robust.add_argument(
+        "--encoder",
+        type=option_types.text,
+        help="name or hash, if the cache holds several (see `features list`)",
+    )
     robust.add_argument(
         "-o", type=option_types.output_folder, default=Path("robustness"), metavar="FOLDER"
     )
@@ -69,16 +84,6 @@ def _add_results(parser: argparse.ArgumentParser, text: str) -> None:
         default=Path("heads"),
         metavar="FOLDER",
         help=f"{text} (default: heads)",
-    )
-
-
-def _add_task(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of a task on cached features."""
-    _add_table(parser, "target=sex seeds=3")
-    parser.add_argument(
-        "--encoder",
-        type=option_types.text,
-        help="name or hash, if the cache holds several (see `features list`)",
     )
 
 
@@ -134,6 +139,26 @@ def _open_task(parsed: argparse.Namespace, kind: "type[Task] | None" = None) -> 
     )
 
 
+def _encoders(given: Sequence[str] | None, columns: Sequence[str]) -> str | dict[str, str] | None:
+    """Return one encoder for all columns of volumes, or one for each by its column.
+
+    Raises:
+        InputError: several for one column, or some with and some without a column.
+    """
+    if not given:
+        return None
+    pairs = [text.partition("=") for text in given]
+    named = {column: name for column, equals, name in pairs if equals and column in columns}
+    if not named and len(given) == 1:
+        return given[0]
+    if len(named) < len(given):
+        raise InputError(
+            f"--encoder {' --encoder '.join(given)}; allowed: one NAME, or COLUMN=NAME once for "
+            f"each of {', '.join(columns)}"
+        )
+    return named
+
+
 def _list(_: argparse.Namespace) -> None:
     from nnunet_fm.heads.task import task_summaries
 
@@ -144,7 +169,8 @@ def _list(_: argparse.Namespace) -> None:
 def _run(parsed: argparse.Namespace) -> None:
     from nnunet_fm import heads
 
-    data = _open_task(parsed).collect(parsed.encoder)
+    inputs = _open_task(parsed)
+    data = inputs.collect(_encoders(parsed.encoder, inputs.table.modalities))
     print(data.summary())
     run = heads.run_task(data, parsed.o)
     print(f"{heads.results_table(run.results)}\n\nwrote {run.folder}")

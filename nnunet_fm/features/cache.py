@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +33,20 @@ from nnunet_fm.features.cache_entry import (
 )
 from nnunet_fm.features.content_hashes import InputHashes
 from nnunet_fm.features.recipe import FeatureRecipe
+from nnunet_fm.features.sources import (
+    CONCAT,
+    MEAN,
+    Encoders,
+    Source,
+    missing_message,
+    sources_of,
+)
 from nnunet_fm.internal.atomic_files import leftovers
 from nnunet_fm.internal.errors import InputError, MissingFileError, NonFiniteError
 from nnunet_fm.internal.files import walk_files
 from nnunet_fm.internal.json_files import read_utf8
-from nnunet_fm.internal.messages import counted, some
+from nnunet_fm.internal.messages import some
 
-MEAN, CONCAT = "mean", "concat"  # how the vectors of a row's volumes are joined
 POOLED = "pooled"  # array of mean vectors, one per layer
 RECIPE_FILE = "recipe.json"
 ENTRY = ".safetensors"
@@ -218,8 +224,7 @@ class FeatureCache:
                 self.key_of(recipe, row, columns)
                 for table in tables
                 for row in table.rows
-                for chosen in _selections(recipe, row)
-                for columns in recipe.inputs_of(chosen)
+                for columns in recipe.possible_inputs(tuple(row.volumes))
             }
         return keys
 
@@ -227,7 +232,7 @@ class FeatureCache:
         self,
         table: Table,
         layer: int | None = None,
-        encoder: str | FeatureRecipe | None = None,
+        encoder: Encoders = None,
         modalities: Sequence[str] | None = None,
         fusion: str = MEAN,
     ) -> tuple[list[str], Float[np.ndarray, "n d"]]:
@@ -241,7 +246,8 @@ class FeatureCache:
             table: visits; rows without any of the modalities, or with `concat` without one of
                 them, are skipped.
             layer: block, counted from 0; the last one in the cache if None.
-            encoder: a recipe, or the name of one as `recipe` takes it.
+            encoder: a recipe, or the name of one as `recipe` takes it; with `concat`, also one of
+                these for each modality.
             modalities: columns of images; all of the table's if None.
             fusion: `mean`, or `concat`.
 
@@ -253,30 +259,20 @@ class FeatureCache:
             ValueError: an unknown layer, modality or fusion, no row with such volumes, or see
                 `recipe`.
         """
-        if fusion not in (MEAN, CONCAT):
-            raise InputError(f"fusion {fusion!r}; allowed: {MEAN}, {CONCAT}")
-        recipe = encoder if isinstance(encoder, FeatureRecipe) else self.recipe(encoder)
-        if recipe.channels and fusion == CONCAT:
-            raise InputError(
-                f"fusion {fusion}, and {recipe.name} has one vector for all volumes of a visit; "
-                f"allowed: {MEAN}, or features of single volumes (features extract --unit volume)"
-            )
         columns = table.select_modalities(modalities)
-        layer = recipe.layers[-1] if layer is None else layer
-        if layer not in recipe.layers:
-            raise InputError(
-                f"layer {layer} is not in the cache; allowed: {', '.join(map(str, recipe.layers))}"
-            )
-        position = recipe.layers.index(layer)
-        names, vectors, missing = [], [], []
+        sources = sources_of(self.recipe, columns, encoder, layer, fusion)
+        names, vectors = [], []
+        missing: list[tuple[Source, str]] = []
         for row in table.rows:
             pooled = []
-            for together in recipe.inputs_of([name for name in columns if name in row.volumes]):
-                entry = self.read(recipe, self.key_of(recipe, row, together))
-                if entry is None:
-                    missing.append(f"{row.name} {'+'.join(together)}")
-                else:
-                    pooled.append(entry[POOLED][position])
+            for source in sources:
+                there = [name for name in source.columns if name in row.volumes]
+                for together in source.recipe.inputs_of(there):
+                    entry = self.read(source.recipe, self.key_of(source.recipe, row, together))
+                    if entry is None:
+                        missing.append((source, f"{row.name} {'+'.join(together)}"))
+                    else:
+                        pooled.append(entry[POOLED][source.layer])
             if fusion == CONCAT and len(pooled) == len(columns):
                 names.append(row.name)
                 vectors.append(np.concatenate(pooled).astype(np.float32))
@@ -285,28 +281,10 @@ class FeatureCache:
                 vectors.append(np.mean(pooled, axis=0, dtype=np.float32))
         self.hashes.save()
         if missing:
-            raise MissingFileError(self._missing_message(table, recipe, columns, missing))
+            raise MissingFileError(missing_message(self.folder, table, missing))
         if not vectors:
             raise InputError(f"no row of {table.file} has all volumes of {', '.join(columns)}")
         return names, np.stack(vectors)
-
-    def _missing_message(
-        self, table: Table, recipe: FeatureRecipe, columns: Sequence[str], missing: list[str]
-    ) -> str:
-        command = (
-            f"nnunet-fm features extract {table.file} --encoder {recipe.name} --cache {self.folder}"
-        )
-        if recipe.channels:
-            command += " --unit visit"
-            if set(columns) < set(table.modalities):
-                command += f" --modalities {','.join(columns)}"
-        if recipe.perturbation:
-            family, severity = recipe.perturbation["family"], recipe.perturbation["severity"]
-            command += f" --perturb {family}={severity}"
-        return (
-            f"{counted(len(missing), 'volume')} of {table.file} missing from the cache: "
-            f"{some(missing)}; type: {command}"
-        )
 
     def verify(self, recipe: FeatureRecipe) -> Iterator[Entry]:
         """Compare every array of every entry with its checksum; no file is changed."""
@@ -352,15 +330,6 @@ class FeatureCache:
             existing = next(self.folder.glob(f"*-{identity[:12]}"), None)
             self._recipe_dirs[identity] = existing or self.folder / f"{name}-{identity[:12]}"
         return self._recipe_dirs[identity]
-
-
-def _selections(recipe: FeatureRecipe, row: Row) -> list[tuple[str, ...]]:
-    """Return the volumes of a row that may have been extracted: `--modalities` selects some."""
-    everything = tuple(row.volumes)
-    if not recipe.channels:
-        return [everything]
-    counts = range(1, len(everything) + 1)
-    return [chosen for count in counts for chosen in combinations(everything, count)]
 
 
 def _is_called(recipe: FeatureRecipe, text: str) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from typing import Any
 
 from nnunet_fm.data.sequences import match_channels
@@ -81,6 +82,14 @@ class FeatureRecipe:
         places = match_channels(self.channels, columns)
         visit = tuple(columns[place] for place in places if place is not None)
         return [visit] if visit else []
+
+    def possible_inputs(self, columns: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return the columns of each input that a visit makes, or a selection of its volumes."""
+        if not self.channels:
+            return self.inputs_of(columns)
+        counts = range(1, len(columns) + 1)
+        selections = [chosen for count in counts for chosen in combinations(columns, count)]
+        return [visit for chosen in selections for visit in self.inputs_of(chosen)]
 
     def lacking(self, columns: Sequence[str]) -> list[str]:
         """Return the sequences that a visit with these columns lacks and cannot do without."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from nnunet_fm.data.subject_ids import SubjectNames
 from nnunet_fm.data.subject_table import Row
 from nnunet_fm.data.table_rows import name_in_dataset
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table, read_table
-from nnunet_fm.features.cache import MEAN
 from nnunet_fm.features.leakage import all_overlaps, raise_or_describe
+from nnunet_fm.features.sources import MEAN, Encoders, one_recipe_each
 from nnunet_fm.heads.fitting import Fitter, HeadFitter, TrainingCases
 from nnunet_fm.heads.metrics import TrueTargets
 from nnunet_fm.heads.models import Model
@@ -140,31 +140,33 @@ class TaskInputs:
     cache: FeatureCache
     leakage: str = ""
 
-    def collect(self, encoder: str | FeatureRecipe | None = None) -> TaskData:
-        """Match targets with the cached features of one encoder.
+    def collect(self, encoder: Encoders = None) -> TaskData:
+        """Match targets with the cached features of one encoder, or of one for each modality.
 
         Args:
-            encoder: a recipe; or the encoder's name or hash, if the cache holds several.
+            encoder: a recipe; or the encoder's name or hash, if the cache holds several. For
+                `fusion: concat` also one of these for each modality.
 
         Raises:
             FileNotFoundError: features are not in the cache.
             ValueError: no case is left, or see `read_targets`.
         """
         cases = select_cases(self.task, self.table)
-        recipe = encoder if isinstance(encoder, FeatureRecipe) else self.cache.recipe(encoder)
         table = replace(self.table, rows=cases.rows)
+        if isinstance(encoder, Mapping):
+            columns = table.select_modalities(self.task.modalities)
+            each = one_recipe_each(self.cache.recipe, columns, encoder)
+            x = _features(self.cache, table, self.task, each)
+            return self.describe(cases, x, *each.values())
+        recipe = encoder if isinstance(encoder, FeatureRecipe) else self.cache.recipe(encoder)
         return self.describe(cases, _features(self.cache, table, self.task, recipe), recipe)
 
-    def describe(
-        self,
-        cases: "TaskCases",
-        x: Inputs,
-        recipe: FeatureRecipe,
-    ) -> TaskData:
-        """Return the data of a task, given its cases and their inputs."""
+    def describe(self, cases: "TaskCases", x: Inputs, *recipes: FeatureRecipe) -> TaskData:
+        """Return the data of a task, given its cases, their inputs and the recipes of these."""
+        names = [f"{recipe.name}-{recipe.identity()[:8]}" for recipe in recipes]
         return TaskData(
             name=self.name,
-            encoder=f"{recipe.name}-{recipe.identity()[:8]}",
+            encoder="+".join(dict.fromkeys(names)),
             task=self.task,
             x=x,
             targets=cases.targets,
@@ -288,11 +290,11 @@ def _has_volumes(row: Row, modalities: Sequence[str], required: Sequence[str]) -
 
 
 def _features(
-    cache: FeatureCache, table: Table, task: Task, recipe: FeatureRecipe
+    cache: FeatureCache, table: Table, task: Task, encoder: Encoders
 ) -> Float[np.ndarray, "n d"]:
     if task.unit == "visit":
-        return cache.matrix(table, task.layer, recipe, task.modalities, task.fusion)[1]
-    return cache.matrix(table, task.layer, recipe)[1]  # a row has one volume
+        return cache.matrix(table, task.layer, encoder, task.modalities, task.fusion)[1]
+    return cache.matrix(table, task.layer, encoder)[1]  # a row has one volume
 
 
 def _case_name(task: Task, row: Row) -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from helpers.heads import run_quickly, task_data
+from nnunet_fm.data.subject_table import Row
 from nnunet_fm.heads.finetune import FineTuneTask
+from nnunet_fm.heads.targets import read_targets
 from nnunet_fm.heads.task import read_task, shipped_tasks, task_name
 
 
@@ -30,6 +32,21 @@ def test_the_paper_s_protocol_trains_epochs_and_is_written_down(tmp_path: Path) 
 @pytest.mark.parametrize("name", sorted(shipped_tasks()))
 def test_every_shipped_task_is_read(name: str) -> None:
     assert read_task(name).target
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "classes"),
+    [
+        ("oasis3", ["0.0", "0.5", "1.0", "2.0"], [0, 1, 2, 2]),
+        ("oasis3", ["0", "0.5", "1", "3"], [0, 1, 2, 2]),
+        ("ppmi", ["0", "2", "101", "4"], [0, 2, 3]),
+        ("adni_progression", ["CN", "AD", "", "MCI"], [0, 2, 1]),
+    ],
+)
+def test_the_labels_of_shipped_tasks(name: str, labels: list[str], classes: list[int]) -> None:
+    task = read_task(name)
+    rows = [Row(str(n), "", "", {}, values={task.target: text}) for n, text in enumerate(labels)]
+    assert read_targets(task, rows).values.tolist() == classes
 
 
 @pytest.mark.parametrize(
