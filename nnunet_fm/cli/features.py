@@ -109,13 +109,6 @@ def _add_preprocessing(extract: argparse.ArgumentParser) -> None:
         metavar="T1,FLAIR",
         help="image-path columns to use (default: all)",
     )
-    extract.add_argument(
-        "--unit",
-        choices=("volume", "visit"),
-        default="volume",
-        help="what has a vector: each volume, or a visit, whose registered volumes are the "
-        "channels of an encoder of several sequences (default: volume)",
-    )
     add_preprocessing(extract, "128 256 256")
     extract.add_argument(
         "--perturb",

@@ -182,6 +182,7 @@ def _finetune(parsed: argparse.Namespace) -> None:
     from nnunet_fm.internal.arguments import parse_key_values
 
     inputs = _open_task(parsed, heads.FineTuneTask)
+    columns = inputs.table.select_modalities(inputs.task.modalities)
     encoder, recipe = open_encoder(
         parsed.encoder,
         card=parsed.card,
@@ -191,6 +192,7 @@ def _finetune(parsed: argparse.Namespace) -> None:
         strip=parsed.skull_strip,
         options=parse_key_values(parsed.encoder_options),
         spacing=tuple(parsed.spacing) if parsed.spacing else None,
+        visit=columns if parsed.unit == "visit" else None,
     )
     data = heads.finetune_data(inputs, encoder, recipe, parsed.o, processes=parsed.np)
     print(data.summary())

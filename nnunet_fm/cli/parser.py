@@ -206,6 +206,13 @@ def add_preprocessing(parser: argparse.ArgumentParser, default: str) -> None:
         help="resample brains to voxels of so many mm, and centre them in --shape, instead of "
         "resizing each brain to --shape",
     )
+    parser.add_argument(
+        "--unit",
+        choices=("volume", "visit"),
+        default="volume",
+        help="what the encoder gets at once: a volume, or the registered volumes of a visit, as "
+        "the channels of an encoder of several sequences (default: volume)",
+    )
     add_skull_strip(
         parser, "none, mask, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)"
     )

@@ -82,8 +82,8 @@ class PreparedVolumes:
                 "the rows from the table, or mend the files"
             )
 
-    def read(self, keys: Sequence[str]) -> Float[Tensor, "b 1 z y x"]:
-        """Read volumes as one batch in float32.
+    def read(self, keys: Sequence[str]) -> Float[Tensor, "b c z y x"]:
+        """Read volumes, or whole visits, as one batch in float32.
 
         Raises:
             FileNotFoundError: a volume has disappeared, or its file is damaged.
@@ -97,4 +97,5 @@ class PreparedVolumes:
                     "command to prepare it again"
                 )
             arrays.append(entry[ARRAY])
-        return torch.from_numpy(np.stack(arrays).astype(np.float32))[:, None]
+        batch = torch.from_numpy(np.stack(arrays).astype(np.float32))
+        return batch if self._recipe.channels else batch[:, None]

@@ -57,8 +57,9 @@ def finetune_data(
     unfreeze = task.finetune.unfreeze
     unfrozen_parameters(volume_encoder, unfreeze)
     cases = select_cases(task, inputs.table)
-    references = _one_volume_each(inputs, cases)
-    check_sequences(encoder, {r.modality for r in references}, "modalities=[{}]")
+    references = _volumes_of(inputs, cases, recipe)
+    if not recipe.channels:
+        check_sequences(encoder, {r.modality for r in references}, "modalities=[{}]")
     if any(row.mask for row in cases.rows):
         warn_of_unused_masks(recipe.preprocessing["strip"])
     volumes = PreparedVolumes(inputs.cache, recipe, references, processes)
@@ -87,19 +88,28 @@ def _check_trainings(data: TaskData, validation: float) -> None:
                     inner_split(data.training_cases(inner.train), validation, seed)
 
 
-def _one_volume_each(inputs: TaskInputs, cases: TaskCases) -> list[VolumeRef]:
-    """Return the volume of each case.
+def _volumes_of(inputs: TaskInputs, cases: TaskCases, recipe: FeatureRecipe) -> list[VolumeRef]:
+    """Return what the encoder gets of each case: its volume, or the volumes of its visit.
 
     Raises:
-        InputError: the task and the table leave several modalities.
+        InputError: the task and the table leave several modalities for an encoder of one, or a
+            visit lacks a sequence that the encoder needs.
     """
     modalities = inputs.table.select_modalities(inputs.task.modalities)
-    if len(modalities) > 1 and inputs.task.unit == "visit":
+    if len(modalities) > 1 and inputs.task.unit == "visit" and not recipe.channels:
         raise InputError(
             f"the table has volumes of {', '.join(modalities)}, and fine-tuning takes one per "
-            f"case; allowed: modalities=[{modalities[0]}] for one of them, or unit=volume"
+            f"case; allowed: modalities=[{modalities[0]}] for one of them, unit=volume, or --unit "
+            "visit for an encoder of several sequences"
         )
     references = []
     for row in cases.rows:
-        references += [VolumeRef(row, (name,)) for name in modalities if name in row.volumes]
+        columns = [name for name in modalities if name in row.volumes]
+        lacking = recipe.lacking(columns)
+        if lacking:
+            raise InputError(
+                f"{row.name} has no {', '.join(lacking)}, which the encoder needs; allowed: "
+                "complete=true, which skips such cases"
+            )
+        references += [VolumeRef(row, together) for together in recipe.inputs_of(columns)]
     return references

@@ -32,7 +32,7 @@ class FineTunedNetwork(nn.Module):
             parameter.requires_grad_(True)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
 
-    def embed(self, x: Float[Tensor, "b 1 z y x"]) -> Float[Tensor, "b d"]:
+    def embed(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
         """Return the encoder's vectors of volumes."""
         return vectors_of(self.encoder, x)
 
@@ -41,8 +41,8 @@ class FineTunedNetwork(nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
 
-def vectors_of(encoder: Encoder, x: Float[Tensor, "b 1 z y x"]) -> Float[Tensor, "b d"]:
-    """Return an encoder's vectors of volumes; every channel of it gets the same image."""
+def vectors_of(encoder: Encoder, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b d"]:
+    """Return an encoder's vectors of volumes, of which every channel gets the same, or visits."""
     return encoder.embed(x.expand(-1, encoder.in_channels, -1, -1, -1))
 
 
