@@ -42,7 +42,12 @@ def main() -> None:
     training, held_out = (
         read_all(objective, folder) for folder in (parsed.training, parsed.held_out)
     )
-    found = reconstruction(objective, held_out, mean_images(training))
+    means = mean_images(training)
+    unseen = {scan.name for scans in held_out for scan in scans} - set(means)
+    if unseen:
+        names = ", ".join(objective.recipe.sessions.names[name] for name in sorted(unseen))
+        parser.error(f"{parsed.held_out} has {names}, and {parsed.training} has none of it")
+    found = reconstruction(objective, held_out, means)
     found |= one_scan(objective, held_out)
     numbers = {key: round(float(np.mean(values)), 4) for key, values in found.items()}
     numbers |= {"sessions": len(held_out), **nearest(objective, held_out)}

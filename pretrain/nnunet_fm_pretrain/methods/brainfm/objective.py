@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 
 from nnunet_fm.encoders import Encoder, build_encoder
@@ -77,6 +78,7 @@ class BrainFM(Objective):
             self.patch = self.encoder.input_spec.divisor
             self.decoder = Decoder(self.encoder, self.patch**3, recipe.objective)
         self.encoder.set_gradient_checkpointing(recipe.run.checkpointing)
+        self.decoder.checkpointing = recipe.run.checkpointing
         self.register_buffer("voxel_mm", torch.zeros(3))  # for the export; 0 if the scans differ
 
     def batches(self, store: VolumeStore, rank: int, ranks: int) -> Dataset[SessionBatch]:
@@ -194,6 +196,9 @@ class Decoder(nn.Module):
         voxels: of a patch.
         recipe: sizes.
 
+    Attributes:
+        checkpointing: whether the blocks are recomputed in the backward pass.
+
     Raises:
         ValueError: heads that do not divide the width.
     """
@@ -206,6 +211,7 @@ class Decoder(nn.Module):
                 f"objective.decoder_heads {recipe.decoder_heads} for tokens of {width} numbers; "
                 "allowed: a divisor"
             )
+        self.checkpointing = False
         self.mask_token = nn.Parameter(torch.empty(width))
         self.positions = nn.Parameter(torch.empty_like(encoder.vit.positions))
         self.text_embed = nn.Linear(encoder.text.width, width, bias=False)
@@ -233,7 +239,10 @@ class Decoder(nn.Module):
         tokens = tokens + known.flatten(1, 2).to(tokens.dtype)
         mask = attention_mask(valid, tokens)
         for block in self.blocks:
-            tokens = block(tokens, attn_mask=mask)
+            if self.checkpointing:
+                tokens = checkpoint(block, tokens, attn_mask=mask, use_reentrant=False)
+            else:
+                tokens = block(tokens, attn_mask=mask)
         predicted: Tensor = self.predict(self.norm(tokens))
         return predicted
 

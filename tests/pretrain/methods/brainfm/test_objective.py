@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from helpers.pretraining import small_brainfm_recipe
+from nnunet_fm.network.activation_memory import kept_for_backward, total_bytes
 from nnunet_fm_pretrain.data.volume_store import VolumeStore
 from nnunet_fm_pretrain.methods.brainfm.batches import SessionBatch, valid_patches
 from nnunet_fm_pretrain.methods.brainfm.objective import in_patches
@@ -67,6 +68,25 @@ def test_a_session_is_reconstructed_alike_alone_and_beside_larger_ones(
         length = own.shape[1]
         assert torch.equal(valid[place, :length], own[0])
         torch.testing.assert_close(together[place, :length][own[0]], single[0][own[0]])
+
+
+def test_checkpointing_saves_memory_and_changes_no_gradient(batch: SessionBatch) -> None:
+    found, saved = [], []
+    for checkpointing in (False, True):
+        made = built(run={"checkpointing": checkpointing})
+        seen = predicted(made, batch)[0].detach()  # the decoder alone is measured below
+        text = made.encoder.text.table[batch.names]
+        valid = valid_patches(batch.inside, 32, 8).flatten(1)
+        with torch.no_grad():
+            tokens = made.encode(batch.volumes.double(), text, batch.visible)
+        with kept_for_backward(made.decoder) as kept:
+            assert torch.equal(made.decoder(tokens, text, valid), seen)
+        saved.append(total_bytes(kept))
+        made(batch, 0, "main").total.backward()
+        found.append([p.grad for p in made.parameters() if p.grad is not None])
+    assert len(found[0]) == len(found[1]) > 0
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert saved[1] < 0.6 * saved[0]
 
 
 def test_the_losses_are_those_of_the_paper(batch: SessionBatch) -> None:
