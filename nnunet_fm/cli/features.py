@@ -235,17 +235,20 @@ def _extract(parsed: argparse.Namespace) -> int:
         options=parse_key_values(parsed.encoder_options),
         perturbation=Perturbation.parse(parsed.perturb) if parsed.perturb else None,
         spacing=tuple(parsed.spacing) if parsed.spacing else None,
-        visit=table.modalities if parsed.unit == "visit" else None,
+        visit=table.select_modalities(parsed.modalities) if parsed.together else None,
     )
     blocks = ", ".join(str(layer) for layer in recipe.layers)
     print(f"{recipe.name}, blocks {blocks}, recipe {recipe.identity()[:12]}")
+    if recipe.channels:
+        print(f"channels: {', '.join(recipe.channels)}")
     part = (parsed.part_id, parsed.num_parts)
     results = extract(table, encoder, recipe, cache, part, parsed.batch_size, parsed.np)
     failed = [result for result in results if result.reason]
     cached = sum(result.cached for result in results)
     extracted = len(results) - cached - len(failed)
+    unit = "visit" if recipe.channels else "volume"
     print(
-        f"{counted(extracted, 'volume')} extracted, {cached} already cached, {len(failed)} failed: "
+        f"{counted(extracted, unit)} extracted, {cached} already cached, {len(failed)} failed: "
         f"{parsed.cache}"
     )
     failures = parsed.cache / f"failures_{parsed.part_id:04d}_of_{parsed.num_parts:04d}.csv"
@@ -259,16 +262,17 @@ def _extract(parsed: argparse.Namespace) -> int:
 
 def _list(parsed: argparse.Namespace) -> None:
     cache = _existing_cache(parsed.cache)
-    print(f"{'encoder':32}{'recipe':14}{'blocks':16}{'voxels':16}{'perturbed':12}volumes")
+    print(
+        f"{'encoder':32}{'recipe':14}{'blocks':16}{'voxels':16}{'perturbed':12}{'volumes':9}input"
+    )
     for recipe in cache.recipes():
         layers = ",".join(str(layer) for layer in recipe.layers)
-        shape = "x".join(str(side) for side in recipe.preprocessing["shape"])
         change = ""
         if recipe.perturbation:
             change = f"{recipe.perturbation['family']} {recipe.perturbation['severity']}"
         print(
-            f"{recipe.name:32}{recipe.identity()[:12]:14}{layers:16}{shape:16}{change:12}"
-            f"{len(cache.entries(recipe))}"
+            f"{recipe.name:32}{recipe.identity()[:12]:14}{layers:16}{recipe.shape_text:16}"
+            f"{change:12}{len(cache.entries(recipe)):<9}{recipe.input_text}".rstrip()
         )
 
 

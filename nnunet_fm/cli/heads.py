@@ -148,7 +148,7 @@ def _encoders(given: Sequence[str] | None, columns: Sequence[str]) -> str | dict
     if not given:
         return None
     pairs = [text.partition("=") for text in given]
-    named = {column: name for column, equals, name in pairs if equals and column in columns}
+    named = {column: name for column, _, name in pairs if name and column in columns}
     if not named and len(given) == 1:
         return given[0]
     if len(named) < len(given):
@@ -170,7 +170,8 @@ def _run(parsed: argparse.Namespace) -> None:
     from nnunet_fm import heads
 
     inputs = _open_task(parsed)
-    data = inputs.collect(_encoders(parsed.encoder, inputs.table.modalities))
+    columns = inputs.table.select_modalities(inputs.task.modalities)
+    data = inputs.collect(_encoders(parsed.encoder, columns))
     print(data.summary())
     run = heads.run_task(data, parsed.o)
     print(f"{heads.results_table(run.results)}\n\nwrote {run.folder}")
@@ -192,7 +193,7 @@ def _finetune(parsed: argparse.Namespace) -> None:
         strip=parsed.skull_strip,
         options=parse_key_values(parsed.encoder_options),
         spacing=tuple(parsed.spacing) if parsed.spacing else None,
-        visit=columns if parsed.unit == "visit" else None,
+        visit=columns if parsed.together else None,
     )
     data = heads.finetune_data(inputs, encoder, recipe, parsed.o, processes=parsed.np)
     print(data.summary())

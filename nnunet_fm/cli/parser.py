@@ -207,11 +207,10 @@ def add_preprocessing(parser: argparse.ArgumentParser, default: str) -> None:
         "resizing each brain to --shape",
     )
     parser.add_argument(
-        "--unit",
-        choices=("volume", "visit"),
-        default="volume",
-        help="what the encoder gets at once: a volume, or the registered volumes of a visit, as "
-        "the channels of an encoder of several sequences (default: volume)",
+        "--together",
+        action="store_true",
+        help="give the registered volumes of a visit to the encoder together, as its channels, "
+        "instead of one volume at a time",
     )
     add_skull_strip(
         parser, "none, mask, hd-bet, deepbet or command:PROGRAM {in} {out} (default: none)"

@@ -1,4 +1,4 @@
-"""The feature cache: one safetensors file per volume and key.
+"""The feature cache: one safetensors file per volume, or visit, and key.
 
     CACHE/<encoder>-<recipe>/recipe.json
     CACHE/<encoder>-<recipe>/ab/<key>.safetensors   cls/2, cls/5, ...: (slices, d) float16;
@@ -38,6 +38,7 @@ from nnunet_fm.features.sources import (
     MEAN,
     Encoders,
     Source,
+    check_complete,
     missing_message,
     sources_of,
 )
@@ -170,7 +171,9 @@ class FeatureCache:
         """Message for a choice between recipes, of which none or several are called `encoder`."""
         if not recipes:
             return f"{self.folder} holds no features; type `nnunet-fm features extract` first"
-        names = some([f"{recipe.name} ({recipe.identity()[:12]})" for recipe in recipes])
+        codes = [f"{r.identity()[:12]}, {r.shape_text}, {r.input_text}" for r in recipes]
+        pairs = zip(recipes, codes, strict=True)
+        names = some([f"{recipe.name} ({code.rstrip(', ')})" for recipe, code in pairs])
         if encoder is None:
             problem = f"holds features of {len(recipes)} encoders or settings"
         elif any(_is_called(recipe, encoder) for recipe in recipes):
@@ -240,7 +243,7 @@ class FeatureCache:
 
         A vector is the mean over the volumes of a row (late fusion, BrainDINO section 4.3.2), or
         their vectors one behind the other; or that of the whole visit, if its volumes went through
-        the encoder together (`features extract --unit visit`).
+        the encoder together (`features extract --together`).
 
         Args:
             table: visits; rows without any of the modalities, or with `concat` without one of
@@ -260,14 +263,30 @@ class FeatureCache:
                 `recipe`.
         """
         columns = table.select_modalities(modalities)
-        sources = sources_of(self.recipe, columns, encoder, layer, fusion)
+        return self.vectors(table, self.sources(columns, encoder, layer, fusion), fusion)
+
+    def sources(
+        self,
+        columns: Sequence[str],
+        encoder: Encoders = None,
+        layer: int | None = None,
+        fusion: str = MEAN,
+    ) -> list[Source]:
+        """Return whose features the volumes of some columns have, see `matrix`."""
+        return sources_of(self.recipe, columns, encoder, layer, fusion)
+
+    def vectors(
+        self, table: Table, sources: Sequence[Source], fusion: str = MEAN
+    ) -> tuple[list[str], Float[np.ndarray, "n d"]]:
+        """Return the pooled features of a table from known sources, see `matrix`."""
+        check_complete(table, sources)
+        columns = [name for source in sources for name in source.columns]
         names, vectors = [], []
         missing: list[tuple[Source, str]] = []
         for row in table.rows:
             pooled = []
             for source in sources:
-                there = [name for name in source.columns if name in row.volumes]
-                for together in source.recipe.inputs_of(there):
+                for together in source.inputs(row):
                     entry = self.read(source.recipe, self.key_of(source.recipe, row, together))
                     if entry is None:
                         missing.append((source, f"{row.name} {'+'.join(together)}"))

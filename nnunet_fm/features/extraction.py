@@ -43,8 +43,8 @@ class ExtractedVolume:
 
     Attributes:
         subject: name of the row, `SUBJECT` or `SUBJECT/SESSION`.
-        modality: column of the table.
-        path: NIfTI file or DICOM folder.
+        modality: column of the table; of several volumes their columns, e.g. `T1+FLAIR`.
+        path: NIfTI file or DICOM folder; of several volumes the first.
         key: key of its entry; empty if it has none.
         reason: why it has no entry; empty if it has one.
         cached: whether the entry was in the cache before.
@@ -227,12 +227,13 @@ def _check_one_channel(encoder: Encoder, architecture: str) -> None:
     modalities = encoder.input_spec.modalities or ()
     if len(modalities) <= 1:
         return
-    allowed = "--unit visit, or an encoder of one channel"
+    allowed = "an encoder of one channel"
     if encoder.input_spec.subsets:
-        allowed = f"--unit visit, or --encoder-option modalities='[\"{modalities[0]}\"]'"
+        allowed = f"--encoder-option modalities='[\"{modalities[0]}\"]'"
     raise InputError(
         f"encoder {architecture} knows its channels by name, {', '.join(modalities)}, and a "
-        f"volume is one of them; allowed: {allowed}"
+        f"volume is one of them; allowed: {allowed}, or --together in features extract and heads "
+        "finetune for all volumes of a visit"
     )
 
 

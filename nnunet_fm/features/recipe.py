@@ -4,10 +4,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import combinations
+from itertools import chain, product
 from typing import Any
 
-from nnunet_fm.data.sequences import match_channels
+from nnunet_fm.data.sequences import canonical_names, match_channels
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.json_files import parse_json
 from nnunet_fm.internal.messages import some
@@ -67,6 +67,21 @@ class FeatureRecipe:
         """Sequences of a visit that go through the encoder together; empty for single volumes."""
         return tuple(self.preprocessing.get("channels", ()))
 
+    @property
+    def shape_text(self) -> str:
+        """Voxels of a volume in words, e.g. `48x64x64`."""
+        return "x".join(str(side) for side in self.preprocessing.get("shape", ()))
+
+    @property
+    def input_text(self) -> str:
+        """Size of a voxel if it is fixed, and the channels of whole visits, in words."""
+        words = []
+        if "spacing" in self.preprocessing:
+            words.append("x".join(f"{side:g}" for side in self.preprocessing["spacing"]) + " mm")
+        if self.channels:
+            words.append("+".join(self.channels))
+        return ", ".join(words)
+
     def inputs_of(self, columns: Sequence[str]) -> list[tuple[str, ...]]:
         """Return the columns of each input that the volumes of a visit make.
 
@@ -87,9 +102,13 @@ class FeatureRecipe:
         """Return the columns of each input that a visit makes, or a selection of its volumes."""
         if not self.channels:
             return self.inputs_of(columns)
-        counts = range(1, len(columns) + 1)
-        selections = [chosen for count in counts for chosen in combinations(columns, count)]
-        return [visit for chosen in selections for visit in self.inputs_of(chosen)]
+        names = canonical_names(columns)
+        choices: list[list[tuple[str, ...]]] = []
+        for channel in self.channels:
+            own = [column for column, name in zip(columns, names, strict=True) if name == channel]
+            choices.append([(), *((column,) for column in own)])
+        selections = [tuple(chain(*parts)) for parts in product(*choices)]
+        return [visit for visit in selections if visit]
 
     def lacking(self, columns: Sequence[str]) -> list[str]:
         """Return the sequences that a visit with these columns lacks and cannot do without."""
@@ -109,6 +128,7 @@ class FeatureRecipe:
         """Return the key of a volume's entry.
 
         Args:
-            input_sha256: SHA-256 of the bytes of the volume's files, and of its mask if used.
+            input_sha256: SHA-256 of the bytes of the volume's files, and of its mask if used; of
+                several volumes, their names with these.
         """
         return hashlib.sha256(f"{self.identity()}:{input_sha256}".encode()).hexdigest()[:KEY_LENGTH]

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_fm.data.subject_table import Table
+from nnunet_fm.data.subject_table import Row, Table
 from nnunet_fm.features.recipe import FeatureRecipe
+from nnunet_fm.features.visits import check_columns
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import counted, some
 
@@ -28,6 +29,10 @@ class Source:
     columns: tuple[str, ...]
     layer: int
 
+    def inputs(self, row: Row) -> list[tuple[str, ...]]:
+        """Return the columns of each input that the volumes of a visit make."""
+        return self.recipe.inputs_of([name for name in self.columns if name in row.volumes])
+
 
 def sources_of(
     find: Find, columns: Sequence[str], encoder: Encoders, layer: int | None, fusion: str
@@ -47,36 +52,26 @@ def sources_of(
     if fusion not in (MEAN, CONCAT):
         raise InputError(f"fusion {fusion!r}; allowed: {MEAN}, {CONCAT}")
     if isinstance(encoder, Mapping):
+        each = _one_recipe_each(find, columns, encoder)
         if fusion == MEAN:
             raise InputError(
                 f"an encoder for each modality with fusion={MEAN}; allowed: fusion={CONCAT}, "
                 "since features of different encoders have no common mean"
             )
-        each = one_recipe_each(find, columns, encoder)
-        return [Source(recipe, (name,), _place(recipe, layer)) for name, recipe in each.items()]
+        return [_source(recipe, (name,), layer) for name, recipe in each.items()]
     recipe = encoder if isinstance(encoder, FeatureRecipe) else find(encoder)
     if recipe.channels and fusion == CONCAT:
         raise InputError(
             f"fusion={CONCAT}, and {recipe.name} has one vector for all volumes of a visit; "
-            f"allowed: fusion={MEAN}, or features of volumes (features extract --unit volume)"
+            f"allowed: fusion={MEAN}, or features of single volumes (features extract without "
+            "--together)"
         )
-    return [Source(recipe, tuple(columns), _place(recipe, layer))]
+    return [_source(recipe, tuple(columns), layer)]
 
 
-def one_recipe_each(
+def _one_recipe_each(
     find: Find, columns: Sequence[str], encoders: Mapping[str, str] | Mapping[str, FeatureRecipe]
 ) -> dict[str, FeatureRecipe]:
-    """Return the recipe of each column.
-
-    Args:
-        find: returns the recipe of a name.
-        columns: of volumes.
-        encoders: a recipe or its name for each column.
-
-    Raises:
-        InputError: a column without an encoder, an encoder of no such column, or a name that
-            `find` refuses.
-    """
     if set(encoders) != set(columns):
         raise InputError(
             f"encoders for {', '.join(encoders)}, and the modalities are {', '.join(columns)}; "
@@ -89,6 +84,36 @@ def one_recipe_each(
     return recipes
 
 
+def _source(recipe: FeatureRecipe, columns: tuple[str, ...], layer: int | None) -> Source:
+    if recipe.channels:
+        check_columns(recipe.channels, columns)
+    if layer is None:
+        return Source(recipe, columns, len(recipe.layers) - 1)
+    if layer not in recipe.layers:
+        blocks = ", ".join(map(str, recipe.layers))
+        raise InputError(f"the cache has no layer {layer} of {recipe.name}; allowed: {blocks}")
+    return Source(recipe, columns, recipe.layers.index(layer))
+
+
+def check_complete(table: Table, sources: Sequence[Source]) -> None:
+    """Check that every visit has the sequences that its encoder cannot do without.
+
+    Raises:
+        InputError: naming the visits that do not.
+    """
+    lacking = []
+    for row in table.rows:
+        for source in sources:
+            for together in source.inputs(row):
+                names = source.recipe.lacking(together)
+                lacking += [f"{row.name} ({', '.join(names)})"] if names else []
+    if lacking:
+        raise InputError(
+            f"{counted(len(lacking), 'visit')} of {table.file} without a sequence that the encoder "
+            f"needs: {some(lacking)}; remove the rows, or, in a task of heads, set complete=true"
+        )
+
+
 def missing_message(folder: Path, table: Table, missing: Sequence[tuple[Source, str]]) -> str:
     """Message for volumes that are not in the cache.
 
@@ -97,27 +122,35 @@ def missing_message(folder: Path, table: Table, missing: Sequence[tuple[Source, 
         table: of the volumes.
         missing: names of the volumes, and whose features are missing.
     """
-    source = missing[0][0]
-    command = f"nnunet-fm features extract {table.file} --encoder {source.recipe.name}"
-    command += f" --cache {folder}"
-    if source.recipe.channels:
-        command += " --unit visit"
-    if set(source.columns) < set(table.modalities):
-        command += f" --modalities {','.join(source.columns)}"
-    if source.recipe.perturbation:
-        change = source.recipe.perturbation
-        command += f" --perturb {change['family']}={change['severity']}"
+    sources = list({id(source): source for source, _ in missing}.values())
+    commands = [extract_command(folder, table, s.recipe, s.columns) for s in sources]
     return (
         f"{counted(len(missing), 'volume')} of {table.file} missing from the cache: "
-        f"{some([text for _, text in missing])}; type: {command}"
+        f"{some([text for _, text in missing])}; type: {' && '.join(commands)}"
     )
 
 
-def _place(recipe: FeatureRecipe, layer: int | None) -> int:
-    """Return the place of a block in the arrays of a recipe; of the last one if None."""
-    if layer is None:
-        return len(recipe.layers) - 1
-    if layer not in recipe.layers:
-        blocks = ", ".join(map(str, recipe.layers))
-        raise InputError(f"layer {layer} is not in the cache; allowed: {blocks}")
-    return recipe.layers.index(layer)
+def extract_command(
+    folder: Path,
+    table: Table,
+    recipe: FeatureRecipe,
+    columns: Sequence[str] | None = None,
+    perturb: str = "",
+) -> str:
+    """Return the command that extracts features again, or under a perturbation.
+
+    Args:
+        folder: of the cache.
+        table: of the volumes.
+        recipe: of the features.
+        columns: of the volumes; None for all of the table's.
+        perturb: `FAMILY=SEVERITY`; that of the recipe if empty.
+    """
+    command = f"nnunet-fm features extract {table.file} --encoder {recipe.name} --cache {folder}"
+    if recipe.channels:
+        command += " --together"
+    if columns is not None and set(columns) < set(table.modalities):
+        command += f" --modalities {','.join(columns)}"
+    if recipe.perturbation and not perturb:
+        perturb = f"{recipe.perturbation['family']}={recipe.perturbation['severity']}"
+    return f"{command} --perturb {perturb}" if perturb else command

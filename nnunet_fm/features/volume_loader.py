@@ -25,8 +25,6 @@ from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.subject_table import Row
 from nnunet_fm.data.volumes import (
     BadVolumeError,
-    Mask,
-    Volume,
     check_same_grid,
     read_volume,
     voxel_size,
@@ -143,23 +141,25 @@ def _read_brains(
 ) -> tuple[list[Box], Millimetres]:
     """Return the brains of volumes, cropped to one box, and the size of their voxels."""
     volumes, brains, images = [], [], []
+    seed_volume = None  # of a perturbation: one bias field for all volumes of a visit
     for column in reference.columns:
-        volume, image = read_volume(reference.row.volumes[column])
-        brain = find_stripper(strip)(volume, image, reference.row.mask)
-        if perturbation is not None:
-            volume, brain = _perturb(perturbation, volume, brain)
+        try:
+            volume, image = read_volume(reference.row.volumes[column])
+            brain = find_stripper(strip)(volume, image, reference.row.mask)
+            seed_volume = volume if seed_volume is None else seed_volume
+            if perturbation is not None:
+                brain = brain & (volume != 0)  # the brain is defined by the clean volume
+                bounding_box(brain)  # raises BadVolumeError for an empty mask
+                volume = perturbation(volume, brain, seed_volume)
+        except BadVolumeError as error:
+            if len(reference.columns) == 1:
+                raise
+            raise BadVolumeError(f"{column}: {error}") from None
         volumes.append(volume)
         brains.append(brain)
         images.append(image)
     check_same_grid(images)
     return crop_to_brains(volumes, brains), voxel_size(images[0])
-
-
-def _perturb(perturbation: Perturbation, volume: Volume, brain: Mask) -> tuple[Volume, Mask]:
-    """Return the perturbed volume, and the brain of the clean one."""
-    brain = brain & (volume != 0)
-    bounding_box(brain)  # raises BadVolumeError for an empty mask
-    return perturbation(volume, brain), brain
 
 
 def _as_channels(

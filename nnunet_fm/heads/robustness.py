@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_fm.data.perturbations import IDENTITY
+from nnunet_fm.features.sources import extract_command
 from nnunet_fm.heads.figures import draw_robustness
 from nnunet_fm.heads.metrics import Output
 from nnunet_fm.heads.models import Model, fit, has_scores, model_names
@@ -81,11 +82,8 @@ def _settings(inputs: TaskInputs, clean: TaskData, encoder: str | None) -> list[
     recipe = inputs.cache.recipe(encoder)
     recipes = inputs.cache.perturbed(recipe)
     if not recipes:
-        raise InputError(
-            f"the cache has no perturbed features of {recipe.name}; type: nnunet-fm features "
-            f"extract {inputs.table.file} --encoder {recipe.name} --perturb gibbs=0.2 "
-            f"--cache {inputs.cache.folder}"
-        )
+        command = extract_command(inputs.cache.folder, inputs.table, recipe, perturb="gibbs=0.2")
+        raise InputError(f"the cache has no perturbed features of {recipe.name}; type: {command}")
     settings = []
     for perturbed in recipes:
         perturbation = perturbed.perturbation or {}

@@ -130,9 +130,11 @@ def _write_results(run: FinishedRun, predictions: Sequence[Path], figures: bool)
 
 def _describe(data: TaskData, tested: str) -> dict[str, Any]:
     """Return the content of `run.json`."""
+    encoders = {"encoders": data.encoders} if data.encoders else {}
     return {
         "task": data.name,
         "encoder": data.encoder,
+        **encoders,
         "kind": data.task.kind,
         "classes": data.targets.classes,
         "protocol": data.task.protocol,

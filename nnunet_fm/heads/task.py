@@ -78,7 +78,8 @@ class Task(Part):
         unit: `visit`: each row of the table is a case, and the features of its volumes are joined,
             see `fusion`. `volume`: each volume is a case.
         modalities: columns of volumes to use (default: all of the table).
-        complete: skip cases without one of the modalities; otherwise average those that exist.
+        complete: skip cases without one of the modalities; otherwise average those that exist (or
+            use the vector of those that went through the encoder together).
         fusion: how the features of the volumes of a visit are joined: their `mean` (late fusion),
             or `concat`, one behind the other in the order of `modalities`, of which a case then
             needs all (PRISM, figure 3 a).

@@ -4,18 +4,18 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Integer
 
 from nnunet_fm.data.subject_ids import SubjectNames
 from nnunet_fm.data.subject_table import Row
 from nnunet_fm.data.table_rows import name_in_dataset
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table, read_table
 from nnunet_fm.features.leakage import all_overlaps, raise_or_describe
-from nnunet_fm.features.sources import MEAN, Encoders, one_recipe_each
+from nnunet_fm.features.sources import MEAN, Encoders
 from nnunet_fm.heads.fitting import Fitter, HeadFitter, TrainingCases
 from nnunet_fm.heads.metrics import TrueTargets
 from nnunet_fm.heads.models import Model
@@ -46,6 +46,10 @@ class TaskData:
             table.
         leakage: description of leakage that was allowed; empty if there is none.
         fitter: of its models.
+        encoders: name of the encoder of each modality, if they differ.
+
+    Raises:
+        ValueError: other numbers of inputs and targets.
     """
 
     name: str
@@ -59,6 +63,11 @@ class TaskData:
     incomplete: int = 0
     leakage: str = ""
     fitter: Fitter = HeadFitter()
+    encoders: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.names):
+            raise ValueError(f"{len(self.x)} inputs and {len(self.names)} cases")
 
     def true_targets(
         self, cases: Integer[np.ndarray, " n"], fold: Integer[np.ndarray, " n"]
@@ -152,21 +161,33 @@ class TaskInputs:
             ValueError: no case is left, or see `read_targets`.
         """
         cases = select_cases(self.task, self.table)
-        table = replace(self.table, rows=cases.rows)
-        if isinstance(encoder, Mapping):
-            columns = table.select_modalities(self.task.modalities)
-            each = one_recipe_each(self.cache.recipe, columns, encoder)
-            x = _features(self.cache, table, self.task, each)
-            return self.describe(cases, x, *each.values())
-        recipe = encoder if isinstance(encoder, FeatureRecipe) else self.cache.recipe(encoder)
-        return self.describe(cases, _features(self.cache, table, self.task, recipe), recipe)
+        columns = self.table.select_modalities(self.task.modalities)
+        by_visit = self.task.unit == "visit"
+        fusion = self.task.fusion if by_visit else MEAN  # another case has one volume
+        sources = self.cache.sources(columns, encoder, self.task.layer, fusion)
+        visits = [source.recipe.name for source in sources if source.recipe.channels]
+        if visits and not by_visit:
+            raise InputError(
+                f"unit={self.task.unit}, and {visits[0]} has one vector for all volumes of a "
+                "visit; allowed: unit=visit, or features of single volumes (features extract "
+                "without --together)"
+            )
+        _, x = self.cache.vectors(replace(self.table, rows=cases.rows), sources, fusion)
+        labels = {name: encoder_label(s.recipe) for s in sources for name in s.columns}
+        return self.describe(cases, x, labels)
 
-    def describe(self, cases: "TaskCases", x: Inputs, *recipes: FeatureRecipe) -> TaskData:
-        """Return the data of a task, given its cases, their inputs and the recipes of these."""
-        names = [f"{recipe.name}-{recipe.identity()[:8]}" for recipe in recipes]
+    def describe(self, cases: "TaskCases", x: Inputs, encoders: Mapping[str, str]) -> TaskData:
+        """Return the data of a task.
+
+        Args:
+            cases: of the task.
+            x: inputs of the cases.
+            encoders: name of the encoder of each modality, see `encoder_label`.
+        """
+        labels = list(encoders.values())
         return TaskData(
             name=self.name,
-            encoder="+".join(dict.fromkeys(names)),
+            encoder=labels[0] if len(set(labels)) == 1 else "+".join(labels),
             task=self.task,
             x=x,
             targets=cases.targets,
@@ -175,7 +196,13 @@ class TaskInputs:
             splits=[row.split for row in cases.rows],
             incomplete=cases.incomplete,
             leakage=self.leakage,
+            encoders=dict(encoders) if len(set(labels)) > 1 else {},
         )
+
+
+def encoder_label(recipe: FeatureRecipe) -> str:
+    """Return the name of an encoder and the start of its recipe's identity."""
+    return f"{recipe.name}-{recipe.identity()[:8]}"
 
 
 def open_task(
@@ -287,14 +314,6 @@ def _one_spelling_each(rows: Sequence[Row]) -> list[str]:
 def _has_volumes(row: Row, modalities: Sequence[str], required: Sequence[str]) -> bool:
     has_required = all(modality in row.volumes for modality in required)
     return has_required and any(modality in row.volumes for modality in modalities)
-
-
-def _features(
-    cache: FeatureCache, table: Table, task: Task, encoder: Encoders
-) -> Float[np.ndarray, "n d"]:
-    if task.unit == "visit":
-        return cache.matrix(table, task.layer, encoder, task.modalities, task.fusion)[1]
-    return cache.matrix(table, task.layer, encoder)[1]  # a row has one volume
 
 
 def _case_name(task: Task, row: Row) -> str:

@@ -156,7 +156,7 @@ def test_the_matrix_is_the_mean_over_the_modalities_that_are_there(
     assert np.array_equal(both[0], t1[0])
     assert np.allclose(both[1:], (t1[1:] + flair) / 2, atol=1e-6)
     assert not np.allclose(cache.matrix(table, layer=1)[1], both)
-    with pytest.raises(ValueError, match="layer 2 is not in the cache; allowed: 1, 3"):
+    with pytest.raises(ValueError, match=r"no layer 2 of dinov3_test16_random0; allowed: 1, 3"):
         cache.matrix(table, layer=2)
     with pytest.raises(ValueError, match="unknown modality T2; the table has T1, FLAIR"):
         cache.matrix(table, modalities=["T2"])

@@ -1,5 +1,6 @@
 """One encoder for each modality of a visit, joined by `fusion: concat`."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ def test_each_modality_has_the_vector_of_its_encoder(filled: tuple[Table, Featur
     data = _inputs(filled, fusion="concat").collect(encoders)
     assert np.array_equal(data.x, x)
     assert [part.split("-")[0] for part in data.encoder.split("+")] == ["first", "second"]
+    assert list(data.encoders) == ["T1", "FLAIR"]
+    assert data.encoders["FLAIR"].startswith("second-")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +72,7 @@ def test_each_modality_has_the_vector_of_its_encoder(filled: tuple[Table, Featur
         (
             {"T1": "first", "FLAIR": "second"},
             {"fusion": "concat", "layer": 3},
-            "layer 3 is not in the cache; allowed: 5",
+            "the cache has no layer 3 of second; allowed: 5",
         ),
     ],
 )
@@ -96,11 +99,15 @@ def test_the_command(
     words += ["folds=2", "ratios=[1.0]", "--table", str(table.file), "--cache", str(cache.folder)]
     words += ["-o", str(tmp_path / "heads")]
     assert main([*words, "--encoder", "T1=first", "--encoder", "FLAIR=second"]) == 0
-    (folder,) = (tmp_path / "heads/brain_age").iterdir()
-    assert folder.name.startswith("first")
+    (about,) = (tmp_path / "heads").glob("*/*/*/run.json")
+    found = json.loads(about.read_text())["encoders"]
+    assert [label.split("-")[0] for label in found.values()] == ["first", "second"]
+    assert list(found) == ["T1", "FLAIR"]
     capsys.readouterr()
     assert main([*words, "--encoder", "first", "--encoder", "FLAIR=second"]) == 2
     assert "allowed: one NAME, or COLUMN=NAME once for each of T1, FLAIR" in capsys.readouterr().err
+    assert main([*words, "--encoder", "T1=", "--encoder", "FLAIR=second"]) == 2
+    assert "COLUMN=NAME once for each" in capsys.readouterr().err
     assert main([*words, "--encoder", "T1=first"]) == 2
     assert "allowed: one encoder for each of them" in capsys.readouterr().err
 

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 from helpers.tables import write_lines, write_volume_file
+from nnunet_fm.cli.main import main
+from nnunet_fm.data.perturbations import Perturbation
 from nnunet_fm.data.preprocessing import crop_to_brains, resize_brain
 from nnunet_fm.data.volumes import read_volume
 from nnunet_fm.encoders import Encoder, FeatureInfo, InputSpec
 from nnunet_fm.encoders.slicewise import to_slabs, to_slices
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table, read_table
 from nnunet_fm.features.extraction import ExtractedVolume, extract, open_encoder
+from nnunet_fm.features.volume_loader import VolumeRef, iter_preprocessed
 
 SHAPE = (8, 16, 24)
 
@@ -95,7 +98,7 @@ def test_slices_with_neighbours(table_file: Path, tmp_path: Path) -> None:
     slabs = to_slices(to_slabs(x.half().float()[None], 3))
     with torch.no_grad():
         expected = encoder.embed(slabs).mean(0)
-    with pytest.raises(FileNotFoundError, match=r"1 volume .* Sübject 0 T1; .*--unit visit$"):
+    with pytest.raises(ValueError, match=r"1 visit .* needs: Sübject 0 \(FLAIR\); remove the rows"):
         cache.matrix(table)
     _, matrix = cache.matrix(replace(table, rows=table.rows[1:]))
     torch.testing.assert_close(torch.from_numpy(matrix[0]), expected, rtol=1e-3, atol=1e-4)
@@ -143,13 +146,96 @@ def test_volumes_on_other_grids_are_reported(tmp_path: Path) -> None:
     assert "lie in different places" in outcome.reason
 
 
+def test_a_failure_names_the_sequence(table_file: Path, tmp_path: Path) -> None:
+    table = read_table(table_file)
+    table.rows[1].volumes["FLAIR"].write_bytes(b"nothing")
+    _, _, outcomes = extracted(table, FeatureCache(tmp_path / "cache"), "brainfm_test8")
+    assert [bool(o.reason) for o in outcomes] == [False, True, False, False]
+    assert outcomes[1].reason.startswith("FLAIR: ")
+
+
+def test_a_visit_has_one_bias_field(table_file: Path) -> None:
+    """The perturbation is seeded by the first volume, whatever the others are."""
+    row, columns = read_table(table_file).rows[1], ("T1", "FLAIR")
+    change = Perturbation("bias", 0.5)
+    recipe = open_visits("brainfm_test8", columns, perturbation=change)[1]
+    found = []
+    for first in columns:  # FLAIR is T1's volume in both
+        volumes = {"T1": row.volumes[first], "FLAIR": row.volumes["T1"]}
+        visit = VolumeRef(replace(row, volumes=volumes), columns)
+        ((_, channels),) = iter_preprocessed({"key": visit}, recipe, 0)
+        found.append(channels[3])
+    assert not np.array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (("T1", "FLAIR", "ADC"), "takes T1, T1c, T2, FLAIR, .*T1, FLAIR, ADC; .*, e.g. T1,FLAIR"),
+        (("T1", "t1w"), "T1 and t1w are the same sequence"),
+    ],
+)
+def test_columns_that_no_channel_takes_are_not_ignored_in_reading(
+    table_file: Path, tmp_path: Path, columns: tuple[str, ...], message: str
+) -> None:
+    table, cache = read_table(table_file), FeatureCache(tmp_path / "cache")
+    _, recipe, _ = extracted(table, cache, "brainfm_test8")
+    with pytest.raises(ValueError, match=message):
+        cache.sources(columns, recipe)
+    extra = table.rows[1].volumes | {columns[-1]: table.rows[1].volumes["T1"]}
+    rows = [replace(table.rows[1], volumes=extra)]
+    with pytest.raises(ValueError, match=message):
+        cache.matrix(replace(table, rows=rows, modalities=columns))
+
+
+def test_nothing_in_use_is_garbage(table_file: Path, tmp_path: Path) -> None:
+    table, cache = read_table(table_file), FeatureCache(tmp_path / "cache")
+    _, recipe, _ = extracted(table, cache, "brainfm_test8")
+    extracted(replace(table, modalities=("FLAIR",)), cache, "brainfm_test8")
+    assert len(cache.entries(recipe)) == 4 + 3
+    assert not cache.garbage(cache.keys_of([table]))
+    rest = cache.garbage(cache.keys_of([replace(table, rows=table.rows[:2])]))
+    assert len(rest) == 2 * 2  # two visits, with T1 and without
+    many = replace(table.rows[1], volumes={f"x{n}": Path() for n in range(30)})
+    assert cache.keys_of([replace(table, rows=[many])])[recipe.identity()] == set()
+
+
+def test_the_order_that_was_asked_for_is_that_of_the_channels(
+    table_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["features", "extract", str(table_file), "--cache", str(tmp_path / "cache")]
+    words += ["--encoder", f"{__name__}.Slices", "--together", "--shape", *map(str, SHAPE)]
+    assert main([*words, "-np", "0", "--modalities", "FLAIR,T1"]) == 1  # a visit lacks FLAIR
+    assert "channels: FLAIR, T1" in capsys.readouterr().out
+    assert FeatureCache(tmp_path / "cache").recipe().channels == ("FLAIR", "T1")
+
+
+def test_processes_and_a_spacing(table_file: Path, tmp_path: Path) -> None:
+    table, found = read_table(table_file), []
+    for processes in (0, 1):
+        cache = FeatureCache(tmp_path / f"cache{processes}")
+        module, recipe = open_encoder(
+            "brainfm_test8", shape=(16, 24, 24), spacing=(2.0, 1.0, 1.0), visit=table.modalities
+        )
+        outcomes = extract(table, module, recipe, cache, processes=processes)
+        assert all(not o.reason for o in outcomes)
+        found.append(cache.matrix(table)[1])
+    assert np.array_equal(*found)
+
+
 @pytest.mark.parametrize(
     ("encoder", "columns", "message"),
     [
-        ("brainfm_test8", ("T1", "t1w"), "T1 and t1w are the same sequence, T1; .*--modalities T1"),
-        ("brainfm_test8", ("T1", "ADC"), r"takes T1, T1c, T2, FLAIR, .*T1, ADC; .*--modalities T1"),
+        (
+            "brainfm_test8",
+            ("T1", "t1w"),
+            "T1 and t1w are the same sequence, T1; allowed: one of .* T1$",
+        ),
+        ("brainfm_test8", ("T1", "ADC"), "takes T1, T1c, T2, FLAIR, .*T1, ADC; .*those, e.g. T1$"),
+        ("brainfm_test8", ("ADC",), "takes T1, T1c, T2, FLAIR, .* ADC; .*modalities of those$"),
         ("brainfound_test14", ("T1", "T2"), r"needs FLAIR, .*modalities='\[\"T1\", \"T2\"\]'"),
         ("dinov3_test16", ("T1", "T2"), "takes 3 images at once, .* 2 columns of volumes, T1, T2"),
+        ("volta3d_test8", ("T1",), "takes one image at once; remove --together"),
     ],
 )
 def test_columns_that_do_not_fit(encoder: str, columns: tuple[str, ...], message: str) -> None:
@@ -161,15 +247,19 @@ def test_the_command_line_and_heads(table_file: Path, tmp_path: Path, run: Any) 
     cache = tmp_path / "cache"
     words = ["features", "extract", table_file, "--encoder", "brainfm_test8", "--cache", cache]
     words += ["--shape", *SHAPE, "-np", 0]
-    assert "--unit visit" in run("nnunet-fm", *words, expect=2).stdout
-    assert "4 volumes extracted" in run("nnunet-fm", *words, "--unit", "visit").stdout
+    assert "or --together in" in run("nnunet-fm", *words, expect=2).stdout
+    assert "4 visits extracted" in run("nnunet-fm", *words, "--together").stdout
+    listed = run("nnunet-fm", "features", "list", "--cache", cache).stdout.splitlines()
+    assert listed[1].split()[-2:] == ["4", "T1+T1c+T2+FLAIR"]
     kept = FeatureCache(cache)
     table = read_table(table_file)
     assert len(kept.keys_of([table])[kept.recipe().identity()]) == 1 + 3 * 3
     with pytest.raises(ValueError, match="one vector for all volumes of a visit"):
         kept.matrix(table, fusion="concat")
-    with pytest.raises(FileNotFoundError, match=r"--unit visit --modalities FLAIR$"):
+    with pytest.raises(FileNotFoundError, match=r"--together --modalities FLAIR$"):
         kept.matrix(table, modalities=["FLAIR"])
     task = ["heads", "run", "brain_age", "models=[trivial]", "seeds=1", "folds=2", "ratios=[1.0]"]
     task += ["complete=false", "--table", table_file, "--cache", cache, "-o", tmp_path / "heads"]
     assert "4 cases of 4 subjects" in run("nnunet-fm", *task).stdout
+    task[2] = "mri_sequence"
+    assert "allowed: unit=visit, or features of single" in run("nnunet-fm", *task, expect=2).stdout

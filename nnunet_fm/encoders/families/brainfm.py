@@ -119,8 +119,8 @@ class BrainFM(Encoder):
         spacing: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        known = canonical_names("names", names)
-        given = known if modalities is None else canonical_names("modalities", modalities)
+        known = checked_names("names", names)
+        given = known if modalities is None else checked_names("modalities", modalities)
         self.text = ModalityText(known, text_width, text)
         self.text.check(given)  # refuses names without a vector
         if image_size % patch_size:
@@ -224,7 +224,7 @@ class BrainFM(Encoder):
             cast(ConditionalBlock, block).attn.fused_attn = enabled
 
 
-def canonical_names(option: str, names: Sequence[str]) -> tuple[str, ...]:
+def checked_names(option: str, names: Sequence[str]) -> tuple[str, ...]:
     """Return names as `nnunet_fm.data.sequences` spells them; other names as they are.
 
     Raises:

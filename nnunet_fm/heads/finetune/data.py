@@ -13,13 +13,14 @@ from nnunet_fm.encoders.slicewise import SliceWise
 from nnunet_fm.features import FeatureRecipe
 from nnunet_fm.features.extraction import check_sequences
 from nnunet_fm.features.prepared_volumes import PreparedVolumes
+from nnunet_fm.features.sources import Source, check_complete
 from nnunet_fm.features.volume_loader import VolumeRef
 from nnunet_fm.heads.finetune.fitter import FineTuner
 from nnunet_fm.heads.finetune.inner_split import inner_split
 from nnunet_fm.heads.finetune.network import unfrozen_parameters
 from nnunet_fm.heads.finetune.settings import FineTuneTask
 from nnunet_fm.heads.splits import inner_folds, make_splits, subset
-from nnunet_fm.heads.task_data import TaskCases, TaskData, TaskInputs, select_cases
+from nnunet_fm.heads.task_data import TaskCases, TaskData, TaskInputs, encoder_label, select_cases
 from nnunet_fm.internal.device import default_device
 from nnunet_fm.internal.errors import InputError
 
@@ -47,8 +48,8 @@ def finetune_data(
 
     Raises:
         FileNotFoundError: a volume does not exist.
-        ValueError: several volumes per case, more blocks than the encoder has, or too few subjects
-            for one of the trainings.
+        ValueError: several volumes per case for an encoder of one, more blocks than the encoder
+            has, or too few subjects for one of the trainings.
     """
     task = inputs.task
     if not isinstance(task, FineTuneTask):
@@ -63,7 +64,9 @@ def finetune_data(
     if any(row.mask for row in cases.rows):
         warn_of_unused_masks(recipe.preprocessing["strip"])
     volumes = PreparedVolumes(inputs.cache, recipe, references, processes)
-    data = inputs.describe(cases, np.array(volumes.keys), recipe)
+    columns = inputs.table.select_modalities(task.modalities)
+    labels = dict.fromkeys(columns, encoder_label(recipe))
+    data = inputs.describe(cases, np.array(volumes.keys), labels)
     _check_trainings(data, task.finetune.validation)
     fitter = FineTuner(
         volume_encoder,
@@ -92,24 +95,19 @@ def _volumes_of(inputs: TaskInputs, cases: TaskCases, recipe: FeatureRecipe) -> 
     """Return what the encoder gets of each case: its volume, or the volumes of its visit.
 
     Raises:
-        InputError: the task and the table leave several modalities for an encoder of one, or a
-            visit lacks a sequence that the encoder needs.
+        InputError: several modalities for an encoder of one, single volumes for one of visits, or a
+            visit without a sequence that the encoder needs.
     """
     modalities = inputs.table.select_modalities(inputs.task.modalities)
-    if len(modalities) > 1 and inputs.task.unit == "visit" and not recipe.channels:
+    by_visit = inputs.task.unit == "visit"
+    if len(modalities) > 1 and by_visit and not recipe.channels:
         raise InputError(
             f"the table has volumes of {', '.join(modalities)}, and fine-tuning takes one per "
-            f"case; allowed: modalities=[{modalities[0]}] for one of them, unit=volume, or --unit "
-            "visit for an encoder of several sequences"
+            f"case; allowed: modalities=[{modalities[0]}] for one of them, unit=volume, or "
+            "--together for an encoder of several sequences"
         )
-    references = []
-    for row in cases.rows:
-        columns = [name for name in modalities if name in row.volumes]
-        lacking = recipe.lacking(columns)
-        if lacking:
-            raise InputError(
-                f"{row.name} has no {', '.join(lacking)}, which the encoder needs; allowed: "
-                "complete=true, which skips such cases"
-            )
-        references += [VolumeRef(row, together) for together in recipe.inputs_of(columns)]
-    return references
+    if recipe.channels and not by_visit:
+        raise InputError("--together with unit=volume; allowed: unit=visit")
+    source = Source(recipe, modalities, 0)
+    check_complete(replace(inputs.table, rows=cases.rows), [source])
+    return [VolumeRef(row, columns) for row in cases.rows for columns in source.inputs(row)]

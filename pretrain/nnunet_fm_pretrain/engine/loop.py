@@ -25,6 +25,7 @@ from nnunet_fm_pretrain.engine.log import RunLog
 from nnunet_fm_pretrain.engine.method import Method
 from nnunet_fm_pretrain.engine.objective import Losses
 from nnunet_fm_pretrain.engine.optimiser import (
+    check_factors,
     clip_gradients,
     learning_rate,
     make_optimiser,
@@ -92,9 +93,15 @@ class Engine:
             write_text(run / start.RECIPE, content)
 
     def _check_phases(self) -> None:
-        for phase in self.recipe.optimisers:
-            if phase not in self.objective.all_phases:
-                raise InputError(unknown("key", f"optimisers.{phase}", self.objective.all_phases))
+        phases = self.objective.all_phases
+        trained = {phase: self.objective.trainable_modules(phase) for phase in phases}
+        everything = {name: module for part in trained.values() for name, module in part.items()}
+        check_factors(everything, self.recipe.optimiser.model_dump(), "optimiser")
+        for phase, changes in self.recipe.optimisers.items():
+            if phase not in phases:
+                raise InputError(unknown("key", f"optimisers.{phase}", phases))
+            changed = changes.model_dump(exclude_unset=True)
+            check_factors(trained[phase], changed, f"optimisers.{phase}")
 
     def _initialise(self, init_from: Path | None) -> None:
         if init_from is not None:

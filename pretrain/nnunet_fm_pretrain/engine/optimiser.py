@@ -42,14 +42,8 @@ def layer_scales(module: nn.Module, recipe: OptimiserRecipe) -> dict[str, float]
     The final norm has factor 1, each block below it has `layer_decay` times the factor of the block
     above, and so have the embeddings below all blocks; the patch embedding has a further factor.
     Modules that are not encoders, or have no layers to tell apart, give an empty dict.
-
-    Raises:
-        InputError: a factor that has no effect on this encoder.
     """
-    if not isinstance(module, Encoder):
-        return {}
-    groups = module.layer_groups()
-    _check_factors(module, len(groups), recipe)
+    groups = module.layer_groups() if isinstance(module, Encoder) else []
     if len(groups) < 2:
         return {}
     exponents = {id(p): len(groups) - 1 - i for i, group in enumerate(groups) for p in group}
@@ -60,15 +54,26 @@ def layer_scales(module: nn.Module, recipe: OptimiserRecipe) -> dict[str, float]
     return scales
 
 
-def _check_factors(encoder: Encoder, layers: int, recipe: OptimiserRecipe) -> None:
-    """Raise InputError for a factor that has no effect on this encoder."""
-    embeds = any("patch_embed" in name for name, _ in encoder.named_parameters())
-    for name, effective in (("layer_decay", layers > 1), ("patch_embed_lr", layers > 1 and embeds)):
-        value = getattr(recipe, name)
-        if value != 1 and not effective:
+def check_factors(modules: Mapping[str, nn.Module], settings: Mapping[str, Any], key: str) -> None:
+    """Check that the factors on learning rates have an effect on some module.
+
+    Args:
+        modules: that are trained, by name.
+        settings: of the optimiser; factors that are not among them are not checked.
+        key: of the settings in messages, `optimiser` or `optimisers.PHASE`.
+
+    Raises:
+        InputError: a factor other than 1 that no module uses.
+    """
+    encoders = [module for module in modules.values() if isinstance(module, Encoder)]
+    layered = [encoder for encoder in encoders if len(encoder.layer_groups()) > 1]
+    embedded = [e for e in layered if any("patch_embed" in n for n, _ in e.named_parameters())]
+    for name, used_by in (("layer_decay", layered), ("patch_embed_lr", embedded)):
+        value = settings.get(name, 1)
+        if value != 1 and not used_by:
             raise InputError(
-                f"optimiser.{name}={value:g} has no effect on this encoder, "
-                f"{type(encoder).__name__}; allowed: optimiser.{name}=1"
+                f"{key}.{name}={value:g} has no effect on {', '.join(modules)}; allowed: "
+                f"{key}.{name}=1"
             )
 
 

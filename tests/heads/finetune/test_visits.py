@@ -1,4 +1,4 @@
-"""`heads finetune --unit visit`: the sequences of a visit go through the encoder together."""
+"""`heads finetune --together`: the sequences of a visit go through the encoder together."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_what_one_sequence_shows_is_learned_from_visits(table: Path, tmp_path: P
     keys += ["finetune.learning_rate=0.01", "finetune.validation=0"]
     words = ["heads", "finetune", *keys, "--encoder", "brainfm_test8", "--table", str(table)]
     words += ["--cache", str(tmp_path / "cache"), "--shape", *3 * (str(SIDE),), "-np", "0"]
-    words += ["-o", str(tmp_path / "heads"), "--unit", "visit"]
+    words += ["-o", str(tmp_path / "heads"), "--together"]
     assert main(words) == 0
     (results,) = (tmp_path / "heads").glob("*/*/*/results.csv")
     auc = {r.model: r.value for r in heads.read_run(results.parent).results if r.metric == "AUC"}
@@ -52,7 +52,7 @@ def test_a_visit_without_a_sequence_that_is_needed(table: Path, tmp_path: Path) 
     slices = open_encoder(
         "brainfound_test14", shape=(SIDE, 28, 28), options=options, visit=("T1", "FLAIR")
     )
-    with pytest.raises(ValueError, match="s15 has no FLAIR, which the encoder needs; .*complete=t"):
+    with pytest.raises(ValueError, match=r"1 visit .* needs: s15 \(FLAIR\); .*complete=true"):
         heads.finetune_data(inputs, *slices, tmp_path, processes=0)
     complete = heads.open_task("classification", table, tmp_path, keys[:2], kind=heads.FineTuneTask)
     data = heads.finetune_data(complete, *slices, tmp_path, processes=0)

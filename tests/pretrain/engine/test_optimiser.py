@@ -1,22 +1,24 @@
 """Learning rates by layer: what has no effect on an encoder is refused."""
 
 import pytest
+from torch import nn
 
 from nnunet_fm.encoders import build_encoder
-from nnunet_fm_pretrain.engine.optimiser import layer_scales
+from nnunet_fm_pretrain.engine.optimiser import check_factors, layer_scales
 from nnunet_fm_pretrain.engine.recipe import OptimiserRecipe
 
 LENGTH = {"steps": 10, "batch_size": 2, "warmup_steps": 0}
-EVEN = {**LENGTH, "layer_decay": 1.0, "patch_embed_lr": 1.0}
 
 
 @pytest.mark.parametrize(("factor", "value"), [("layer_decay", 0.9), ("patch_embed_lr", 0.2)])
 def test_factors_without_effect_are_refused(factor: str, value: float) -> None:
-    encoder = build_encoder("prism_test12")  # whose layers are not told apart
-    recipe = OptimiserRecipe.model_validate(EVEN | {factor: value})
-    with pytest.raises(ValueError, match=rf"{factor}={value} has no effect.*{factor}=1"):
-        layer_scales(encoder, recipe)
-    layer_scales(encoder, OptimiserRecipe.model_validate(EVEN))
+    modules = {"encoder": build_encoder("prism_test12"), "head": nn.Linear(2, 2)}
+    settings = {"clip": 3.0, factor: value}
+    with pytest.raises(ValueError, match=rf"^optimisers.x.{factor}={value} has no .* encoder, he"):
+        check_factors(modules, settings, "optimisers.x")
+    check_factors(modules, {factor: 1.0}, "optimiser")
+    check_factors(modules, {}, "optimiser")
+    check_factors({"encoder": build_encoder("dinov3_test16")}, settings, "optimiser")
 
 
 def test_factors_of_a_transformer() -> None:

@@ -153,6 +153,19 @@ def test_recipes_that_cannot_be(parts: dict[str, Any], message: str) -> None:
         recipe(**parts)
 
 
+def test_a_run_checks_the_factors_of_every_phase(acquired: VolumeStore, tmp_path: Path) -> None:
+    for where, named in (
+        ({"optimiser": {"layer_decay": 0.9}}, "optimiser.layer_decay=0.9 has no effect on encoder"),
+        (
+            {"optimisers": {"generator": {"layer_decay": 0.9}}},
+            "optimisers.generator.layer_decay=0.9 has no effect",
+        ),
+    ):
+        with pytest.raises(ValueError, match=named):
+            pretrain(recipe(**where), acquired.folder, tmp_path / "run", accelerator="cpu")
+        assert not (tmp_path / "run").exists()
+
+
 def test_stores_that_cannot_be(acquired: VolumeStore, unit_volumes: VolumeStore) -> None:
     def batches(store: VolumeStore, **objective: Any) -> None:
         get_method("prism").build(recipe(objective=objective)).batches(store, 0, 1)
