@@ -119,8 +119,8 @@ def _cka(parsed: argparse.Namespace) -> None:
 
 
 def _similarity(parsed: argparse.Namespace) -> None:
-    from nnunet_fm.features.extraction import SHAPE
     from nnunet_fm.features.figures import draw_similarity
+    from nnunet_fm.features.opening import SHAPE
     from nnunet_fm.features.patch_similarity import volume_similarities
     from nnunet_fm.internal.arguments import parse_key_values
 

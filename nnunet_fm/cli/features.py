@@ -218,7 +218,8 @@ def _extract(parsed: argparse.Namespace) -> int:
     from nnunet_fm.data.perturbations import Perturbation
     from nnunet_fm.data.subject_table import read_table
     from nnunet_fm.features.cache import FeatureCache
-    from nnunet_fm.features.extraction import SHAPE, extract, open_encoder
+    from nnunet_fm.features.extraction import extract
+    from nnunet_fm.features.opening import SHAPE, open_encoder
     from nnunet_fm.internal.arguments import parse_key_values
     from nnunet_fm.internal.atomic_files import write_csv
 

@@ -179,7 +179,7 @@ def _run(parsed: argparse.Namespace) -> None:
 
 def _finetune(parsed: argparse.Namespace) -> None:
     from nnunet_fm import heads
-    from nnunet_fm.features.extraction import open_encoder
+    from nnunet_fm.features.opening import open_encoder
     from nnunet_fm.internal.arguments import parse_key_values
 
     inputs = _open_task(parsed, heads.FineTuneTask)

@@ -14,7 +14,7 @@ from nnunet_fm.data.preprocessing import preprocess_volume
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.volumes import read_volume
 from nnunet_fm.encoders import Encoder
-from nnunet_fm.features.extraction import open_encoder
+from nnunet_fm.features.opening import open_encoder
 from nnunet_fm.internal.errors import InputError
 
 Point = tuple[int, int]  # row and column, pixels of the slice

@@ -1,7 +1,7 @@
 import numpy as np
 
 from nnunet_fm.encoders.intensity import rescale_intensity
-from nnunet_fm.features.extraction import open_encoder
+from nnunet_fm.features.opening import open_encoder
 
 
 def test_volumes_are_rescaled_to_the_intensities_of_the_encoder() -> None:

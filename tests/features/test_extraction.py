@@ -15,7 +15,8 @@ from nnunet_fm.data.preprocessing import preprocess_volume
 from nnunet_fm.data.volumes import read_volume
 from nnunet_fm.encoders import FeatureInfo, InputSpec
 from nnunet_fm.features import FeatureCache, read_table
-from nnunet_fm.features.extraction import ExtractedVolume, extract, open_encoder
+from nnunet_fm.features.extraction import ExtractedVolume, extract
+from nnunet_fm.features.opening import open_encoder
 
 
 def opened(**choice: Any) -> Any:

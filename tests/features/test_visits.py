@@ -19,7 +19,8 @@ from nnunet_fm.data.volumes import read_volume
 from nnunet_fm.encoders import Encoder, FeatureInfo, InputSpec
 from nnunet_fm.encoders.slicewise import to_slabs, to_slices
 from nnunet_fm.features import FeatureCache, FeatureRecipe, Table, read_table
-from nnunet_fm.features.extraction import ExtractedVolume, extract, open_encoder
+from nnunet_fm.features.extraction import ExtractedVolume, extract
+from nnunet_fm.features.opening import open_encoder
 from nnunet_fm.features.volume_loader import VolumeRef, iter_preprocessed
 
 SHAPE = (8, 16, 24)

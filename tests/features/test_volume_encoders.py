@@ -10,7 +10,8 @@ from helpers.tables import write_table, write_volume_file
 from nnunet_fm.encoders import build_encoder
 from nnunet_fm.features import FeatureCache, read_table
 from nnunet_fm.features.cka import align
-from nnunet_fm.features.extraction import extract, open_encoder
+from nnunet_fm.features.extraction import extract
+from nnunet_fm.features.opening import open_encoder
 from nnunet_fm.heads.models import fit
 from nnunet_fm.heads.targets import Targets
 from nnunet_fm.heads.task import Task

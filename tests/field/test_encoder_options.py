@@ -20,7 +20,7 @@ from nnunet_fm.encoders import (
 )
 from nnunet_fm.encoders.axes import Turn
 from nnunet_fm.encoders.declared import check_declared
-from nnunet_fm.features.extraction import open_encoder
+from nnunet_fm.features.opening import open_encoder
 
 
 @pytest.mark.parametrize(

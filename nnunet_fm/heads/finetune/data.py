@@ -11,7 +11,7 @@ from nnunet_fm.data.skull_stripping import warn_of_unused_masks
 from nnunet_fm.encoders import Encoder
 from nnunet_fm.encoders.slicewise import SliceWise
 from nnunet_fm.features import FeatureRecipe
-from nnunet_fm.features.extraction import check_sequences
+from nnunet_fm.features.opening import check_sequences
 from nnunet_fm.features.prepared_volumes import PreparedVolumes
 from nnunet_fm.features.sources import Source, check_complete
 from nnunet_fm.features.volume_loader import VolumeRef

@@ -10,7 +10,7 @@ from helpers.encoder_files import braindino, official
 from nnunet_fm.encoders import CheckpointError, EncoderSource, tensors_sha256
 from nnunet_fm.encoders.loading import load as loading
 from nnunet_fm.encoders.loading import weight_source
-from nnunet_fm.features.extraction import open_encoder
+from nnunet_fm.features.opening import open_encoder
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from nnunet_fm import heads
 from nnunet_fm.cli.main import main
-from nnunet_fm.features.extraction import open_encoder
+from nnunet_fm.features.opening import open_encoder
 from nnunet_fm.heads.finetune.training import train
 from nnunet_fm.heads.saved_runs import FinishedRun
 from nnunet_fm.heads.task_data import TaskInputs

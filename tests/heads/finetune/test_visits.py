@@ -9,7 +9,7 @@ import pytest
 from helpers.tables import write_lines
 from nnunet_fm import heads
 from nnunet_fm.cli.main import main
-from nnunet_fm.features.extraction import open_encoder
+from nnunet_fm.features.opening import open_encoder
 
 SIDE = 16
 
