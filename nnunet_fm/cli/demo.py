@@ -125,8 +125,8 @@ def plan_arms(encoder: str, card: str | None, options: Sequence[str]) -> dict[st
             f"{encoder} holds {source.architecture}, an encoder of volumes; the demo trains on "
             "slices. Allowed: a 2-D encoder"
         )
-    file = source.file if Path(encoder).is_file() else None  # absolute, as the steps change folders
-    given = ["--encoder", file or encoder, *(["--card", card] if card else [])]
+    # the path is absolute, as the steps change folders
+    given = ["--encoder", source.file or encoder, *(["--card", card] if card else [])]
     given += [word for option in options for word in ("--encoder-option", option)]
     arms = {TOKENS: given, "tokens_off": [*given, "--tokens", "off"]}
     if source.seed is None:

@@ -4,6 +4,7 @@ import argparse
 
 from nnunet_fm.cli.parser import Commands, add_encoder_option, add_group
 from nnunet_fm.internal import option_types
+from nnunet_fm.internal.errors import InputError
 
 
 def add_command(commands: Commands) -> None:
@@ -14,7 +15,9 @@ def add_command(commands: Commands) -> None:
     show.add_argument("name", type=option_types.text)
     show.set_defaults(function=_show)
     verify = encoders.add_parser("verify", help="load a file strictly and report how")
-    verify.add_argument("file", type=option_types.existing_path)
+    verify.add_argument(
+        "file", type=option_types.weight_file, help="file, or hf://OWNER/NAME[@REVISION][/FILE]"
+    )
     verify.add_argument(
         "--encoder",
         "--card",
@@ -23,6 +26,9 @@ def add_command(commands: Commands) -> None:
         help="card or architecture (default: identified from the file)",
     )
     add_encoder_option(verify, "qkv_bias=true")
+    pull = encoders.add_parser("pull", help="download the weights of a card from the Hub")
+    pull.add_argument("name", type=option_types.text)
+    pull.set_defaults(function=_pull)
     verify.set_defaults(function=_verify)
 
 
@@ -58,6 +64,21 @@ def _show(parsed: argparse.Namespace) -> None:
     values["orientation"] = orientation_of(encoder, card.name)
     for key, value in values.items():
         print(f"{key:16}{', '.join(value) if isinstance(value, tuple) else value}")
+
+
+def _pull(parsed: argparse.Namespace) -> None:
+    from nnunet_fm.encoders import get_card
+    from nnunet_fm.encoders.loading.hub import fetch
+
+    card = get_card(parsed.name)
+    if not card.hub:
+        raise InputError(
+            f"{card.name} has no known place on the Hub; its source: {card.source or 'none'}. "
+            "Give a file that you have: --encoder FILE"
+        )
+    file = fetch(card.hub)
+    print(f"file      {file.path}\nlicence   {card.licence}")
+    print(f"type      --encoder {file.address} --card {card.name}")
 
 
 def _verify(parsed: argparse.Namespace) -> None:

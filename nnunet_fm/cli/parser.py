@@ -177,7 +177,14 @@ def add_weights_seed(parser: argparse.ArgumentParser) -> None:
 
 def add_encoder(parser: argparse.ArgumentParser, example: str) -> None:
     """Add `--encoder` and what chooses its weights; `example` is one of its options."""
-    parser.add_argument("--encoder", type=option_types.encoder, required=True, metavar="NAME|FILE")
+    parser.add_argument(
+        "--encoder",
+        type=option_types.encoder,
+        required=True,
+        metavar="NAME|FILE",
+        help="weight file, hf://OWNER/NAME[@REVISION][/FILE], bundled weights, or an architecture "
+        "for random weights",
+    )
     add_card(parser)
     add_weights_seed(parser)
     add_encoder_option(parser, example)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.hub_address import HubAddress
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class WeightCard:
         architecture: name in the registry.
         licence: of the weights, not of the code.
         source: where to get them.
+        hub: their place on the Hugging Face Hub, `hf://OWNER/NAME/FILE`; empty if unknown.
         options: numerical options that the weights need (LayerNorm epsilon, rotary precision, ...).
         pretrained_on: datasets used in pretraining; keep them apart from your test cases.
         citation: arXiv number or DOI of the paper.
@@ -52,6 +54,7 @@ class WeightCard:
     by_files_alone: bool = False
     intensity: str | None = None
     orientation: str | None = None
+    hub: str = ""
 
     def __post_init__(self) -> None:
         """Check what a plain mistake would break only later, for another file or another user."""
@@ -69,6 +72,8 @@ class WeightCard:
                     f"weight card {self.name}: ignored has {pattern!r}, which is no regular "
                     f"expression ({error})"
                 ) from None
+        if self.hub:
+            HubAddress.parse(self.hub)
         if self.spatial_dims not in (2, 3):
             raise InputError(
                 f"weight card {self.name}: spatial_dims {self.spatial_dims}; allowed: 2, 3"

@@ -16,6 +16,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.hub_address import HubAddress, is_hub_address
 from nnunet_fm.internal.path_parts import LEADS_ELSEWHERE, LONGEST
 
 LARGEST_SEED = 2**32 - 1
@@ -297,6 +298,22 @@ def channel_numbers(given: str) -> tuple[int, ...]:
     return numbers
 
 
+def weight_file(given: str) -> Path | str:
+    """Accept a weight file, which must exist, or one on the Hub.
+
+    Raises:
+        OptionError: a path that does not exist, or an address on the Hub of another form.
+    """
+    return _hub_address(given) if is_hub_address(given) else existing_path(given)
+
+
+def _hub_address(given: str) -> str:
+    try:
+        return str(HubAddress.parse(given))
+    except InputError as error:
+        raise OptionError(str(error)) from None
+
+
 def _numbers(given: str) -> tuple[int, ...]:
     """Read numbers from 0 between commas; return none if anything else is among them."""
     parts = [part.strip() for part in given.split(",")]
@@ -313,12 +330,15 @@ def point(given: str) -> tuple[int, int]:
 
 
 def encoder(given: str) -> str:
-    """Accept the name of an encoder or a weight file; the latter must exist.
+    """Accept the name of an encoder, a weight file, which must exist, or one on the Hub.
 
     Raises:
-        OptionError: an empty word, or the path of a file that does not exist.
+        OptionError: an empty word, the path of a file that does not exist, or an address on the Hub
+            of another form.
     """
     path = Path(text(given))
+    if is_hub_address(given):
+        return _hub_address(given)
     is_path = path.suffix in WEIGHT_SUFFIXES or path.is_absolute() or given.startswith(".")
     if is_path and not _is(os.path.exists, path):
         raise OptionError(f"{given} does not exist; allowed: a weight file, or an encoder's name")

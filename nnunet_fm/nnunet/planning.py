@@ -16,6 +16,7 @@ from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.device import default_device
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.files import visible_files
+from nnunet_fm.internal.hub_address import HubAddress, is_hub_address
 from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import some, unknown
 from nnunet_fm.nnunet.dataset_files import RESTORE, USED, read_dataset_json, read_plans
@@ -301,7 +302,9 @@ def _identifier(encoder: str, options: PlanOptions) -> str:
 def _short_name(options: PlanOptions) -> str:
     """Name the encoder: its weights, or its architecture with `random` and the seed if not 0."""
     file = Path(options.encoder)
-    if file.is_file():
+    if is_hub_address(options.encoder):
+        name = HubAddress.parse(options.encoder).repository.split("/")[1]
+    elif file.is_file():
         name = file.stem
     elif bundled_weights(options.encoder):
         name = options.encoder

@@ -166,6 +166,7 @@ def _card(tag: str, file: str, pretrained_on: tuple[str, ...]) -> WeightCard:
         architecture="bmmae_vitb16",
         licence="none found",
         source=f"{file} of https://huggingface.co/luklebigboss/BM-MAE",
+        hub=f"hf://luklebigboss/BM-MAE/{file}",
         files=(file,),
         pretrained_on=pretrained_on,
         citation="arXiv:2505.00568",

@@ -69,6 +69,7 @@ register_cards(
             "checkpoint_final.pth of https://huggingface.co/MIC-DKFZ/"
             "ResEncL-OpenMind-MAE (and -VF, -VoCo, ...)"
         ),
+        hub="hf://MIC-DKFZ/ResEncL-OpenMind-MAE/checkpoint_final.pth",
         pretrained_on=("OpenMind", "OpenNeuro"),
         citation="arXiv:2412.17041",
         ignored=PROJECTORS,

@@ -202,6 +202,7 @@ def _card(tag: str, token_order: str, methods: tuple[str, ...]) -> WeightCard:
             "checkpoint_final.pth of https://huggingface.co/MIC-DKFZ/"
             f"PrimusM-OpenMind-{methods[0]}{others if methods[1:] else ''}"
         ),
+        hub=f"hf://MIC-DKFZ/PrimusM-OpenMind-{methods[0]}/checkpoint_final.pth",
         pretrained_on=("OpenMind", "OpenNeuro"),
         citation="arXiv:2412.17041",
         spatial_dims=3,

@@ -186,6 +186,7 @@ def _brainsegfounder_card(
             f"model_weights_{tag.upper()}-pretrain.pt of "
             "https://huggingface.co/smilelab/BrainSegFounder"
         ),
+        hub=f"hf://smilelab/BrainSegFounder/model_weights_{tag.upper()}-pretrain.pt",
         pretrained_on=pretrained_on,
         citation="arXiv:2406.10395",
         spatial_dims=3,

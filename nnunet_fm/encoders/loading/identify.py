@@ -71,7 +71,7 @@ def _candidates(
     families = words - SHARED_NAMES
     return {
         "shapes and the published file's name": [
-            c for c in CARDS.values() if _is_published(path, c) and c.architecture == architecture
+            c for c in CARDS.values() if is_published(path, c) and c.architecture == architecture
         ],
         "shapes and the weights' name in the file name": [
             c for c in by_tensors if _is_named(c, words)
@@ -167,7 +167,7 @@ def _of_one_build(card: WeightCard) -> list[WeightCard]:
     return [c for c in same if _shapes_of(c) == _shapes_of(card)]
 
 
-def _is_published(path: Path, card: WeightCard) -> bool:
+def is_published(path: Path, card: WeightCard) -> bool:
     """Whether a file has the name under which its authors publish it, or lies in such a folder."""
     name, whole = path.name.lower(), path.absolute().as_posix().lower()
     return any(fnmatchcase(whole if "/" in p else name, p.lower()) for p in card.files)

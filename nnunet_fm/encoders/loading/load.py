@@ -13,6 +13,7 @@ from torch import Tensor
 from nnunet_fm.encoders.cards import bundled_weights, get_card
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.key_format import Converted
+from nnunet_fm.encoders.loading.hub import fetch
 from nnunet_fm.encoders.loading.identify import SAY_WHICH, closest, identify, nearest_by_shapes
 from nnunet_fm.encoders.loading.load_report import LoadReport, tensors_sha256
 from nnunet_fm.encoders.loading.metadata import embedded_card
@@ -36,6 +37,7 @@ from nnunet_fm.encoders.registry import (
 from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.files import files_sha256
+from nnunet_fm.internal.hub_address import is_hub_address
 from nnunet_fm.internal.messages import some
 
 
@@ -45,8 +47,8 @@ def load_encoder(
     """Build the encoder that a file holds and fill it, strictly.
 
     Args:
-        path: `.pth`, `.pt`, `.bin` (tensors only) or `.safetensors`; or the name of bundled
-            weights.
+        path: `.pth`, `.pt`, `.bin` (tensors only) or `.safetensors`; the name of bundled weights;
+            or `hf://OWNER/NAME[@REVISION][/FILE]`, see `hub.fetch`.
         card: name of a weight card or architecture; found from the file if None.
         **build: `taps`, or options that replace the card's.
 
@@ -68,6 +70,9 @@ def load_encoder(
     if bundled is not None:
         path, bundled_card = bundled
         card = card or bundled_card.name
+    fetched = fetch(str(path)) if is_hub_address(str(path)) else None
+    if fetched is not None:
+        path = fetched.path
     file = _WeightFile.read(Path(path), _own_names(card, build))
     chosen, reason = _choose_card(file, card)
     converted = file.converted
@@ -92,7 +97,7 @@ def load_encoder(
     _check(file.path.name, encoder, converted, chosen)
     missing = _fill(encoder, converted)
     return encoder, LoadReport(
-        file=str(file.path.absolute()),
+        file=str(fetched.address if fetched else file.path.absolute()),
         file_sha256=_checked_file_sha256(file.path, chosen),
         card=chosen.name,
         architecture=chosen.architecture,
@@ -107,6 +112,7 @@ def load_encoder(
         sha256=tensors_sha256(encoder.state_dict()),
         chosen_because=reason,
         about=file.about,
+        licence=fetched.licence if fetched else "",
     )
 
 

@@ -32,6 +32,7 @@ class LoadReport:
     sha256: str = ""
     chosen_because: str = ""
     about: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""  # that a repository of the Hub states
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
@@ -82,6 +83,8 @@ def describe(report: LoadReport) -> str:
         f"missing       {', '.join(report.missing) or 'none'}",
         f"dropped       {len(report.dropped)} tensors",
     ]
+    if report.licence:
+        lines.append(f"licence       {report.licence}, as the repository states")
     reasons: dict[str, list[str]] = {}
     for key, reason in report.dropped.items():
         reasons.setdefault(reason, []).append(key)

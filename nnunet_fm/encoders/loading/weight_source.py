@@ -13,6 +13,7 @@ from nnunet_fm.encoders.options import check_given_options
 from nnunet_fm.encoders.random_weights import build_random, build_random_as_torch_does
 from nnunet_fm.encoders.registry import ARCHITECTURES, CARDS
 from nnunet_fm.internal.errors import InputError, MissingFileError
+from nnunet_fm.internal.hub_address import is_hub_address
 from nnunet_fm.internal.option_types import WEIGHT_SUFFIXES
 
 DEFAULT_SEED = 0
@@ -27,7 +28,8 @@ class EncoderSource:
         options: numerical options that the encoder is built with.
         card: name of the weight card; of the architecture for random weights.
         sha256: hash of the tensors, see `tensors_sha256`.
-        file: absolute path of the weight file; None for bundled and random weights.
+        file: absolute path of the weight file, or its address on the Hub with the commit; None for
+            bundled and random weights.
         seed: of random weights; None for trained ones.
         encoder: the loaded module, while it is in use; not part of the identity.
         report: of the loader, if the weights came from a file.
@@ -61,8 +63,8 @@ class EncoderSource:
         """Resolve what a user gave as `--encoder`, and load it.
 
         Args:
-            given: path of a weight file, name of bundled weights, or name of an architecture for
-                random weights.
+            given: path of a weight file, or its address on the Hub (`hf://OWNER/NAME/FILE`), name
+                of bundled weights, or name of an architecture for random weights.
             card: weight card of the file; found from the file if None.
             seed: of random weights; 0 if None. Not allowed for other weights.
             options: replace the card's, e.g. `{"qkv_bias": True}`.
@@ -119,7 +121,8 @@ class EncoderSource:
         if card.source:
             raise InputError(
                 f"{given} names published weights, which nnunet-fm does not ship: {card.source} "
-                f"({card.licence}). Give the file: --encoder FILE --card {card.name}. "
+                f"({card.licence}). Give the file: --encoder {card.hub or 'FILE'} --card "
+                f"{card.name}. "
                 f"For random weights: --encoder {card.architecture}"
             )
         options = {**card.options, **(options or {})}
@@ -228,7 +231,9 @@ class EncoderSource:
 
 
 def is_path(given: str) -> bool:
-    """Whether a file or folder was given; a folder may have the name of an encoder."""
+    """Whether a file was given, here or on the Hub, or a folder, unless an encoder is so called."""
+    if is_hub_address(given):
+        return True
     path = Path(given)
     if path.suffix in WEIGHT_SUFFIXES or path.is_file():
         return True

@@ -16,10 +16,10 @@ def add_command(commands: Commands) -> None:
     add = probe.add_argument
     add(
         "encoders",
-        type=option_types.existing_file,
+        type=option_types.weight_file,
         nargs="+",
         metavar="FILE",
-        help="weight files of one network",
+        help="weight files of one network, or their addresses on the Hub (hf://OWNER/NAME/FILE)",
     )
     add(
         "--table",

@@ -60,7 +60,7 @@ class ProbeReport(NamedTuple):
 
 
 def encoders_and_random(
-    files: Sequence[Path],
+    files: Sequence[Path | str],
     seeds: int,
     card: str | None = None,
     given: dict[str, Any] | None = None,
@@ -68,7 +68,7 @@ def encoders_and_random(
     """Load encoders, and build the same network with random weights (timm's initialisation).
 
     Args:
-        files: weight files of one network.
+        files: weight files of one network, or their addresses on the Hub.
         seeds: how many random networks are built.
         card: weight card of the files, if they do not identify themselves.
         given: options of the architecture, instead of those of the card.
