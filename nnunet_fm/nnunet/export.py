@@ -11,6 +11,7 @@ from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunet_fm.encoders import EncoderSource
 from nnunet_fm.internal.atomic_files import created_whole
 from nnunet_fm.internal.errors import ExistingFileError, InputError, MissingFileError
+from nnunet_fm.internal.hub_address import is_hub_address
 from nnunet_fm.network.frozen import ENCODER, NETWORKS
 from nnunet_fm.nnunet.checkpoint_file import read_checkpoint
 from nnunet_fm.nnunet.dataset_files import read_plans
@@ -54,7 +55,7 @@ def export_model(
     if out.exists() and any(out.iterdir()):
         raise ExistingFileError(f"{out} is not empty; give a folder that does not exist yet")
     plans = read_plans(plans_file)
-    _forget_paths(plans)
+    forget_paths(plans)
     with created_whole(out) as partial:
         for fold in folds:
             (partial / fold).mkdir()
@@ -83,7 +84,7 @@ def _for_prediction(content: dict[str, Any]) -> dict[str, Any]:
             raise InputError("the checkpoint has no encoder weights, and its plans name none")
         state = source.load().state_dict()
         weights = {**weights, **{f"{ENCODER}{key}": value for key, value in state.items()}}
-    _forget_paths(plans)
+    forget_paths(plans)
     content["init_args"]["device"] = torch.device("cpu")
     kept = (
         "init_args",
@@ -101,13 +102,13 @@ def _for_prediction(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _forget_paths(plans: dict[str, Any]) -> None:
-    """Keep the encoder file's name and hash, not the folder it lay in."""
+def forget_paths(plans: dict[str, Any]) -> None:
+    """Keep the encoder file's name and hash, not the folder it lay in; of one on the Hub, all."""
     for configuration in plans["configurations"].values():
         architecture = configuration.get("architecture", {})
         if architecture.get("network_class_name") not in NETWORKS:
             continue
         source = EncoderSource.from_plans(architecture["arch_kwargs"])
-        if source is not None and source.file is not None:
+        if source is not None and source.file is not None and not is_hub_address(source.file):
             without_folder = replace(source, file=Path(source.file).name)
             architecture["arch_kwargs"] |= without_folder.to_plans()

@@ -7,8 +7,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import save
+
+from nnunet_fm.encoders import build_encoder
 
 COMMIT = "a" * 40
+CARD = {"nnunet_fm_card": json.dumps({"card": "dinov3_test16", "architecture": "dinov3_test16"})}
+
+
+def weights() -> bytes:
+    """Return a file of `dinov3_test16`."""
+    torch.manual_seed(0)
+    return save(build_encoder("dinov3_test16").state_dict(), CARD)
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, endpoint: str, cache: Path) -> None:
+    """Do what HF_ENDPOINT and HF_HUB_CACHE do when `huggingface_hub` is imported."""
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
 
 
 @dataclass

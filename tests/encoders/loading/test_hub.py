@@ -1,36 +1,18 @@
 """Weight files from the Hub, with a small server on the loopback address."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
-from safetensors.torch import save
 
-from helpers.hub_server import COMMIT, HubServer, Repository, serving
+from helpers.hub_server import COMMIT, HubServer, Repository, serving, use_hub, weights
 from nnunet_fm.cli.main import main
-from nnunet_fm.encoders import CARDS, EncoderSource, build_encoder, load_encoder
+from nnunet_fm.encoders import CARDS, EncoderSource, load_encoder
 from nnunet_fm.encoders.loading.hub import fetch
 from nnunet_fm.encoders.loading.identify import is_published
 from nnunet_fm.internal.hub_address import HubAddress
-
-CARD = {"nnunet_fm_card": json.dumps({"card": "dinov3_test16", "architecture": "dinov3_test16"})}
-
-
-def weights() -> bytes:
-    """Return a file of `dinov3_test16`."""
-    torch.manual_seed(0)
-    return save(build_encoder("dinov3_test16").state_dict(), CARD)
-
-
-def use_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    """Do what HF_ENDPOINT does when `huggingface_hub` is imported."""
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @pytest.fixture
@@ -45,8 +27,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         "lab/cut": Repository({"model.safetensors": weights()[:-100]}),
     }
     with serving(repositories) as server:
-        use_endpoint(monkeypatch, server.endpoint)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        use_hub(monkeypatch, server.endpoint, tmp_path / "hub")
         yield server
 
 
@@ -76,10 +57,13 @@ def test_a_file_that_is_named_or_the_only_safetensors(hub: HubServer) -> None:
 
 
 def test_without_a_network_the_cache_is_used(
-    hub: HubServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    hub: HubServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     first = fetch("hf://lab/brain@main/model.safetensors")
-    use_endpoint(monkeypatch, "http://127.0.0.1:9")  # nobody listens
+    use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "hub")  # nobody listens
     again = fetch("hf://lab/brain/model.safetensors")
     assert (again.path, again.address) == (first.path, first.address)
     assert "cannot be reached; using its cache" in caplog.text
