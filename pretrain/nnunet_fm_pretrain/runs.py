@@ -12,6 +12,7 @@ from nnunet_fm.internal.threads import torch_threads
 from nnunet_fm_pretrain.engine import checkpoints
 from nnunet_fm_pretrain.engine.devices import make_fabric
 from nnunet_fm_pretrain.engine.export import export_checkpoint
+from nnunet_fm_pretrain.engine.hub_folder import check_licence, write_hub_folder
 from nnunet_fm_pretrain.engine.loop import Engine
 from nnunet_fm_pretrain.engine.recipe import Recipe
 from nnunet_fm_pretrain.engine.shutdown import StoppedError
@@ -77,3 +78,27 @@ def export(run: Path, out: Path, half: bool = False) -> dict[str, Any]:
     """
     content = checkpoints.load(checkpoints.latest(run))
     return export_checkpoint(content, method_of(content["recipe"]), run, out, half)
+
+
+def export_for_hub(
+    run: Path, out: Path, half: bool = False, permitted: bool = False
+) -> dict[str, Any]:
+    """Write the encoder that a run trained as a folder for the Hugging Face Hub.
+
+    Args:
+        run: run folder, or one of its checkpoints.
+        out: folder, which does not exist yet; its name is the model's.
+        half: write float16 tensors, half as large.
+        permitted: the owners of the weights that the run started from allow it, although their
+            licence forbids derivatives.
+
+    Returns:
+        The card that was written into the weight file.
+
+    Raises:
+        FileNotFoundError, ValueError: no checkpoint, or a licence that forbids derivatives.
+        FileExistsError: the folder is not empty.
+    """
+    content = checkpoints.load(checkpoints.latest(run))
+    check_licence(content["licence"], permitted)
+    return write_hub_folder(content, method_of(content["recipe"]), run, out, half)

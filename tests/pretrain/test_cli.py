@@ -1,15 +1,19 @@
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from helpers.pretraining import small_recipe, write_volume_file
 from nnunet_fm.cli.main import main
+from nnunet_fm.encoders import load_encoder
 from nnunet_fm_pretrain.cli import add_commands
 from nnunet_fm_pretrain.data.slice_store import SliceStore
+from nnunet_fm_pretrain.engine.hub_folder import check_licence
 
 
 def test_the_whole_pipeline(
@@ -54,6 +58,41 @@ def test_the_whole_pipeline(
     said = capsys.readouterr().out
     assert "dinov3_test16.trained (dinov3_test16), chosen by: the card in the file" in said
     assert "subjects      5" in said
+    hub = tmp_path / "tiny-brain"
+    assert main(["pretrain", "export", run, "--hub", str(hub)]) == 0
+    assert f"hf upload OWNER/tiny-brain {hub}" in capsys.readouterr().out
+    _check_hub_folder(hub, Path(encoder))
+    assert main(["pretrain", "export", run, "--hub", str(hub)]) == 2
+    assert "tiny-brain is not empty" in capsys.readouterr().err
+
+
+def _check_hub_folder(hub: Path, encoder: Path) -> None:
+    """Compare a folder for the Hub with the weight file of the same run."""
+    assert sorted(path.name for path in hub.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    _, report = load_encoder(hub / "model.safetensors")
+    _, exported = load_encoder(encoder)
+    assert (report.sha256, report.about) == (exported.sha256, exported.about)
+    config = json.loads((hub / "config.json").read_text())
+    assert (config["architecture"], config["recipe"]["optimiser"]["steps"]) == ("dinov3_test16", 3)
+    card = ModelCard.load(hub / "README.md")
+    assert card.data.license_name == "as-its-author-says"
+    assert card.data.library_name == "nnunet-fm"
+    assert f"SHA-256 `{report.file_sha256}`" in card.text
+    assert "3 of 3 steps) on\n5 subjects of" in card.text
+    assert "nnunet-fm plan -d DATASET --encoder hf://OWNER/tiny-brain" in card.text
+
+
+def test_derivatives_that_may_not_be_passed_on() -> None:
+    note = "a derivative of x, to be passed on under the terms of its licence: CC BY-NC-ND 4.0"
+    with pytest.raises(ValueError, match="forbids passing on derivatives; .*--i-have-permission"):
+        check_licence(note, permitted=False)
+    check_licence(note, permitted=True)
+    check_licence("as its author says", permitted=False)
+    check_licence("a derivative of y, ... its licence: CC BY-NC-SA 4.0", permitted=False)
 
 
 def test_failures_are_reported_and_the_exit_code_is_not_zero(

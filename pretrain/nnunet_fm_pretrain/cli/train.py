@@ -65,28 +65,46 @@ def _add_export(commands: Commands) -> None:
         type=option_types.existing_path,
         help="folder of the run, or one of its checkpoints",
     )
-    export.add_argument(
+    target = export.add_mutually_exclusive_group(required=True)
+    target.add_argument(
         "-o",
         type=option_types.encoder_file,
-        required=True,
         metavar="FILE",
         help=".pth (DINOv3's form) or .safetensors",
+    )
+    target.add_argument(
+        "--hub",
+        type=option_types.output_folder,
+        metavar="FOLDER",
+        help="folder for the Hugging Face Hub, with a model card; its name is the model's",
+    )
+    export.add_argument(
+        "--i-have-permission",
+        action="store_true",
+        help="with --hub, although the licence of the weights that the run started from forbids "
+        "derivatives",
     )
     export.add_argument("--half", action="store_true", help="float16: half the size")
     export.set_defaults(function=_export)
 
 
 def _export(parsed: argparse.Namespace) -> None:
-    from nnunet_fm_pretrain.runs import export
+    from nnunet_fm_pretrain.runs import export, export_for_hub
 
-    card = export(parsed.run, parsed.o, parsed.half)
+    if parsed.hub is None:
+        card = export(parsed.run, parsed.o, parsed.half)
+    else:
+        card = export_for_hub(parsed.run, parsed.hub, parsed.half, parsed.i_have_permission)
     if card["step"] < card["steps"]:
         print(
             f"note: this encoder is of step {card['step']} of {card['steps']}, as the run is not "
             "finished"
         )
-    print(f"wrote {parsed.o}: {card['card']}, licence: {card['licence']}")
-    print(f"Next: nnunet-fm plan -d DATASET --encoder {parsed.o}")
+    print(f"wrote {parsed.hub or parsed.o}: {card['card']}, licence: {card['licence']}")
+    if parsed.hub is None:
+        print(f"Next: nnunet-fm plan -d DATASET --encoder {parsed.o}")
+    else:
+        print(f"Next: read its README.md, then hf upload OWNER/{parsed.hub.name} {parsed.hub}")
 
 
 def add_doctor(commands: Commands) -> None:
