@@ -116,6 +116,7 @@ def test_six_kills_while_writing_lose_nothing(tmp_path: Path) -> None:
         writer = context.Process(target=_write_until_killed, args=(str(tmp_path), 1000 * kill))
         writer.start()
         while not written.exists() or written.stat().st_size <= before + 20:
+            assert writer.is_alive()
             time.sleep(0.005)
         os.kill(writer.pid or 0, signal.SIGKILL)
         writer.join()
