@@ -45,7 +45,7 @@ def _list(_: argparse.Namespace) -> None:
         print(f"{card.name:34}{card.architecture:22}{card.licence[:32]:34}{data}")
     print(
         "\nRandom weights: the architecture's name. Any plain ViT of timm: timm/NAME. "
-        "A file: its path."
+        "A file: its path, or hf://OWNER/NAME/FILE."
     )
 
 
@@ -73,8 +73,8 @@ def _pull(parsed: argparse.Namespace) -> None:
     card = get_card(parsed.name)
     if not card.hub:
         raise InputError(
-            f"{card.name} has no known place on the Hub; its source: {card.source or 'none'}. "
-            "Give a file that you have: --encoder FILE"
+            f"the location of {card.name} on the Hub is not known; its source: "
+            f"{card.source or 'none'}. Give a local file: --encoder FILE"
         )
     file = fetch(card.hub)
     print(f"file      {file.path}\nlicence   {card.licence}")

@@ -14,6 +14,7 @@ from nnunet_fm.features.cache import POOLED, FeatureCache
 from nnunet_fm.features.embedding import embed_volumes
 from nnunet_fm.features.opening import check_sequences
 from nnunet_fm.features.recipe import FeatureRecipe
+from nnunet_fm.features.visits import check_columns
 from nnunet_fm.features.volume_loader import VolumeRef, iter_preprocessed
 from nnunet_fm.internal.arguments import check_part
 from nnunet_fm.internal.device import default_device
@@ -71,7 +72,9 @@ def extract(
         OSError: the cache cannot be written.
     """
     check_part(part)
-    if not recipe.channels:
+    if recipe.channels:
+        check_columns(recipe.channels, table.modalities)
+    else:
         check_sequences(encoder, table.modalities, "--modalities {}")
     if any(row.mask for row in table.rows):
         warn_of_unused_masks(recipe.preprocessing["strip"])

@@ -15,6 +15,7 @@ from nnunet_fm.encoders.intensity import RESCALED
 from nnunet_fm.features.recipe import FeatureRecipe
 from nnunet_fm.features.visits import visit_channels
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.hub_address import HubAddress, is_hub_address
 
 NOT_TURNED = "was pretrained on RAS volumes, and volumes are read as LPS here"
 TURN = "; to turn them: --encoder-option image_orientation=LPS"
@@ -190,4 +191,6 @@ def _fit_to_patches(encoder: Encoder, shape: Sequence[int]) -> list[int]:
 def _display_name(encoder: str, source: EncoderSource) -> str:
     if source.seed is not None:
         return f"{source.card}_random{source.seed}"
+    if is_hub_address(encoder):
+        return HubAddress.parse(encoder).name
     return Path(encoder).stem if Path(encoder).is_file() else source.card

@@ -14,6 +14,7 @@ from nnunet_fm.data.preprocessing import preprocess_volume
 from nnunet_fm.data.skull_stripping import find_stripper
 from nnunet_fm.data.volumes import read_volume
 from nnunet_fm.encoders import Encoder
+from nnunet_fm.encoders.loading.weight_source import is_path
 from nnunet_fm.features.opening import open_encoder
 from nnunet_fm.internal.errors import InputError
 
@@ -123,11 +124,11 @@ def volume_similarities(
                 f"point {row},{column} on a slice of {shape[1]} x {shape[2]}; allowed: 0,0 to "
                 f"{shape[1] - 1},{shape[2] - 1} (--shape)"
             )
-    if card and not any(Path(source).is_file() for source in encoders):
+    if card and not any(is_path(source) for source in encoders):
         raise InputError(f"--card {card} is for a weight file; give one, or remove --card")
     opened = []
     for source in encoders:
-        is_file = Path(source).is_file()
+        is_file = is_path(source)
         opened.append(
             open_encoder(
                 source,

@@ -82,7 +82,10 @@ def _settings(inputs: TaskInputs, clean: TaskData, encoder: str | None) -> list[
     recipe = inputs.cache.recipe(encoder)
     recipes = inputs.cache.perturbed(recipe)
     if not recipes:
-        command = extract_command(inputs.cache.folder, inputs.table, recipe, perturb="gibbs=0.2")
+        columns = inputs.table.select_modalities(inputs.task.modalities)
+        command = extract_command(
+            inputs.cache.folder, inputs.table, recipe, columns, perturb="gibbs=0.2"
+        )
         raise InputError(f"the cache has no perturbed features of {recipe.name}; type: {command}")
     settings = []
     for perturbed in recipes:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from nnunet_fm.internal.errors import InputError
 
 SCHEME = "hf://"
-FORM = "hf://OWNER/NAME, hf://OWNER/NAME/FILE or hf://OWNER/NAME@REVISION/FILE"
-WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+FORM = (
+    "hf://OWNER/NAME, hf://OWNER/NAME/FILE or hf://OWNER/NAME@REVISION/FILE, with %2F for a slash "
+    "in REVISION"
+)
+WORD = r"\w[\w.-]*(?<![.-])"  # of a repository, as the Hub allows it
 ADDRESS = re.compile(
-    rf"hf://(?P<repository>{WORD}/{WORD})(@(?P<revision>[A-Za-z0-9][A-Za-z0-9._-]*))?"
-    r"(/(?P<file>[^/@\s][^@\s]*))?"
+    rf"hf://(?P<repository>{WORD}/{WORD})(@(?P<revision>\w[\w.%-]*))?(/(?P<file>[^/].*))?",
+    re.ASCII,
 )
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -41,19 +44,34 @@ class HubAddress:
             InputError: it has another form.
         """
         match = ADDRESS.fullmatch(given)
-        if match is None or ".." in given:
+        if match is None:
             raise InputError(f"{given!r}; allowed: {FORM}")
-        return cls(match["repository"], match["revision"], match["file"])
+        repository, file = match["repository"], match["file"]
+        parts = file.split("/") if file else []
+        if re.search(r"--|\.\.|\.git$", repository) or ".." in parts or "" in parts:
+            raise InputError(f"{given!r}; allowed: {FORM}")
+        revision = match["revision"]
+        return cls(repository, revision and revision.replace("%2F", "/"), file)
 
     def __str__(self) -> str:
         """Return the address as `parse` reads it."""
-        revision = f"@{self.revision}" if self.revision else ""
+        revision = f"@{self.revision.replace('/', '%2F')}" if self.revision else ""
         file = f"/{self.file}" if self.file else ""
         return f"{SCHEME}{self.repository}{revision}{file}"
 
     @property
+    def owner(self) -> str:
+        """Owner of the repository."""
+        return self.repository.split("/")[0]
+
+    @property
+    def name(self) -> str:
+        """Name of the repository."""
+        return self.repository.split("/")[1]
+
+    @property
     def is_pinned(self) -> bool:
-        """Whether it names one file for ever: with a commit."""
+        """Whether it always names the same file: with a commit."""
         return bool(self.file and self.revision and COMMIT.fullmatch(self.revision))
 
 

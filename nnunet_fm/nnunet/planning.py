@@ -303,7 +303,7 @@ def _short_name(options: PlanOptions) -> str:
     """Name the encoder: its weights, or its architecture with `random` and the seed if not 0."""
     file = Path(options.encoder)
     if is_hub_address(options.encoder):
-        name = HubAddress.parse(options.encoder).repository.split("/")[1]
+        name = HubAddress.parse(options.encoder).name
     elif file.is_file():
         name = file.stem
     elif bundled_weights(options.encoder):

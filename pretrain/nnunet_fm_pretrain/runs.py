@@ -96,7 +96,8 @@ def export_for_hub(
         The card that was written into the weight file.
 
     Raises:
-        FileNotFoundError, ValueError: no checkpoint, or a licence that forbids derivatives.
+        FileNotFoundError, ValueError: no checkpoint, or a licence that forbids derivatives or
+            is unknown, or a name that the Hub does not allow.
         FileExistsError: the folder is not empty.
     """
     content = checkpoints.load(checkpoints.latest(run))

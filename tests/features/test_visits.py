@@ -180,9 +180,11 @@ def test_columns_that_no_channel_takes_are_not_ignored_in_reading(
     table_file: Path, tmp_path: Path, columns: tuple[str, ...], message: str
 ) -> None:
     table, cache = read_table(table_file), FeatureCache(tmp_path / "cache")
-    _, recipe, _ = extracted(table, cache, "brainfm_test8")
+    module, recipe, _ = extracted(table, cache, "brainfm_test8")
     with pytest.raises(ValueError, match=message):
         cache.sources(columns, recipe)
+    with pytest.raises(ValueError, match=message):
+        extract(replace(table, modalities=columns), module, recipe, cache, processes=0)
     extra = table.rows[1].volumes | {columns[-1]: table.rows[1].volumes["T1"]}
     rows = [replace(table.rows[1], volumes=extra)]
     with pytest.raises(ValueError, match=message):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -32,6 +33,8 @@ def use_hub(monkeypatch: pytest.MonkeyPatch, endpoint: str, cache: Path) -> None
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 @dataclass
@@ -53,11 +56,12 @@ class Repository:
 
 @dataclass
 class HubServer:
-    """The server's repositories, its address, and the paths that were asked for."""
+    """The server's repositories, its address, the paths that were asked for, and its state."""
 
     repositories: dict[str, Repository]
     endpoint: str = ""
     asked: list[str] = field(default_factory=list)
+    failing: bool = False
 
 
 @contextmanager
@@ -102,14 +106,16 @@ def serving(repositories: dict[str, Repository]) -> Iterator[HubServer]:
 
 def _response(hub: HubServer, path: str) -> tuple[int, dict[str, str], bytes]:
     """Return status, headers and content of an answer."""
-    parts = path.split("?")[0].strip("/").split("/")
+    parts = [unquote(part) for part in path.split("?")[0].strip("/").split("/")]
     api = parts[:2] == ["api", "models"]
     parts = parts[2:] if api else parts
     repository = hub.repositories.get("/".join(parts[:2]))
+    if hub.failing:
+        return 503, {}, b""
     if repository is None:
         return 404, {"X-Error-Code": "RepoNotFound"}, b""
     revision = parts[3] if len(parts) > 3 else "main"
-    if revision not in ("main", repository.commit):
+    if revision not in ("main", "a/branch", repository.commit):
         return 404, {"X-Error-Code": "RevisionNotFound"}, b""
     if api:
         about = {
@@ -117,14 +123,14 @@ def _response(hub: HubServer, path: str) -> tuple[int, dict[str, str], bytes]:
             "modelId": "/".join(parts[:2]),
             "sha": repository.commit,
             "gated": "manual" if repository.gated else False,
-            "siblings": [{"rfilename": name} for name in repository.files],
-            "cardData": {"license": repository.licence},
+            "siblings": [{"rfilename": name} for name in ("README.md", *repository.files)],
             "tags": [],
         }
         return 200, {"Content-Type": "application/json"}, json.dumps(about).encode()
     if repository.gated:
         return 403, {"X-Error-Code": "GatedRepo"}, b""
-    content = repository.files.get("/".join(parts[4:]))
+    files = {"README.md": f"---\nlicense: {repository.licence}\n---\ntext\n".encode()}
+    content = (files | repository.files).get("/".join(parts[4:]))
     if content is None:
         return 404, {"X-Error-Code": "EntryNotFound"}, b""
     tag = hashlib.sha256(content).hexdigest()

@@ -13,7 +13,7 @@ from nnunet_fm.cli.main import main
 from nnunet_fm.encoders import load_encoder
 from nnunet_fm_pretrain.cli import add_commands
 from nnunet_fm_pretrain.data.slice_store import SliceStore
-from nnunet_fm_pretrain.engine.hub_folder import check_licence
+from nnunet_fm_pretrain.engine.hub_folder import check_licence, model_card
 
 
 def test_the_whole_pipeline(
@@ -64,6 +64,10 @@ def test_the_whole_pipeline(
     _check_hub_folder(hub, Path(encoder))
     assert main(["pretrain", "export", run, "--hub", str(hub)]) == 2
     assert "tiny-brain is not empty" in capsys.readouterr().err
+    assert main(["pretrain", "export", run, "--hub", str(tmp_path / "my model")]) == 2
+    assert "'my model' is no name of a model on the Hub" in capsys.readouterr().err
+    assert main(["pretrain", "export", run, "-o", encoder, "--i-have-permission"]) == 2
+    assert "--i-have-permission is for --hub" in capsys.readouterr().err
 
 
 def _check_hub_folder(hub: Path, encoder: Path) -> None:
@@ -79,20 +83,39 @@ def _check_hub_folder(hub: Path, encoder: Path) -> None:
     config = json.loads((hub / "config.json").read_text())
     assert (config["architecture"], config["recipe"]["optimiser"]["steps"]) == ("dinov3_test16", 3)
     card = ModelCard.load(hub / "README.md")
-    assert card.data.license_name == "as-its-author-says"
+    assert card.data.license_name is None
+    assert "**Licence**: not stated yet. Before uploading" in card.text
     assert card.data.library_name == "nnunet-fm"
     assert f"SHA-256 `{report.file_sha256}`" in card.text
     assert "3 of 3 steps) on\n5 subjects of" in card.text
     assert "nnunet-fm plan -d DATASET --encoder hf://OWNER/tiny-brain" in card.text
 
 
-def test_derivatives_that_may_not_be_passed_on() -> None:
-    note = "a derivative of x, to be passed on under the terms of its licence: CC BY-NC-ND 4.0"
-    with pytest.raises(ValueError, match="forbids passing on derivatives; .*--i-have-permission"):
+@pytest.mark.parametrize(
+    "terms",
+    [
+        "CC BY-NC-ND 4.0",
+        "cc-by-nc-nd-4.0 (as its repository states)",
+        "Attribution-NonCommercial-NoDerivatives 4.0",
+        "none found",
+    ],
+)
+def test_derivatives_that_may_not_be_passed_on(terms: str) -> None:
+    note = f"a derivative of x, to be passed on under the terms of its licence: {terms}"
+    with pytest.raises(ValueError, match="^these weights are a derivative of x.*--i-have-permiss"):
         check_licence(note, permitted=False)
     check_licence(note, permitted=True)
+
+
+def test_the_model_card_of_a_derivative() -> None:
+    licence = "a derivative of x, to be passed on under the terms of its licence: CC BY-NC-SA 4.0"
+    check_licence(licence, permitted=False)
     check_licence("as its author says", permitted=False)
-    check_licence("a derivative of y, ... its licence: CC BY-NC-SA 4.0", permitted=False)
+    about = {"licence": licence, "method": "mae2d", "architecture": "a", "step": 1, "steps": 2}
+    about |= {"subjects": 3, "datasets": "D", "subjects_sha256": "e", "recipe": "{}"}
+    card = ModelCard(model_card(about, "n", "f"))
+    assert (card.data.license, card.data.license_name) == ("other", "cc-by-nc-sa-4.0")
+    assert licence in card.text
 
 
 def test_failures_are_reported_and_the_exit_code_is_not_zero(

@@ -1,24 +1,23 @@
 """Weight files from the Hugging Face Hub, by `huggingface_hub`: its cache, token and offline mode.
 
-A file is named by the commit that it belongs to, so that plans read the same weights for ever, and
-a file that is in the cache needs no network.
+A file is named by the commit that it belongs to, so that plans always read the same weights, and a
+file that is in the cache needs no network.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 from nnunet_fm.encoders.loading.read import CheckpointError
-from nnunet_fm.internal.errors import MissingFileError
+from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.hub_address import HubAddress
 from nnunet_fm.internal.messages import some
 from nnunet_fm.internal.option_types import WEIGHT_SUFFIXES
 
-SAFE = ".safetensors"
-TRANSPORT = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
+SAFE, CARD = ".safetensors", "README.md"
+TRANSPORT = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "hf_xet")
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ class HubFile:
     Attributes:
         path: in the cache.
         address: with the commit and the file.
-        licence: that the repository states; empty if it states none, or was not asked.
+        licence: that the repository states; empty if it states none.
     """
 
     path: Path
@@ -46,25 +45,26 @@ def fetch(given: str) -> HubFile:
             repository, a `.safetensors` before others.
 
     Raises:
-        MissingFileError: no such repository, revision or file.
-        CheckpointError: the repository is gated, or has no or several weight files; there is no
-            network and the cache does not have the file; or the cache cannot be written.
+        MissingFileError: no such repository, revision or file, no access to it, or no network and
+            no such file in the cache.
+        CheckpointError: the repository has no or several weight files, or the cache cannot be
+            written.
         InputError: an address of another form.
     """
     address = HubAddress.parse(given)
     if address.is_pinned:
-        path = _cached(address)
-        if path is not None:
-            return HubFile(path, address)
+        found = _in_cache(address)
+        if found is not None:
+            return found
     with _sentences(address):
         try:
             return _download(address)
         except Exception as error:
-            found = _cached(address) if _is_transport(error) else None
+            found = _in_cache(address) if _is_transport(error) else None
             if found is None:
                 raise
-            logger.warning("the Hub cannot be reached; using its cache: %s", found)
-            return HubFile(found, replace(address, revision=_commit_of(found)))
+            logger.warning("the Hub cannot be reached; using its cache: %s", found.path)
+            return found
 
 
 def _download(address: HubAddress) -> HubFile:
@@ -73,16 +73,17 @@ def _download(address: HubAddress) -> HubFile:
     api = huggingface_hub.HfApi()
     about = api.model_info(address.repository, revision=address.revision)
     files = sorted(sibling.rfilename for sibling in about.siblings or ())
-    file = _chosen(address, files)
-    path = Path(
-        huggingface_hub.hf_hub_download(  # notes the branch's commit for a later use offline
-            address.repository, file, revision=address.revision, endpoint=api.endpoint
+    named = replace(address, file=_chosen(address, files))
+    for file in (CARD, named.file) if CARD in files else (named.file,):
+        huggingface_hub.hf_hub_download(  # notes the commit of a branch, for use without a network
+            named.repository, str(file), revision=named.revision, endpoint=api.endpoint
         )
-    )
-    pinned = replace(address, revision=_commit_of(path), file=file)
-    licence = _licence(about)
-    logger.warning("%s: licence %s", pinned, licence or "not stated by the repository")
-    return HubFile(path, pinned, licence)
+    found = _in_cache(named)
+    if found is None or HubAddress.parse(str(found.address)) != found.address:
+        raise CheckpointError(f"{named} cannot be named in plans; give a local file")
+    licence = found.licence or "not stated by the repository"
+    logger.warning("%s: licence %s", found.address, licence)
+    return found
 
 
 def _chosen(address: HubAddress, files: Sequence[str]) -> str:
@@ -107,28 +108,38 @@ def _chosen(address: HubAddress, files: Sequence[str]) -> str:
     return candidates[0]
 
 
-def _cached(address: HubAddress) -> Path | None:
-    """Return the file of the cache, of the default branch if no revision was given."""
+def _in_cache(address: HubAddress) -> HubFile | None:
+    """Return a file of the cache, of the default branch if no revision was given."""
+    path = None if address.file is None else _cached(address, address.file)
+    if path is None:
+        return None
+    commit = path.parts[-1 - len(PurePosixPath(str(address.file)).parts)]  # snapshots/COMMIT/FILE
+    pinned = replace(address, revision=commit)
+    return HubFile(path, pinned, _licence(pinned))
+
+
+def _cached(address: HubAddress, file: str) -> Path | None:
     import huggingface_hub
 
-    if address.file is None:
-        return None
     path = huggingface_hub.try_to_load_from_cache(
-        address.repository, address.file, revision=address.revision
+        address.repository, file, revision=address.revision
     )
     return Path(path) if isinstance(path, str) else None
 
 
-def _commit_of(path: Path) -> str:
-    """Return the commit of a file of the cache, `.../snapshots/COMMIT/FILE`."""
-    return path.parts[path.parts.index("snapshots") + 1]
+def _licence(address: HubAddress) -> str:
+    """Return the licence that the model card in the cache states, by its own name if unusual."""
+    import huggingface_hub
 
-
-def _licence(about: Any) -> str:
-    """Return the licence that a repository states, by its own name if it is an unusual one."""
-    card = about.card_data or {}
-    named = card.get("license_name") if card.get("license") == "other" else None
-    return str(named or card.get("license") or "")
+    path = _cached(address, CARD)
+    if path is None:
+        return ""
+    try:
+        data = huggingface_hub.ModelCard.load(path, ignore_metadata_errors=True).data
+    except ValueError:  # no valid block of metadata
+        return ""
+    named = data.license_name if data.license == "other" else None
+    return str(named or data.license or "")
 
 
 @contextmanager
@@ -139,8 +150,10 @@ def _sentences(address: HubAddress) -> Iterator[None]:
     page = f"{constants.ENDPOINT}/{address.repository}"
     try:
         yield
+    except InputError:
+        raise
     except errors.GatedRepoError:
-        raise CheckpointError(
+        raise MissingFileError(
             f"{address} is gated: accept its conditions on {page}, then type `hf auth login`"
         ) from None
     except errors.RepositoryNotFoundError:
@@ -153,27 +166,36 @@ def _sentences(address: HubAddress) -> Iterator[None]:
             f"{address}: the repository has no revision {address.revision}; its revisions: "
             f"{page}/commits/main"
         ) from None
-    except PermissionError as error:
-        raise CheckpointError(
-            f"{address} cannot be written to the cache of the Hub ({error}); set HF_HUB_CACHE to a "
-            "folder that can be written"
-        ) from None
-    except errors.HfHubHTTPError as error:
-        first_line = str(error).splitlines()[0]
-        raise CheckpointError(f"{address}: the Hub answered: {first_line}; try again") from None
     except Exception as error:
-        if not _is_transport(error):
-            raise
-        raise CheckpointError(
-            f"{address}: the Hub cannot be reached ({type(error).__name__}), and its cache does "
-            "not have the file; try again with a network, or give a file that you have"
-        ) from None
+        if _is_transport(error):
+            raise MissingFileError(_unreachable(address, error)) from None
+        if isinstance(error, PermissionError):
+            raise CheckpointError(
+                f"{address} cannot be written to the cache of the Hub ({error}); set HF_HUB_CACHE "
+                "to a folder that can be written"
+            ) from None
+        if isinstance(error, errors.HfHubHTTPError):
+            first_line = str(error).splitlines()[0]
+            raise CheckpointError(f"{address}: the Hub answered: {first_line}") from None
+        raise
+
+
+def _unreachable(address: HubAddress, error: Exception) -> str:
+    missing = "its cache does not have the file"
+    if address.file is None:
+        missing = "without a network, name a file that its cache has, hf://OWNER/NAME/FILE"
+    return (
+        f"{address}: the Hub cannot be reached ({type(error).__name__}), and {missing}; try again "
+        "with a network, or give a local file"
+    )
 
 
 def _is_transport(error: BaseException) -> bool:
-    """Whether the network failed, or is not allowed (HF_HUB_OFFLINE)."""
+    """Whether the network or the Hub failed, or the network is not allowed (HF_HUB_OFFLINE)."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
         return True
+    if isinstance(error, errors.HfHubHTTPError):
+        return getattr(error.response, "status_code", 0) >= 500
     return type(error).__module__.split(".")[0] in TRANSPORT or isinstance(error, ConnectionError)

@@ -17,6 +17,7 @@ from nnunet_fm.encoders.loading.read import CheckpointError
 from nnunet_fm.encoders.registry import CARDS, build_encoder
 from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.internal.extras import install_command
+from nnunet_fm.internal.hub_address import HubAddress
 from nnunet_fm.internal.messages import some
 
 # A file is taken for a damaged one of its kind if at most this share of its tensors differs.
@@ -26,8 +27,16 @@ UNKNOWN_NAME = "no published file has this name, so its licence and pretraining 
 SAY_WHICH = "--card NAME"
 
 
-def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[WeightCard, str]:
+def identify(
+    path: Path, converted: Converted, containers: list[str], hub: HubAddress | None = None
+) -> tuple[WeightCard, str]:
     """Choose the card of a file by its shapes, then its name, then its container.
+
+    Args:
+        path: of the file.
+        converted: its tensors in our names.
+        containers: of the tensors in the file.
+        hub: its address, if it comes from the Hub.
 
     Returns:
         The card and the reason for choosing it.
@@ -45,7 +54,7 @@ def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[W
             f"{_skipped_cards(converted.tensors)}"
         )
     fitting = [card for card in _of_one_build(nearest) if not card.shipped]
-    for reason, cards in _candidates(path, nearest.architecture, fitting, containers).items():
+    for reason, cards in _candidates(path, hub, nearest.architecture, fitting, containers).items():
         if cards and _same_options(cards):
             return cards[0], reason
     by_tensors = [card for card in fitting if not card.by_files_alone]
@@ -63,7 +72,11 @@ def identify(path: Path, converted: Converted, containers: list[str]) -> tuple[W
 
 
 def _candidates(
-    path: Path, architecture: str, fitting: list[WeightCard], containers: list[str]
+    path: Path,
+    hub: HubAddress | None,
+    architecture: str,
+    fitting: list[WeightCard],
+    containers: list[str],
 ) -> dict[str, list[WeightCard]]:
     """Return the cards that each kind of evidence besides shapes leaves, the strongest first."""
     by_tensors = [card for card in fitting if not card.by_files_alone]
@@ -71,7 +84,9 @@ def _candidates(
     families = words - SHARED_NAMES
     return {
         "shapes and the published file's name": [
-            c for c in CARDS.values() if is_published(path, c) and c.architecture == architecture
+            c
+            for c in CARDS.values()
+            if is_published(path, c, hub) and c.architecture == architecture
         ],
         "shapes and the weights' name in the file name": [
             c for c in by_tensors if _is_named(c, words)
@@ -167,10 +182,19 @@ def _of_one_build(card: WeightCard) -> list[WeightCard]:
     return [c for c in same if _shapes_of(c) == _shapes_of(card)]
 
 
-def is_published(path: Path, card: WeightCard) -> bool:
-    """Whether a file has the name under which its authors publish it, or lies in such a folder."""
+def is_published(path: Path, card: WeightCard, hub: HubAddress | None = None) -> bool:
+    """Whether a file has the name under which its authors publish it, or lies in such a folder.
+
+    On the Hub, where names are chosen after those of others, only repositories of the authors are
+    such folders.
+    """
     name, whole = path.name.lower(), path.absolute().as_posix().lower()
-    return any(fnmatchcase(whole if "/" in p else name, p.lower()) for p in card.files)
+    patterns = card.files
+    if hub is not None:
+        whole = f"/{hub.repository}/{hub.file}".lower()
+        if not card.hub or HubAddress.parse(card.hub).owner != hub.owner:
+            patterns = tuple(pattern for pattern in patterns if "/" not in pattern)
+    return any(fnmatchcase(whole if "/" in p else name, p.lower()) for p in patterns)
 
 
 def _is_named(card: WeightCard, words: set[str]) -> bool:

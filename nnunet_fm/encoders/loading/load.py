@@ -37,7 +37,7 @@ from nnunet_fm.encoders.registry import (
 from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.files import files_sha256
-from nnunet_fm.internal.hub_address import is_hub_address
+from nnunet_fm.internal.hub_address import HubAddress, is_hub_address
 from nnunet_fm.internal.messages import some
 
 
@@ -74,7 +74,7 @@ def load_encoder(
     if fetched is not None:
         path = fetched.path
     file = _WeightFile.read(Path(path), _own_names(card, build))
-    chosen, reason = _choose_card(file, card)
+    chosen, reason = _choose_card(file, card, fetched.address if fetched else None)
     converted = file.converted
     _return_unknown_heads(file, chosen)
     architecture = known_architecture(chosen.architecture)
@@ -173,14 +173,16 @@ def _refuse_changes(file: str, fixed: Mapping[str, Any], given: Mapping[str, Any
             )
 
 
-def _choose_card(file: _WeightFile, card: str | None) -> tuple[WeightCard, str]:
+def _choose_card(
+    file: _WeightFile, card: str | None, hub: HubAddress | None
+) -> tuple[WeightCard, str]:
     """Return the card of a file and the reason for choosing it."""
     if card:
         return get_card(card), "named"
     carried = file.about.get("card")
     if carried in {*CARDS, *ARCHITECTURES}:  # never a class that the file names
         return get_card(str(carried)), "the card in the file"
-    return identify(file.path, file.converted, file.unwrapped.containers)
+    return identify(file.path, file.converted, file.unwrapped.containers, hub)
 
 
 def _return_unknown_heads(file: _WeightFile, card: WeightCard) -> None:

@@ -215,6 +215,8 @@ class EncoderSource:
             card = card_of_plans(self.card)
             encoder, report = load_encoder(self.file or card, card, **self.options)
         except MissingFileError:
+            if self.file and is_hub_address(self.file):
+                raise  # says what the Hub answered
             raise MissingFileError(
                 f"encoder file {self.file!r} named by the plans is missing (tensor hash "
                 f"{self.sha256[:12]}…). "

@@ -1,8 +1,10 @@
 """`nnunet-fm pretrain run`, `export` and `doctor`."""
 
 import argparse
+import shlex
 
 from nnunet_fm.internal import option_types
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.cli.parser import Commands
 
 
@@ -81,8 +83,8 @@ def _add_export(commands: Commands) -> None:
     export.add_argument(
         "--i-have-permission",
         action="store_true",
-        help="with --hub, although the licence of the weights that the run started from forbids "
-        "derivatives",
+        help="with --hub: the owners of the weights that the run started from allow it, although "
+        "their licence forbids derivatives or is unknown",
     )
     export.add_argument("--half", action="store_true", help="float16: half the size")
     export.set_defaults(function=_export)
@@ -91,6 +93,8 @@ def _add_export(commands: Commands) -> None:
 def _export(parsed: argparse.Namespace) -> None:
     from nnunet_fm_pretrain.runs import export, export_for_hub
 
+    if parsed.hub is None and parsed.i_have_permission:
+        raise InputError("--i-have-permission is for --hub FOLDER; remove it")
     if parsed.hub is None:
         card = export(parsed.run, parsed.o, parsed.half)
     else:
@@ -104,7 +108,9 @@ def _export(parsed: argparse.Namespace) -> None:
     if parsed.hub is None:
         print(f"Next: nnunet-fm plan -d DATASET --encoder {parsed.o}")
     else:
-        print(f"Next: read its README.md, then hf upload OWNER/{parsed.hub.name} {parsed.hub}")
+        folder = parsed.hub.resolve()
+        words = f"hf upload OWNER/{folder.name} {shlex.quote(str(parsed.hub))}"
+        print(f"Next: read and complete its README.md, then type: {words}")
 
 
 def add_doctor(commands: Commands) -> None:

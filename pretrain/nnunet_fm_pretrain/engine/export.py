@@ -12,6 +12,7 @@ from nnunet_fm.encoders import load_encoder
 from nnunet_fm.encoders.loading.metadata import check_suffix, write_encoder
 from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.hub_address import is_hub_address
 from nnunet_fm_pretrain.engine.method import Method
 from nnunet_fm_pretrain.engine.objective import Exported
 from nnunet_fm_pretrain.engine.recipe import Recipe
@@ -84,5 +85,15 @@ def _card(
         "subjects_sha256": hashlib.sha256("\n".join(subjects).encode()).hexdigest(),
         "store_sha256": content["store"],
         "licence": content["licence"],
-        "recipe": json.dumps(content["recipe"]),
+        "recipe": json.dumps(_without_folders(content["recipe"])),
     }
+
+
+def _without_folders(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe with the names of local files alone, not the folders that they lie in."""
+    shown: dict[str, Any] = dict(recipe)
+    for part, key in (("encoder", "init"), ("text", "file")):
+        given = recipe.get(part, {}).get(key)
+        if given and not is_hub_address(given):
+            shown[part] = {**recipe[part], key: Path(given).name}
+    return shown

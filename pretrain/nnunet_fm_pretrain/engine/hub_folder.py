@@ -11,11 +11,16 @@ from huggingface_hub import ModelCard, ModelCardData
 from nnunet_fm.internal.atomic_files import created_whole, write_text
 from nnunet_fm.internal.errors import ExistingFileError, InputError
 from nnunet_fm.internal.files import files_sha256
+from nnunet_fm.internal.hub_address import SCHEME, HubAddress
 from nnunet_fm_pretrain.engine.export import export_checkpoint
 from nnunet_fm_pretrain.engine.method import Method
+from nnunet_fm_pretrain.engine.start import OWN
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-NO_DERIVATIVES = re.compile(r"\bND\b|no derivatives", re.IGNORECASE)
+FORBIDDEN = re.compile(
+    r"(?<![a-z])nd(?![a-z])|no[\s_-]?deriv|none found|not stated|not released", re.IGNORECASE
+)
+UNSTATED = "not stated yet. Before uploading, state one here, and as `license:` in the block above"
 TEXT = """{data}
 
 # {name}
@@ -27,7 +32,7 @@ TEXT = """{data}
 * **Pretraining data**: keep these subjects out of every test set. SHA-256 of the list of their ids:
   `{subjects_sha256}`
 * **File**: `{file}`, SHA-256 `{sha256}`
-* **Use**: research. It is no medical device, and was not evaluated for clinical use.
+* **Use**: research. It is not a medical device, and was not evaluated for clinical use.
 
 ## How to use
 
@@ -62,12 +67,12 @@ def check_licence(licence: str, permitted: bool) -> None:
         permitted: the user has the permission of the owners of the weights it started from.
 
     Raises:
-        InputError: the licence forbids derivatives, and there is no permission.
+        InputError: the licence forbids derivatives or is unknown, and there is no permission.
     """
-    if NO_DERIVATIVES.search(licence) and not permitted:
+    if FORBIDDEN.search(licence) and not permitted:
         raise InputError(
-            f"these weights are a {licence}, which forbids passing on derivatives; with the "
-            "owners' permission, type --i-have-permission"
+            f"these weights are {licence}. Without the owners' permission they may not be passed "
+            "on; with it, type --i-have-permission"
         )
 
 
@@ -88,8 +93,16 @@ def write_hub_folder(
 
     Raises:
         FileExistsError: the folder is not empty.
-        ValueError: an encoder that the loader refuses.
+        ValueError: an encoder that the loader refuses, or a name that the Hub does not allow.
     """
+    out = out.resolve()
+    try:
+        HubAddress.parse(f"{SCHEME}OWNER/{out.name}")
+    except InputError:
+        raise InputError(
+            f"{out.name!r} is no name of a model on the Hub; allowed: letters, digits, and . _ - "
+            "between them"
+        ) from None
     if out.exists() and any(out.iterdir()):
         raise ExistingFileError(f"{out} is not empty; give a folder that does not exist yet")
     with created_whole(out) as partial:
@@ -114,14 +127,18 @@ def model_card(card: Mapping[str, Any], name: str, sha256: str) -> str:
         name: of the model.
         sha256: of the weight file.
     """
+    own = card["licence"] == OWN
+    terms = str(card["licence"]).rpartition("licence: ")[2]
     data = ModelCardData(
-        license="other",
-        license_name=re.sub(r"[^a-z0-9]+", "-", str(card["licence"]).lower()).strip("-")[:80],
+        license=None if own else "other",
+        license_name=None if own else re.sub(r"[^a-z0-9.]+", "-", terms.lower())[:60].strip("-"),
         library_name="nnunet-fm",
         pipeline_tag="image-feature-extraction",
         tags=["mri", "medical", "self-supervised", str(card["method"])],
     )
     recipe = json.dumps(json.loads(card["recipe"]), indent=2)
     values = {**card, "recipe": recipe, "name": name, "file": WEIGHTS, "sha256": sha256}
+    if own:
+        values["licence"] = UNSTATED
     text = TEXT.format(data=f"---\n{data.to_yaml()}\n---", **values)
     return ModelCard(text).content

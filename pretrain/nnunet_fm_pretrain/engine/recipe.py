@@ -34,7 +34,8 @@ class EncoderRecipe(Part):
 
     Attributes:
         architecture: a name of `nnunet-fm encoders list` that the method can train.
-        init: `scratch`, or a weight file that the strict loader reads (a warm start).
+        init: `scratch`, or a weight file that the strict loader reads (a warm start), here or on
+            the Hub with its commit (`hf://OWNER/NAME@COMMIT/FILE`).
         card: weight card of that file, where the file alone does not identify it.
     """
 

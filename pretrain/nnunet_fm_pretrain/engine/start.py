@@ -8,6 +8,7 @@ from typing import Any
 from nnunet_fm.encoders import CARDS, LoadReport, get_card, load_encoder
 from nnunet_fm.internal.config import parse_settings
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.hub_address import is_hub_address
 from nnunet_fm.internal.messages import some
 from nnunet_fm_pretrain.data.store import Store
 from nnunet_fm_pretrain.engine import checkpoints
@@ -125,9 +126,14 @@ def start_from_file(objective: Objective, encoder: EncoderRecipe) -> str:
     """Load the encoder of a weight file; return the licence note that follows from it.
 
     Raises:
-        ValueError: the file holds another architecture.
+        ValueError: the file holds another architecture, or is one of the Hub without its commit.
     """
     module, report = load_encoder(encoder.init, encoder.card)
+    if is_hub_address(encoder.init) and encoder.init != report.file:
+        raise InputError(
+            f"encoder.init={encoder.init}: without the commit, this recipe could start from other "
+            f"weights next time; type encoder.init={report.file}"
+        )
     if report.architecture != encoder.architecture:
         cards = [c.name for c in CARDS.values() if c.architecture == encoder.architecture]
         other = f", or encoder.card={cards[0]} if the file fits that" if cards else ""
@@ -149,5 +155,8 @@ def licence_of_derivative(start: LoadReport) -> str:
     carried = str(start.about.get("licence", ""))
     if carried.startswith(DERIVATIVE):
         return carried
-    licence = carried or get_card(start.card).licence
+    licences = [carried or get_card(start.card).licence]
+    if start.licence:
+        licences.append(f"{start.licence} (as its repository states)")
+    licence = "; ".join(licences)
     return f"{DERIVATIVE} {start.card}, to be passed on under the terms of its licence: {licence}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from helpers.hub_server import COMMIT, HubServer, Repository, serving, use_hub, weights
 from nnunet_fm.cli.main import main
@@ -19,11 +20,12 @@ from nnunet_fm.internal.hub_address import HubAddress
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """Serve some repositories; the cache is empty."""
     repositories = {
-        "lab/brain": Repository({"README.md": b"text", "model.safetensors": weights()}),
+        "lab/brain": Repository({"model.safetensors": weights()}),
         "lab/several": Repository({"a.safetensors": weights(), "sub/b.safetensors": weights()}),
         "lab/mixed": Repository({"model.safetensors": weights(), "old.pth": b"x"}),
-        "lab/none": Repository({"README.md": b"text"}),
+        "lab/none": Repository({}),
         "lab/gated": Repository({"model.safetensors": weights()}, gated=True),
+        "lab/spaces": Repository({"my model@1.safetensors": weights()}),
         "lab/cut": Repository({"model.safetensors": weights()[:-100]}),
     }
     with serving(repositories) as server:
@@ -44,6 +46,7 @@ def test_an_encoder_of_the_hub_is_pinned_and_needs_the_network_once(
     assert again == source
     hub.asked.clear()
     hub.repositories["lab/brain"].commit = "b" * 40  # the repository goes on; the plans do not
+    assert load_encoder(str(report.file))[1].licence == "cc-by-nc-4.0"
     loaded = again.load() if again else None
     assert loaded is not None
     assert all(map(torch.equal, loaded.parameters(), encoder.parameters()))
@@ -54,6 +57,17 @@ def test_a_file_that_is_named_or_the_only_safetensors(hub: HubServer) -> None:
     assert fetch("hf://lab/several/sub/b.safetensors").address.file == "sub/b.safetensors"
     assert fetch(f"hf://lab/mixed@{COMMIT}").address.file == "model.safetensors"
     assert fetch("hf://lab/mixed@main").address.revision == COMMIT
+    assert fetch("hf://lab/mixed@a%2Fbranch").address.revision == COMMIT
+    spaces = fetch("hf://lab/spaces").address
+    assert spaces.file == "my model@1.safetensors"
+    assert fetch(str(spaces)).address == spaces
+
+
+def test_a_cache_in_a_folder_called_snapshots(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_hub(monkeypatch, hub.endpoint, tmp_path / "snapshots" / "main")
+    assert fetch("hf://lab/several/sub/b.safetensors").address.revision == COMMIT
 
 
 def test_without_a_network_the_cache_is_used(
@@ -67,8 +81,24 @@ def test_without_a_network_the_cache_is_used(
     again = fetch("hf://lab/brain/model.safetensors")
     assert (again.path, again.address) == (first.path, first.address)
     assert "cannot be reached; using its cache" in caplog.text
-    with pytest.raises(ValueError, match="lab/other/x.pth: the Hub cannot be reached .*its cache"):
+    with pytest.raises(FileNotFoundError, match="lab/other/x.pth: the Hub cannot be reached .*its"):
         fetch("hf://lab/other/x.pth")
+    with pytest.raises(
+        FileNotFoundError, match="name a file that its cache has, hf://OWNER/NAME/F"
+    ):
+        fetch("hf://lab/brain")
+
+
+def test_a_hub_that_fails_or_may_not_be_asked(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fetch("hf://lab/brain/model.safetensors")
+    hub.failing = True
+    assert fetch("hf://lab/brain/model.safetensors") == first
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch("hf://lab/brain/model.safetensors") == first
+    with pytest.raises(FileNotFoundError, match="cannot be reached .OfflineModeIsEnabled"):
+        fetch("hf://lab/several/a.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +112,10 @@ def test_without_a_network_the_cache_is_used(
         ("hf://lab/gated", "is gated: accept its conditions on .*lab/gated, then type `hf auth"),
         ("hf://lab", "allowed: hf://OWNER/NAME"),
         ("hf://lab/../x", "allowed: hf://OWNER/NAME"),
+        ("hf://lab/my--model", "allowed: hf://OWNER/NAME"),
+        ("hf://lab/brain.git", "allowed: hf://OWNER/NAME"),
+        ("hf://lab/brain.", "allowed: hf://OWNER/NAME"),
+        ("hf://lab/brain/a//b.pth", "allowed: hf://OWNER/NAME"),
     ],
 )
 def test_what_cannot_be_fetched(hub: HubServer, given: str, message: str) -> None:
@@ -105,20 +139,28 @@ def test_a_card_is_pulled(
     shown = capsys.readouterr().out
     assert f"--encoder hf://lab/brain@{COMMIT}/model.safetensors --card {card.name}" in shown
     assert main(["encoders", "pull", "dinov3_test16"]) == 2
-    assert "has no known place on the Hub" in capsys.readouterr().err
+    assert "the location of dinov3_test16 on the Hub is not known" in capsys.readouterr().err
 
 
-def test_cards_are_recognised_in_the_cache_of_the_hub(tmp_path: Path) -> None:
+def test_cards_are_recognised_in_repositories_of_their_authors_alone(tmp_path: Path) -> None:
     for name in ("openmind_resencl.mae", "openmind_primusm.mae", "openmind_primusm.simmim"):
-        address = HubAddress.parse(CARDS[name].hub)
-        folder = f"models--{address.repository.replace('/', '--')}/snapshots/{COMMIT}"
-        path = tmp_path / folder / str(address.file)
-        fitting = [card.name for card in CARDS.values() if is_published(path, card)]
-        assert fitting == [name]
+        published = HubAddress.parse(CARDS[name].hub)
+        tuned = replace(published, repository=f"me/{published.name}-brats-finetuned")
+        for address, expected in ((published, [name]), (tuned, [])):
+            folder = f"models--{address.repository.replace('/', '--')}/snapshots/{COMMIT}"
+            path = tmp_path / folder / str(address.file)
+            found = [card.name for card in CARDS.values() if is_published(path, card, address)]
+            assert found == expected
 
 
 def test_addresses() -> None:
-    for text in ("hf://a/b", "hf://a/b@v1", "hf://a/b/c/d.pth", f"hf://a/b@{COMMIT}/x.pt"):
+    for text in (
+        "hf://a/b",
+        "hf://a/b@v1",
+        "hf://a/b/c/d e@.pth",
+        "hf://_a/b@x%2Fy/z.pth",
+        f"hf://a/b@{COMMIT}/x.pt",
+    ):
         assert str(HubAddress.parse(text)) == text
     assert HubAddress.parse(f"hf://a/b@{COMMIT}/x.pt").is_pinned
     assert not HubAddress.parse("hf://a/b@main/x.pt").is_pinned

@@ -1,6 +1,7 @@
 """Runs as users start them: resumed, killed, on two processes; bit-equal where promised."""
 
 import csv
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import torch
 import yaml
 from lightning_fabric import Fabric
 
+from helpers.hub_server import COMMIT, Repository, serving, use_hub, weights
 from helpers.pretraining import same, small_recipe
 from nnunet_fm.encoders import load_encoder, random_state
 from nnunet_fm.encoders.families.dinov3 import TRAINING_CODE
@@ -30,7 +32,7 @@ from nnunet_fm_pretrain.engine.recipe import Recipe
 from nnunet_fm_pretrain.methods.braindino import METHOD
 from nnunet_fm_pretrain.methods.braindino.recipe import BrainDinoRecipe
 from nnunet_fm_pretrain.methods.recipes import parse_recipe
-from nnunet_fm_pretrain.runs import export, pretrain
+from nnunet_fm_pretrain.runs import export, export_for_hub, pretrain
 
 CALM = {"encoder": {"drop_path": 0.0, "rope_rescale": None}}
 
@@ -319,7 +321,9 @@ def test_a_warm_start_says_what_follows_for_the_licence(
         dict(load_encoder(tmp_path / "encoder.pth")[0].state_dict()),
     )
     begun.train()
-    assert "derivative" in export(tmp_path / "two", tmp_path / "second.pth")["licence"]
+    second = export(tmp_path / "two", tmp_path / "second.pth")
+    assert "derivative" in second["licence"]
+    assert json.loads(second["recipe"])["encoder"]["init"] == "encoder.pth"  # not whose folder
     last = engine(short(1, stage=2), store, tmp_path / "last", start=tmp_path / "two")
     last.train()
     assert "derivative" in export(tmp_path / "last", tmp_path / "third.pth")["licence"]
@@ -329,6 +333,24 @@ def test_a_warm_start_says_what_follows_for_the_licence(
     ):
         wrong = {"init": str(tmp_path / "encoder.pth"), "architecture": "dinov3_nano8"}
         engine(short(2, encoder=wrong), store, tmp_path / "three")
+
+
+def test_a_warm_start_from_the_hub_names_the_commit_and_keeps_the_licence(
+    store: SliceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repositories = {"lab/nd": Repository({"m.safetensors": weights()}, licence="cc-by-nc-nd-4.0")}
+    pinned = f"hf://lab/nd@{COMMIT}/m.safetensors"
+    with serving(repositories) as hub:
+        use_hub(monkeypatch, hub.endpoint, tmp_path / "hub")
+        with pytest.raises(ValueError, match=f"without the commit, .*type encoder.init={pinned}"):
+            engine(short(2, encoder={"init": "hf://lab/nd"}), store, tmp_path / "one")
+    begun = engine(short(2, encoder={"init": pinned}), store, tmp_path / "two")  # from the cache
+    begun.train()
+    card = export(tmp_path / "two", tmp_path / "second.pth")
+    assert "cc-by-nc-nd-4.0 (as its repository states)" in card["licence"]
+    assert json.loads(card["recipe"])["encoder"]["init"] == pinned
+    with pytest.raises(ValueError, match="--i-have-permission"):
+        export_for_hub(tmp_path / "two", tmp_path / "folder")
 
 
 def test_devices_are_those_of_the_launcher(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
