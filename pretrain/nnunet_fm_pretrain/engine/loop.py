@@ -96,7 +96,8 @@ class Engine:
         phases = self.objective.all_phases
         trained = {phase: self.objective.trainable_modules(phase) for phase in phases}
         everything = {name: module for part in trained.values() for name, module in part.items()}
-        check_factors(everything, self.recipe.optimiser.model_dump(), "optimiser")
+        given = self.recipe.optimiser.model_dump(exclude_unset=True)  # not what is only a default
+        check_factors(everything, given, "optimiser")
         for phase, changes in self.recipe.optimisers.items():
             if phase not in phases:
                 raise InputError(unknown("key", f"optimisers.{phase}", phases))

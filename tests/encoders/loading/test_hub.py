@@ -13,6 +13,7 @@ from nnunet_fm.cli.main import main
 from nnunet_fm.encoders import CARDS, EncoderSource, load_encoder
 from nnunet_fm.encoders.loading.hub import fetch
 from nnunet_fm.encoders.loading.identify import is_published
+from nnunet_fm.features.opening import open_encoder
 from nnunet_fm.internal.hub_address import HubAddress
 
 
@@ -61,6 +62,11 @@ def test_a_file_that_is_named_or_the_only_safetensors(hub: HubServer) -> None:
     spaces = fetch("hf://lab/spaces").address
     assert spaces.file == "my model@1.safetensors"
     assert fetch(str(spaces)).address == spaces
+
+
+def test_features_are_named_after_the_repository(hub: HubServer) -> None:
+    _, recipe = open_encoder("hf://lab/brain", shape=(2, 16, 16))
+    assert recipe.name == "brain"
 
 
 def test_a_cache_in_a_folder_called_snapshots(
