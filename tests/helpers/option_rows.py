@@ -30,7 +30,11 @@ WORDS: dict[Any, tuple[str, tuple[str, ...]]] = {
     option_types.block_numbers: ("1", ("", "x", "-1", "1,1", "1,,2", "1.5", "nan", "9" * 40)),
     option_types.channel_numbers: ("0,0", ("", "x", "-1", "1,,2", "1.5", "nan", "9" * 40)),
     option_types.point: ("1,2", ("", "x", "1", "1,2,3", "1.5,2", "nan,1", "-1,2")),
-    option_types.encoder: ("x", ("", " ", "gone.pth", "/gone", "./gone", LONG + ".pth")),
+    option_types.encoder: (
+        "x",
+        ("", " ", "gone.pth", "/gone", "./gone", LONG + ".pth", "hf://", "hf://lab", "hf://a/b@"),
+    ),
+    option_types.weight_file: ("hf://lab/brain", ("", " ", "gone", LONG, "hf://", "hf://lab")),
     fold: ("0", ("", "x", "1.5", "nan", "-1", "9" * 40)),
     slices: ("8", ("", "x", "0", "-3", "1.5", "nan", "9" * 40)),
     STRIPPING: ("none", ("", "gone", "command:", "command:echo", "command:'{in} {out}")),
