@@ -14,7 +14,7 @@ from nnunet_fm.features.cache import POOLED, FeatureCache
 from nnunet_fm.features.embedding import embed_volumes
 from nnunet_fm.features.opening import check_sequences
 from nnunet_fm.features.recipe import FeatureRecipe
-from nnunet_fm.features.visits import check_columns
+from nnunet_fm.features.sources import Source
 from nnunet_fm.features.volume_loader import VolumeRef, iter_preprocessed
 from nnunet_fm.internal.arguments import check_part
 from nnunet_fm.internal.device import default_device
@@ -72,14 +72,13 @@ def extract(
         OSError: the cache cannot be written.
     """
     check_part(part)
-    if recipe.channels:
-        check_columns(recipe.channels, table.modalities)
-    else:
+    source = Source(recipe, table.modalities)
+    if not recipe.channels:
         check_sequences(encoder, table.modalities, "--modalities {}")
     if any(row.mask for row in table.rows):
         warn_of_unused_masks(recipe.preprocessing["strip"])
     device = device or torch.device(default_device())
-    references = _volumes_of_part(table, recipe, part)
+    references = _volumes_of_part(table, source, part)
     results: dict[VolumeRef, ExtractedVolume] = {}
     copies: dict[str, list[VolumeRef]] = {}  # volumes with the same bytes are embedded once
     for reference in references:
@@ -99,12 +98,8 @@ def extract(
     return [results[reference] for reference in references]
 
 
-def _volumes_of_part(table: Table, recipe: FeatureRecipe, part: tuple[int, int]) -> list[VolumeRef]:
-    references = [
-        VolumeRef(row, columns)
-        for row in table.rows
-        for columns in recipe.inputs_of([name for name in table.modalities if name in row.volumes])
-    ]
+def _volumes_of_part(table: Table, source: Source, part: tuple[int, int]) -> list[VolumeRef]:
+    references = [VolumeRef(row, columns) for row in table.rows for columns in source.inputs(row)]
     references.sort(key=lambda reference: (reference.row.name, reference.modality))
     number, parts = part
     return references[number::parts]

@@ -23,11 +23,19 @@ class Source:
         recipe: of the features.
         columns: of the volumes.
         layer: place of the block among those of the recipe.
+
+    Raises:
+        InputError: columns that the encoder of whole visits does not take, see `check_columns`.
     """
 
     recipe: FeatureRecipe
     columns: tuple[str, ...]
-    layer: int
+    layer: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the columns."""
+        if self.recipe.channels:
+            check_columns(self.recipe.channels, self.columns)
 
     def inputs(self, row: Row) -> list[tuple[str, ...]]:
         """Return the columns of each input that the volumes of a visit make."""
@@ -85,8 +93,6 @@ def _one_recipe_each(
 
 
 def _source(recipe: FeatureRecipe, columns: tuple[str, ...], layer: int | None) -> Source:
-    if recipe.channels:
-        check_columns(recipe.channels, columns)
     if layer is None:
         return Source(recipe, columns, len(recipe.layers) - 1)
     if layer not in recipe.layers:

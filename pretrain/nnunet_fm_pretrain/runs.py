@@ -7,12 +7,18 @@ from typing import Any
 
 import torch.distributed as dist
 
+from nnunet_fm.internal.atomic_files import created_whole
 from nnunet_fm.internal.locks import one_writer
 from nnunet_fm.internal.threads import torch_threads
 from nnunet_fm_pretrain.engine import checkpoints
 from nnunet_fm_pretrain.engine.devices import make_fabric
 from nnunet_fm_pretrain.engine.export import export_checkpoint
-from nnunet_fm_pretrain.engine.hub_folder import check_licence, write_hub_folder
+from nnunet_fm_pretrain.engine.hub_folder import (
+    WEIGHTS,
+    check_licence,
+    describe_weights,
+    hub_folder,
+)
 from nnunet_fm_pretrain.engine.loop import Engine
 from nnunet_fm_pretrain.engine.recipe import Recipe
 from nnunet_fm_pretrain.engine.shutdown import StoppedError
@@ -100,6 +106,10 @@ def export_for_hub(
             is unknown, or a name that the Hub does not allow.
         FileExistsError: the folder is not empty.
     """
-    content = checkpoints.load(checkpoints.latest(run))
-    check_licence(content["licence"], permitted)
-    return write_hub_folder(content, method_of(content["recipe"]), run, out, half)
+    folder = hub_folder(out)
+    with created_whole(folder) as partial:
+        partial.mkdir(exist_ok=True)
+        card = export(run, partial / WEIGHTS, half)
+        check_licence(card["licence"], permitted)
+        describe_weights(partial, folder.name, card)
+    return card

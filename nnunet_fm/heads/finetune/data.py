@@ -14,7 +14,6 @@ from nnunet_fm.features import FeatureRecipe
 from nnunet_fm.features.opening import check_sequences
 from nnunet_fm.features.prepared_volumes import PreparedVolumes
 from nnunet_fm.features.sources import Source, check_complete
-from nnunet_fm.features.visits import check_columns
 from nnunet_fm.features.volume_loader import VolumeRef
 from nnunet_fm.heads.finetune.fitter import FineTuner
 from nnunet_fm.heads.finetune.inner_split import inner_split
@@ -109,8 +108,6 @@ def _volumes_of(inputs: TaskInputs, cases: TaskCases, recipe: FeatureRecipe) -> 
         )
     if recipe.channels and not by_visit:
         raise InputError("--together with unit=volume; allowed: unit=visit")
-    if recipe.channels:
-        check_columns(recipe.channels, modalities)
-    source = Source(recipe, modalities, 0)
+    source = Source(recipe, modalities)
     check_complete(replace(inputs.table, rows=cases.rows), [source])
     return [VolumeRef(row, columns) for row in cases.rows for columns in source.inputs(row)]

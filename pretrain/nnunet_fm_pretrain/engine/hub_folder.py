@@ -8,12 +8,10 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from nnunet_fm.internal.atomic_files import created_whole, write_text
+from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.errors import ExistingFileError, InputError
 from nnunet_fm.internal.files import files_sha256
 from nnunet_fm.internal.hub_address import SCHEME, HubAddress
-from nnunet_fm_pretrain.engine.export import export_checkpoint
-from nnunet_fm_pretrain.engine.method import Method
 from nnunet_fm_pretrain.engine.start import OWN
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -76,24 +74,12 @@ def check_licence(licence: str, permitted: bool) -> None:
         )
 
 
-def write_hub_folder(
-    content: dict[str, Any], method: Method, run: Path, out: Path, half: bool = False
-) -> dict[str, Any]:
-    """Write the encoder of a checkpoint as `model.safetensors`, `config.json` and `README.md`.
-
-    Args:
-        content: of the checkpoint.
-        method: that trained it.
-        run: folder or file that the checkpoint was read from.
-        out: folder, which does not exist yet or is empty; its name is the model's.
-        half: write float16 tensors, half as large.
-
-    Returns:
-        The card that was written into the weight file.
+def hub_folder(out: Path) -> Path:
+    """Return the absolute path of a new folder, whose name is the model's.
 
     Raises:
         FileExistsError: the folder is not empty.
-        ValueError: an encoder that the loader refuses, or a name that the Hub does not allow.
+        InputError: a name that the Hub does not allow.
     """
     out = out.resolve()
     try:
@@ -105,13 +91,20 @@ def write_hub_folder(
         ) from None
     if out.exists() and any(out.iterdir()):
         raise ExistingFileError(f"{out} is not empty; give a folder that does not exist yet")
-    with created_whole(out) as partial:
-        partial.mkdir(exist_ok=True)
-        card = export_checkpoint(content, method, run, partial / WEIGHTS, half)
-        write_text(partial / CONFIG, json.dumps(_config(card), indent=2) + "\n")
-        digest = files_sha256([partial / WEIGHTS])
-        write_text(partial / CARD, model_card(card, out.name, digest))
-    return card
+    return out
+
+
+def describe_weights(folder: Path, name: str, card: Mapping[str, Any]) -> None:
+    """Write `config.json` and `README.md` beside `model.safetensors`.
+
+    Args:
+        folder: of the weights.
+        name: of the model.
+        card: of the weight file.
+    """
+    write_text(folder / CONFIG, json.dumps(_config(card), indent=2) + "\n")
+    digest = files_sha256([folder / WEIGHTS])
+    write_text(folder / CARD, model_card(card, name, digest))
 
 
 def _config(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -351,6 +351,7 @@ def test_a_warm_start_from_the_hub_names_the_commit_and_keeps_the_licence(
     assert json.loads(card["recipe"])["encoder"]["init"] == pinned
     with pytest.raises(ValueError, match="--i-have-permission"):
         export_for_hub(tmp_path / "two", tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
 
 
 def test_devices_are_those_of_the_launcher(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
