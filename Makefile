@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/nnunet-fm demo -o demo
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 60
 
 # every command killed at every write, and all other faults; counts in fault_counts.txt
 faults: setup

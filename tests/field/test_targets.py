@@ -175,7 +175,10 @@ def test_runs_whose_classes_have_other_names_have_other_folders(tmp_path: Path) 
 
 def test_one_subject_is_not_called_subjects(tmp_path: Path) -> None:
     data = task_data(tmp_path, "classification", target="label")
-    alone = replace(data, names=["s0"], subjects=["s0"], targets=data.targets.of(np.array([0])))
+    first = np.array([0])
+    alone = replace(
+        data, x=data.x[first], names=["s0"], subjects=["s0"], targets=data.targets.of(first)
+    )
     assert alone.summary().startswith("1 case of 1 subject; 0 without a target, 0 without a volume")
 
 
