@@ -46,6 +46,12 @@ class KeyFormat:
     generic: bool = False
 
 
+def takes_slices(state: Mapping[str, Tensor]) -> bool:
+    """Whether the patches of a transformer, in timm's names, are not those of volumes."""
+    kernel = state.get("patch_embed.proj.weight")
+    return kernel is None or kernel.ndim == 4
+
+
 def place_under(
     state: Mapping[str, Tensor], prefix: str, excluded: re.Pattern[str], reason: str
 ) -> Converted:

@@ -16,6 +16,7 @@ class WeightCard:
         name: `family_arch.weights`.
         architecture: name in the registry.
         licence: of the weights, not of the code.
+        code_licence: of the authors' code, if known.
         source: where to get them.
         hub: their place on the Hugging Face Hub, `hf://OWNER/NAME/FILE`; empty if unknown.
         options: numerical options that the weights need (LayerNorm epsilon, rotary precision, ...).
@@ -33,6 +34,9 @@ class WeightCard:
             only the card that a file carries, or the user, can.
         intensity: of the pretraining images, if it is not the architecture's usual one.
         orientation: of the pretraining images, if it is not the architecture's usual one.
+        downstream: what the authors give to their heads and decoders, e.g. the CLS token.
+        unverified: what of the network could not be checked against the authors' code, if that is
+            not public; shown wherever the weights are loaded.
 
     Raises:
         InputError: a field of the wrong kind.
@@ -55,6 +59,9 @@ class WeightCard:
     intensity: str | None = None
     orientation: str | None = None
     hub: str = ""
+    code_licence: str = ""
+    downstream: str = ""
+    unverified: str = ""
 
     def __post_init__(self) -> None:
         """Check what a plain mistake would break only later, for another file or another user."""

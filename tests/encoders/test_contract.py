@@ -17,6 +17,9 @@ TRANSFORMERS = {
     "volume_testprimus": 4,
     "volta3d_test8": 8,
     "brainfm_test8": 8,
+    "flexict_test8": 4,
+    "dinov3dneuro_test16": 4,
+    "3dino_test8": 4,
 }
 TEST_ARCHITECTURES = sorted(name for name in ARCHITECTURES if "test" in name)
 
@@ -54,10 +57,11 @@ def test_layer_groups_hold_every_parameter_once_from_input_to_output(name: str) 
     assert encoder.depth == depth
     layer = {id(p): n for n, group in enumerate(groups) for p in group}
     for parameter_name, parameter in encoder.named_parameters():
-        if ".blocks." in parameter_name:
-            block = int(parameter_name.split(".blocks.")[1].split(".")[0])
+        place = f".{parameter_name}"
+        if ".blocks." in place:
+            block = int(place.split(".blocks.")[1].split(".")[0])
             assert layer[id(parameter)] == block + 1, parameter_name
-        elif ".norm." in parameter_name:
+        elif ".norm." in place:
             assert layer[id(parameter)] == depth + 1, parameter_name
         else:
             assert layer[id(parameter)] == 0, parameter_name
@@ -91,7 +95,8 @@ def test_a_plain_module_is_asked_by_the_names_of_version_0_1() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["volume_test16", "volume_testswin", "prism_test12", "volume_testpyramid"]
+    "name",
+    ["volume_test16", "volume_testswin", "prism_test12", "volume_testpyramid", "flexict_test8"],
 )
 def test_gradient_checkpointing_and_fused_attention_change_nothing(name: str) -> None:
     encoder, x = build_encoder(name).eval(), torch.randn(1, 1, 32, 32, 32, requires_grad=True)

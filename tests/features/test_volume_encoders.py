@@ -26,6 +26,9 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "volume_testswin": {},
     "prism_test12": {"branches": True, "pool": "anatomy"},
     "volume_testpyramid": {},
+    "flexict_test8": {},
+    "dinov3dneuro_test16": {},
+    "3dino_test8": {},
 }
 
 

@@ -1,4 +1,4 @@
-"""DINOv3's ViT written plainly from its definition: an independent oracle for the adapter.
+"""DINOv3's ViT, on slices or volumes, written plainly from its definition: an independent oracle.
 
 Takes official parameter names. One function per equation; nothing of timm or of nnunet_fm is used.
 """
@@ -13,12 +13,12 @@ State = dict[str, Tensor]
 
 
 def rope_tables(
-    grid: tuple[int, int], head: int, periods: Tensor, dtype: torch.dtype
+    grid: tuple[int, ...], head: int, periods: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Sines and cosines (tokens, head) of coordinates in [-1, 1]: rows, columns, tiled twice."""
+    """Sines and cosines (tokens, head) of coordinates in [-1, 1]: axis by axis, tiled twice."""
     coordinates = torch.stack(
         torch.meshgrid(*(torch.arange(0.5, n, dtype=dtype) / n for n in grid), indexing="ij"), -1
-    ).flatten(0, 1)
+    ).flatten(0, -2)
     coordinates = 2.0 * coordinates - 1.0
     angles = (
         (2 * math.pi * coordinates[:, :, None] / periods.to(dtype)[None, None]).flatten(1).tile(2)
@@ -43,15 +43,17 @@ def features(
     eps: float,
     periods: Tensor,
     dtype: torch.dtype,
+    stem: str = "patch_embed",
 ) -> list[Tensor]:
     """Tapped blocks through the final norm: (batch, all tokens, width)."""
     width = state["cls_token"].shape[-1]
-    x = functional.conv2d(
-        image, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=16
-    )
-    grid = (x.shape[2], x.shape[3])
+    kernel = state[f"{stem}.proj.weight"]
+    convolve = functional.conv2d if kernel.ndim == 4 else functional.conv3d
+    x = convolve(image, kernel, state[f"{stem}.proj.bias"], stride=kernel.shape[-1])
+    grid = tuple(x.shape[2:])
     x = x.flatten(2).transpose(1, 2)
-    prefix = torch.cat([state["cls_token"], state["storage_tokens"]], 1).expand(len(x), -1, -1)
+    front = [state[name] for name in ("cls_token", "storage_tokens") if name in state]
+    prefix = torch.cat(front, 1).expand(len(x), -1, -1)
     x = torch.cat([prefix, x], 1)
     sin, cos = rope_tables(grid, width // heads, periods, dtype)
     depth = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("blocks."))

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nnunet_fm.encoders.families.dinov3 import PRETRAINING_HEADS
 from nnunet_fm.encoders.families.timm_vit import TimmViT
-from nnunet_fm.encoders.key_format import Converted, KeyFormat
+from nnunet_fm.encoders.key_format import Converted, KeyFormat, takes_slices
 from nnunet_fm.encoders.registry import (
     register_architecture,
     register_cards,
@@ -157,7 +157,7 @@ def sizes_in_file(tensors: Mapping[str, Tensor], image: int) -> dict[str, int]:
 
 def _is_dinov2(state: Mapping[str, Tensor]) -> bool:
     has_token = "mask_token" in state or "register_tokens" in state
-    return "pos_embed" in state and has_token
+    return "pos_embed" in state and has_token and takes_slices(state)
 
 
 def _released_card(architecture: str, hub: Mapping[str, Any]) -> WeightCard:

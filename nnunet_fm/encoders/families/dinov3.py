@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nnunet_fm.encoders.families.dinov3_keys import from_dinov3, from_transformers_dinov3
 from nnunet_fm.encoders.families.timm_vit import TimmViT
-from nnunet_fm.encoders.key_format import Converted, KeyFormat
+from nnunet_fm.encoders.key_format import Converted, KeyFormat, takes_slices
 from nnunet_fm.encoders.registry import (
     register_architecture,
     register_cards,
@@ -159,7 +159,8 @@ _MEDDINOV3_DATA = ("CT-3M", "AMOS22", "BTCV", "KiTS23", "LiTS", "Liver-MSD")
 
 
 def _is_dinov3(state: Mapping[str, Tensor]) -> bool:
-    return "blocks.0.ls1.gamma" in state and "pos_embed" not in state
+    of_slices = takes_slices(state) and "patch_embed_3D.proj.weight" not in state
+    return of_slices and "blocks.0.ls1.gamma" in state and "pos_embed" not in state
 
 
 def _is_transformers(state: Mapping[str, Tensor]) -> bool:

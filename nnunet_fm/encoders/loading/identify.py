@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from nnunet_fm.encoders.cards import get_card
 from nnunet_fm.encoders.key_format import Converted
 from nnunet_fm.encoders.loading.read import CheckpointError
-from nnunet_fm.encoders.registry import CARDS, build_encoder
+from nnunet_fm.encoders.registry import CARDS, build_encoder, known_architecture
 from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.internal.extras import install_command
 from nnunet_fm.internal.hub_address import HubAddress
@@ -53,15 +54,16 @@ def identify(
             f"it is (a name from `nnunet-fm encoders list`, or timm/NAME): {SAY_WHICH}"
             f"{_skipped_cards(converted.tensors)}"
         )
+    shown = _shown(nearest, converted.tensors)
     fitting = [card for card in _of_one_build(nearest) if not card.shipped]
     for reason, cards in _candidates(path, hub, nearest.architecture, fitting, containers).items():
-        if cards and _same_options(cards):
+        if cards and _same_options(cards, shown):
             return cards[0], reason
     by_tensors = [card for card in fitting if not card.by_files_alone]
-    if by_tensors and _same_options(fitting):
+    if by_tensors and _same_options(fitting, shown):
         return by_tensors[0], "shapes"
     bare = get_card(nearest.architecture)
-    if _same_options([bare, *fitting]):
+    if _same_options([bare, *fitting], shown):
         return bare, f"shapes; {UNKNOWN_NAME}"
     names = " or ".join(card.name for card in fitting)
     raise CheckpointError(
@@ -100,8 +102,15 @@ def _candidates(
     }
 
 
-def _same_options(cards: Sequence[WeightCard]) -> bool:
-    return all(card.options == cards[0].options for card in cards)
+def _shown(card: WeightCard, tensors: Mapping[str, Tensor]) -> Mapping[str, Any]:
+    """Return the options that the tensors show, which no card can change."""
+    show = known_architecture(card.architecture).shown
+    return {} if show is None else show(tensors)
+
+
+def _same_options(cards: Sequence[WeightCard], shown: Mapping[str, Any]) -> bool:
+    options = [{**card.options, **shown} for card in cards]
+    return all(others == options[0] for others in options)
 
 
 def closest(tensors: Mapping[str, Tensor]) -> tuple[WeightCard, list[str]]:

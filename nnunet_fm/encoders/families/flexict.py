@@ -1,0 +1,301 @@
+"""FlexiCT: a DINOv3 transformer of one channel, on slices and on volumes.
+
+Source: the authors' code (ricklisz/FlexiCT, flexi_ct/models.py, layers/attention.py and
+layers/rope_position_encoding.py; arXiv:2605.21906).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from timm.layers import LayerNorm
+from timm.models.eva import EvaBlock
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nnunet_fm.encoders.axes import Turn
+from nnunet_fm.encoders.contract import InputSpec, parameters_without
+from nnunet_fm.encoders.families.dino_tokens import EPS, DinoTokens
+from nnunet_fm.encoders.families.dinov3 import PRETRAINING_HEADS
+from nnunet_fm.encoders.key_format import Converted, KeyFormat, takes_slices
+from nnunet_fm.encoders.registry import (
+    register_architecture,
+    register_cards,
+    register_key_format,
+)
+from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.internal.errors import InputError
+
+BASE = 100.0  # of the rotary periods
+CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
+IMAGE = {2: 512, 3: 160}  # side of the pretraining images, in pixels or voxels
+CT = "CT clipped to -1000 to 1000 HU, then z-score of all voxels"
+LANGUAGE_MODEL = (r"text_model\..*", r"logit_scale", r"vlm_vision_projection\..*")
+TINY: dict[str, Any] = {"width": 24, "depth": 4, "num_heads": 2, "image_size": 32}  # of tests
+# Those that the training code names, of 56 (train_ct_2D_adaptive_patch.py:364-390).
+DATA = (
+    "AMOS22",
+    "CT-RATE",
+    "TotalSegmentator",
+    "LUNA16",
+    "INSPECT",
+    "HECKTOR",
+    "HNSCC",
+    "PANORAMA",
+    "DeepLesion5K",
+    "ULS23",
+)
+
+
+class FlexiCT(DinoTokens):
+    """DINOv3 with a kernel for slices and one for volumes in front of the same blocks.
+
+    Args:
+        taps: tapped blocks, see `DinoTokens`.
+        dims: 2 for slices, 3 for volumes.
+        patch_size: side of a patch, in pixels or voxels: that of the kernels, or twice as large,
+            for which they are resized by their pseudo-inverse (bicubic for slices, trilinear for
+            volumes). FlexiCT was trained with patches of 8 and 16.
+        pool: what `embed` returns, see `DinoTokens`; `both` is the image vector of FlexiCT-3D-VLM.
+        image_orientation: of the volumes that it is used on, e.g. `RAS`, to turn them to the LPS of
+            the pretraining; None leaves them as they are.
+        kernels: dimensions for which there is a kernel.
+        kernel_size: side of the kernels.
+        width, depth, num_heads: of the transformer.
+        storage_tokens: tokens between CLS and patches.
+        qkv_bias: whether queries, keys and values carry a bias.
+        image_size: side of the pretraining images, in pixels or voxels; 512 for slices and 160 for
+            volumes if None.
+        spacing: of the pretraining volumes in mm.
+
+    Raises:
+        InputError: a dimension without a kernel, or a patch size that is not allowed.
+    """
+
+    storage_tokens: nn.Parameter | None
+
+    def __init__(
+        self,
+        taps: Sequence[int] | None = None,
+        dims: int = 3,
+        patch_size: int | None = None,
+        pool: str = "cls",
+        image_orientation: str | None = None,
+        kernels: Sequence[int] = (2, 3),
+        kernel_size: int = 8,
+        width: int = 864,
+        depth: int = 16,
+        num_heads: int = 12,
+        storage_tokens: int = 4,
+        qkv_bias: bool = False,
+        image_size: int | None = None,
+        spacing: float | None = 2.0,
+    ) -> None:
+        patch = kernel_size if patch_size is None else patch_size
+        if dims not in kernels:
+            raise InputError(f"dims={dims}; allowed: {' or '.join(map(str, kernels))}")
+        if patch not in (kernel_size, 2 * kernel_size):
+            raise InputError(f"patch_size={patch}; allowed: {kernel_size} or {2 * kernel_size}")
+        if dims == 2 and image_orientation is not None:
+            raise InputError("image_orientation is for volumes (dims=3); omit it")
+        make = partial(
+            EvaBlock,
+            width,
+            num_heads,
+            qkv_bias=qkv_bias,
+            attn_type="rope",  # the plain attention, whose keys may have a bias
+            rotate_half=True,
+            num_prefix_tokens=1 + storage_tokens,
+            init_values=1e-5,
+            norm_layer=partial(LayerNorm, eps=EPS),
+        )
+        blocks = [make() for _ in range(depth)]
+        spec = _input_spec(dims, patch, image_size or IMAGE[dims], spacing)
+        turn = Turn("zyx", image_orientation, "LPS") if dims == 3 else None
+        super().__init__(blocks, width, taps, spec, turn, pool)
+        for block in blocks:
+            block.attn.q_norm = block.attn.k_norm = _Round()
+        self.dims, self.patch, self.prefix = dims, patch, 1 + storage_tokens
+        stored = nn.Parameter(torch.zeros(1, storage_tokens, width)) if storage_tokens else None
+        if stored is not None:
+            nn.init.normal_(stored, std=0.02)
+        self.register_parameter("storage_tokens", stored)
+        self.kernels = nn.ModuleDict(
+            {f"{n}d": CONVOLUTIONS[n](1, width, kernel_size, kernel_size) for n in kernels}
+        )
+        for n in kernels:
+            self.register_buffer(f"periods_{n}d", rotary_periods(width // num_heads, n))
+
+    def embedded(self, x: Tensor) -> tuple[Float[Tensor, "b n d"], tuple[int, ...], dict[str, Any]]:
+        """Return CLS, storage tokens and patches, their grid, and the rotary table."""
+        kernel: Any = self.kernels[f"{self.dims}d"]
+        weight = resized_kernel(kernel.weight, self.patch)
+        convolve: Any = functional.conv2d if self.dims == 2 else functional.conv3d
+        patches = convolve(x, weight, kernel.bias, stride=self.patch)
+        grid = tuple(patches.shape[2:])
+        parts = (self.cls_token, self.storage_tokens)
+        front = [part.expand(len(x), -1, -1) for part in parts if part is not None]
+        tokens = torch.cat([*front, patches.flatten(2).transpose(1, 2)], 1)
+        table = rotary_table(grid, self.get_buffer(f"periods_{self.dims}d"))
+        return tokens, grid, {"rope": table}
+
+    def active_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield all parameters without blocks above the last tap and the other kernel."""
+        others = [kernel for name, kernel in self.kernels.items() if name != f"{self.dims}d"]
+        return parameters_without(self, [*self.blocks[self.taps[-1] + 1 :], *others])
+
+
+class _Round(nn.Module):
+    """Round queries and keys to bfloat16 before the rotation; timm casts them back after it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.bfloat16()
+
+
+def _input_spec(dims: int, patch: int, image: int, spacing: float | None) -> InputSpec:
+    if dims == 2:
+        return InputSpec(2, patch, (image,) * 2, "yx")
+    sides = None if spacing is None else (spacing,) * 3
+    return InputSpec(3, patch, (image,) * 3, "zyx", "LPS", spacing=sides)
+
+
+def rotary_periods(head: int, dims: int) -> Float[Tensor, " n"]:
+    """Return the periods of one axis: 100^(2k / (head / 2)), k from 0 to head / (2 dims) - 1.
+
+    Source: FlexiCT, layers/rope_position_encoding.py. Files hold the periods, and theirs are used.
+    """
+    return BASE ** (2 * torch.arange(head // (2 * dims), dtype=torch.float32) / (head // 2))
+
+
+def rotary_table(
+    grid: Sequence[int], periods: Float[Tensor, " n"]
+) -> Float[Tensor, "tokens angles"]:
+    """Return sines and cosines of the patches' centres, in bfloat16 throughout.
+
+    Coordinates go from -1 to 1 along each axis, whatever its length; the angles of the axes follow
+    each other, slowest axis first, and are repeated once.
+
+    Args:
+        grid: patches along each axis.
+        periods: of each axis.
+    """
+    exact: dict[str, Any] = {"device": periods.device, "dtype": torch.bfloat16}
+    centres = [torch.arange(0.5, side, **exact) / side for side in grid]
+    places = torch.stack(torch.meshgrid(*centres, indexing="ij"), -1).flatten(0, -2)
+    coordinates = 2.0 * places - 1.0
+    angles = 2 * math.pi * coordinates[:, :, None] / periods.bfloat16()
+    angles = angles.flatten(1).tile(2)
+    return torch.cat([torch.sin(angles), torch.cos(angles)], -1)
+
+
+def resized_kernel(weight: Float[Tensor, "d 1 *kernel"], side: int) -> Tensor:
+    """Return a kernel of patches for patches of another size.
+
+    The resized kernel gives on an enlarged patch what the kernel gives on the patch (FlexiViT,
+    Beyer et al., arXiv:2212.08013, section 3.4). Enlarging is separable, and so is its
+    pseudo-inverse: one matrix along each axis.
+
+    Args:
+        weight: of a convolution.
+        side: of the wanted patches, at least that of the kernel.
+    """
+    own = weight.shape[-1]
+    if side == own:
+        return weight
+    identity = torch.eye(own, device=weight.device)[None]
+    if weight.ndim == 4:
+        enlarged = functional.interpolate(
+            identity[None], (side, own), mode="bicubic", antialias=True
+        )[0, 0]
+    else:
+        enlarged = functional.interpolate(identity, side, mode="linear")[0].T
+    matrix = torch.linalg.pinv(enlarged.T)  # (side, own)
+    for axis in range(2, weight.ndim):
+        weight = torch.tensordot(weight, matrix, dims=([axis], [1])).movedim(-1, axis)
+    return weight
+
+
+_RENAMES = {
+    "patch_embed_2D.proj.": "kernels.2d.",
+    "patch_embed_3D.proj.": "kernels.3d.",
+    "patch_embed.proj.": "kernels.3d.",
+    "rope_embed_2D.periods": "periods_2d",
+    "rope_embed_3D.periods": "periods_3d",
+    "rope_embed.periods": "periods_3d",
+    ".ls1.gamma": ".gamma_1",
+    ".ls2.gamma": ".gamma_2",
+}
+
+
+def from_flexict(state: Mapping[str, Tensor]) -> Converted:
+    """Convert the authors' names: `patch_embed_3D`, `rope_embed_3D`, `ls1.gamma`."""
+    result = Converted({})
+    for key, value in state.items():
+        name = key
+        for theirs, ours in _RENAMES.items():
+            name = name.replace(theirs, ours)
+        result.tensors[name] = value.reshape(1, -1) if name == "mask_token" else value
+    return result
+
+
+def _is_flexict(state: Mapping[str, Tensor]) -> bool:
+    """Whether the names are FlexiCT's, ours, or DINOv3's with a kernel of volumes."""
+    of_volumes = not takes_slices(state) and "rope_embed.periods" in state
+    return of_volumes or "patch_embed_3D.proj.weight" in state or "kernels.3d.weight" in state
+
+
+def _card(tag: str, dims: int, files: tuple[str, ...], **fields: Any) -> WeightCard:
+    options = {"dims": dims, **fields.pop("options", {})}
+    return WeightCard(
+        name=f"flexict_vit8.{tag}",
+        architecture="flexict_vit8",
+        licence="CC BY-NC-ND 4.0",
+        code_licence="MIT; some files have the header of the DINOv3 License",
+        options=options,
+        pretrained_on=DATA,
+        citation="arXiv:2605.21906",
+        spatial_dims=dims,
+        files=files,
+        by_files_alone=True,
+        intensity=CT,
+        **fields,
+    )
+
+
+TAPS = "blocks 3, 7, 11, 15 after the final norm, fine-tuned"
+register_architecture("flexict_vit8", FlexiCT, PRETRAINING_HEADS + LANGUAGE_MODEL)
+register_architecture("flexict_test8", partial(FlexiCT, **TINY), PRETRAINING_HEADS + LANGUAGE_MODEL)
+register_key_format(KeyFormat("FlexiCT", _is_flexict, from_flexict, prefixes=("vision_model.",)))
+register_cards(
+    _card(
+        "ct2d",
+        2,
+        ("ct_2d_teacher.pth", "2d_final_model.pth", "*/flexict-2d/*"),
+        source="ct_2d_teacher.pth of https://github.com/ricklisz/FlexiCT",
+        hub="hf://ricklisz123/FlexiCT-2D",
+        ignored=PRETRAINING_HEADS,
+        downstream=TAPS,
+    ),
+    _card(
+        "ct3d",
+        3,
+        ("ct_3d_teacher.pth", "3d_final_model.pth", "*/flexict-3d/*"),
+        source="ct_3d_teacher.pth of https://github.com/ricklisz/FlexiCT",
+        hub="hf://ricklisz123/FlexiCT-3D",
+        ignored=PRETRAINING_HEADS,
+        downstream=TAPS,
+    ),
+    _card(
+        "vlm",
+        3,
+        ("ct_3d_vlm.pth", "3d_vlm_final_model.pth", "*/flexict-3d-vlm/*"),
+        options={"pool": "both"},
+        source="ct_3d_vlm.pth of https://github.com/ricklisz/FlexiCT",
+        hub="hf://ricklisz123/FlexiCT-3D-VLM",
+        ignored=LANGUAGE_MODEL,
+        downstream="the CLS token and the mean of the patches",
+    ),
+)
