@@ -1,10 +1,13 @@
 """How the tensors of a published file become those of an encoder."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
+
+from nnunet_fm.internal.errors import InputError
 
 State = dict[str, Tensor]
 
@@ -70,3 +73,46 @@ def place_under(
         else:
             result.tensors[key if key.startswith(prefix) else f"{prefix}{key}"] = value
     return result
+
+
+def renamed(state: Mapping[str, Tensor], renames: Sequence[tuple[str, str]]) -> State:
+    """Return a state dict whose names went through regular expressions, one after the other.
+
+    Args:
+        state: names and tensors.
+        renames: pairs of a pattern and its replacement.
+    """
+    result: State = {}
+    for key, value in state.items():
+        name = key
+        for pattern, replacement in renames:
+            name = re.sub(pattern, replacement, name)
+        result[name] = value
+    return result
+
+
+def fuse_qkv(state: State, parts: Sequence[str]) -> None:
+    """Put the separate queries, keys and values of each block into one layer `attn.qkv`.
+
+    A bias that is missing beside others is zero: DINOv3's keys have none.
+
+    Args:
+        state: is changed.
+        parts: names of the three layers below the block, e.g. `attention.q_proj`.
+
+    Raises:
+        InputError: a block lacks one of the three.
+    """
+    first = f".{parts[0]}.weight"
+    for stem in [key.removesuffix(first) for key in state if key.endswith(first)]:
+        weights = [state.pop(f"{stem}.{part}.weight", None) for part in parts]
+        found = [weight for weight in weights if weight is not None]
+        if len(found) < len(parts):
+            raise InputError(f"{stem}: one of {', '.join(parts)} is missing")
+        state[f"{stem}.attn.qkv.weight"] = torch.cat(found)
+        biases = [state.pop(f"{stem}.{part}.bias", None) for part in parts]
+        if any(bias is not None for bias in biases):
+            zero = torch.zeros(found[0].shape[0])
+            state[f"{stem}.attn.qkv.bias"] = torch.cat(
+                [zero if bias is None else bias for bias in biases]
+            )

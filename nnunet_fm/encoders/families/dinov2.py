@@ -1,19 +1,20 @@
 """DINOv2 vision transformers (Oquab et al., arXiv:2304.07193), through timm."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from timm.layers import SwiGLUPacked
+from torch import Tensor, nn
 from torch.nn import functional
 
+from nnunet_fm.encoders.families.dinov2_keys import from_dinov2, from_transformers_dinov2
 from nnunet_fm.encoders.families.dinov3 import PRETRAINING_HEADS
 from nnunet_fm.encoders.families.timm_vit import TimmViT
-from nnunet_fm.encoders.key_format import Converted, KeyFormat, takes_slices
+from nnunet_fm.encoders.key_format import KeyFormat, takes_slices
 from nnunet_fm.encoders.registry import (
     register_architecture,
     register_cards,
@@ -27,8 +28,9 @@ SIZES = {"vits14": "small", "vitb14": "base", "vitl14": "large", "vitg14": "gian
 REGISTERS = ("", "_reg4")
 POSITIONS = ("antialias", "offset")
 OFFSET = 0.1  # cells
-CHANNELS = 3  # this and the next two: of the released models
-PATCH, IMAGE = 14, 518  # pixels
+# Of the released models; ViT-g alone has gated layers (SwiGLU).
+RELEASED: dict[str, Any] = {"in_chans": 3, "patch_size": 14, "image_size": 518, "swiglu": False}
+WIDTHS = {"small": 384, "base": 768, "large": 1024, "giant": 1536}  # of timm's architectures
 # two small networks, for CPUs and for tests
 SMALL: dict[str, dict[str, int]] = {
     "nano14": {"embed_dim": 128, "num_heads": 4, "depth": 4, "image_size": 98},
@@ -42,6 +44,8 @@ class Dinov2(TimmViT):
     Args:
         model: timm's architecture name.
         taps: tapped blocks, see `TimmViT`.
+        swiglu: whether the layers after the attention are gated (SwiGLU), as in ViT-g, whatever
+            timm's architecture has; None leaves that to timm.
         positions: how positions are resized, bicubic in both cases. `offset`: by the factor
             (side + 0.1) / native side, without antialiasing, as the official training code and the
             hub's models without registers do (dinov2/models/vision_transformer.py,
@@ -58,10 +62,13 @@ class Dinov2(TimmViT):
         model: str,
         taps: Sequence[int] | None = None,
         positions: str = "antialias",
+        swiglu: bool | None = None,
         **arguments: Any,
     ) -> None:
         if positions not in POSITIONS:
             raise InputError(unknown("kind of positions", positions, POSITIONS))
+        if swiglu:
+            arguments |= _gated(arguments.get("embed_dim", WIDTHS[model.split("_")[1]]))
         super().__init__(model, taps, **arguments)
         if positions == "offset":
             self.vit._pos_embed = self._with_positions
@@ -93,56 +100,25 @@ class Dinov2(TimmViT):
         return torch.cat([positions[:, :prefix], patches], 1)
 
 
-def from_dinov2(state: Mapping[str, Tensor]) -> Converted:
-    """Convert official DINOv2 names to timm's.
+def _gated(width: int) -> dict[str, Any]:
+    """Return timm's arguments for gated layers, 8/3 as wide as the tokens, rounded up to eights.
 
-    The register tokens are renamed, and the position of the CLS token is added to the token. The
-    training code may number blocks by chunk and block (`blocks.1.6.norm1`).
+    Source: dinov2/layers/swiglu_ffn.py. timm wants both halves of the first layer, as a ratio.
     """
-    tensors = dict(state)
-    result = Converted({})
-    if "mask_token" in tensors:
-        del tensors["mask_token"]
-        result.dropped["mask_token"] = "used in pretraining only"
-    if "register_tokens" in tensors:
-        tensors["reg_token"] = tensors.pop("register_tokens")
-        position = tensors["pos_embed"]
-        tensors["cls_token"] = tensors["cls_token"] + position[:, :1]
-        tensors["pos_embed"] = position[:, 1:]
-    for key, value in tensors.items():
-        name = re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", key)
-        name = name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.")
-        result.tensors[f"vit.{name}"] = value
-    return result
+    hidden = (width * 8 // 3 + 7) // 8 * 8
+    ratio = (2 * hidden + 0.5) / width  # timm rounds down
+    return {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": ratio}
 
 
-def to_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return official names for timm's, so that `from_dinov2` gives the same tensors again.
-
-    The CLS token of networks with registers gets the position zero. The gated layers of ViT-g keep
-    timm's names.
-    """
-    tensors = {key.removeprefix("vit."): value for key, value in state.items()}
-    if "reg_token" in tensors:
-        tensors["register_tokens"] = tensors.pop("reg_token")
-        positions = tensors["pos_embed"]
-        tensors["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], 1)
-    return tensors
-
-
-def sizes_in_file(tensors: Mapping[str, Tensor], image: int) -> dict[str, int]:
-    """Return the sizes in which a file differs from the released models.
+def sizes_in_file(tensors: Mapping[str, Tensor], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options in which a file differs from those that an architecture has by itself.
 
     The training code's own sizes are patches of 16 and images of 224 pixels; grey images may have
     been trained on with one channel.
 
     Args:
         tensors: in our names.
-        image: side of the images that the architecture's positions are for, in pixels.
-
-    Returns:
-        The options `in_chans`, `patch_size` and `image_size`, where they are not the
-        architecture's.
+        usual: the architecture's `in_chans`, `patch_size`, `image_size` (pixels) and `swiglu`.
     """
     kernel, positions = tensors.get("vit.patch_embed.proj.weight"), tensors.get("vit.pos_embed")
     if kernel is None or positions is None or kernel.ndim != 4 or positions.ndim != 3:
@@ -150,14 +126,24 @@ def sizes_in_file(tensors: Mapping[str, Tensor], image: int) -> dict[str, int]:
     patch = kernel.shape[-1]
     cells = positions.shape[1] - (0 if "vit.reg_token" in tensors else 1)
     side = math.isqrt(max(cells, 0)) * patch
-    found = {"in_chans": kernel.shape[1], "patch_size": patch, "image_size": side}
-    usual = {"in_chans": CHANNELS, "patch_size": PATCH, "image_size": image}
+    found: dict[str, Any] = {"in_chans": kernel.shape[1], "patch_size": patch, "image_size": side}
+    wide, narrow = (tensors.get(f"vit.blocks.0.mlp.fc{n}.weight") for n in (1, 2))
+    if wide is not None and narrow is not None:
+        found["swiglu"] = wide.shape[0] == 2 * narrow.shape[-1]
     return {name: value for name, value in found.items() if value != usual[name]}
 
 
 def _is_dinov2(state: Mapping[str, Tensor]) -> bool:
     has_token = "mask_token" in state or "register_tokens" in state
     return "pos_embed" in state and has_token and takes_slices(state)
+
+
+def _is_transformers(state: Mapping[str, Tensor]) -> bool:
+    names = (
+        "embeddings.patch_embeddings.projection.weight",
+        "encoder.layer.0.layer_scale1.lambda1",
+    )
+    return all(name in state for name in names)
 
 
 def _released_card(architecture: str, hub: Mapping[str, Any]) -> WeightCard:
@@ -192,12 +178,13 @@ def _register() -> None:
         for registers in REGISTERS:
             name = f"dinov2_{short}{registers}"
             hub = {} if registers else {"positions": "offset"}
+            usual = RELEASED | {"swiglu": size == "giant"}
             register_architecture(
                 name,
                 partial(Dinov2, f"vit_{size}_patch14{registers}_dinov2"),
                 PRETRAINING_HEADS,
                 options=hub,
-                shown=partial(sizes_in_file, image=IMAGE),
+                shown=partial(sizes_in_file, usual=usual),
             )
             register_cards(_released_card(name, hub), _trained_card(name))
     for short, sizes in SMALL.items():
@@ -206,10 +193,18 @@ def _register() -> None:
             partial(Dinov2, "vit_small_patch14_dinov2", **sizes),  # type: ignore[arg-type]
             PRETRAINING_HEADS,
             options={"positions": "offset"},
-            shown=partial(sizes_in_file, image=sizes["image_size"]),
+            shown=partial(sizes_in_file, usual=RELEASED | {"image_size": sizes["image_size"]}),
         )
         register_cards(_trained_card(f"dinov2_{short}"))
     register_key_format(KeyFormat("DINOv2", _is_dinov2, from_dinov2))
+    register_key_format(
+        KeyFormat(
+            "transformers DINOv2",
+            _is_transformers,
+            from_transformers_dinov2,
+            prefixes=("dinov2.", "dinov2_with_registers."),
+        )
+    )
 
 
 _register()

@@ -1,12 +1,11 @@
 """Names of DINOv3's tensors: official, of `transformers`, and back from this project's own."""
 
-import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from nnunet_fm.encoders.key_format import Converted, State
+from nnunet_fm.encoders.key_format import Converted, State, fuse_qkv, renamed
 from nnunet_fm.internal.errors import InputError
 
 _DINOV3_RENAMES = (
@@ -26,8 +25,14 @@ _TRANSFORMERS_RENAMES = (
     (r"^(model\.)?layer\.", "blocks."),
     (r"\.attention\.o_proj\.", ".attn.proj."),
     (r"\.layer_scale(\d)\.lambda1", r".ls\1.gamma"),
-    (r"\.mlp\.gate_proj\.", ".mlp.w1."),
 )
+_GATED = (
+    (r"\.mlp\.gate_proj\.", ".mlp.w1."),
+    (r"\.mlp\.up_proj\.", ".mlp.w2."),
+    (r"\.mlp\.down_proj\.", ".mlp.w3."),
+)
+_PLAIN = ((r"\.mlp\.up_proj\.", ".mlp.fc1."), (r"\.mlp\.down_proj\.", ".mlp.fc2."))
+_QKV = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
 
 
 def from_dinov3(state: Mapping[str, Tensor]) -> Converted:
@@ -71,28 +76,10 @@ def _split_qkv_bias(result: Converted, key: str, bias: Tensor, mask: Tensor | No
 
 def from_transformers_dinov3(state: Mapping[str, Tensor]) -> Converted:
     """Convert `transformers` DINOv3 names (separate q, k, v), through the official ones."""
-    official: State = {}
-    gated = any(".mlp.gate_proj." in k for k in state)
-    for key, value in state.items():
-        new = key
-        for pattern, replacement in _TRANSFORMERS_RENAMES:
-            new = re.sub(pattern, replacement, new)
-        new = new.replace(".mlp.up_proj.", ".mlp.w2." if gated else ".mlp.fc1.")
-        new = new.replace(".mlp.down_proj.", ".mlp.w3." if gated else ".mlp.fc2.")
-        official[new] = value
-    for key in [k for k in official if k.endswith(".attention.q_proj.weight")]:
-        stem = key.removesuffix("q_proj.weight")
-        fused = stem.replace(".attention.", ".attn.qkv.")
-        parts = [official.pop(f"{stem}{p}_proj.weight", None) for p in "qkv"]
-        if any(p is None for p in parts):
-            raise InputError(f"{stem}*: one of q_proj, k_proj, v_proj is missing")
-        official[f"{fused}weight"] = torch.cat([p for p in parts if p is not None])
-        biases = [official.pop(f"{stem}{p}_proj.bias", None) for p in "qkv"]
-        if any(b is not None for b in biases):
-            width = official[f"{fused}weight"].shape[0] // 3
-            official[f"{fused}bias"] = torch.cat(
-                [torch.zeros(width) if b is None else b for b in biases]
-            )
+    gated = any(".mlp.gate_proj." in key for key in state)
+    layers = _GATED if gated else _PLAIN
+    official = renamed(state, (*_TRANSFORMERS_RENAMES, *layers))
+    fuse_qkv(official, _QKV)
     return from_dinov3(official)
 
 

@@ -1,15 +1,26 @@
-"""OpenMind's ResEnc-L: the encoder of nnU-Net's residual U-Net (Wald et al., arXiv:2412.17041)."""
+"""ResEnc-L, the encoder of nnU-Net's residual U-Net, as several groups pretrained it.
+
+OpenMind: Wald et al., arXiv:2412.17041. nnFoundation: arXiv:2609.26924. FOMO's ResEnc-B has the
+same tensors under other names (Sllambias/asparagus, resenc_unet.py), and other axes.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from torch import Tensor
 
 from nnunet_fm.encoders.contract import Z_SCORE_EVERYWHERE
 from nnunet_fm.encoders.families.unet import CONVOLUTIONS, VolumeUNetEncoder
-from nnunet_fm.encoders.key_format import PROJECTORS, Converted, KeyFormat, place_under
+from nnunet_fm.encoders.key_format import (
+    PROJECTORS,
+    Converted,
+    KeyFormat,
+    place_under,
+    renamed,
+)
 from nnunet_fm.encoders.registry import (
     register_architecture,
     register_cards,
@@ -18,6 +29,7 @@ from nnunet_fm.encoders.registry import (
 from nnunet_fm.encoders.weight_card import WeightCard
 
 BLOCKS = ("0.convs.0", "blocks.0.conv1")  # first convolution of a plain and of a residual stage
+_FOMO = ((r"^stem\.conv1\.", "stem.convs.0."), (r"\.norm_op\.", ".norm."))
 _EXCLUDED = re.compile(r"(decoder|seg_layers)\..*")
 
 
@@ -25,11 +37,18 @@ def resenc(
     taps: Sequence[int] | None = None,
     widths: Sequence[int] = (32, 64, 128, 256, 320, 320),
     blocks: Sequence[int] = (1, 3, 4, 6, 6, 6),
+    axis_order: str = "zyx",
+    orientation: str = "as acquired",
+    image_orientation: str | None = None,
 ) -> VolumeUNetEncoder:
-    """Build ResEnc-L as OpenMind pretrained it: cubes of 160 voxels, z-score without a mask.
+    """Build ResEnc-L: cubes of 160 voxels, z-score without a mask.
 
     Args:
         taps: stages whose maps are returned; all if None.
+        axis_order: `zyx` for OpenMind and nnFoundation, `xyz` for FOMO.
+        orientation: of the pretraining images.
+        image_orientation: of the images that it is used on, e.g. `LPS`, to turn them to the RAS of
+            FOMO's pretraining; None leaves them as they are.
         widths: channels of the stages.
         blocks: residual blocks of the stages.
     """
@@ -42,12 +61,14 @@ def resenc(
         n_blocks_per_stage=list(blocks),
         **CONVOLUTIONS,
     )
-    return VolumeUNetEncoder(body, taps, widths, 160, "zyx", Z_SCORE_EVERYWHERE)
+    return VolumeUNetEncoder(
+        body, taps, widths, 160, axis_order, Z_SCORE_EVERYWHERE, orientation, image_orientation
+    )
 
 
 def from_unet(state: Mapping[str, Tensor]) -> Converted:
-    """Convert nnU-Net's and nnssl's names of a U-Net's encoder; the decoder is dropped."""
-    return place_under(state, "body.", _EXCLUDED, "decoder of the pretraining")
+    """Convert names of a U-Net's encoder, nnU-Net's, nnssl's or FOMO's; the decoder is dropped."""
+    return place_under(renamed(state, _FOMO), "body.", _EXCLUDED, "decoder of the pretraining")
 
 
 def _is_unet(state: Mapping[str, Tensor]) -> bool:
@@ -60,10 +81,24 @@ register_architecture(
     "volume_testpyramid", partial(resenc, widths=(4, 6, 8), blocks=(1, 1, 1)), PROJECTORS
 )
 register_key_format(KeyFormat("nnU-Net encoder", _is_unet, from_unet))
-register_cards(
-    WeightCard(
-        name="openmind_resencl.mae",
+
+
+def _card(name: str, files: tuple[str, ...], **fields: Any) -> WeightCard:
+    return WeightCard(
+        name=name,
         architecture="openmind_resencl",
+        ignored=PROJECTORS,
+        spatial_dims=3,
+        files=files,
+        by_files_alone=True,  # these, SSL3D's and nnU-Net's own files have the same tensors
+        **fields,
+    )
+
+
+register_cards(
+    _card(
+        "openmind_resencl.mae",
+        ("*/*resencl-openmind*",),
         licence="CC BY 4.0 (as its card says)",
         source=(
             "checkpoint_final.pth of https://huggingface.co/MIC-DKFZ/"
@@ -72,9 +107,26 @@ register_cards(
         hub="hf://MIC-DKFZ/ResEncL-OpenMind-MAE/checkpoint_final.pth",
         pretrained_on=("OpenMind", "OpenNeuro"),
         citation="arXiv:2412.17041",
-        ignored=PROJECTORS,
-        spatial_dims=3,
-        files=("*/*resencl-openmind*",),
-        by_files_alone=True,  # nnFoundation, SSL3D and nnU-Net itself have the same network
-    )
+    ),
+    _card(
+        "nnfoundation_resencl.mae",
+        ("*/*nnfoundationcnn*",),
+        licence="CC BY-SA 4.0",
+        source="https://huggingface.co/MIC-DKFZ/nnFoundationCNN",
+        hub="hf://MIC-DKFZ/nnFoundationCNN",
+        pretrained_on=("2.1 million CT, MRI and PET scans, see its paper",),
+        citation="arXiv:2609.26924",
+    ),
+    _card(
+        "fomo_resencb.fomo300k",
+        ("*/*amaes_resenc_b_fomo*/*", "resenc_unet_b.ckpt"),
+        options={"axis_order": "xyz", "orientation": "RAS"},
+        licence="not stated",
+        code_licence="Apache-2.0",
+        source="last.ckpt of https://huggingface.co/FOMO-MRI/AMAES_resenc_b_fomo300k",
+        hub="hf://FOMO-MRI/AMAES_resenc_b_fomo300k/last.ckpt",
+        pretrained_on=("FOMO300K", "OpenNeuro"),
+        citation="arXiv:2506.14432",
+        downstream="the mean of the last map",
+    ),
 )

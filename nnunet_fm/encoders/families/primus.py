@@ -1,6 +1,6 @@
-"""OpenMind's Primus-M, built from parts of dynamic-network-architectures.
+"""OpenMind's Primus-M and nnFoundation's ViT, from parts of dynamic-network-architectures.
 
-Primus: Wald et al., arXiv:2503.01835. OpenMind: arXiv:2412.17041.
+Primus: Wald et al., arXiv:2503.01835. OpenMind: arXiv:2412.17041. nnFoundation: arXiv:2609.26924.
 """
 
 import re
@@ -216,10 +216,34 @@ register_architecture(
     "openmind_primusm", VolumePrimus, PROJECTORS, shown=partial(sizes_in_file, image=160)
 )
 register_architecture(
+    "nnfoundation_primus",
+    partial(VolumePrimus, image_size=192, width=1056, depth=40, num_heads=16),
+    PROJECTORS,
+    shown=partial(sizes_in_file, image=192),
+)
+register_architecture(
     "volume_testprimus",
     partial(VolumePrimus, image_size=32, width=24, depth=4, num_heads=2),
     PROJECTORS,
     shown=partial(sizes_in_file, image=32),
 )
 register_key_format(KeyFormat("Primus", _is_primus, from_primus))
-register_cards(_card("mae", "hwd", METHODS), _card("simmim", "whd", ("SimMIM",)))
+register_cards(
+    _card("mae", "hwd", METHODS),
+    _card("simmim", "whd", ("SimMIM",)),
+    WeightCard(
+        name="nnfoundation_primus.mae",
+        architecture="nnfoundation_primus",
+        options={"token_order": "hwd"},
+        licence="CC BY-SA 4.0",
+        source="https://huggingface.co/MIC-DKFZ/nnFoundationViT",
+        hub="hf://MIC-DKFZ/nnFoundationViT",
+        pretrained_on=("2.1 million CT, MRI and PET scans, see its paper",),
+        citation="arXiv:2609.26924",
+        spatial_dims=3,
+        ignored=PROJECTORS,
+        files=("*/*nnfoundationvit*",),
+        unverified="the order of the tokens is that of nnssl's masked autoencoder; it was not "
+        "checked against the authors' code",
+    ),
+)

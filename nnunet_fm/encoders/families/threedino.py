@@ -4,7 +4,6 @@ Source: AICONSlab/3DINO, dinov2/models/vision_transformer.py (doi 10.1038/s41746
 Med3DINO is trained with a copy of the same code.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from nnunet_fm.encoders.axes import Turn
 from nnunet_fm.encoders.contract import InputSpec
 from nnunet_fm.encoders.families.dino_tokens import EPS, DinoTokens
 from nnunet_fm.encoders.families.dinov2 import OFFSET
+from nnunet_fm.encoders.families.dinov2_keys import without_chunks
 from nnunet_fm.encoders.families.dinov3 import PRETRAINING_HEADS
 from nnunet_fm.encoders.key_format import Converted, KeyFormat, takes_slices
 from nnunet_fm.encoders.registry import (
@@ -104,9 +104,7 @@ class ThreeDino(DinoTokens):
 
 def from_threedino(state: Mapping[str, Tensor]) -> Converted:
     """Convert the authors' names, which number blocks by chunk and block (`blocks.1.6.norm1`)."""
-    return Converted(
-        {re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", key): v for key, v in state.items()}
-    )
+    return Converted({without_chunks(key): value for key, value in state.items()})
 
 
 def sizes_in_file(tensors: Mapping[str, Tensor], image: int) -> dict[str, int]:

@@ -17,6 +17,7 @@ from nnunet_fm.encoders.key_format import Converted
 from nnunet_fm.encoders.loading.read import CheckpointError
 from nnunet_fm.encoders.registry import CARDS, build_encoder, known_architecture
 from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.extras import install_command
 from nnunet_fm.internal.hub_address import HubAddress
 from nnunet_fm.internal.messages import some
@@ -47,7 +48,7 @@ def identify(
             encoder with different numerics fit as well.
     """
     nearest, different = closest(converted.tensors)
-    if len(different) > MAX_DIFFERENT * len(_shapes_of(nearest)):
+    if len(different) > MAX_DIFFERENT * len(_shapes_of(nearest, converted.tensors)):
         raise CheckpointError(
             f"{path.name}: no known architecture has these {len(converted.tensors)} tensors; the "
             f"closest, {nearest.name}, differs in {len(different)}: {some(different)}. Say which "
@@ -55,7 +56,7 @@ def identify(
             f"{_skipped_cards(converted.tensors)}"
         )
     shown = _shown(nearest, converted.tensors)
-    fitting = [card for card in _of_one_build(nearest) if not card.shipped]
+    fitting = [c for c in _of_one_build(nearest, converted.tensors) if not c.shipped]
     for reason, cards in _candidates(path, hub, nearest.architecture, fitting, containers).items():
         if cards and _same_options(cards, shown):
             return cards[0], reason
@@ -124,7 +125,7 @@ def closest(tensors: Mapping[str, Tensor]) -> tuple[WeightCard, list[str]]:
     given = {k: v.shape for k, v in tensors.items() if not k.endswith(("q_bias", "v_bias"))}
 
     def different(card: WeightCard) -> list[str]:
-        expected = _shapes_of(card)
+        expected = _shapes_of(card, tensors)
         changed = [k for k, shape in expected.items() if given.get(k) != shape]
         return [k for k in changed if k != "mask_token"] + [k for k in given if k not in expected]
 
@@ -185,10 +186,10 @@ def _missing_package(card: WeightCard) -> str | None:
     return None
 
 
-def _of_one_build(card: WeightCard) -> list[WeightCard]:
+def _of_one_build(card: WeightCard, tensors: Mapping[str, Tensor]) -> list[WeightCard]:
     """Return the cards whose encoders have the same tensors."""
     same = [c for c in CARDS.values() if c.architecture == card.architecture]
-    return [c for c in same if _shapes_of(c) == _shapes_of(card)]
+    return [c for c in same if _shapes_of(c, tensors) == _shapes_of(card, tensors)]
 
 
 def is_published(path: Path, card: WeightCard, hub: HubAddress | None = None) -> bool:
@@ -220,8 +221,18 @@ def _differing_options(cards: list[WeightCard]) -> str:
     return ", ".join(k for k in keys if len({str(c.options.get(k)) for c in cards}) > 1)
 
 
-def _shapes_of(card: WeightCard) -> dict[str, torch.Size]:
-    return _shapes(card.architecture, json.dumps(card.options))
+def _shapes_of(
+    card: WeightCard, tensors: Mapping[str, Tensor] | None = None
+) -> dict[str, torch.Size]:
+    """Return names and shapes of a card's encoder, in the sizes that a file shows if one is given.
+
+    Sizes that cannot be built, because the file is of another network, are disregarded.
+    """
+    shown = _shown(card, tensors) if tensors else {}
+    try:
+        return _shapes(card.architecture, json.dumps({**card.options, **shown}))
+    except InputError:
+        return _shapes(card.architecture, json.dumps(card.options))
 
 
 @cache

@@ -1,13 +1,14 @@
-"""OpenMind's residual encoder: the published count, file and features."""
+"""ResEnc-L of OpenMind, nnFoundation and FOMO: the published count, files and features."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
-from torch import nn
+from torch import Tensor, nn
 
-from nnunet_fm.encoders import load_encoder
+from helpers.encoder_files import card_of, without_values
+from nnunet_fm.encoders import build_encoder, load_encoder
 from nnunet_fm.network.frozen import FrozenEncoderNetwork
 
 
@@ -47,3 +48,65 @@ def test_openmind_has_the_published_parameters_and_features(tmp_path: Path) -> N
     torch.testing.assert_close(encoder.embed(x), published.encoder(x)[-1].mean((2, 3, 4)))
     with pytest.raises(ValueError, match="largest stride 4"):
         encoder.features(torch.zeros(1, 1, 16, 12, 6))
+
+
+def fomo_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the tensors of nnU-Net's residual encoder the names of FOMO's files."""
+    renamed = {}
+    for key, value in state.items():
+        name = key.removeprefix("body.").replace("stem.convs.0.", "stem.conv1.")
+        renamed[f"model.encoder.{name.replace('.norm.', '.norm_op.')}"] = value
+    return renamed
+
+
+def test_a_file_of_fomo_has_other_names_and_axes(tmp_path: Path) -> None:
+    published, _ = openmind(tmp_path)
+    state = fomo_names(published.encoder.state_dict())
+    assert "model.encoder.stem.conv1.norm_op.weight" in state
+    state["model.decoder.transpconvs.0.weight"] = torch.ones(2)
+    torch.save({"state_dict": state}, tmp_path / "last.ckpt")
+    options = {"axis_order": "xyz", "orientation": "RAS"}
+    encoder, report = load_encoder(tmp_path / "last.ckpt", "volume_testpyramid", **options)
+    assert (report.prefixes, list(report.dropped)) == (
+        ["model.", "encoder."],
+        ["decoder.transpconvs.0.weight"],
+    )
+    x = torch.randn(1, 1, 16, 12, 8)  # (z, y, x), as nnU-Net has them
+    expected = published.encoder(x.permute(0, 1, 4, 3, 2))
+    for found, other in zip(encoder.features(x), expected, strict=True):
+        torch.testing.assert_close(found, other.permute(0, 1, 4, 3, 2))
+    as_lps = load_encoder(
+        tmp_path / "last.ckpt", "volume_testpyramid", image_orientation="LPS", **options
+    )[0]
+    turned = x.flip(3, 4)
+    torch.testing.assert_close(as_lps.features(turned)[1].flip(3, 4), encoder.features(x)[1])
+
+
+@pytest.mark.parametrize(
+    ("file", "card"),
+    [
+        ("AMAES_resenc_b_fomo300k/last.ckpt", "fomo_resencb.fomo300k"),
+        ("nnFoundationCNN/checkpoint_final.pth", "nnfoundation_resencl.mae"),
+        ("ResEncL-OpenMind-VoCo/checkpoint_final.pth", "openmind_resencl.mae"),
+    ],
+)
+def test_files_of_one_network_are_told_apart_by_their_folders(
+    file: str, card: str, tmp_path: Path
+) -> None:
+    path = tmp_path / file
+    path.parent.mkdir()
+    state = {k.removeprefix("body."): v for k, v in without_values("openmind_resencl").items()}
+    torch.save({"network_weights": {f"encoder.{k}": v for k, v in state.items()}}, path)
+    assert card_of(path) == (card, "shapes and the published file's name")
+    path.rename(tmp_path / "mine.pth")
+    with pytest.raises(ValueError, match=r"openmind_resencl.mae or .* \(axis_order, orientation\)"):
+        card_of(tmp_path / "mine.pth")
+
+
+def test_nnfoundations_transformer_has_its_parameters(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        encoder = build_encoder("nnfoundation_primus")
+    assert sum(p.numel() for p in encoder.parameters()) == 551_364_704  # 674 M with its decoder
+    assert encoder.get_parameter("eva.pos_embed").shape == (1, 13_824, 1056)  # 24^3 patches
+    torch.save({"network_weights": without_values("nnfoundation_primus")}, tmp_path / "c.pth")
+    assert card_of(tmp_path / "c.pth") == ("nnfoundation_primus.mae", "shapes")

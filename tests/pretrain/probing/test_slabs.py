@@ -13,7 +13,7 @@ from helpers.pretraining import write_volume_file
 from nnunet_fm.cli.main import main
 from nnunet_fm.encoders import build_encoder
 from nnunet_fm.encoders.contract import InputSpec
-from nnunet_fm.encoders.families.dinov2 import to_dinov2
+from nnunet_fm.encoders.families.dinov2_keys import to_dinov2
 from nnunet_fm.encoders.loading.metadata import write_encoder
 from nnunet_fm_pretrain.data.preprocessing import Preprocessing
 from nnunet_fm_pretrain.probing.features import patch_features, slice_features

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from nnunet_fm.encoders import Encoder, build_encoder
 from nnunet_fm.encoders.families.brainfound import BrainFound as BrainFoundEncoder
-from nnunet_fm.encoders.families.dinov2 import Dinov2, to_dinov2
+from nnunet_fm.encoders.families.dinov2 import Dinov2
+from nnunet_fm.encoders.families.dinov2_keys import to_dinov2
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm_pretrain.engine.objective import Exported
 from nnunet_fm_pretrain.methods.braindino.masked_forward import Tokens

@@ -13,7 +13,7 @@ from helpers.pretraining import (
     trained_by_one_and_two,
 )
 from nnunet_fm.encoders import build_encoder, load_encoder
-from nnunet_fm.encoders.families.dinov2 import from_dinov2, to_dinov2
+from nnunet_fm.encoders.families.dinov2_keys import from_dinov2, to_dinov2
 from nnunet_fm.encoders.loading.metadata import write_encoder
 from nnunet_fm_pretrain.data.slice_store import SliceStore
 from nnunet_fm_pretrain.engine import checkpoints
