@@ -83,6 +83,7 @@ def _pull(parsed: argparse.Namespace) -> None:
 
 def _verify(parsed: argparse.Namespace) -> None:
     from nnunet_fm.encoders import load_encoder
+    from nnunet_fm.encoders.loading.identify import cards_that_fit
     from nnunet_fm.encoders.loading.load_report import describe, fingerprint
     from nnunet_fm.encoders.options import check_given_options
     from nnunet_fm.internal.arguments import parse_key_values
@@ -91,4 +92,6 @@ def _verify(parsed: argparse.Namespace) -> None:
     check_given_options(options)
     encoder, report = load_encoder(parsed.file, parsed.encoder, **options)
     print(describe(report))
+    others = [name for name in cards_that_fit(encoder.state_dict()) if "test" not in name]
+    print(f"cards         {', '.join(others) or 'none'} (have these tensors; --card NAME)")
     print(f"fingerprint   {fingerprint(encoder)}")

@@ -15,19 +15,13 @@ from nnunet_fm.internal.arguments import flag_names
 from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.device import default_device
 from nnunet_fm.internal.errors import InputError, MissingFileError
-from nnunet_fm.internal.files import visible_files
 from nnunet_fm.internal.hub_address import HubAddress, is_hub_address
 from nnunet_fm.internal.json_files import read_object
 from nnunet_fm.internal.messages import some, unknown
 from nnunet_fm.nnunet.dataset_files import RESTORE, USED, read_dataset_json, read_plans
 from nnunet_fm.nnunet.datasets import DATASET_NAME, dataset_id, known_datasets, no_such_dataset
 from nnunet_fm.nnunet.encoder_in_plans import encoder_source
-from nnunet_fm.nnunet.file_names import (
-    DATASET_JSON,
-    FINGERPRINT_JSON,
-    GROUND_TRUTH,
-    SPLITS_JSON,
-)
+from nnunet_fm.nnunet.file_names import DATASET_JSON, FINGERPRINT_JSON, SPLITS_JSON
 from nnunet_fm.nnunet.frozen_configuration import frozen_configuration
 from nnunet_fm.nnunet.merge_plans import (
     decoder_to_keep,
@@ -43,7 +37,7 @@ from nnunet_fm.nnunet.next_steps import (
 )
 from nnunet_fm.nnunet.patch import derive_configuration, side_label
 from nnunet_fm.nnunet.plan_options import NO_ENCODER, PlanOptions
-from nnunet_fm.nnunet.pretraining_overlap import seen_in_pretraining
+from nnunet_fm.nnunet.pretraining_overlap import about_weights
 from nnunet_fm.nnunet.splits import first_fold
 from nnunet_fm.nnunet.train_subset import TrainSubset
 from nnunet_fm.nnunet.training_seed import seed_suffix, write_training_seed
@@ -260,26 +254,8 @@ def _frozen_plans(
     name, configuration, report = frozen_configuration(stock, options, dataset)
     plans["configurations"][name] = configuration
     source = encoder_source(plans, name)
-    card = "" if source is None else source.card
-    return name, [*report, *_pretraining_data(card, preprocessed, dataset)]
-
-
-def _pretraining_data(card: str, preprocessed: Path, dataset: dict[str, Any]) -> list[str]:
-    """Report what the encoder was pretrained on; warn if this dataset seems to be part of it."""
-    pretrained_on = CARDS[card].pretrained_on if card in CARDS else ()
-    if not pretrained_on:
-        return []
-    report = [f"pretrained on {', '.join(pretrained_on)}: keep these apart from your test cases"]
-    first_case = next((p.name for p in visible_files(preprocessed / GROUND_TRUTH, "")), "")
-    title = str(dataset.get("name", ""))
-    seen = seen_in_pretraining(pretrained_on, preprocessed.name, first_case, title)
-    if seen:
-        report.append(
-            f"WARNING: {preprocessed.name} looks like {' and '.join(seen)}, on which this encoder "
-            "was pretrained: it may have seen the test cases, and results may look better than "
-            "they are (leakage)"
-        )
-    return report
+    card = CARDS.get("" if source is None else source.card)
+    return name, [*report, *([] if card is None else about_weights(card, preprocessed, dataset))]
 
 
 def _name(options: PlanOptions) -> str:

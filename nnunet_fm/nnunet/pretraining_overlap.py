@@ -1,7 +1,40 @@
-"""Warn of datasets that an encoder may have seen in its pretraining, by their names."""
+"""Report licence and pretraining data of weights, and warn of a dataset that they have seen."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_fm.encoders import WeightCard
+from nnunet_fm.internal.files import visible_files
+from nnunet_fm.nnunet.file_names import GROUND_TRUTH
+
+
+def about_weights(card: WeightCard, preprocessed: Path, dataset: Mapping[str, Any]) -> list[str]:
+    """Return what a user has to know about published weights, one line each.
+
+    Args:
+        card: of the weights.
+        preprocessed: folder of the dataset.
+        dataset: content of its `dataset.json`.
+    """
+    report = [f"licence of the weights: {card.licence}"]
+    if card.unverified:
+        report.append(f"WARNING: unverified: {card.unverified}")
+    if not card.pretrained_on:
+        return report
+    data = ", ".join(card.pretrained_on)
+    report.append(f"pretrained on {data}: keep these apart from your test cases")
+    first_case = next((p.name for p in visible_files(preprocessed / GROUND_TRUTH, "")), "")
+    title = str(dataset.get("name", ""))
+    seen = seen_in_pretraining(card.pretrained_on, preprocessed.name, first_case, title)
+    if seen:
+        report.append(
+            f"WARNING: {preprocessed.name} looks like {' and '.join(seen)}, on which this encoder "
+            "was pretrained: it may have seen the test cases, and results may look better than "
+            "they are (leakage)"
+        )
+    return report
 
 
 def seen_in_pretraining(pretrained_on: Sequence[str], *names: str) -> list[str]:

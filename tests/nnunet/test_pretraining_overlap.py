@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from nnunet_fm.nnunet.pretraining_overlap import seen_in_pretraining
+from nnunet_fm.encoders import get_card
+from nnunet_fm.nnunet.pretraining_overlap import about_weights, seen_in_pretraining
 
 
 def test_dataset_names_match_whole_words_only() -> None:
@@ -12,22 +13,24 @@ def test_dataset_names_match_whole_words_only() -> None:
     assert seen_in_pretraining(["brain MRI of many cohorts"], "Dataset001_Brain") == []
 
 
-def test_overlap_with_the_pretraining_data_is_a_warning(stock_plans: Path) -> None:
+def test_overlap_with_the_pretraining_data_is_a_warning(tmp_path: Path) -> None:
     """BraTS 2023 holds the patients of BraTS 2021; for other datasets the data are only named."""
-    from nnunet_fm.nnunet.planning import _pretraining_data
-
-    brats = stock_plans.parent / "Dataset137_BraTS-GLI"
+    brats = tmp_path / "Dataset137_BraTS-GLI"
     (brats / "gt_segmentations").mkdir(parents=True)
     (brats / "gt_segmentations" / "case1.nii.gz").touch()
-    keep, warning = _pretraining_data("bmmae_vitb16.brats2021", brats, {})
+    licence, keep, warning = about_weights(get_card("bmmae_vitb16.brats2021"), brats, {})
+    assert licence.startswith("licence of the weights: ")
     assert "keep these apart" in keep
     assert warning.startswith("WARNING: Dataset137_BraTS-GLI looks like BraTS2021")
-    lesions = brats.rename(stock_plans.parent / "Dataset138_Lesions")
-    assert len(_pretraining_data("bmmae_vitb16.brats2021", lesions, {})) == 1
+    lesions = brats.rename(tmp_path / "Dataset138_Lesions")
+    assert len(about_weights(get_card("bmmae_vitb16.brats2021"), lesions, {})) == 2
     (lesions / "gt_segmentations" / "BraTS-GLI-00000-000.nii.gz").touch()
-    assert (
-        "BraTS2023-SSA and BraTS2023-MEN"
-        in _pretraining_data("brainmvp_uniformer.mri16k", lesions, {})[1]
-    )
-    assert len(_pretraining_data("brainiac_vitb16.v2", brats, {"name": "BraTS"})) == 1
-    assert _pretraining_data("volume_test16", brats, {}) == []
+    warning = about_weights(get_card("brainmvp_uniformer.mri16k"), lesions, {})[2]
+    assert "BraTS2023-SSA and BraTS2023-MEN" in warning
+    assert len(about_weights(get_card("brainiac_vitb16.v2"), brats, {"name": "BraTS"})) == 2
+
+
+def test_what_is_unverified_is_said(tmp_path: Path) -> None:
+    report = about_weights(get_card("dinov3dneuro_vitb16.fomo300k"), tmp_path, {})
+    assert report[0] == "licence of the weights: CC BY-NC-SA 4.0"
+    assert report[1].startswith("WARNING: unverified: axis order")

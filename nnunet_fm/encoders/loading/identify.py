@@ -133,6 +133,17 @@ def closest(tensors: Mapping[str, Tensor]) -> tuple[WeightCard, list[str]]:
     return nearest, different(nearest)
 
 
+def cards_that_fit(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of all cards whose encoders have exactly these tensors.
+
+    Args:
+        tensors: the whole state dict of an encoder.
+    """
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    cards = [card for card in CARDS.values() if _missing_package(card) is None]
+    return [card.name for card in cards if _shapes_of(card, tensors) == shapes]
+
+
 def nearest_by_shapes(tensors: Mapping[str, Tensor]) -> str:
     """Describe the encoder that shares most shapes with a file of unknown names."""
     given = Counter(tensor.shape for tensor in tensors.values())

@@ -113,6 +113,7 @@ def load_encoder(
         chosen_because=reason,
         about=file.about,
         licence=fetched.licence if fetched else "",
+        unverified=chosen.unverified,
     )
 
 

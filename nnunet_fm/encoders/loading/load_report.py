@@ -33,6 +33,7 @@ class LoadReport:
     chosen_because: str = ""
     about: dict[str, Any] = field(default_factory=dict)
     licence: str = ""  # that a repository of the Hub states
+    unverified: str = ""  # what could not be checked against the authors' code
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
@@ -85,6 +86,8 @@ def describe(report: LoadReport) -> str:
     ]
     if report.licence:
         lines.append(f"licence       {report.licence}, as the repository states")
+    if report.unverified:
+        lines.append(f"unverified    {report.unverified}")
     reasons: dict[str, list[str]] = {}
     for key, reason in report.dropped.items():
         reasons.setdefault(reason, []).append(key)
