@@ -10,7 +10,11 @@ from nnunet_fm.internal.errors import InputError
 def add_command(commands: Commands) -> None:
     """Add `nnunet-fm encoders`."""
     _, encoders = add_group(commands, "encoders", "list, show, or verify a weight file")
-    encoders.add_parser("list", help="list the weight cards").set_defaults(function=_list)
+    listing = encoders.add_parser("list", help="list the weight cards")
+    listing.add_argument(
+        "--markdown", action="store_true", help="published weights as the page docs/weights.md"
+    )
+    listing.set_defaults(function=_list)
     show = encoders.add_parser("show", help="print one card")
     show.add_argument("name", type=option_types.text)
     show.set_defaults(function=_show)
@@ -32,9 +36,13 @@ def add_command(commands: Commands) -> None:
     verify.set_defaults(function=_verify)
 
 
-def _list(_: argparse.Namespace) -> None:
+def _list(parsed: argparse.Namespace) -> None:
     from nnunet_fm.encoders import CARDS
+    from nnunet_fm.encoders.catalogue import weights_page
 
+    if parsed.markdown:
+        print(weights_page(), end="")
+        return
     print(f"{'name':34}{'architecture':22}{'licence':34}pretrained on")
     for card in CARDS.values():
         if "test" in card.name:

@@ -32,6 +32,7 @@ class WeightCard:
         by_files_alone: whether only the file name can tell these weights from files of others with
             the same tensors, which have another licence or need other options. Without `files`,
             only the card that a file carries, or the user, can.
+        formats: names of the key formats in which they were published; any if empty.
         intensity: of the pretraining images, if it is not the architecture's usual one.
         orientation: of the pretraining images, if it is not the architecture's usual one.
         downstream: what the authors give to their heads and decoders, e.g. the CLS token.
@@ -56,6 +57,7 @@ class WeightCard:
     spatial_dims: int = 2
     files: tuple[str, ...] = ()
     by_files_alone: bool = False
+    formats: tuple[str, ...] = ()
     intensity: str | None = None
     orientation: str | None = None
     hub: str = ""
@@ -65,7 +67,7 @@ class WeightCard:
 
     def __post_init__(self) -> None:
         """Check what a plain mistake would break only later, for another file or another user."""
-        for name in ("pretrained_on", "allowed_missing", "ignored", "files"):
+        for name in ("pretrained_on", "allowed_missing", "ignored", "files", "formats"):
             values = getattr(self, name)
             if not isinstance(values, tuple) or not all(isinstance(v, str) for v in values):
                 raise InputError(

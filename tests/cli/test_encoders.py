@@ -51,3 +51,11 @@ def test_verify_names_all_cards_that_fit_and_what_is_unverified(
         "flexict_vit8.vlm",
     ]
     assert cards_that_fit(without_values("dinov3dneuro_vitb16")) == ["dinov3dneuro_vitb16.fomo300k"]
+
+
+def test_the_page_of_weights_is_that_of_the_cards(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encoders", "list", "--markdown"]) == 0
+    page = Path(__file__).resolve().parents[2] / "docs" / "weights.md"
+    assert capsys.readouterr().out == page.read_text(), (
+        "rerun: nnunet-fm encoders list --markdown > docs/weights.md"
+    )

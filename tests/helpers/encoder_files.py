@@ -83,7 +83,7 @@ def card_of(path: Path) -> tuple[str, str]:
     unwrapped = unwrap(read_tensors(path))
     inside = {k: v for k, v in unwrapped.tensors.items() if "head" not in k}
     converted = KEY_FORMATS[str(unwrapped.format)].convert(inside)
-    card, reason = identify(path, converted, unwrapped.containers)
+    card, reason = identify(path, converted, unwrapped.containers, None, unwrapped.format)
     return card.name, reason
 
 

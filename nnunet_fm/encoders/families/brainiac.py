@@ -248,6 +248,7 @@ register_cards(
         files=("*brainiac*", "*brainiac*/backbone.safetensors"),
         by_files_alone=True,  # a ViT-B of MONAI, which anybody may have trained
         orientation="LAS (its template)",
+        downstream="the first token, a corner patch (--encoder-option pool=first)",
     ),
     WeightCard(
         name="volta3d_vitb16.t1",

@@ -237,12 +237,14 @@ register_cards(
         licence="weights not released (2026-04)",
         source="the authors of arXiv:2604.27277",
         pretrained_on=_BRAINDINO_DATA,
+        downstream="blocks 2, 5, 8, 11 after the final norm; the CLS token, averaged over slices",
         citation="arXiv:2604.27277",
         **_MEDICAL,
     ),
     WeightCard(
         name="meddinov3_vitb16.ct3m",
-        licence="Apache-2.0 as stated on its page; derived from the DINOv3 code",
+        licence="Apache-2.0 as stated on its page",
+        code_licence="derived from the DINOv3 code",
         source="model.pth of https://github.com/ricklisz/MedDINOv3",
         files=("*/*meddinov3*/model.pth",),
         pretrained_on=_MEDDINOV3_DATA,
@@ -255,9 +257,9 @@ withdraw_card(
     WithdrawnCard(
         name="flexict_vitb16.ct",
         reason=(
-            "FlexiCT's released encoders (864 wide, 16 blocks, patches of 8, CC BY-NC-ND 4.0) are "
-            "not this network, and this version has no encoder for them. For a file of your own "
-            "that fits a DINOv3 ViT-B/16: --card dinov3_vitb16.trained"
+            "FlexiCT's released encoders (864 wide, 16 blocks, patches of 8) are not this network; "
+            "their cards are flexict_vit8.ct2d, flexict_vit8.ct3d and flexict_vit8.vlm. For a file "
+            "of your own that fits a DINOv3 ViT-B/16: --card dinov3_vitb16.trained"
         ),
         instead="dinov3_vitb16.trained",
     )

@@ -29,6 +29,7 @@ from nnunet_fm.encoders.registry import (
 from nnunet_fm.encoders.weight_card import WeightCard
 
 BLOCKS = ("0.convs.0", "blocks.0.conv1")  # first convolution of a plain and of a residual stage
+NNUNET, FOMO = "nnU-Net encoder", "FOMO"  # key formats
 _FOMO = ((r"^stem\.conv1\.", "stem.convs.0."), (r"\.norm_op\.", ".norm."))
 _EXCLUDED = re.compile(r"(decoder|seg_layers)\..*")
 
@@ -67,8 +68,17 @@ def resenc(
 
 
 def from_unet(state: Mapping[str, Tensor]) -> Converted:
-    """Convert names of a U-Net's encoder, nnU-Net's, nnssl's or FOMO's; the decoder is dropped."""
-    return place_under(renamed(state, _FOMO), "body.", _EXCLUDED, "decoder of the pretraining")
+    """Convert nnU-Net's and nnssl's names of a U-Net's encoder; the decoder is dropped."""
+    return place_under(state, "body.", _EXCLUDED, "decoder of the pretraining")
+
+
+def from_fomo(state: Mapping[str, Tensor]) -> Converted:
+    """Convert FOMO's names of the same encoder: `stem.conv1`, `norm_op`."""
+    return from_unet(renamed(state, _FOMO))
+
+
+def _is_fomo(state: Mapping[str, Tensor]) -> bool:
+    return "stages.0.blocks.0.conv1.norm_op.weight" in state
 
 
 def _is_unet(state: Mapping[str, Tensor]) -> bool:
@@ -80,16 +90,18 @@ register_architecture("openmind_resencl", resenc, PROJECTORS)
 register_architecture(
     "volume_testpyramid", partial(resenc, widths=(4, 6, 8), blocks=(1, 1, 1)), PROJECTORS
 )
-register_key_format(KeyFormat("nnU-Net encoder", _is_unet, from_unet))
+register_key_format(KeyFormat(FOMO, _is_fomo, from_fomo))
+register_key_format(KeyFormat(NNUNET, _is_unet, from_unet))
 
 
-def _card(name: str, files: tuple[str, ...], **fields: Any) -> WeightCard:
+def _card(name: str, key_format: str, files: tuple[str, ...], **fields: Any) -> WeightCard:
     return WeightCard(
         name=name,
         architecture="openmind_resencl",
         ignored=PROJECTORS,
         spatial_dims=3,
         files=files,
+        formats=(key_format,),
         by_files_alone=True,  # these, SSL3D's and nnU-Net's own files have the same tensors
         **fields,
     )
@@ -98,6 +110,7 @@ def _card(name: str, files: tuple[str, ...], **fields: Any) -> WeightCard:
 register_cards(
     _card(
         "openmind_resencl.mae",
+        NNUNET,
         ("*/*resencl-openmind*",),
         licence="CC BY 4.0 (as its card says)",
         source=(
@@ -110,6 +123,7 @@ register_cards(
     ),
     _card(
         "nnfoundation_resencl.mae",
+        NNUNET,
         ("*/*nnfoundationcnn*",),
         licence="CC BY-SA 4.0",
         source="https://huggingface.co/MIC-DKFZ/nnFoundationCNN",
@@ -119,6 +133,7 @@ register_cards(
     ),
     _card(
         "fomo_resencb.fomo300k",
+        FOMO,
         ("*/*amaes_resenc_b_fomo*/*", "resenc_unet_b.ckpt"),
         options={"axis_order": "xyz", "orientation": "RAS"},
         licence="not stated",

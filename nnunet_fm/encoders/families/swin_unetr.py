@@ -181,7 +181,8 @@ def _brainsegfounder_card(
         name=f"brainsegfounder_swin48.{tag}",
         architecture="swin_unetr48",
         options={"legacy_merging": True, "modalities": list(modalities)},
-        licence="UK Biobank MTA, as its page is tagged; code GPL-3.0",
+        licence="UK Biobank MTA, as its page is tagged",
+        code_licence="GPL-3.0",
         source=(
             f"model_weights_{tag.upper()}-pretrain.pt of "
             "https://huggingface.co/smilelab/BrainSegFounder"

@@ -30,7 +30,11 @@ SAY_WHICH = "--card NAME"
 
 
 def identify(
-    path: Path, converted: Converted, containers: list[str], hub: HubAddress | None = None
+    path: Path,
+    converted: Converted,
+    containers: list[str],
+    hub: HubAddress | None = None,
+    key_format: str | None = None,
 ) -> tuple[WeightCard, str]:
     """Choose the card of a file by its shapes, then its name, then its container.
 
@@ -39,6 +43,7 @@ def identify(
         converted: its tensors in our names.
         containers: of the tensors in the file.
         hub: its address, if it comes from the Hub.
+        key_format: of the file; cards of other formats are not considered.
 
     Returns:
         The card and the reason for choosing it.
@@ -56,7 +61,11 @@ def identify(
             f"{_skipped_cards(converted.tensors)}"
         )
     shown = _shown(nearest, converted.tensors)
-    fitting = [c for c in _of_one_build(nearest, converted.tensors) if not c.shipped]
+    fitting = [
+        card
+        for card in _of_one_build(nearest, converted.tensors)
+        if not card.shipped and (not card.formats or key_format in (None, *card.formats))
+    ]
     for reason, cards in _candidates(path, hub, nearest.architecture, fitting, containers).items():
         if cards and _same_options(cards, shown):
             return cards[0], reason

@@ -183,7 +183,8 @@ def _choose_card(
     carried = file.about.get("card")
     if carried in {*CARDS, *ARCHITECTURES}:  # never a class that the file names
         return get_card(str(carried)), "the card in the file"
-    return identify(file.path, file.converted, file.unwrapped.containers, hub)
+    unwrapped = file.unwrapped
+    return identify(file.path, file.converted, unwrapped.containers, hub, unwrapped.format)
 
 
 def _return_unknown_heads(file: _WeightFile, card: WeightCard) -> None:

@@ -85,7 +85,6 @@ def test_a_file_of_fomo_has_other_names_and_axes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "card"),
     [
-        ("AMAES_resenc_b_fomo300k/last.ckpt", "fomo_resencb.fomo300k"),
         ("nnFoundationCNN/checkpoint_final.pth", "nnfoundation_resencl.mae"),
         ("ResEncL-OpenMind-VoCo/checkpoint_final.pth", "openmind_resencl.mae"),
     ],
@@ -98,9 +97,19 @@ def test_files_of_one_network_are_told_apart_by_their_folders(
     state = {k.removeprefix("body."): v for k, v in without_values("openmind_resencl").items()}
     torch.save({"network_weights": {f"encoder.{k}": v for k, v in state.items()}}, path)
     assert card_of(path) == (card, "shapes and the published file's name")
-    path.rename(tmp_path / "mine.pth")
-    with pytest.raises(ValueError, match=r"openmind_resencl.mae or .* \(axis_order, orientation\)"):
-        card_of(tmp_path / "mine.pth")
+    path.rename(tmp_path / "mine.pth")  # anybody's, as nnU-Net itself writes them
+    assert card_of(tmp_path / "mine.pth")[0] == "openmind_resencl"
+
+
+def test_a_file_in_fomos_names_is_never_taken_for_nnunets(tmp_path: Path) -> None:
+    state = {"state_dict": fomo_names(without_values("openmind_resencl"))}
+    (tmp_path / "AMAES_resenc_b_fomo300k").mkdir()
+    for name in ("AMAES_resenc_b_fomo300k/last.ckpt", "last.ckpt"):
+        torch.save(state, tmp_path / name)
+    known = tmp_path / "AMAES_resenc_b_fomo300k" / "last.ckpt"
+    assert card_of(known)[0] == "fomo_resencb.fomo300k"
+    with pytest.raises(ValueError, match=r"which fomo_resencb.fomo300k and .*axis_order"):
+        card_of(tmp_path / "last.ckpt")
 
 
 def test_nnfoundations_transformer_has_its_parameters(tmp_path: Path) -> None:
