@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from nnunet_fm.encoders.axes import Turn
 from nnunet_fm.encoders.contract import (
@@ -37,6 +38,18 @@ LEGACY = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 
 _EXCLUDED = re.compile(
     r"(rotation_head|contrastive_head|convTrans3d|conv|norm|encoder\d+|decoder\d+|out)\..*"
 )
+
+
+class _RealRates(TorchFunctionMode):
+    """Let MONAI's constructor read its drop path rates from a tensor, on the meta device too."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func is torch.linspace:
+            given["device"] = "cpu"
+        return func(*args, **given)
 
 
 class VolumeSwin(Encoder):
@@ -80,8 +93,7 @@ class VolumeSwin(Encoder):
         merging: Any = _legacy_merging() if legacy_merging else "merging"
         windows = (window,) * 3
         patches = (PATCH,) * 3
-        # MONAI's constructor reads values from tensors, which the meta device does not have.
-        with torch.device("cpu"):
+        with _RealRates():
             self.swin = SwinTransformer(
                 self.in_channels,
                 width,

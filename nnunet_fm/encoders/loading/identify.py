@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from nnunet_fm.encoders.cards import get_card
 from nnunet_fm.encoders.key_format import Converted
@@ -27,6 +28,7 @@ MAX_DIFFERENT = 0.2
 SHARED_NAMES = {"dinov2", "dinov3"}  # in names of files by many authors
 UNKNOWN_NAME = "no published file has this name, so its licence and pretraining data are unknown"
 SAY_WHICH = "--card NAME"
+CHANGES_VALUES = {"uniform_", "normal_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_"}
 
 
 def identify(
@@ -255,9 +257,20 @@ def _shapes_of(
         return _shapes(card.architecture, json.dumps(card.options))
 
 
+class _WithoutValues(TorchFunctionMode):
+    """Skip what initialisers do to tensors: on the meta device, it takes time and has no effect."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in CHANGES_VALUES and args and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 @cache
 def _shapes(architecture: str, options: str) -> dict[str, torch.Size]:
     """Return names and shapes of an architecture, built without memory; options are JSON."""
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutValues():
         encoder = build_encoder(architecture, **json.loads(options))
     return {name: tensor.shape for name, tensor in encoder.state_dict().items()}
