@@ -100,6 +100,7 @@ def _verify(parsed: argparse.Namespace) -> None:
     check_given_options(options)
     encoder, report = load_encoder(parsed.file, parsed.encoder, **options)
     print(describe(report))
-    others = [name for name in cards_that_fit(encoder.state_dict()) if "test" not in name]
+    fitting = cards_that_fit(encoder.state_dict(), report.format)
+    others = [name for name in fitting if "test" not in name]
     print(f"cards         {', '.join(others) or 'none'} (have these tensors; --card NAME)")
     print(f"fingerprint   {fingerprint(encoder)}")

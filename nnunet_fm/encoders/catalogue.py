@@ -32,7 +32,7 @@ options, and what was verified.
 **None of these files comes with this package, and none was available when this was written.** State
 the licence of the weights where you publish results, and keep the pretraining data apart from your
 test cases. "Unverified" marks networks that could not be compared with their authors' code. An
-empty cell means that it is not known.
+empty cell means that the card does not say.
 """
 KINDS = {2: "## Slices", 3: "## Volumes"}
 
@@ -53,19 +53,20 @@ def weights_page() -> str:
 
 def _is_published(card: WeightCard) -> bool:
     """Whether a card is of weights that somebody published, not of what is pretrained here."""
-    return not card.name.endswith(".trained") and card.shipped is None
+    made_here = card.name.endswith(".trained") or card.shipped is not None
+    return not made_here and "not released" not in card.licence
 
 
 def _row(card: WeightCard) -> list[str]:
     with torch.device("meta"):
         encoder = build_encoder(card.architecture, **card.options)
     million = sum(p.numel() for p in encoder.parameters()) / 1e6
-    file = card.source.removeprefix("https://")
+    file = card.source.replace("https://", "")
     return [
         f"`{card.name}`" + (" (unverified)" if card.unverified else ""),
         f"{million:.1f} M",
         _maps(encoder.feature_info),
-        f"`{card.hub}`" if card.hub else file,
+        f"{file}: `{card.hub}`" if card.hub else file,
         ", ".join(card.pretrained_on),
         card.licence,
         card.code_licence,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,10 +24,12 @@ class Converted:
         tensors: by name.
         dropped: for each tensor of the file that is not used, the reason. Nothing is dropped
             silently.
+        options: of the encoder, where the names alone say how it was trained (axes, for instance).
     """
 
     tensors: State
     dropped: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,17 +94,18 @@ def renamed(state: Mapping[str, Tensor], renames: Sequence[tuple[str, str]]) -> 
     return result
 
 
-def fuse_qkv(state: State, parts: Sequence[str]) -> None:
-    """Put the separate queries, keys and values of each block into one layer `attn.qkv`.
+def fuse(state: State, parts: Sequence[str], fused: str) -> None:
+    """Put linear layers of each block that have one input into one layer.
 
     A bias that is missing beside others is zero: DINOv3's keys have none.
 
     Args:
         state: is changed.
-        parts: names of the three layers below the block, e.g. `attention.q_proj`.
+        parts: names of the layers below the block, e.g. `attention.q_proj`.
+        fused: name of the layer that holds all of them.
 
     Raises:
-        InputError: a block lacks one of the three.
+        InputError: a block lacks one of the layers.
     """
     first = f".{parts[0]}.weight"
     for stem in [key.removesuffix(first) for key in state if key.endswith(first)]:
@@ -109,10 +113,10 @@ def fuse_qkv(state: State, parts: Sequence[str]) -> None:
         found = [weight for weight in weights if weight is not None]
         if len(found) < len(parts):
             raise InputError(f"{stem}: one of {', '.join(parts)} is missing")
-        state[f"{stem}.attn.qkv.weight"] = torch.cat(found)
+        state[f"{stem}.{fused}.weight"] = torch.cat(found)
         biases = [state.pop(f"{stem}.{part}.bias", None) for part in parts]
         if any(bias is not None for bias in biases):
             zero = torch.zeros(found[0].shape[0])
-            state[f"{stem}.attn.qkv.bias"] = torch.cat(
+            state[f"{stem}.{fused}.bias"] = torch.cat(
                 [zero if bias is None else bias for bias in biases]
             )

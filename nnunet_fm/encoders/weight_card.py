@@ -20,6 +20,8 @@ class WeightCard:
         source: where to get them.
         hub: their place on the Hugging Face Hub, `hf://OWNER/NAME/FILE`; empty if unknown.
         options: numerical options that the weights need (LayerNorm epsilon, rotary precision, ...).
+            What is left open is taken from the file, if the architecture can tell it.
+        varies: names of those options in which copies of the file differ, so that the file decides.
         pretrained_on: datasets used in pretraining; keep them apart from your test cases.
         citation: arXiv number or DOI of the paper.
         sha256: of the published file, if known.
@@ -37,7 +39,7 @@ class WeightCard:
         orientation: of the pretraining images, if it is not the architecture's usual one.
         downstream: what the authors give to their heads and decoders, e.g. the CLS token.
         unverified: what of the network could not be checked against the authors' code, if that is
-            not public; shown wherever the weights are loaded.
+            not public; `encoders verify` and `plan` show it.
 
     Raises:
         InputError: a field of the wrong kind.
@@ -58,6 +60,7 @@ class WeightCard:
     files: tuple[str, ...] = ()
     by_files_alone: bool = False
     formats: tuple[str, ...] = ()
+    varies: tuple[str, ...] = ()
     intensity: str | None = None
     orientation: str | None = None
     hub: str = ""
@@ -67,7 +70,7 @@ class WeightCard:
 
     def __post_init__(self) -> None:
         """Check what a plain mistake would break only later, for another file or another user."""
-        for name in ("pretrained_on", "allowed_missing", "ignored", "files", "formats"):
+        for name in ("pretrained_on", "allowed_missing", "ignored", "files", "formats", "varies"):
             values = getattr(self, name)
             if not isinstance(values, tuple) or not all(isinstance(v, str) for v in values):
                 raise InputError(

@@ -41,7 +41,8 @@ def seen_in_pretraining(pretrained_on: Sequence[str], *names: str) -> list[str]:
     """List the pretraining datasets that a dataset may belong to.
 
     Releases of one challenge share their patients (BraTS 2023 GLI contains BraTS 2021), so only the
-    first word of four letters or more counts: `BraTS2021` matches `Dataset137_BraTS-GLI`.
+    first word of four letters or more counts: `BraTS2021` matches `Dataset137_BraTS-GLI`. A name
+    without one counts as a whole: `ULS23` matches `Dataset090_ULS23`.
 
     Args:
         pretrained_on: datasets of a weight card; descriptions (with spaces) are skipped.
@@ -51,8 +52,14 @@ def seen_in_pretraining(pretrained_on: Sequence[str], *names: str) -> list[str]:
         >>> seen_in_pretraining(["BraTS2021", "UK-Biobank"], "Dataset137_BraTS-GLI")
         ['BraTS2021']
     """
-    words = {word for name in names for word in _words(name)}
-    return [name for name in pretrained_on if " " not in name and words & set(_words(name)[:1])]
+    words = {word for name in names for word in [*_words(name), *_parts(name)]}
+    single = [name for name in pretrained_on if " " not in name]
+    return [name for name in single if words & set(_words(name)[:1] or [name.lower()])]
+
+
+def _parts(text: str) -> list[str]:
+    """Return what lies between underscores and spaces, in lower case."""
+    return re.split(r"[_\s]+", text.lower())
 
 
 def _words(text: str) -> list[str]:

@@ -24,7 +24,7 @@ def test_encoders(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     output = capsys.readouterr().out
     assert "containers ['teacher'], prefixes ['backbone.']" in output
     assert "fingerprint   [" in output
-    assert "cards         dinov3_test16" not in output  # cards of tests are not offered
+    assert "cards         none (have these tensors" in output  # cards of tests are not offered
     assert main(["encoders", "verify", str(tmp_path / "b.pth"), "--encoder", "dinov3_vits16"]) == 2
     error = capsys.readouterr().err
     assert "another shape" in error
@@ -42,7 +42,7 @@ def test_verify_names_all_cards_that_fit_and_what_is_unverified(
     for name, value in SMALL.items():
         words += ["--encoder-option", f"{name}={value}"]
     assert main(["encoders", "verify", str(tmp_path / "ct_2d_teacher.pth"), *words]) == 0
-    assert "unverified" not in capsys.readouterr().out
+    assert "encoder       flexict_vit8.ct2d (flexict_vit8)" in capsys.readouterr().out
     report = LoadReport("f", "0", "c", "a", {}, [], [], "", 1, 1, {}, [], unverified="the axes")
     assert "unverified    the axes" in describe(report)
     assert cards_that_fit(without_values("flexict_vit8")) == [

@@ -9,7 +9,13 @@ from monai.networks.nets.unetr import UNETR
 from monai.networks.nets.vit import ViT
 from torch import Tensor
 
-from helpers.encoder_files import amaes_names, braindino, official, randomised
+from helpers.encoder_files import (
+    amaes_names,
+    braindino,
+    official,
+    randomised,
+    without_values,
+)
 from nnunet_fm.cli.demo import run_demo
 from nnunet_fm.cli.main import main
 from nnunet_fm.encoders import (
@@ -80,6 +86,15 @@ def test_the_uk_biobank_file_is_read_with_the_channels_that_it_has(
     assert (report.card, encoder.in_channels) == ("brainsegfounder_swin48.ukb", channels)
     assert encoder.input_spec.modalities == (None if channels == 1 else ("T1", "FLAIR"))
     assert report.options["legacy_merging"] is True
+
+
+def test_a_file_of_one_channel_is_not_one_of_four(tmp_path: Path) -> None:
+    state = without_values("swin_unetr48")
+    torch.save({"state_dict": state}, tmp_path / "mine.pt")
+    with pytest.raises(ValueError, match=r"patch_embed.proj.weight \[48, 1, .*where \[48, 4, "):
+        load_encoder(tmp_path / "mine.pt", "brainsegfounder_swin48.brats")
+    with pytest.raises(ValueError, match=r"\(legacy_merging\)"):
+        load_encoder(tmp_path / "mine.pt")
 
 
 class Trouble:

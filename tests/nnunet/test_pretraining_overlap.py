@@ -10,6 +10,8 @@ def test_dataset_names_match_whole_words_only() -> None:
     assert seen_in_pretraining(["LONG579", "GLIS-RT"], "Dataset020_LongitudinalMS", "English") == []
     assert seen_in_pretraining(["BraTS2021", "TCGA-GBM"], "Dataset043_TCGA-GBM") == ["TCGA-GBM"]
     assert seen_in_pretraining(["UK-Biobank"], "Dataset001_UK_Biobank") == ["UK-Biobank"]
+    assert seen_in_pretraining(["QIN", "ULS23"], "Dataset090_ULS23") == ["ULS23"]
+    assert seen_in_pretraining(["QIN"], "Dataset091_Sequins", "equine") == []
     assert seen_in_pretraining(["brain MRI of many cohorts"], "Dataset001_Brain") == []
 
 
@@ -33,4 +35,4 @@ def test_overlap_with_the_pretraining_data_is_a_warning(tmp_path: Path) -> None:
 def test_what_is_unverified_is_said(tmp_path: Path) -> None:
     report = about_weights(get_card("dinov3dneuro_vitb16.fomo300k"), tmp_path, {})
     assert report[0] == "licence of the weights: CC BY-NC-SA 4.0"
-    assert report[1].startswith("WARNING: unverified: axis order")
+    assert report[1].startswith("WARNING: unverified: the authors' code is not public")

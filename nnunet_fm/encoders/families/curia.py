@@ -22,7 +22,7 @@ def _card(name: str, repository: str, **fields: Any) -> WeightCard:
         hub=f"hf://{repository}",
         options={"positions": "offset", **SIZES},
         pretrained_on=("CT and MRI of one hospital, private",),
-        files=(f"*/{repository.split('/')[1]}/*", f"*--{repository.split('/')[1]}/*"),
+        files=(f"*/{repository}/*", f"*--{repository.replace('/', '--')}/*"),
         by_files_alone=True,
         intensity="z-score of each slice, all pixels; CT not below -1000 HU",
         orientation="axial, rows to posterior and columns to the left",

@@ -104,7 +104,9 @@ class DinoTokens(Encoder):
 
     def _pooled(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b e"]:
         first, mean = tokens[:, 0], tokens[:, self.prefix :].mean(1)
-        return {"cls": first, "mean": mean}.get(self.pool, torch.cat([first, mean], 1))
+        if self.pool == "cls":
+            return first
+        return mean if self.pool == "mean" else torch.cat([first, mean], 1)
 
     def _outputs(self, x: Tensor, taps: Sequence[int]) -> tuple[list[Tensor], tuple[int, ...]]:
         """Return all tokens of some blocks after the final norm, and the grid of the patches."""
@@ -119,8 +121,9 @@ class DinoTokens(Encoder):
         return outputs, grid
 
     def active_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield all parameters except those of blocks above the last tap."""
-        return parameters_without(self, self.blocks[self.taps[-1] + 1 :])
+        """Yield all parameters except the mask token and those of blocks above the last tap."""
+        below = parameters_without(self, self.blocks[self.taps[-1] + 1 :])
+        return (p for p in below if p is not self.mask_token)
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return the embeddings, each block, and the final norm."""

@@ -54,7 +54,7 @@ class Dinov2(TimmViT):
         **arguments: passed to timm's constructor.
 
     Raises:
-        InputError: another kind of positions.
+        InputError: another kind of positions, or ViT-g without gated layers.
     """
 
     def __init__(
@@ -67,6 +67,8 @@ class Dinov2(TimmViT):
     ) -> None:
         if positions not in POSITIONS:
             raise InputError(unknown("kind of positions", positions, POSITIONS))
+        if swiglu is False and "giant" in model:
+            raise InputError("swiglu=false with ViT-g, whose layers are gated; omit it")
         if swiglu:
             arguments |= _gated(arguments.get("embed_dim", WIDTHS[model.split("_")[1]]))
         super().__init__(model, taps, **arguments)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from nnunet_fm.encoders.key_format import Converted, State, fuse_qkv, renamed
+from nnunet_fm.encoders.key_format import Converted, State, fuse, renamed
 
 _TRANSFORMERS = (
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
@@ -16,13 +16,14 @@ _TRANSFORMERS = (
     (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
     (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
     (r"\.mlp\.weights_in\.", ".mlp.w12."),
-    (r"\.mlp\.weights_out\.", ".mlp.w3."),
+    (r"\.mlp\.(weights_out|down_proj)\.", ".mlp.w3."),
     (r"^layernorm\.", "norm."),
 )
 _QKV = (
     ("attention.attention.query", "attention.attention.key", "attention.attention.value"),
     ("attention.q_proj", "attention.k_proj", "attention.v_proj"),  # in the memory of transformers 5
 )
+_GATED = ("mlp.gate_proj", "mlp.up_proj")  # in the memory of transformers 5, too
 
 
 def from_dinov2(state: Mapping[str, Tensor]) -> Converted:
@@ -58,7 +59,8 @@ def from_transformers_dinov2(state: Mapping[str, Tensor]) -> Converted:
     """Convert `transformers` DINOv2 names (separate q, k, v), through the official ones."""
     official = renamed(state, _TRANSFORMERS)
     for names in _QKV:
-        fuse_qkv(official, names)
+        fuse(official, names, "attn.qkv")
+    fuse(official, _GATED, "mlp.w12")
     return from_dinov2(official)
 
 

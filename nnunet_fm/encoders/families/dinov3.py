@@ -6,7 +6,6 @@ the rotary embedding. The official training code always computes it in bfloat16
 (facebookresearch/dinov3 issue 243), so BrainDINO and MedDINOv3 were trained and used that way.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
@@ -17,6 +16,7 @@ from timm.layers import LayerNorm
 from torch import Tensor, nn
 
 from nnunet_fm.encoders.families.dinov3_keys import from_dinov3, from_transformers_dinov3
+from nnunet_fm.encoders.families.rotary import Round, rotary_table
 from nnunet_fm.encoders.families.timm_vit import TimmViT
 from nnunet_fm.encoders.key_format import Converted, KeyFormat, takes_slices
 from nnunet_fm.encoders.registry import (
@@ -77,36 +77,13 @@ class Dinov3(TimmViT):
         if rope == "bfloat16":
             self.vit.rope.get_embed = self.bfloat16_table
             for block in self.vit.blocks:
-                block.attn.q_norm = block.attn.k_norm = _Round()
+                block.attn.q_norm = block.attn.k_norm = Round()
 
     def bfloat16_table(
         self, shape: Sequence[int], stretch: Float[Tensor, "1"] | None = None
     ) -> Float[Tensor, "n d"]:
-        """Compute sines and cosines in bfloat16 throughout.
-
-        Source: dinov3/layers/rope_position_encoding.py:57-106.
-
-        Args:
-            shape: rows and columns of patches.
-            stretch: factor on the coordinates, bfloat16 (pretraining draws it); None: 1.
-        """
-        periods = self.vit.rope.periods
-        exact = {"device": periods.device, "dtype": torch.bfloat16}
-        centres = [torch.arange(0.5, n, **exact) / n for n in shape]
-        grid = torch.stack(torch.meshgrid(*centres, indexing="ij"), dim=-1)
-        coordinates = 2.0 * grid.flatten(0, 1) - 1.0
-        if stretch is not None:
-            coordinates = coordinates * stretch
-        angles = 2 * math.pi * coordinates[:, :, None] / periods.bfloat16()
-        angles = angles.flatten(1).tile(2)
-        return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
-
-
-class _Round(nn.Module):
-    """Round queries and keys to bfloat16 before the rotation; timm casts them back after it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.bfloat16()
+        """Compute sines and cosines in bfloat16 throughout, see `rotary_table`."""
+        return rotary_table(shape, self.vit.rope.periods, stretch)
 
 
 def drop_zero_bias(converted: Converted, options: Mapping[str, Any]) -> None:
@@ -243,8 +220,7 @@ register_cards(
     ),
     WeightCard(
         name="meddinov3_vitb16.ct3m",
-        licence="Apache-2.0 as stated on its page",
-        code_licence="derived from the DINOv3 code",
+        licence="Apache-2.0 as stated on its page; derived from the DINOv3 code",
         source="model.pth of https://github.com/ricklisz/MedDINOv3",
         files=("*/*meddinov3*/model.pth",),
         pretrained_on=_MEDDINOV3_DATA,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from nnunet_fm.encoders.key_format import Converted, State, fuse_qkv, renamed
+from nnunet_fm.encoders.key_format import Converted, State, fuse, renamed
 from nnunet_fm.internal.errors import InputError
 
 _DINOV3_RENAMES = (
@@ -79,7 +79,7 @@ def from_transformers_dinov3(state: Mapping[str, Tensor]) -> Converted:
     gated = any(".mlp.gate_proj." in key for key in state)
     layers = _GATED if gated else _PLAIN
     official = renamed(state, (*_TRANSFORMERS_RENAMES, *layers))
-    fuse_qkv(official, _QKV)
+    fuse(official, _QKV, "attn.qkv")
     return from_dinov3(official)
 
 

@@ -7,6 +7,7 @@ class with patches of 16, without storage tokens, and with biases of queries, ke
 from functools import partial
 from typing import Any
 
+from nnunet_fm.encoders.contract import Z_SCORE_EVERYWHERE
 from nnunet_fm.encoders.families.dinov3 import PRETRAINING_HEADS
 from nnunet_fm.encoders.families.flexict import TINY, FlexiCT
 from nnunet_fm.encoders.registry import register_architecture, register_cards
@@ -14,12 +15,13 @@ from nnunet_fm.encoders.weight_card import WeightCard
 
 NEURO: dict[str, Any] = {
     "kernels": (3,),
-    "kernel_size": 16,
+    "patch_sizes": (16,),
     "width": 792,
     "depth": 12,
     "storage_tokens": 0,
     "qkv_bias": True,
     "image_size": 128,
+    "orientation": "RAS",
     "spacing": 1.0,
 }
 
@@ -37,10 +39,12 @@ register_cards(
         pretrained_on=("FOMO300K", "OpenNeuro"),
         ignored=PRETRAINING_HEADS,
         spatial_dims=3,
-        orientation="RAS (as others use it)",
-        intensity="z-score of all voxels (as others use it)",
+        files=("*/dinov3d-neuro/*", "*--dinov3d-neuro/*"),
+        by_files_alone=True,
+        intensity=Z_SCORE_EVERYWHERE,
         downstream="the CLS token and the patch tokens",
-        unverified="axis order, normalisation of coordinates and LayerNorm epsilon are FlexiCT's, "
-        "as the authors' code is not public",
+        unverified="the authors' code is not public: order of axes, coordinates and LayerNorm "
+        "epsilon are FlexiCT's; RAS and z-scores (clipped at 0.5 and 99.5 %) are those of others "
+        "who use it",
     )
 )

@@ -4,7 +4,6 @@ Source: the authors' code (ricklisz/FlexiCT, flexi_ct/models.py, layers/attentio
 layers/rope_position_encoding.py; arXiv:2605.21906).
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nnunet_fm.encoders.axes import Turn
-from nnunet_fm.encoders.contract import InputSpec, parameters_without
+from nnunet_fm.encoders.contract import InputSpec
 from nnunet_fm.encoders.families.dino_tokens import EPS, DinoTokens
 from nnunet_fm.encoders.families.dinov3 import PRETRAINING_HEADS
+from nnunet_fm.encoders.families.rotary import Round, rotary_table
 from nnunet_fm.encoders.key_format import Converted, KeyFormat, takes_slices
 from nnunet_fm.encoders.registry import (
     register_architecture,
@@ -32,21 +32,28 @@ from nnunet_fm.internal.errors import InputError
 BASE = 100.0  # of the rotary periods
 CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 IMAGE = {2: 512, 3: 160}  # side of the pretraining images, in pixels or voxels
-CT = "CT clipped to -1000 to 1000 HU, then z-score of all voxels"
+SPACING = 2.0  # of the pretraining volumes, in mm
+CT = {
+    2: "CT clipped to -1000 to 1000 HU, then z-score of each slice, all pixels",
+    3: "CT clipped to -1000 to 1000 HU, then z-score of all voxels",
+}
 LANGUAGE_MODEL = (r"text_model\..*", r"logit_scale", r"vlm_vision_projection\..*")
 TINY: dict[str, Any] = {"width": 24, "depth": 4, "num_heads": 2, "image_size": 32}  # of tests
-# Those that the training code names, of 56 (train_ct_2D_adaptive_patch.py:364-390).
+# Those that are named in the training code (train_ct_2D_adaptive_patch.py:364-390), of 56.
 DATA = (
     "AMOS22",
     "CT-RATE",
     "TotalSegmentator",
     "LUNA16",
+    "LUNA25",
     "INSPECT",
     "HECKTOR",
     "HNSCC",
     "PANORAMA",
     "DeepLesion5K",
     "ULS23",
+    "QIN",
+    "StonyBrook",
 )
 
 
@@ -56,23 +63,25 @@ class FlexiCT(DinoTokens):
     Args:
         taps: tapped blocks, see `DinoTokens`.
         dims: 2 for slices, 3 for volumes.
-        patch_size: side of a patch, in pixels or voxels: that of the kernels, or twice as large,
-            for which they are resized by their pseudo-inverse (bicubic for slices, trilinear for
-            volumes). FlexiCT was trained with patches of 8 and 16.
+        patch_size: side of a patch, in pixels or voxels: one of `patch_sizes`. For patches larger
+            than the kernels, these are resized by their pseudo-inverse (bicubic for slices,
+            trilinear for volumes).
         pool: what `embed` returns, see `DinoTokens`; `both` is the image vector of FlexiCT-3D-VLM.
-        image_orientation: of the volumes that it is used on, e.g. `RAS`, to turn them to the LPS of
-            the pretraining; None leaves them as they are.
+        image_orientation: of the volumes that it is used on, e.g. `RAS`, to turn them to the
+            orientation of the pretraining; None leaves them as they are.
         kernels: dimensions for which there is a kernel.
-        kernel_size: side of the kernels.
+        patch_sizes: that were trained; the first is the side of the kernels.
         width, depth, num_heads: of the transformer.
         storage_tokens: tokens between CLS and patches.
         qkv_bias: whether queries, keys and values carry a bias.
         image_size: side of the pretraining images, in pixels or voxels; 512 for slices and 160 for
             volumes if None.
-        spacing: of the pretraining volumes in mm.
+        orientation: of the pretraining volumes.
+        spacing: of the pretraining volumes, in mm.
 
     Raises:
-        InputError: a dimension without a kernel, or a patch size that is not allowed.
+        InputError: a dimension without a kernel, a patch size that was not trained, or an
+            orientation of slices.
     """
 
     storage_tokens: nn.Parameter | None
@@ -85,40 +94,35 @@ class FlexiCT(DinoTokens):
         pool: str = "cls",
         image_orientation: str | None = None,
         kernels: Sequence[int] = (2, 3),
-        kernel_size: int = 8,
+        patch_sizes: Sequence[int] = (8, 16),
         width: int = 864,
         depth: int = 16,
         num_heads: int = 12,
         storage_tokens: int = 4,
         qkv_bias: bool = False,
         image_size: int | None = None,
-        spacing: float | None = 2.0,
+        orientation: str = "LPS",
+        spacing: float = SPACING,
     ) -> None:
+        kernel_size = patch_sizes[0]
         patch = kernel_size if patch_size is None else patch_size
-        if dims not in kernels:
-            raise InputError(f"dims={dims}; allowed: {' or '.join(map(str, kernels))}")
-        if patch not in (kernel_size, 2 * kernel_size):
-            raise InputError(f"patch_size={patch}; allowed: {kernel_size} or {2 * kernel_size}")
+        _check_choice("dims", dims, kernels)
+        _check_choice("patch_size", patch, patch_sizes)
         if dims == 2 and image_orientation is not None:
             raise InputError("image_orientation is for volumes (dims=3); omit it")
-        make = partial(
-            EvaBlock,
-            width,
-            num_heads,
-            qkv_bias=qkv_bias,
-            attn_type="rope",  # the plain attention, whose keys may have a bias
-            rotate_half=True,
-            num_prefix_tokens=1 + storage_tokens,
-            init_values=1e-5,
-            norm_layer=partial(LayerNorm, eps=EPS),
-        )
-        blocks = [make() for _ in range(depth)]
-        spec = _input_spec(dims, patch, image_size or IMAGE[dims], spacing)
-        turn = Turn("zyx", image_orientation, "LPS") if dims == 3 else None
+        prefix = 1 + storage_tokens
+        blocks = [_block(width, num_heads, qkv_bias, prefix) for _ in range(depth)]
+        image = (IMAGE[dims] if image_size is None else image_size,) * dims
+        if dims == 2:
+            spec, turn = InputSpec(2, patch, image), None
+        else:
+            voxel = (spacing,) * 3
+            spec = InputSpec(3, patch, image, "zyx", orientation, spacing=voxel)
+            turn = Turn("zyx", image_orientation, orientation)
         super().__init__(blocks, width, taps, spec, turn, pool)
-        for block in blocks:
-            block.attn.q_norm = block.attn.k_norm = _Round()
-        self.dims, self.patch, self.prefix = dims, patch, 1 + storage_tokens
+        self.dims, self.patch, self.prefix = dims, patch, prefix
+        enlarged = enlargement(kernel_size, patch, dims)
+        self.register_buffer("enlarged", enlarged, persistent=False)
         stored = nn.Parameter(torch.zeros(1, storage_tokens, width)) if storage_tokens else None
         if stored is not None:
             nn.init.normal_(stored, std=0.02)
@@ -132,7 +136,7 @@ class FlexiCT(DinoTokens):
     def embedded(self, x: Tensor) -> tuple[Float[Tensor, "b n d"], tuple[int, ...], dict[str, Any]]:
         """Return CLS, storage tokens and patches, their grid, and the rotary table."""
         kernel: Any = self.kernels[f"{self.dims}d"]
-        weight = resized_kernel(kernel.weight, self.patch)
+        weight = resized_kernel(kernel.weight, self.get_buffer("enlarged"))
         convolve: Any = functional.conv2d if self.dims == 2 else functional.conv3d
         patches = convolve(x, weight, kernel.bias, stride=self.patch)
         grid = tuple(patches.shape[2:])
@@ -145,21 +149,29 @@ class FlexiCT(DinoTokens):
     def active_parameters(self) -> Iterator[nn.Parameter]:
         """Yield all parameters without blocks above the last tap and the other kernel."""
         others = [kernel for name, kernel in self.kernels.items() if name != f"{self.dims}d"]
-        return parameters_without(self, [*self.blocks[self.taps[-1] + 1 :], *others])
+        unused = {id(p) for kernel in others for p in kernel.parameters()}
+        return (p for p in super().active_parameters() if id(p) not in unused)
 
 
-class _Round(nn.Module):
-    """Round queries and keys to bfloat16 before the rotation; timm casts them back after it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.bfloat16()
+def _check_choice(name: str, given: int, allowed: Sequence[int]) -> None:
+    if given not in allowed:
+        raise InputError(f"{name}={given}; allowed: {' or '.join(map(str, allowed))}")
 
 
-def _input_spec(dims: int, patch: int, image: int, spacing: float | None) -> InputSpec:
-    if dims == 2:
-        return InputSpec(2, patch, (image,) * 2, "yx")
-    sides = None if spacing is None else (spacing,) * 3
-    return InputSpec(3, patch, (image,) * 3, "zyx", "LPS", spacing=sides)
+def _block(width: int, heads: int, qkv_bias: bool, prefix: int) -> EvaBlock:
+    """Return a block whose queries and keys are rounded before the rotation."""
+    block = EvaBlock(
+        width,
+        heads,
+        qkv_bias=qkv_bias,
+        attn_type="rope",  # the plain attention, whose keys may have a bias
+        rotate_half=True,
+        num_prefix_tokens=prefix,
+        init_values=1e-5,
+        norm_layer=partial(LayerNorm, eps=EPS),
+    )
+    block.attn.q_norm = block.attn.k_norm = Round()
+    return block
 
 
 def rotary_periods(head: int, dims: int) -> Float[Tensor, " n"]:
@@ -170,49 +182,33 @@ def rotary_periods(head: int, dims: int) -> Float[Tensor, " n"]:
     return BASE ** (2 * torch.arange(head // (2 * dims), dtype=torch.float32) / (head // 2))
 
 
-def rotary_table(
-    grid: Sequence[int], periods: Float[Tensor, " n"]
-) -> Float[Tensor, "tokens angles"]:
-    """Return sines and cosines of the patches' centres, in bfloat16 throughout.
-
-    Coordinates go from -1 to 1 along each axis, whatever its length; the angles of the axes follow
-    each other, slowest axis first, and are repeated once.
-
-    Args:
-        grid: patches along each axis.
-        periods: of each axis.
-    """
-    exact: dict[str, Any] = {"device": periods.device, "dtype": torch.bfloat16}
-    centres = [torch.arange(0.5, side, **exact) / side for side in grid]
-    places = torch.stack(torch.meshgrid(*centres, indexing="ij"), -1).flatten(0, -2)
-    coordinates = 2.0 * places - 1.0
-    angles = 2 * math.pi * coordinates[:, :, None] / periods.bfloat16()
-    angles = angles.flatten(1).tile(2)
-    return torch.cat([torch.sin(angles), torch.cos(angles)], -1)
-
-
-def resized_kernel(weight: Float[Tensor, "d 1 *kernel"], side: int) -> Tensor:
-    """Return a kernel of patches for patches of another size.
+def enlargement(own: int, side: int, dims: int) -> Float[Tensor, "side own"]:
+    """Return the matrix that resizes a kernel along one axis.
 
     The resized kernel gives on an enlarged patch what the kernel gives on the patch (FlexiViT,
     Beyer et al., arXiv:2212.08013, section 3.4). Enlarging is separable, and so is its
-    pseudo-inverse: one matrix along each axis.
+    pseudo-inverse.
 
     Args:
-        weight: of a convolution.
-        side: of the wanted patches, at least that of the kernel.
+        own: side of the kernel.
+        side: of the wanted patches, at least as large.
+        dims: 2 (bicubic) or 3 (trilinear).
     """
-    own = weight.shape[-1]
-    if side == own:
-        return weight
-    identity = torch.eye(own, device=weight.device)[None]
-    if weight.ndim == 4:
-        enlarged = functional.interpolate(
-            identity[None], (side, own), mode="bicubic", antialias=True
-        )[0, 0]
+    identity = torch.eye(own)[None]
+    if dims == 2:
+        how: dict[str, Any] = {"mode": "bicubic", "antialias": True}
+        enlarged = functional.interpolate(identity[None], (side, own), **how)[0, 0]
     else:
         enlarged = functional.interpolate(identity, side, mode="linear")[0].T
-    matrix = torch.linalg.pinv(enlarged.T)  # (side, own)
+    return torch.linalg.pinv(enlarged.T)
+
+
+def resized_kernel(
+    weight: Float[Tensor, "d 1 *kernel"], matrix: Float[Tensor, "side own"]
+) -> Tensor:
+    """Return the kernel of larger patches; `matrix` is that of `enlargement`."""
+    if matrix.shape[0] == matrix.shape[1]:
+        return weight
     for axis in range(2, weight.ndim):
         weight = torch.tensordot(weight, matrix, dims=([axis], [1])).movedim(-1, axis)
     return weight
@@ -260,7 +256,7 @@ def _card(tag: str, dims: int, files: tuple[str, ...], **fields: Any) -> WeightC
         spatial_dims=dims,
         files=files,
         by_files_alone=True,
-        intensity=CT,
+        intensity=CT[dims],
         **fields,
     )
 
@@ -273,7 +269,7 @@ register_cards(
     _card(
         "ct2d",
         2,
-        ("ct_2d_teacher.pth", "2d_final_model.pth", "*/flexict-2d/*"),
+        ("ct_2d_teacher.pth", "2d_final_model.pth", "*/flexict-2d/*", "*--flexict-2d/*"),
         source="ct_2d_teacher.pth of https://github.com/ricklisz/FlexiCT",
         hub="hf://ricklisz123/FlexiCT-2D",
         ignored=PRETRAINING_HEADS,
@@ -282,7 +278,7 @@ register_cards(
     _card(
         "ct3d",
         3,
-        ("ct_3d_teacher.pth", "3d_final_model.pth", "*/flexict-3d/*"),
+        ("ct_3d_teacher.pth", "3d_final_model.pth", "*/flexict-3d/*", "*--flexict-3d/*"),
         source="ct_3d_teacher.pth of https://github.com/ricklisz/FlexiCT",
         hub="hf://ricklisz123/FlexiCT-3D",
         ignored=PRETRAINING_HEADS,
@@ -291,7 +287,7 @@ register_cards(
     _card(
         "vlm",
         3,
-        ("ct_3d_vlm.pth", "3d_vlm_final_model.pth", "*/flexict-3d-vlm/*"),
+        ("ct_3d_vlm.pth", "3d_vlm_final_model.pth", "*/flexict-3d-vlm/*", "*--flexict-3d-vlm/*"),
         options={"pool": "both"},
         source="ct_3d_vlm.pth of https://github.com/ricklisz/FlexiCT",
         hub="hf://ricklisz123/FlexiCT-3D-VLM",

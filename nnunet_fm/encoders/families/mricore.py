@@ -34,6 +34,7 @@ register_cards(
         ignored=PRETRAINING_HEADS,
         files=("mri_core_vitb.*", "mri_foundation.pth"),
         by_files_alone=True,
+        formats=("DINOv2",),
         intensity=ZERO_TO_ONE,
         downstream="all of the network, fine-tuned inside SAM's encoder",
     )

@@ -27,6 +27,7 @@ from nnunet_fm.encoders.registry import (
     register_key_format,
 )
 from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.internal.errors import InputError
 
 BLOCKS = ("0.convs.0", "blocks.0.conv1")  # first convolution of a plain and of a residual stage
 NNUNET, FOMO = "nnU-Net encoder", "FOMO"  # key formats
@@ -39,20 +40,29 @@ def resenc(
     widths: Sequence[int] = (32, 64, 128, 256, 320, 320),
     blocks: Sequence[int] = (1, 3, 4, 6, 6, 6),
     axis_order: str = "zyx",
-    orientation: str = "as acquired",
     image_orientation: str | None = None,
 ) -> VolumeUNetEncoder:
     """Build ResEnc-L: cubes of 160 voxels, z-score without a mask.
 
     Args:
         taps: stages whose maps are returned; all if None.
-        axis_order: `zyx` for OpenMind and nnFoundation, `xyz` for FOMO.
-        orientation: of the pretraining images.
+        axis_order: `zyx`, as acquired, for OpenMind, nnFoundation and nnU-Net; `xyz` in RAS for
+            FOMO.
         image_orientation: of the images that it is used on, e.g. `LPS`, to turn them to the RAS of
             FOMO's pretraining; None leaves them as they are.
         widths: channels of the stages.
         blocks: residual blocks of the stages.
+
+    Raises:
+        InputError: other axes, or an orientation for weights that had their images as acquired.
     """
+    if axis_order not in ("zyx", "xyz"):
+        raise InputError(f"axis_order {axis_order!r}; allowed: zyx, xyz")
+    if image_orientation is not None and axis_order == "zyx":
+        raise InputError(
+            f"image_orientation={image_orientation}: these weights were pretrained on images as "
+            "acquired, to which nothing can be turned; omit it"
+        )
     body = ResidualEncoder(
         1,
         len(widths),
@@ -62,6 +72,7 @@ def resenc(
         n_blocks_per_stage=list(blocks),
         **CONVOLUTIONS,
     )
+    orientation = "RAS" if axis_order == "xyz" else "as acquired"
     return VolumeUNetEncoder(
         body, taps, widths, 160, axis_order, Z_SCORE_EVERYWHERE, orientation, image_orientation
     )
@@ -73,8 +84,10 @@ def from_unet(state: Mapping[str, Tensor]) -> Converted:
 
 
 def from_fomo(state: Mapping[str, Tensor]) -> Converted:
-    """Convert FOMO's names of the same encoder: `stem.conv1`, `norm_op`."""
-    return from_unet(renamed(state, _FOMO))
+    """Convert FOMO's names of the same encoder: `stem.conv1`, `norm_op`; its axes are (x, y, z)."""
+    converted = from_unet(renamed(state, _FOMO))
+    converted.options["axis_order"] = "xyz"  # its code reads NIfTI with nibabel
+    return converted
 
 
 def _is_fomo(state: Mapping[str, Tensor]) -> bool:
@@ -83,7 +96,8 @@ def _is_fomo(state: Mapping[str, Tensor]) -> bool:
 
 def _is_unet(state: Mapping[str, Tensor]) -> bool:
     names = [f"stages.0.{block}.conv.weight" for block in BLOCKS]
-    return any(name in state or f"body.{name}" in state for name in names)
+    found = any(name in state or f"body.{name}" in state for name in names)
+    return found and not _is_fomo(state)
 
 
 register_architecture("openmind_resencl", resenc, PROJECTORS)
@@ -134,8 +148,8 @@ register_cards(
     _card(
         "fomo_resencb.fomo300k",
         FOMO,
-        ("*/*amaes_resenc_b_fomo*/*", "resenc_unet_b.ckpt"),
-        options={"axis_order": "xyz", "orientation": "RAS"},
+        ("*/*amaes_resenc_b_fomo300k*/*", "resenc_unet_b.ckpt"),
+        orientation="RAS",
         licence="not stated",
         code_licence="Apache-2.0",
         source="last.ckpt of https://huggingface.co/FOMO-MRI/AMAES_resenc_b_fomo300k",

@@ -171,7 +171,13 @@ def from_primus(state: Mapping[str, Tensor]) -> Converted:
     return place_under(state, "", _EXCLUDED, "decoder or head of the pretraining")
 
 
-def sizes_in_file(tensors: Mapping[str, Tensor], image: int) -> dict[str, int]:
+def sizes_in_file(
+    tensors: Mapping[str, Tensor],
+    image: int,
+    kernel: str = "down_projection.proj.weight",
+    positions: str = "eva.pos_embed",
+    prefix: int = 0,
+) -> dict[str, int]:
     """Return the option `image_size` where a file's positions are not for the architecture's.
 
     VoCo and SimCLR were trained on cubes of 64 voxels (nnssl's vocoEvaTrainer.py).
@@ -179,11 +185,14 @@ def sizes_in_file(tensors: Mapping[str, Tensor], image: int) -> dict[str, int]:
     Args:
         tensors: in our names.
         image: side of the cubes that the architecture's positions are for, in voxels.
+        kernel: name of the kernel of the patches.
+        positions: name of the learned positions.
+        prefix: number of positions in front of those of the patches.
     """
-    kernel, positions = tensors.get("down_projection.proj.weight"), tensors.get("eva.pos_embed")
-    if kernel is None or positions is None:
+    if kernel not in tensors or positions not in tensors:
         return {}
-    found = round(positions.shape[1] ** (1 / 3)) * kernel.shape[-1]
+    cells = tensors[positions].shape[1] - prefix
+    found = round(cells ** (1 / 3)) * tensors[kernel].shape[-1]
     return {} if found == image else {"image_size": found}
 
 
@@ -234,7 +243,6 @@ register_cards(
     WeightCard(
         name="nnfoundation_primus.mae",
         architecture="nnfoundation_primus",
-        options={"token_order": "hwd"},
         licence="CC BY-SA 4.0",
         source="https://huggingface.co/MIC-DKFZ/nnFoundationViT",
         hub="hf://MIC-DKFZ/nnFoundationViT",
@@ -243,6 +251,7 @@ register_cards(
         spatial_dims=3,
         ignored=PROJECTORS,
         files=("*/*nnfoundationvit*",),
+        by_files_alone=True,
         unverified="the order of the tokens is that of nnssl's masked autoencoder; it was not "
         "checked against the authors' code",
     ),

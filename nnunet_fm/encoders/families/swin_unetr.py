@@ -168,7 +168,7 @@ def from_monai_swin(state: Mapping[str, Tensor]) -> Converted:
 
 
 def channels_in_file(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the option `modalities` of a file with one channel, whatever its card says.
+    """Return the option `modalities` of a file with one channel.
 
     BrainSegFounder's page shows its UK Biobank weights with two; others load them with one.
     """
@@ -205,6 +205,7 @@ def _brainsegfounder_card(
         spatial_dims=3,
         files=(f"model_weights_{tag}-pretrain*",),
         by_files_alone=True,
+        varies=("modalities",) if tag == "ukb" else (),
         intensity=CT_WINDOW,
         orientation=orientation,
     )

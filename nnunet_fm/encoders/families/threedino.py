@@ -20,6 +20,7 @@ from nnunet_fm.encoders.families.dino_tokens import EPS, DinoTokens
 from nnunet_fm.encoders.families.dinov2 import OFFSET
 from nnunet_fm.encoders.families.dinov2_keys import without_chunks
 from nnunet_fm.encoders.families.dinov3 import PRETRAINING_HEADS
+from nnunet_fm.encoders.families.primus import sizes_in_file
 from nnunet_fm.encoders.key_format import Converted, KeyFormat, takes_slices
 from nnunet_fm.encoders.registry import (
     register_architecture,
@@ -107,20 +108,6 @@ def from_threedino(state: Mapping[str, Tensor]) -> Converted:
     return Converted({without_chunks(key): value for key, value in state.items()})
 
 
-def sizes_in_file(tensors: Mapping[str, Tensor], image: int) -> dict[str, int]:
-    """Return the option `image_size` where a file's positions are not for the architecture's.
-
-    Args:
-        tensors: in our names.
-        image: side of the cubes that the architecture's positions are for, in voxels.
-    """
-    kernel, positions = tensors.get("patch_embed.proj.weight"), tensors.get("pos_embed")
-    if kernel is None or positions is None:
-        return {}
-    found = round((positions.shape[1] - 1) ** (1 / 3)) * kernel.shape[-1]
-    return {} if found == image else {"image_size": found}
-
-
 def _is_threedino(state: Mapping[str, Tensor]) -> bool:
     return {"pos_embed", "mask_token", "norm.weight"} <= state.keys() and not takes_slices(state)
 
@@ -129,7 +116,6 @@ def _med3dino(variant: str, spacing: str) -> WeightCard:
     return WeightCard(
         name=f"med3dino_vitl16.{variant}",
         architecture="3dino_vitl16",
-        options={"image_size": 96},
         licence="not stated",
         source=f"c96_{variant}_teacher_checkpoint.pth ({spacing}) of "
         "https://huggingface.co/maregu2023/Med3DINO",
@@ -139,22 +125,28 @@ def _med3dino(variant: str, spacing: str) -> WeightCard:
         spatial_dims=3,
         files=(f"c96_{variant}_teacher_checkpoint.pth",),
         by_files_alone=True,
-        unverified="names of the tensors and their positions are 3DINO's, whose code its authors "
-        "copied; no file was seen",
+        unverified="names of tensors, intensities and orientation are 3DINO's, whose code its "
+        "authors extended; no file was seen",
     )
 
 
 def _register() -> None:
+    names: dict[str, Any] = {
+        "kernel": "patch_embed.proj.weight",
+        "positions": "pos_embed",
+        "prefix": 1,
+    }
     own: dict[str, dict[str, Any]] = {"3dino_vitl16": {}, "3dino_test8": TINY}
     for name, sizes in own.items():
         image = sizes.get("image_size", IMAGE)
-        shown = partial(sizes_in_file, image=image)
+        shown = partial(sizes_in_file, image=image, **names)
         register_architecture(name, partial(ThreeDino, **sizes), PRETRAINING_HEADS, shown=shown)
     register_key_format(KeyFormat("3DINO", _is_threedino, from_threedino))
     register_cards(
         WeightCard(
             name="3dino_vitl16.mrict",
             architecture="3dino_vitl16",
+            options={"image_size": IMAGE},
             licence="CC BY-NC-ND 4.0, no use by industry",
             source="3dino_vit_weights.pth of https://huggingface.co/AICONSlab/3DINO-ViT (gated)",
             hub="hf://AICONSlab/3DINO-ViT/3dino_vit_weights.pth",

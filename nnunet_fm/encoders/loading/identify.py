@@ -1,24 +1,19 @@
 """Identify the weight card of a file: by shapes, by its name and by how it was written."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from nnunet_fm.encoders.cards import get_card
 from nnunet_fm.encoders.key_format import Converted
 from nnunet_fm.encoders.loading.read import CheckpointError
-from nnunet_fm.encoders.registry import CARDS, build_encoder, known_architecture
+from nnunet_fm.encoders.loading.shapes import options_of, shapes_of
+from nnunet_fm.encoders.registry import CARDS
 from nnunet_fm.encoders.weight_card import WeightCard
-from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.extras import install_command
 from nnunet_fm.internal.hub_address import HubAddress
 from nnunet_fm.internal.messages import some
@@ -28,7 +23,6 @@ MAX_DIFFERENT = 0.2
 SHARED_NAMES = {"dinov2", "dinov3"}  # in names of files by many authors
 UNKNOWN_NAME = "no published file has this name, so its licence and pretraining data are unknown"
 SAY_WHICH = "--card NAME"
-CHANGES_VALUES = {"uniform_", "normal_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_"}
 
 
 def identify(
@@ -55,40 +49,44 @@ def identify(
             encoder with different numerics fit as well.
     """
     nearest, different = closest(converted.tensors)
-    if len(different) > MAX_DIFFERENT * len(_shapes_of(nearest, converted.tensors)):
+    if len(different) > MAX_DIFFERENT * len(shapes_of(nearest, converted.tensors)):
         raise CheckpointError(
             f"{path.name}: no known architecture has these {len(converted.tensors)} tensors; the "
             f"closest, {nearest.name}, differs in {len(different)}: {some(different)}. Say which "
             f"it is (a name from `nnunet-fm encoders list`, or timm/NAME): {SAY_WHICH}"
             f"{_skipped_cards(converted.tensors)}"
         )
-    shown = _shown(nearest, converted.tensors)
+    tensors = converted.tensors
     fitting = [
         card
-        for card in _of_one_build(nearest, converted.tensors)
-        if not card.shipped and (not card.formats or key_format in (None, *card.formats))
+        for card in _of_one_build(nearest, tensors)
+        if not card.shipped and reads_format(card, key_format)
     ]
-    for reason, cards in _candidates(path, hub, nearest.architecture, fitting, containers).items():
-        if cards and _same_options(cards, shown):
+    for reason, cards in _candidates(path, hub, fitting, containers).items():
+        if cards and _same_options(cards, tensors):
             return cards[0], reason
     by_tensors = [card for card in fitting if not card.by_files_alone]
-    if by_tensors and _same_options(fitting, shown):
+    if by_tensors and _same_options(fitting, tensors):
         return by_tensors[0], "shapes"
     bare = get_card(nearest.architecture)
-    if _same_options([bare, *fitting], shown):
+    if _same_options([bare, *fitting], tensors):
         return bare, f"shapes; {UNKNOWN_NAME}"
     names = " or ".join(card.name for card in fitting)
     raise CheckpointError(
         f"{path.name} holds the tensors of {nearest.architecture}, which {names} and files of "
-        f"others share, with different numerics ({_differing_options(fitting)}). Say which it is: "
-        f"{SAY_WHICH}"
+        f"others share, with different numerics ({_differing_options(fitting, tensors)}). Say "
+        f"which it is (a name from `nnunet-fm encoders list`, or timm/NAME): {SAY_WHICH}"
     )
+
+
+def reads_format(card: WeightCard, key_format: str | None) -> bool:
+    """Whether a card is of files in this key format; True if the format is unknown (None)."""
+    return not card.formats or key_format in (None, *card.formats)
 
 
 def _candidates(
     path: Path,
     hub: HubAddress | None,
-    architecture: str,
     fitting: list[WeightCard],
     containers: list[str],
 ) -> dict[str, list[WeightCard]]:
@@ -97,11 +95,7 @@ def _candidates(
     words = set(re.split(r"[^a-z0-9]+", path.stem.lower()))
     families = words - SHARED_NAMES
     return {
-        "shapes and the published file's name": [
-            c
-            for c in CARDS.values()
-            if is_published(path, c, hub) and c.architecture == architecture
-        ],
+        "shapes and the published file's name": [c for c in fitting if is_published(path, c, hub)],
         "shapes and the weights' name in the file name": [
             c for c in by_tensors if _is_named(c, words)
         ],
@@ -114,14 +108,8 @@ def _candidates(
     }
 
 
-def _shown(card: WeightCard, tensors: Mapping[str, Tensor]) -> Mapping[str, Any]:
-    """Return the options that the tensors show, which no card can change."""
-    show = known_architecture(card.architecture).shown
-    return {} if show is None else show(tensors)
-
-
-def _same_options(cards: Sequence[WeightCard], shown: Mapping[str, Any]) -> bool:
-    options = [{**card.options, **shown} for card in cards]
+def _same_options(cards: Sequence[WeightCard], tensors: Mapping[str, Tensor]) -> bool:
+    options = [options_of(card, tensors) for card in cards]
     return all(others == options[0] for others in options)
 
 
@@ -136,7 +124,7 @@ def closest(tensors: Mapping[str, Tensor]) -> tuple[WeightCard, list[str]]:
     given = {k: v.shape for k, v in tensors.items() if not k.endswith(("q_bias", "v_bias"))}
 
     def different(card: WeightCard) -> list[str]:
-        expected = _shapes_of(card, tensors)
+        expected = shapes_of(card, tensors)
         changed = [k for k, shape in expected.items() if given.get(k) != shape]
         return [k for k in changed if k != "mask_token"] + [k for k in given if k not in expected]
 
@@ -144,15 +132,16 @@ def closest(tensors: Mapping[str, Tensor]) -> tuple[WeightCard, list[str]]:
     return nearest, different(nearest)
 
 
-def cards_that_fit(tensors: Mapping[str, Tensor]) -> list[str]:
+def cards_that_fit(tensors: Mapping[str, Tensor], key_format: str | None = None) -> list[str]:
     """Return the names of all cards whose encoders have exactly these tensors.
 
     Args:
         tensors: the whole state dict of an encoder.
+        key_format: of the file; None for any.
     """
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    cards = [card for card in CARDS.values() if _missing_package(card) is None]
-    return [card.name for card in cards if _shapes_of(card, tensors) == shapes]
+    cards = [c for c in CARDS.values() if reads_format(c, key_format) and not _missing_package(c)]
+    return [card.name for card in cards if shapes_of(card, tensors) == shapes]
 
 
 def nearest_by_shapes(tensors: Mapping[str, Tensor]) -> str:
@@ -160,13 +149,13 @@ def nearest_by_shapes(tensors: Mapping[str, Tensor]) -> str:
     given = Counter(tensor.shape for tensor in tensors.values())
 
     def shared(card: WeightCard) -> int:
-        return (given & Counter(_shapes_of(card).values())).total()
+        return (given & Counter(shapes_of(card).values())).total()
 
     def share(card: WeightCard) -> float:
-        return shared(card) / max(len(tensors), len(_shapes_of(card)))
+        return shared(card) / max(len(tensors), len(shapes_of(card)))
 
     nearest = max(_buildable_cards(tensors), key=share)
-    total = len(_shapes_of(nearest))
+    total = len(shapes_of(nearest))
     skipped = _skipped_cards(tensors)
     return f"{nearest.name}, with {shared(nearest)} of its {total} tensors{skipped}"
 
@@ -202,7 +191,7 @@ def _skipped_cards(tensors: Mapping[str, Tensor]) -> str:
 def _missing_package(card: WeightCard) -> str | None:
     """Return the package that the card's builder needs and does not find."""
     try:
-        _shapes_of(card)
+        shapes_of(card)
     except ModuleNotFoundError as error:
         return (error.name or str(error)).split(".")[0]
     return None
@@ -211,7 +200,7 @@ def _missing_package(card: WeightCard) -> str | None:
 def _of_one_build(card: WeightCard, tensors: Mapping[str, Tensor]) -> list[WeightCard]:
     """Return the cards whose encoders have the same tensors."""
     same = [c for c in CARDS.values() if c.architecture == card.architecture]
-    return [c for c in same if _shapes_of(c, tensors) == _shapes_of(card, tensors)]
+    return [c for c in same if shapes_of(c, tensors) == shapes_of(card, tensors)]
 
 
 def is_published(path: Path, card: WeightCard, hub: HubAddress | None = None) -> bool:
@@ -235,42 +224,10 @@ def _is_named(card: WeightCard, words: set[str]) -> bool:
     return len(tag) > 3 and tag in words
 
 
-def _differing_options(cards: list[WeightCard]) -> str:
+def _differing_options(cards: list[WeightCard], tensors: Mapping[str, Tensor]) -> str:
     """Name the options in which the cards differ, or a user's own file might."""
-    keys = sorted({key for card in cards for key in card.options})
+    options = [options_of(card, tensors) for card in cards]
     if any(card.by_files_alone for card in cards):
-        return ", ".join(keys)
-    return ", ".join(k for k in keys if len({str(c.options.get(k)) for c in cards}) > 1)
-
-
-def _shapes_of(
-    card: WeightCard, tensors: Mapping[str, Tensor] | None = None
-) -> dict[str, torch.Size]:
-    """Return names and shapes of a card's encoder, in the sizes that a file shows if one is given.
-
-    Sizes that cannot be built, because the file is of another network, are disregarded.
-    """
-    shown = _shown(card, tensors) if tensors else {}
-    try:
-        return _shapes(card.architecture, json.dumps({**card.options, **shown}))
-    except InputError:
-        return _shapes(card.architecture, json.dumps(card.options))
-
-
-class _WithoutValues(TorchFunctionMode):
-    """Skip what initialisers do to tensors: on the meta device, it takes time and has no effect."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if getattr(func, "__name__", "") in CHANGES_VALUES and args and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
-
-
-@cache
-def _shapes(architecture: str, options: str) -> dict[str, torch.Size]:
-    """Return names and shapes of an architecture, built without memory; options are JSON."""
-    with torch.device("meta"), _WithoutValues():
-        encoder = build_encoder(architecture, **json.loads(options))
-    return {name: tensor.shape for name, tensor in encoder.state_dict().items()}
+        options.append(options_of(get_card(cards[0].architecture), tensors))
+    keys = sorted({key for given in options for key in given})
+    return ", ".join(key for key in keys if len({str(given.get(key)) for given in options}) > 1)

@@ -14,7 +14,13 @@ from nnunet_fm.encoders.cards import bundled_weights, get_card
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.key_format import Converted
 from nnunet_fm.encoders.loading.hub import fetch
-from nnunet_fm.encoders.loading.identify import SAY_WHICH, closest, identify, nearest_by_shapes
+from nnunet_fm.encoders.loading.identify import (
+    SAY_WHICH,
+    closest,
+    identify,
+    nearest_by_shapes,
+    reads_format,
+)
 from nnunet_fm.encoders.loading.load_report import LoadReport, tensors_sha256
 from nnunet_fm.encoders.loading.metadata import embedded_card
 from nnunet_fm.encoders.loading.read import (
@@ -25,6 +31,7 @@ from nnunet_fm.encoders.loading.read import (
     read_tensors,
     unwrap,
 )
+from nnunet_fm.encoders.loading.shapes import options_of
 from nnunet_fm.encoders.registry import (
     ARCHITECTURES,
     CARDS,
@@ -78,15 +85,12 @@ def load_encoder(
     converted = file.converted
     _return_unknown_heads(file, chosen)
     architecture = known_architecture(chosen.architecture)
-    shown = dict(architecture.shown(converted.tensors)) if architecture.shown else {}
     carried = _carried(file, chosen, architecture)
     _refuse_changes(
         file.path.name, {k: carried[k] for k in architecture.fixed if k in carried}, build
     )
-    shown |= carried
-    known = chosen.options
-    shown = {k: v for k, v in shown.items() if k not in known or known[k] != v}
-    options = {k: v for k, v in {**chosen.options, **shown, **build}.items() if k != "taps"}
+    known = {**options_of(chosen, converted.tensors), **carried, **converted.options}
+    options = {k: v for k, v in {**known, **build}.items() if k != "taps"}
     if architecture.adapt is not None:
         try:
             architecture.adapt(converted, options)
@@ -179,12 +183,25 @@ def _choose_card(
 ) -> tuple[WeightCard, str]:
     """Return the card of a file and the reason for choosing it."""
     if card:
-        return get_card(card), "named"
+        named = get_card(card)
+        _check_format(file, named)
+        return named, "named"
     carried = file.about.get("card")
     if carried in {*CARDS, *ARCHITECTURES}:  # never a class that the file names
         return get_card(str(carried)), "the card in the file"
     unwrapped = file.unwrapped
     return identify(file.path, file.converted, unwrapped.containers, hub, unwrapped.format)
+
+
+def _check_format(file: _WeightFile, card: WeightCard) -> None:
+    """Raise CheckpointError for a file in the names of other authors than the card's."""
+    if file.unwrapped.format == OWN_FORMAT or reads_format(card, file.unwrapped.format):
+        return
+    raise CheckpointError(
+        f"{file.path.name} has the names of format {file.unwrapped.format}, and {card.name} is "
+        f"published in {' or '.join(card.formats)}: it is another encoder. Name the architecture "
+        f"(--card {card.architecture}), or omit --card"
+    )
 
 
 def _return_unknown_heads(file: _WeightFile, card: WeightCard) -> None:
@@ -238,7 +255,7 @@ def _check_dimensions(card: WeightCard, encoder: Encoder) -> None:
     if card.name in CARDS and card.spatial_dims != dims:
         raise InputError(
             f"weight card {card.name} says spatial_dims={card.spatial_dims}, and its architecture "
-            f"{card.architecture} has {dims}; correct the card, or its files are never recognised"
+            f"{card.architecture} has {dims}; name another card, or omit options that change it"
         )
 
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from helpers.encoder_files import attentive, card_of, without_values
-from nnunet_fm.encoders import build_encoder, load_encoder
+from nnunet_fm.encoders import build_encoder, get_card, load_encoder
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -64,9 +64,8 @@ def test_a_file_of_transformers_gives_its_features(
     model = library_model(Dinov2Model, Dinov2Config, **sizes)
     torch.save(published(model), tmp_path / "model.bin")
     encoder, report = load_encoder(tmp_path / "model.bin")
-    if not shown.get("swiglu"):
-        torch.save(model.state_dict(), tmp_path / "memory.bin")
-        assert load_encoder(tmp_path / "memory.bin")[1].sha256 == report.sha256
+    torch.save(model.state_dict(), tmp_path / "memory.bin")
+    assert load_encoder(tmp_path / "memory.bin")[1].sha256 == report.sha256
     assert (report.format, report.architecture) == ("transformers DINOv2", "dinov2_test14")
     assert report.options == {"positions": "offset"} | shown
     side = shown.get("image_size", 56)
@@ -119,15 +118,22 @@ def in_transformers_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize(("folder", "card"), [("curia-2", "curia2"), ("curia", "curia")])
+@pytest.mark.parametrize(
+    ("folder", "card"),
+    [
+        ("raidium/curia-2", "curia2_vitb16.hospital"),
+        ("models--raidium--curia/snapshots", "curia_vitb16.hospital"),
+        ("curia", "dinov2_vitb14.trained"),  # anybody's folder
+    ],
+)
 def test_curia_is_recognised_by_the_name_of_its_repository(
     folder: str, card: str, gated: bool, tmp_path: Path
 ) -> None:
     sizes = {"in_chans": 1, "patch_size": 16, "image_size": 512, "swiglu": gated}
     state = in_transformers_names(without_values("dinov2_vitb14", **sizes))
-    (tmp_path / folder).mkdir()
+    (tmp_path / folder).mkdir(parents=True)
     torch.save(state, tmp_path / folder / "model.bin")
-    assert card_of(tmp_path / folder / "model.bin")[0] == f"{card}_vitb16.hospital"
+    assert card_of(tmp_path / folder / "model.bin")[0] == card
     torch.save(state, tmp_path / "model.bin")
     assert card_of(tmp_path / "model.bin") == ("dinov2_vitb14.trained", "shapes")
 
@@ -153,6 +159,21 @@ def test_mri_core_is_recognised_by_its_file(tmp_path: Path) -> None:
     assert card_of(mricore_file(tmp_path / "MRI_CORE_vitb.pth", state))[0] == "mricore_vitb16.mri"
     with pytest.raises(ValueError, match=r"mricore_vitb16.mri and files of others .*\(positions\)"):
         card_of(mricore_file(tmp_path / "vitb.pth", state))
+
+
+def test_a_plain_vit_of_timm_is_not_mri_core(tmp_path: Path) -> None:
+    """Its positions are resized as timm does, whatever the architecture is called."""
+    state = {k.removeprefix("vit."): v for k, v in without_values("mricore_vitb16").items()}
+    torch.save(state, tmp_path / "vit_base_patch16_224.bin")
+    assert card_of(tmp_path / "vit_base_patch16_224.bin")[0] == "mricore_vitb16"
+    assert get_card("mricore_vitb16").options == {}
+    with pytest.raises(ValueError, match="names of format timm, and mricore_vitb16.mri is"):
+        load_encoder(tmp_path / "vit_base_patch16_224.bin", "mricore_vitb16.mri")
+
+
+def test_vit_g_without_gates_is_refused() -> None:
+    with pytest.raises(ValueError, match="swiglu=false with ViT-g, whose layers are gated"):
+        build_encoder("dinov2_vitg14", swiglu=False)
 
 
 def test_mri_core_gives_what_its_definition_gives(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from torch.nn import functional
 from helpers import plain_dinov3
 from helpers.encoder_files import attentive, card_of, flexict, without_values
 from nnunet_fm.encoders import build_encoder, get_card, load_encoder
-from nnunet_fm.encoders.families.flexict import resized_kernel
+from nnunet_fm.encoders.cards import required_orientation
+from nnunet_fm.encoders.families.flexict import enlargement, resized_kernel
 
 State = dict[str, Tensor]
 GRIDS = {2: (32, 48), 3: (16, 24, 32)}
@@ -94,9 +95,9 @@ def test_patches_of_16_by_the_pseudo_inverse_of_the_whole_enlargement(dims: int)
         how = {"mode": "bicubic", "antialias": True}
     enlarged = functional.interpolate(basis, [8] * dims, **how).flatten(1)
     expected = kernel.flatten(1) @ torch.linalg.pinv(enlarged).T
-    found = resized_kernel(kernel, 8)
+    found = resized_kernel(kernel, enlargement(4, 8, dims))
     torch.testing.assert_close(found.flatten(1), expected, rtol=1e-3, atol=1e-4)
-    assert resized_kernel(kernel, 4) is kernel
+    assert resized_kernel(kernel, enlargement(4, 4, dims)) is kernel
     patch = torch.randn(1, 1, *[4] * dims)
     larger = functional.interpolate(patch, [8] * dims, **how)
     same = (larger.flatten() * found.flatten(1)).sum(1)
@@ -107,7 +108,8 @@ def test_an_encoder_of_larger_patches(tmp_path: Path) -> None:
     state, file = published(tmp_path)
     encoder, _ = load_encoder(file, "flexict_test8", patch_size=16)
     x = torch.randn(1, 1, 32, 48, 32)
-    state["patch_embed_3D.proj.weight"] = resized_kernel(state["patch_embed_3D.proj.weight"], 16)
+    kernel = state["patch_embed_3D.proj.weight"]
+    state["patch_embed_3D.proj.weight"] = resized_kernel(kernel, enlargement(8, 16, 3))
     expected = plain(state, x, 3, (3,))[0][:, 5:].transpose(1, 2).unflatten(2, (2, 3, 2))
     torch.testing.assert_close(encoder.features(x)[-1], expected, rtol=1e-4, atol=1e-4)
     assert encoder.input_spec.divisor == encoder.feature_info[0].stride == 16
@@ -130,6 +132,7 @@ def test_volumes_are_turned_to_the_orientation_of_the_pretraining(tmp_path: Path
         ("3D_final_model.pth", "ct3d"),
         ("ct_3d_vlm.pth", "vlm"),
         ("FlexiCT-3D-VLM/model.pth", "vlm"),
+        ("models--ricklisz123--FlexiCT-2D/model.pth", "ct2d"),
     ],
 )
 def test_flexict_is_recognised_by_the_name_of_its_file(
@@ -200,8 +203,42 @@ def test_dinov3d_neuro_has_its_parameters_and_key_biases(tmp_path: Path) -> None
     assert (without - expected).norm() / expected.norm() > 0.001  # the rotation makes them count
 
 
-def test_dinov3d_neuro_is_recognised_and_says_what_is_not_verified(tmp_path: Path) -> None:
-    path = tmp_path / "teacher_checkpoint.pth"
+def test_dinov3d_neuro_is_recognised_by_its_repository(tmp_path: Path) -> None:
+    path = tmp_path / "Dinov3d-Neuro" / "teacher_checkpoint.pth"
+    path.parent.mkdir()
     torch.save({"teacher": flexict(without_values("dinov3dneuro_vitb16"), True)}, path)
     assert card_of(path)[0] == "dinov3dneuro_vitb16.fomo300k"
     assert "not public" in get_card("dinov3dneuro_vitb16.fomo300k").unverified
+    path.rename(tmp_path / "mine.pth")
+    assert card_of(tmp_path / "mine.pth")[0] == "dinov3dneuro_vitb16"
+
+
+def test_dinov3d_neuro_is_turned_to_ras(tmp_path: Path) -> None:
+    _, file = neuro(tmp_path)
+    encoder, _ = load_encoder(file, "dinov3dneuro_test16")
+    card = "dinov3dneuro_vitb16.fomo300k"
+    assert required_orientation(encoder, card, {}) == "RAS"
+    turned, _ = load_encoder(file, "dinov3dneuro_test16", image_orientation="LPS")
+    x = torch.randn(1, 1, 16, 32, 48)  # (z, y, x) of an image stored as RAS
+    as_lps = x.flip(3, 4)
+    torch.testing.assert_close(turned.features(as_lps)[0].flip(3, 4), encoder.features(x)[0])
+    with pytest.raises(ValueError, match="patch_size=32; allowed: 16"):
+        build_encoder("dinov3dneuro_test16", patch_size=32)
+
+
+def test_what_is_not_used_is_not_trained() -> None:
+    encoder = build_encoder("flexict_test8", dims=2, taps=(0, 1))
+    unused = {id(p) for p in encoder.active_parameters()}
+    names = {name for name, p in encoder.named_parameters() if id(p) not in unused}
+    assert {name.split(".")[0] for name in names} == {"mask_token", "kernels", "blocks"}
+    assert {name for name in names if "kernels" in name} == {
+        "kernels.3d.weight",
+        "kernels.3d.bias",
+    }
+    assert {name.split(".")[1] for name in names if "blocks" in name} == {"2", "3"}
+
+
+def test_a_card_of_slices_is_not_one_of_volumes(tmp_path: Path) -> None:
+    _, file = published(tmp_path)
+    with pytest.raises(ValueError, match="name another card, or omit options that change it"):
+        load_encoder(file, "flexict_vit8.ct2d", dims=3, width=24, depth=4, num_heads=2)

@@ -65,8 +65,9 @@ def test_a_file_of_fomo_has_other_names_and_axes(tmp_path: Path) -> None:
     assert "model.encoder.stem.conv1.norm_op.weight" in state
     state["model.decoder.transpconvs.0.weight"] = torch.ones(2)
     torch.save({"state_dict": state}, tmp_path / "last.ckpt")
-    options = {"axis_order": "xyz", "orientation": "RAS"}
-    encoder, report = load_encoder(tmp_path / "last.ckpt", "volume_testpyramid", **options)
+    encoder, report = load_encoder(tmp_path / "last.ckpt", "volume_testpyramid")
+    assert report.options == {"axis_order": "xyz"}  # shown by its names
+    assert encoder.input_spec.orientation == "RAS"
     assert (report.prefixes, list(report.dropped)) == (
         ["model.", "encoder."],
         ["decoder.transpconvs.0.weight"],
@@ -75,9 +76,7 @@ def test_a_file_of_fomo_has_other_names_and_axes(tmp_path: Path) -> None:
     expected = published.encoder(x.permute(0, 1, 4, 3, 2))
     for found, other in zip(encoder.features(x), expected, strict=True):
         torch.testing.assert_close(found, other.permute(0, 1, 4, 3, 2))
-    as_lps = load_encoder(
-        tmp_path / "last.ckpt", "volume_testpyramid", image_orientation="LPS", **options
-    )[0]
+    as_lps = load_encoder(tmp_path / "last.ckpt", "volume_testpyramid", image_orientation="LPS")[0]
     turned = x.flip(3, 4)
     torch.testing.assert_close(as_lps.features(turned)[1].flip(3, 4), encoder.features(x)[1])
 
@@ -108,8 +107,20 @@ def test_a_file_in_fomos_names_is_never_taken_for_nnunets(tmp_path: Path) -> Non
         torch.save(state, tmp_path / name)
     known = tmp_path / "AMAES_resenc_b_fomo300k" / "last.ckpt"
     assert card_of(known)[0] == "fomo_resencb.fomo300k"
-    with pytest.raises(ValueError, match=r"which fomo_resencb.fomo300k and .*axis_order"):
-        card_of(tmp_path / "last.ckpt")
+    assert card_of(tmp_path / "last.ckpt")[0] == "openmind_resencl"
+    folder = tmp_path / "ResEncL-OpenMind-against-FOMO"
+    folder.mkdir()
+    torch.save(state, folder / "last.ckpt")
+    assert card_of(folder / "last.ckpt")[0] == "openmind_resencl"  # not OpenMind's card
+    with pytest.raises(ValueError, match="names of format FOMO, and openmind_resencl.mae is"):
+        load_encoder(known, "openmind_resencl.mae")
+
+
+def test_images_are_turned_for_weights_of_a_known_orientation_alone() -> None:
+    with pytest.raises(ValueError, match="on images as acquired, to which nothing can be turned"):
+        build_encoder("volume_testpyramid", image_orientation="LPS")
+    with pytest.raises(ValueError, match="axis_order 'yxz'; allowed: zyx, xyz"):
+        build_encoder("volume_testpyramid", axis_order="yxz")
 
 
 def test_nnfoundations_transformer_has_its_parameters(tmp_path: Path) -> None:
@@ -117,5 +128,7 @@ def test_nnfoundations_transformer_has_its_parameters(tmp_path: Path) -> None:
         encoder = build_encoder("nnfoundation_primus")
     assert sum(p.numel() for p in encoder.parameters()) == 551_364_704  # 674 M with its decoder
     assert encoder.get_parameter("eva.pos_embed").shape == (1, 13_824, 1056)  # 24^3 patches
-    torch.save({"network_weights": without_values("nnfoundation_primus")}, tmp_path / "c.pth")
-    assert card_of(tmp_path / "c.pth") == ("nnfoundation_primus.mae", "shapes")
+    (tmp_path / "nnFoundationViT").mkdir()
+    for name, card in (("nnFoundationViT/c.pth", "nnfoundation_primus.mae"), ("c.pth", "")):
+        torch.save({"network_weights": without_values("nnfoundation_primus")}, tmp_path / name)
+        assert card_of(tmp_path / name)[0] == (card or "nnfoundation_primus")

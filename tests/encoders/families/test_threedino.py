@@ -122,6 +122,8 @@ def test_a_file_of_another_name_has_no_licence_that_is_known(tmp_path: Path) -> 
     name, reason = card_of(tmp_path / "teacher_checkpoint.pth")
     assert name == "3dino_vitl16"
     assert "licence and pretraining data are unknown" in reason
+    with pytest.raises(ValueError, match=r"pos_embed \[1, 217, 1024\] where \[1, 344, 1024\]"):
+        load_encoder(tmp_path / "teacher_checkpoint.pth", "3dino_vitl16.mrict")
 
 
 def test_the_size_of_the_cubes_is_read_from_the_file(tmp_path: Path) -> None:
