@@ -1,5 +1,6 @@
 """A folder for the Hugging Face Hub: its name, its file names, and its model card."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ def new_hub_folder(out: Path) -> Path:
     if out.exists() and any(out.iterdir()):
         raise ExistingFileError(f"{out} is not empty; give a folder that does not exist yet")
     return out
+
+
+def upload_advice(folder: Path) -> str:
+    """Say what is left to do with a folder that was written."""
+    words = f"hf upload OWNER/{folder.resolve().name} {shlex.quote(str(folder))}"
+    return f"Next: read and complete its README.md, then type: {words}"
 
 
 def model_card(text: str, **metadata: Any) -> str:
