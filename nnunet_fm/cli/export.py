@@ -76,6 +76,6 @@ def _publish(parsed: argparse.Namespace) -> None:
     written = publish_model(
         parsed.model, parsed.hub, parsed.chk, parsed.trust_checkpoint, parsed.i_have_permission
     )
-    licence = written.licence or "none, as no weights of others are in it"
-    print(f"wrote {parsed.hub} ({', '.join(written.folds)}), licence of the encoder: {licence}")
+    licence = f"; licence of the encoder's weights: {written.licence}" if written.licence else ""
+    print(f"wrote {parsed.hub} ({', '.join(written.folds)}){licence}")
     print(upload_advice(parsed.hub))

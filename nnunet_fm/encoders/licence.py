@@ -26,11 +26,12 @@ CONSEQUENCES = (
 
 
 def stated_licence(report: LoadReport) -> str:
-    """Return the licence of the weights in a file: the file's own note, or that of its card.
+    """Return the licence of the weights in a file: that which the file states, or its card.
 
     What a repository of the Hub states is added.
     """
-    licences = [str(report.about.get("licence", "")) or get_card(report.card).licence]
+    carried = str(report.about.get("licence", ""))
+    licences = [carried if carried not in ("", OWN) else get_card(report.card).licence]
     if report.licence:
         licences.append(f"{report.licence} (as its repository states)")
     return "; ".join(licences)

@@ -12,6 +12,7 @@ from nnunet_fm.encoders import tensors_sha256
 from nnunet_fm.encoders.licence import check_licence
 from nnunet_fm.encoders.loading.metadata import write_encoder
 from nnunet_fm.internal.atomic_files import created_whole, write_text
+from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.files import files_sha256
 from nnunet_fm.internal.hub_folder import CARD, CONFIG, new_hub_folder
 from nnunet_fm.network.frozen import ENCODER
@@ -22,7 +23,12 @@ from nnunet_fm.nnunet.export import forget_paths, trained_folds
 from nnunet_fm.nnunet.file_names import DATASET_JSON, FINAL_CHECKPOINT, PLANS_JSON
 from nnunet_fm.nnunet.published_card import describe_model, model_readme
 from nnunet_fm.nnunet.published_encoder import PublishedEncoder
-from nnunet_fm.nnunet.published_model import ENCODER_FILE, SUFFIX, write_fold
+from nnunet_fm.nnunet.published_model import (
+    ENCODER_FILE,
+    SUFFIX,
+    stored_checkpoint,
+    write_fold,
+)
 from nnunet_fm.nnunet.run_record import read_record, write_record
 
 CASE_LISTS = ("training", "test", "dataset")  # keys of `dataset.json` that name files of cases
@@ -65,11 +71,13 @@ def publish_model(
     Raises:
         FileNotFoundError: no such folder, or no fold with this checkpoint.
         FileExistsError: `out` is not empty.
-        ValueError: a name that the Hub does not allow, a licence that forbids to pass the weights
-            on or is unknown, or an encoder file that has changed.
+        ValueError: a folder for the Hub, a name that the Hub does not allow, a licence that forbids
+            passing the weights on or is unknown, or an encoder file that has changed.
     """
     folder = new_hub_folder(out)
     folds = trained_folds(model, checkpoint)
+    if stored_checkpoint(model / folds[0] / checkpoint).suffix == SUFFIX:
+        raise InputError(f"{model} is a folder for the Hub already; copy it, or upload it as it is")
     plans = read_plans(model / PLANS_JSON)
     dataset = read_dataset_json(model / DATASET_JSON, "labels")
     first = read_checkpoint(model / folds[0] / checkpoint, trust_checkpoint)

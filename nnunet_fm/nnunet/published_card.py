@@ -11,10 +11,11 @@ from nnunet_fm.data.sequences import channel_names
 from nnunet_fm.encoders.licence import UNSTATED, consequences, hub_licence
 from nnunet_fm.internal.hub_folder import model_card
 from nnunet_fm.internal.markdown import markdown_table, markdown_text
+from nnunet_fm.nnunet.encoder_in_plans import UNUSED, uses_tokens
 from nnunet_fm.nnunet.export import trained_with
 from nnunet_fm.nnunet.published_encoder import PublishedEncoder
 from nnunet_fm.nnunet.published_model import ENCODER_FILE
-from nnunet_fm.nnunet.run_record import read_record
+from nnunet_fm.nnunet.run_record import RunRecord, read_record
 from nnunet_fm.nnunet.splits import folds_to_predict
 from nnunet_fm.nnunet.validation_scores import ValidationScore, pooled, validation_scores
 
@@ -83,26 +84,31 @@ def describe_model(
         "configuration": configuration,
         "plans": plans.get("plans_name"),
         "checkpoint": checkpoint,
-        "folds": {
-            fold.removeprefix("fold_"): {
-                "training_cases": len(record.train_labels) or None if record else None,
-                "epochs": record.epochs_done if record else content.get("current_epoch"),
-            }
-            for fold, record in records.items()
-        },
-        "dataset": {
-            "name": plans.get("dataset_name"),
-            "cases": dataset.get("numTraining"),
-            "channels": channel_names(dict(dataset)),
-            "labels": dataset["labels"],
-            "file_ending": dataset.get("file_ending"),
-            "licence": dataset.get("licence") or dataset.get("license"),
-        },
+        "folds": {fold.removeprefix("fold_"): _training(r) for fold, r in records.items()},
+        "dataset": _describe_dataset(plans, dataset),
         "spacing_mm": list(planned.spacing),
         "patch_size": list(planned.patch_size),
         "encoder": _describe_encoder(encoder) if encoder else None,
+        "tokens": uses_tokens(dict(plans), configuration) if encoder else False,
         "results": [asdict(score) for score in scores],
         "versions": latest[-1] if latest else {},
+    }
+
+
+def _training(record: RunRecord | None) -> dict[str, int | None]:
+    """Return the number of cases and epochs of a fold's training, if there is a record of it."""
+    cases = len(record.train_labels) if record else 0
+    return {"training_cases": cases or None, "epochs": record.epochs_done if record else None}
+
+
+def _describe_dataset(plans: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": plans.get("dataset_name"),
+        "cases": dataset.get("numTraining"),
+        "channels": channel_names(dict(dataset)),
+        "labels": dataset["labels"],
+        "file_ending": dataset.get("file_ending"),
+        "licence": dataset.get("licence") or dataset.get("license"),
     }
 
 
@@ -116,6 +122,7 @@ def _describe_encoder(encoder: PublishedEncoder) -> dict[str, Any]:
         "seed": source.seed,
         "sha256": source.sha256,
         "licence": encoder.licence,
+        "fine_tuned": encoder.fine_tuned,
         "weights": encoder.place or ENCODER_FILE,
         "in_this_folder": not encoder.elsewhere or encoder.fine_tuned,
         "pretrained_on": encoder.pretraining,
@@ -140,7 +147,7 @@ def model_readme(config: Mapping[str, Any], name: str) -> str:
         trainer=config["trainer"],
         configuration=config["configuration"],
         dataset=markdown_text(str(dataset["name"])),
-        encoder=f" on features of the encoder `{encoder['card']}`" if encoder else "",
+        encoder=f" on features of the encoder `{encoder['card']}`" if config["tokens"] else "",
         facts="\n".join(f"* **{key}**: {value}" for key, value in _facts(config).items()),
         results=_results(scores),
         folds=" ".join(map(str, folds_to_predict([f"fold_{f}" for f in config["folds"]]))),
@@ -170,19 +177,26 @@ def _facts(config: Mapping[str, Any]) -> dict[str, str]:
         f"patches of {' x '.join(map(str, config['patch_size']))}",
     }
     if encoder:
-        trained = "fine-tuned" if encoder["weights"].startswith("in the weights") else "frozen"
+        trained = "fine-tuned" if encoder["fine_tuned"] else "frozen"
+        trained += "" if config["tokens"] else UNUSED
+        whose = "the pretrained" if encoder["fine_tuned"] else "its"
         facts["Encoder"] = (
             f"`{encoder['card']}` ({encoder['architecture']}), {trained}; weights: "
-            f"{encoder['weights']}; SHA-256 of the tensors before the training: "
-            f"`{encoder['sha256']}`"
+            f"{encoder['weights']}; SHA-256 of {whose} tensors: `{encoder['sha256']}`"
         )
-        facts["Pretraining data of the encoder"] = (
-            f"{markdown_text(encoder['pretrained_on'])}. Keep them out of every test set"
-        )
+        facts["Pretraining data of the encoder"] = _pretraining(encoder)
     facts["Licence"] = _licence(encoder)
     facts["Versions"] = ", ".join(f"{k} {v}" for k, v in config["versions"].items()) or "not known"
     facts["Use"] = "research. It is not a medical device, and was not evaluated for clinical use"
     return facts
+
+
+def _pretraining(encoder: Mapping[str, Any]) -> str:
+    if encoder["seed"] is not None:
+        return "none, its weights are random"
+    if not encoder["pretrained_on"]:
+        return "not known: neither the weight file nor its card says"
+    return f"{markdown_text(encoder['pretrained_on'])}. Keep them out of every test set"
 
 
 def _licence(encoder: Mapping[str, Any] | None) -> str:

@@ -73,18 +73,18 @@ class PublishedEncoder:
     def place(self) -> str:
         """Where the weights are, in words; empty if in a file of the folder."""
         if self.fine_tuned:
-            return "in the weights of each fold, which the training changed"
+            return "in the file of each fold"
         return self.source.origin if self.elsewhere else ""
 
     @property
     def pretraining(self) -> str:
-        """What the weights were pretrained on, in words."""
+        """What the weights were pretrained on, in words; empty if not known or if random."""
         if self.source.seed is not None:
-            return "nothing: its weights are random"
-        if self.about.get("datasets"):
-            return f"{self.about.get('subjects')} subjects of {self.about['datasets']}"
+            return ""
         known = get_card(card_of_plans(self.source.card)).pretrained_on
-        return ", ".join(known) or "not known: neither its file nor its weight card says"
+        if known or not self.about.get("datasets"):
+            return ", ".join(known)
+        return f"{self.about.get('subjects')} subjects of {self.about['datasets']}"
 
 
 def _licence(source: EncoderSource, card: WeightCard, report: LoadReport | None) -> str:

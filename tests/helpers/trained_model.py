@@ -109,8 +109,9 @@ def _weights(
     for parameter in network.decoder.parameters():
         nn.init.normal_(parameter, std=0.1)
     network.load_encoder()
-    for parameter in network.encoder.parameters():
-        parameter.data += change
+    if change:
+        for parameter in network.encoder.parameters():
+            parameter.data += change
     return network.state_dict()
 
 

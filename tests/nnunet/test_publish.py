@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from safetensors import safe_open
 
 from helpers.hub_server import COMMIT, Repository, serving, use_hub
 from helpers.trained_model import CASE, make_model, predicted, weight_file
@@ -64,6 +65,9 @@ def test_a_published_model_predicts_the_same(
     names |= {f"fold_{n}/{f}" for n in (0, 1) for f in (Path(FOLD).name, "nnunet_fm.json")}
     names |= {"encoder.safetensors"} if is_inside else set()
     assert set(content(hub)) == names
+    with safe_open(hub / FOLD, "pt") as stream:
+        has_encoder = any(name.startswith("encoder.") for name in stream.keys())  # noqa: SIM118
+    assert has_encoder == (change > 0 or encoder is None)  # of stock nnU-Net, its own
     export_model(hub, tmp_path / "stock")
     assert torch.equal(predicted(tmp_path / "stock"), expected)
     assert read_checkpoint(tmp_path / "stock" / "fold_1" / "checkpoint_final.pth")
@@ -103,6 +107,22 @@ def test_no_case_and_no_folder_is_named(published: Path, tmp_path: Path) -> None
     assert record is not None
     assert record.encoder == "dinov3_test16 from my encoder.safetensors"
     assert record.orientations == ("LPS",)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "said"),
+    [
+        (None, "# hub\n\nA segmentation model of nnU-Net, trained on\nDataset007_Small (trainer"),
+        ("dinov3_test16", "of the encoder**: none, its weights are random"),
+        ("synth_vitt16", "frozen; weights: the bundled weights; SHA-256 of its tensors"),
+    ],
+)
+def test_the_card_of_other_encoders(encoder: str | None, said: str, tmp_path: Path) -> None:
+    publish_model(make_model(tmp_path / "model", encoder), tmp_path / "hub")
+    card = ModelCard.load(tmp_path / "hub" / "README.md")
+    assert said in card.text
+    assert card.data.license is None  # passes nothing of others on
+    assert "not stated yet. Before uploading" in card.text
 
 
 def test_scores_that_are_not_of_this_checkpoint_and_unseen_cases_are_left_out(
@@ -222,6 +242,7 @@ def test_where_to_write_is_said_once(
         ([], "one of the arguments out --hub is required"),
         ([out, "--hub", out], "not allowed with argument"),
         ([out, "--i-have-permission"], "--i-have-permission is for --hub"),
+        (["--hub", out], "is a folder for the Hub already; copy it"),
         (["--hub", str(published)], "my-model is not empty"),
         (["--hub", str(tmp_path / "my model")], "'my model' is no name of a model on the Hub"),
     ):
