@@ -16,6 +16,7 @@ from nnunet_fm.network.frozen import ENCODER, NETWORKS
 from nnunet_fm.nnunet.checkpoint_file import read_checkpoint
 from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.file_names import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT_JSON, PLANS_JSON
+from nnunet_fm.nnunet.published_model import trained_with
 from nnunet_fm.nnunet.run_record import RunRecord, read_record, write_record
 from nnunet_fm.nnunet.trained_models import folds_with
 
@@ -110,11 +111,6 @@ def _for_prediction(content: dict[str, Any]) -> dict[str, Any]:
         "optimizer_state": None,
         "grad_scaler_state": None,
     }
-
-
-def trained_with(content: dict[str, Any]) -> str:
-    """Return the name of the trainer of a checkpoint, exported or not."""
-    return str(content.get("trained_with") or content["trainer_name"])
 
 
 def forget_paths(plans: dict[str, Any]) -> None:

@@ -12,9 +12,8 @@ from nnunet_fm.encoders.licence import UNSTATED, consequences, hub_licence
 from nnunet_fm.internal.hub_folder import model_card
 from nnunet_fm.internal.markdown import markdown_table, markdown_text
 from nnunet_fm.nnunet.encoder_in_plans import UNUSED, uses_tokens
-from nnunet_fm.nnunet.export import trained_with
 from nnunet_fm.nnunet.published_encoder import PublishedEncoder
-from nnunet_fm.nnunet.published_model import ENCODER_FILE
+from nnunet_fm.nnunet.published_model import ENCODER_FILE, trained_with
 from nnunet_fm.nnunet.run_record import RunRecord, read_record
 from nnunet_fm.nnunet.splits import folds_to_predict
 from nnunet_fm.nnunet.validation_scores import ValidationScore, pooled, validation_scores
@@ -80,7 +79,7 @@ def describe_model(
     latest = [record.versions[-1] for record in records.values() if record and record.versions]
     return {
         "library": "nnunet-fm",
-        "trainer": trained_with(dict(content)),
+        "trainer": trained_with(content),
         "configuration": configuration,
         "plans": plans.get("plans_name"),
         "checkpoint": checkpoint,

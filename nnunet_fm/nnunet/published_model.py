@@ -37,7 +37,7 @@ FILES = (
     *(f"{FOLDS}/{PUBLISHED_CHECKPOINT}", f"{FOLDS}/{RECORD}"),
 )
 KEY = "nnunet_fm_checkpoint"
-FACTS = ("inference_allowed_mirroring_axes", "current_epoch", "trained_with")
+FACTS = ("inference_allowed_mirroring_axes", "current_epoch")
 STOCK_NETWORKS = "dynamic_network_architectures."
 AGAIN = "download or export the folder again"
 
@@ -48,20 +48,26 @@ def stored_checkpoint(path: Path) -> Path:
     return published if published.is_file() and not path.is_file() else path
 
 
+def trained_with(content: Mapping[str, Any]) -> str:
+    """Return the name of the trainer of a checkpoint, exported or not."""
+    return str(content.get("trained_with") or content["trainer_name"])
+
+
 def write_fold(folder: Path, content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Path:
     """Write a checkpoint as it is published.
 
     Args:
         folder: of the fold; it exists.
-        content: of the checkpoint, see `nnunet_fm.nnunet.export.for_prediction`.
+        content: of the checkpoint, as `read_checkpoint` returns it.
         weights: its tensors, without those of an encoder that all folds share.
 
     Returns:
         The file.
     """
     tensors, copies = _without_copies(weights)
-    facts = {key: content.get(key) for key in FACTS}
+    facts: dict[str, Any] = {key: content.get(key) for key in FACTS}
     facts |= {key: content["init_args"][key] for key in ("configuration", "fold")}
+    facts["trained_with"] = trained_with(content)
     file = folder / PUBLISHED_CHECKPOINT
     write_safetensors(file, tensors, KEY, json.dumps(facts | {"copies": copies}))
     return file

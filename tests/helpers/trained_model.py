@@ -15,6 +15,7 @@ from nnunet_fm.nnunet.run_record import RunRecord, write_record
 
 CASE = "patient_0815"  # in the files of a training, but in no file that is published
 CONFIGURATION = "2d_fm64"
+TRAINER = "nnUNetTrainer_5epochs"
 LABELS = {"background": 0, "whole tumor": [1, 2], "core": [2]}
 DICE = {0: (0.5, 0.7), 1: (0.9,)}  # of the first region, by fold and case
 STOCK = {
@@ -71,7 +72,7 @@ def make_model(folder: Path, encoder: str | None, change: float = 0.0) -> Path:
         checkpoint = {
             "network_weights": _weights(fold, encoder, kwargs, change),
             "init_args": {"plans": plans, "configuration": CONFIGURATION, "fold": fold},
-            "trainer_name": "nnUNetTrainer",
+            "trainer_name": TRAINER,
             "inference_allowed_mirroring_axes": (0, 1),
             "current_epoch": 2,
             "optimizer_state": {"state": torch.ones(3)},

@@ -10,13 +10,14 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 
 from helpers.hub_server import COMMIT, Repository, serving, use_hub
-from helpers.trained_model import CASE, make_model, predicted, weight_file
+from helpers.trained_model import CASE, TRAINER, make_model, predicted, weight_file
 from nnunet_fm.cli.main import main
 from nnunet_fm.encoders import load_encoder
 from nnunet_fm.internal.files import files_sha256
 from nnunet_fm.nnunet.checkpoint_file import read_checkpoint
 from nnunet_fm.nnunet.export import export_model
 from nnunet_fm.nnunet.publish import publish_model
+from nnunet_fm.nnunet.published_model import trained_with
 from nnunet_fm.nnunet.run_record import read_record
 from nnunet_fm.nnunet.trained_models import with_local_model
 
@@ -70,7 +71,8 @@ def test_a_published_model_predicts_the_same(
     assert has_encoder == (change > 0 or encoder is None)  # of stock nnU-Net, its own
     export_model(hub, tmp_path / "stock")
     assert torch.equal(predicted(tmp_path / "stock"), expected)
-    assert read_checkpoint(tmp_path / "stock" / "fold_1" / "checkpoint_final.pth")
+    again = read_checkpoint(tmp_path / "stock" / "fold_1" / "checkpoint_final.pth")
+    assert trained_with(again) == TRAINER
 
 
 def test_a_published_encoder_is_read_with_its_card(published: Path, tmp_path: Path) -> None:
@@ -84,6 +86,7 @@ def test_the_card_says_what_the_run_says(published: Path) -> None:
     config = json.loads((published / "config.json").read_text())
     assert config["encoder"]["pretrained_on"] == "12 subjects of ADNI"
     assert config["folds"]["1"] == {"training_cases": 1, "epochs": 2}
+    assert config["trainer"] == TRAINER
     assert (config["spacing_mm"], config["dataset"]["cases"]) == ([1.0, 1.5], 3)
     assert all(files_sha256([published / name]) == h for name, h in config["files"].items())
     card = ModelCard.load(published / "README.md")
