@@ -12,6 +12,7 @@ from nnunet_fm.encoders.licence import UNSTATED, consequences, hub_licence
 from nnunet_fm.internal.hub_folder import model_card
 from nnunet_fm.internal.markdown import markdown_table, markdown_text
 from nnunet_fm.nnunet.encoder_in_plans import UNUSED, uses_tokens
+from nnunet_fm.nnunet.pretraining_overlap import seen_in_pretraining
 from nnunet_fm.nnunet.published_encoder import PublishedEncoder
 from nnunet_fm.nnunet.published_model import ENCODER_FILE, trained_with
 from nnunet_fm.nnunet.run_record import RunRecord, read_record
@@ -124,7 +125,7 @@ def _describe_encoder(encoder: PublishedEncoder) -> dict[str, Any]:
         "fine_tuned": encoder.fine_tuned,
         "weights": encoder.place or ENCODER_FILE,
         "in_this_folder": not encoder.elsewhere or encoder.fine_tuned,
-        "pretrained_on": encoder.pretraining,
+        "pretrained_on": encoder.pretrained_on,
     }
 
 
@@ -183,19 +184,24 @@ def _facts(config: Mapping[str, Any]) -> dict[str, str]:
             f"`{encoder['card']}` ({encoder['architecture']}), {trained}; weights: "
             f"{encoder['weights']}; SHA-256 of {whose} tensors: `{encoder['sha256']}`"
         )
-        facts["Pretraining data of the encoder"] = _pretraining(encoder)
+        facts["Pretraining data of the encoder"] = _pretraining(encoder, str(dataset["name"]))
     facts["Licence"] = _licence(encoder)
     facts["Versions"] = ", ".join(f"{k} {v}" for k, v in config["versions"].items()) or "not known"
     facts["Use"] = "research. It is not a medical device, and was not evaluated for clinical use"
     return facts
 
 
-def _pretraining(encoder: Mapping[str, Any]) -> str:
+def _pretraining(encoder: Mapping[str, Any], dataset: str) -> str:
     if encoder["seed"] is not None:
         return "none, its weights are random"
-    if not encoder["pretrained_on"]:
+    datasets = encoder["pretrained_on"]
+    if not datasets:
         return "not known: neither the weight file nor its card says"
-    return f"{markdown_text(encoder['pretrained_on'])}. Keep them out of every test set"
+    subjects = f"{encoder['subjects']} subjects of " if "subjects" in encoder else ""
+    seen = seen_in_pretraining(datasets, dataset)
+    warning = f". {dataset} may be a part of {', '.join(seen)}" if seen else ""
+    text = f"{subjects}{', '.join(datasets)}. Keep them out of every test set{warning}"
+    return markdown_text(text)
 
 
 def _licence(encoder: Mapping[str, Any] | None) -> str:

@@ -77,14 +77,11 @@ class PublishedEncoder:
         return self.source.origin if self.elsewhere else ""
 
     @property
-    def pretraining(self) -> str:
-        """What the weights were pretrained on, in words; empty if not known or if random."""
-        if self.source.seed is not None:
-            return ""
+    def pretrained_on(self) -> list[str]:
+        """Datasets of the pretraining, of the weight card or of the file; empty if not known."""
         known = get_card(card_of_plans(self.source.card)).pretrained_on
-        if known or not self.about.get("datasets"):
-            return ", ".join(known)
-        return f"{self.about.get('subjects')} subjects of {self.about['datasets']}"
+        carried = str(self.about.get("datasets", "")).split(", ")
+        return [*known] or [name for name in carried if name]
 
 
 def _licence(source: EncoderSource, card: WeightCard, report: LoadReport | None) -> str:

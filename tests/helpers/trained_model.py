@@ -39,7 +39,7 @@ def weight_file(folder: Path, licence: str = "CC BY-NC 4.0") -> Path:
     file = folder / "my encoder.safetensors"
     state = EncoderSource.resolve("dinov3_test16", seed=5).load().state_dict()
     about = {"card": "dinov3_test16", "architecture": "dinov3_test16", "licence": licence}
-    about |= {"datasets": "ADNI", "subjects": 12}
+    about |= {"datasets": "ADNI, Small", "subjects": 12}
     save_file(state, file, {"nnunet_fm_card": json.dumps(about)})
     return file
 

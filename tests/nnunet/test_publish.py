@@ -84,7 +84,7 @@ def test_a_published_encoder_is_read_with_its_card(published: Path, tmp_path: Pa
 
 def test_the_card_says_what_the_run_says(published: Path) -> None:
     config = json.loads((published / "config.json").read_text())
-    assert config["encoder"]["pretrained_on"] == "12 subjects of ADNI"
+    assert config["encoder"]["pretrained_on"] == ["ADNI", "Small"]
     assert config["folds"]["1"] == {"training_cases": 1, "epochs": 2}
     assert config["trainer"] == TRAINER
     assert (config["spacing_mm"], config["dataset"]["cases"]) == ([1.0, 1.5], 3)
@@ -96,7 +96,8 @@ def test_the_card_says_what_the_run_says(published: Path) -> None:
     assert results == {"Dice, whole tumor": 0.7, "IoU, whole tumor": 0.35}  # of all three cases
     assert "| 0 | whole tumor | 2 | 0.6000 | 0.3000 |" in card.text
     assert "non-commercial use only" in card.text
-    assert "12 subjects of ADNI" in card.text
+    assert "12 subjects of ADNI, Small. Keep them out of every test set" in card.text
+    assert "Dataset007_Small may be a part of Small" in card.text
     assert config["files"][FOLD] in card.text
     assert "nnunet-fm predict -m hf://OWNER/my-model -i INPUT -o OUTPUT -f 0 1" in card.text
     assert "`CASE_0001.nii.gz` (FLAIR)" in card.text
