@@ -1,23 +1,43 @@
-"""`nnunet-fm export`: a model folder that stock nnU-Net predicts with."""
+"""`nnunet-fm export`: a model folder for stock nnU-Net, or for the Hugging Face Hub."""
 
 import argparse
 import shlex
 
 from nnunet_fm.cli.parser import Commands, add_trust
 from nnunet_fm.internal import option_types
+from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.hub_folder import upload_advice
 
 
 def add_command(commands: Commands) -> None:
     """Add `nnunet-fm export`."""
     export = commands.add_parser(
-        "export", help="write a model folder that predicts without nnUNet_extTrainer"
+        "export",
+        help="write a model folder that predicts without nnUNet_extTrainer, or one for the Hugging "
+        "Face Hub",
     )
     export.add_argument(
         "model",
         type=option_types.existing_folder,
-        help="nnUNet_results/DatasetXXX/TRAINER__PLANS__CONFIGURATION",
+        help="nnUNet_results/DatasetXXX/TRAINER__PLANS__CONFIGURATION, or a folder of --hub",
     )
-    export.add_argument("out", type=option_types.output_folder, help="folder to write")
+    target = export.add_mutually_exclusive_group(required=True)
+    target.add_argument(
+        "out", nargs="?", type=option_types.output_folder, help="folder to write, for stock nnU-Net"
+    )
+    target.add_argument(
+        "--hub",
+        type=option_types.output_folder,
+        metavar="FOLDER",
+        help="folder for the Hugging Face Hub: safetensors, with a model card; its name is the "
+        "model's, and nnunet-fm predict -m takes it",
+    )
+    export.add_argument(
+        "--i-have-permission",
+        action="store_true",
+        help="with --hub: the owners of the encoder's weights allow it, although their licence "
+        "forbids it or is unknown",
+    )
     export.add_argument(
         "-chk",
         type=option_types.name,
@@ -29,6 +49,11 @@ def add_command(commands: Commands) -> None:
 
 
 def _export(parsed: argparse.Namespace) -> None:
+    if parsed.hub is not None:
+        _publish(parsed)
+        return
+    if parsed.i_have_permission:
+        raise InputError("--i-have-permission is for --hub FOLDER; remove it")
     from nnunet_fm.internal.device import default_device
     from nnunet_fm.nnunet.commands import device_words
     from nnunet_fm.nnunet.export import export_model
@@ -43,3 +68,14 @@ def _export(parsed: argparse.Namespace) -> None:
     argv = ["nnUNetv2_predict_from_modelfolder", "-m", str(parsed.out), "-i", "INPUT"]
     argv += ["-o", "OUTPUT", "-f", *map(str, numbers), *device_words(default_device())]
     print(f"predict with: {shlex.join(argv)}")
+
+
+def _publish(parsed: argparse.Namespace) -> None:
+    from nnunet_fm.nnunet.publish import publish_model
+
+    written = publish_model(
+        parsed.model, parsed.hub, parsed.chk, parsed.trust_checkpoint, parsed.i_have_permission
+    )
+    licence = f"; licence of the encoder's weights: {written.licence}" if written.licence else ""
+    print(f"wrote {parsed.hub} ({', '.join(written.folds)}){licence}")
+    print(upload_advice(parsed.hub))

@@ -35,7 +35,7 @@ def prediction_parser(from_folder: bool) -> CommandParser:
     add("-i", type=option_types.existing_folder, required=True)
     add("-o", type=option_types.output_folder, required=True)
     if from_folder:
-        add("-m", type=option_types.existing_folder, required=True)
+        add("-m", type=option_types.model_folder, required=True)
     else:
         add("-d", type=option_types.name, required=True)
         add("-c", type=option_types.name, required=True)

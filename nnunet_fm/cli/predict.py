@@ -19,7 +19,8 @@ def add_command(commands: Commands) -> None:
         add_help=False,
         help="as nnUNetv2_predict, slices and mirrors batched: nnunet-fm predict -h",
         description="All flags of nnUNetv2_predict (or, with -m, of "
-        "nnUNetv2_predict_from_modelfolder), and:",
+        "nnUNetv2_predict_from_modelfolder; -m also takes a folder of nnunet-fm export --hub, and "
+        "hf://OWNER/NAME[@REVISION]), and:",
     )
     parser.add_argument(
         "-h", "--help", action="store_true", help="show this, then nnU-Net's own flags"

@@ -6,7 +6,7 @@ from typing import Any
 
 from nnunet_fm.encoders.contract import Encoder
 from nnunet_fm.encoders.registry import ARCHITECTURES, CARDS, WITHDRAWN, find_architecture
-from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.encoders.weight_card import OWN, WeightCard
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.folders import folder
 from nnunet_fm.internal.messages import unknown
@@ -47,7 +47,7 @@ def get_card(name: str, offered: Iterable[str] = ()) -> WeightCard:
         return WeightCard(
             name=name,
             architecture=name,
-            licence="as its author says",
+            licence=OWN,
             source="",
             options=dict(architecture.options),
             ignored=architecture.ignored,

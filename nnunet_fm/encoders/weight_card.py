@@ -7,6 +7,8 @@ from typing import Any
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.hub_address import HubAddress
 
+OWN = "as its author says"  # licence of a file whose card states none
+
 
 @dataclass(frozen=True)
 class WeightCard:
@@ -119,7 +121,7 @@ def exported_card(architecture: str, method: str, citation: str, **fields: Any) 
     return WeightCard(
         name=f"{architecture}.trained",
         architecture=architecture,
-        licence="as its author says",
+        licence=OWN,
         source=f"written by `nnunet-fm pretrain export` of the method {method}",
         citation=citation,
         **fields,

@@ -307,6 +307,20 @@ def weight_file(given: str) -> Path | str:
     return _hub_address(given) if is_hub_address(given) else existing_path(given)
 
 
+def model_folder(given: str) -> Path | str:
+    """Accept the folder of a trained model, which must exist, or a repository of the Hub.
+
+    Raises:
+        OptionError: a path that is no folder, or an address on the Hub of another form.
+    """
+    if not is_hub_address(given):
+        return existing_folder(given)
+    address = _hub_address(given)
+    if HubAddress.parse(address).file is not None:
+        raise refuse(given, "hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
+    return address
+
+
 def _hub_address(given: str) -> str:
     try:
         return str(HubAddress.parse(given))

@@ -21,6 +21,7 @@ from nnunet_fm.internal.torch_files import (
     load_tensors,
     refused_type,
 )
+from nnunet_fm.nnunet.published_model import SUFFIX, read_published, stored_checkpoint
 
 NEEDED = ("network_weights", "init_args", "trainer_name")
 NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
@@ -62,15 +63,22 @@ def read_checkpoint(path: Path, trust: bool = False, remedy: str = TRUST) -> dic
     """Read a checkpoint of nnU-Net's trainer.
 
     Args:
-        path: the file.
+        path: the file; a published model has a `.safetensors` in its place.
         trust: open it even if it needs more than nnU-Net's trainer writes, which runs its code.
         remedy: what to do about a file that needs more.
 
     Raises:
         InputError: damaged, no checkpoint of nnU-Net, or a file that needs more; the type is named.
     """
+    stored = stored_checkpoint(path)
+    content = read_published(stored) if stored.suffix == SUFFIX else _unpickle(path, trust, remedy)
+    _check_content(content, path)
+    return dict(content)
+
+
+def _unpickle(path: Path, trust: bool, remedy: str) -> Any:
     try:
-        content = _trusted(path) if trust else load_tensors(path, ALLOWED)
+        return _trusted(path) if trust else load_tensors(path, ALLOWED)
     except InputError:
         raise
     except Exception as error:
@@ -85,8 +93,6 @@ def read_checkpoint(path: Path, trust: bool = False, remedy: str = TRUST) -> dic
             f"{path} is damaged or not a checkpoint ({first_line[:200]}); restore it, or name "
             "another one with -chk"
         ) from None
-    _check_content(content, path)
-    return dict(content)
 
 
 def _trusted(path: Path) -> Any:

@@ -16,7 +16,9 @@ from nnunet_fm.network.frozen import ENCODER, NETWORKS
 from nnunet_fm.nnunet.checkpoint_file import read_checkpoint
 from nnunet_fm.nnunet.dataset_files import read_plans
 from nnunet_fm.nnunet.file_names import DATASET_JSON, FINAL_CHECKPOINT, FINGERPRINT_JSON, PLANS_JSON
+from nnunet_fm.nnunet.published_model import trained_with
 from nnunet_fm.nnunet.run_record import RunRecord, read_record, write_record
+from nnunet_fm.nnunet.trained_models import folds_with
 
 COPIED = (DATASET_JSON, FINGERPRINT_JSON)
 
@@ -31,7 +33,7 @@ def export_model(
     weights; mind their licence.
 
     Args:
-        model: folder `nnUNet_results/DatasetXXX/TRAINER__PLANS__CONFIGURATION`.
+        model: folder `nnUNet_results/DatasetXXX/TRAINER__PLANS__CONFIGURATION`, or as published.
         out: folder to make; must not exist or be empty.
         checkpoint: which checkpoint of each fold.
         trust_checkpoint: see `read_checkpoint`.
@@ -44,17 +46,10 @@ def export_model(
         FileExistsError: `out` is not empty.
         CheckpointError: the checkpoint is slim and its encoder file has changed.
     """
-    plans_file = model / PLANS_JSON
-    if not plans_file.is_file():
-        raise MissingFileError(f"{model} is not a trained model folder: it has no {PLANS_JSON}")
-    folds = sorted(p.parent.name for p in model.glob(f"fold_*/{checkpoint}"))
-    if not folds:
-        raise MissingFileError(
-            f"no fold of {model} has a {checkpoint}; finish the training, or name one with -chk"
-        )
+    folds = trained_folds(model, checkpoint)
     if out.exists() and any(out.iterdir()):
         raise ExistingFileError(f"{out} is not empty; give a folder that does not exist yet")
-    plans = read_plans(plans_file)
+    plans = read_plans(model / PLANS_JSON)
     forget_paths(plans)
     with created_whole(out) as partial:
         for fold in folds:
@@ -68,6 +63,22 @@ def export_model(
             if (model / name).is_file():
                 shutil.copyfile(model / name, partial / name)
         save_json(plans, str(partial / PLANS_JSON), sort_keys=False)
+    return folds
+
+
+def trained_folds(model: Path, checkpoint: str) -> list[str]:
+    """List the folders of the folds that have a checkpoint, sorted.
+
+    Raises:
+        FileNotFoundError: no trained model, or no fold with this checkpoint.
+    """
+    if not (model / PLANS_JSON).is_file():
+        raise MissingFileError(f"{model} is not a trained model folder: it has no {PLANS_JSON}")
+    folds = folds_with(model, checkpoint)
+    if not folds:
+        raise MissingFileError(
+            f"no fold of {model} has a {checkpoint}; finish the training, or name one with -chk"
+        )
     return folds
 
 
@@ -96,7 +107,7 @@ def _for_prediction(content: dict[str, Any]) -> dict[str, Any]:
     return {k: content[k] for k in kept if k in content} | {
         "network_weights": weights,
         "trainer_name": "nnUNetTrainer",
-        "trained_with": content["trainer_name"],
+        "trained_with": trained_with(content),
         "optimizer_state": None,
         "grad_scaler_state": None,
     }

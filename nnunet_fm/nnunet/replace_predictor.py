@@ -26,7 +26,7 @@ from nnunet_fm.nnunet.orientations import (
     trained_orientations,
 )
 from nnunet_fm.nnunet.predictor import BatchedPredictor, bare_network
-from nnunet_fm.nnunet.trained_models import check_model
+from nnunet_fm.nnunet.trained_models import check_model, with_local_model
 
 PROGRAM = "nnunet-fm predict"
 
@@ -64,7 +64,7 @@ def predict_with_arguments(
 
     Args:
         argv: flags of `nnUNetv2_predict`, or of `nnUNetv2_predict_from_modelfolder` where `-m` is
-            among them.
+            among them, with a folder or `hf://OWNER/NAME[@REVISION]`.
         report: called with the precision once the model is loaded, and with the cases that cannot
             be predicted before the others are.
         **options: `precision`, `pixels_per_batch` and `skip_background` of `BatchedPredictor`.
@@ -73,8 +73,10 @@ def predict_with_arguments(
         What is wrong with the cases and files that were not predicted, by name.
 
     Raises:
-        UserError: an unknown dataset, model or fold, or no input case that can be predicted.
+        UserError: an unknown dataset, model or fold, a model that the Hub does not give, or no
+            input case that can be predicted.
     """
+    argv = with_local_model(argv)
     check_model(argv)
     end_workers_with_us()
     stock = predict_from_raw_data

@@ -7,18 +7,15 @@ from typing import Any
 
 import torch.distributed as dist
 
+from nnunet_fm.encoders.licence import check_licence
 from nnunet_fm.internal.atomic_files import created_whole
+from nnunet_fm.internal.hub_folder import new_hub_folder
 from nnunet_fm.internal.locks import one_writer
 from nnunet_fm.internal.threads import torch_threads
 from nnunet_fm_pretrain.engine import checkpoints
 from nnunet_fm_pretrain.engine.devices import make_fabric
 from nnunet_fm_pretrain.engine.export import export_checkpoint
-from nnunet_fm_pretrain.engine.hub_folder import (
-    WEIGHTS,
-    check_licence,
-    describe_weights,
-    hub_folder,
-)
+from nnunet_fm_pretrain.engine.hub_folder import WEIGHTS, describe_weights
 from nnunet_fm_pretrain.engine.loop import Engine
 from nnunet_fm_pretrain.engine.recipe import Recipe
 from nnunet_fm_pretrain.engine.shutdown import StoppedError
@@ -106,10 +103,11 @@ def export_for_hub(
             is unknown, or a name that the Hub does not allow.
         FileExistsError: the folder is not empty.
     """
-    folder = hub_folder(out)
+    folder = new_hub_folder(out)
+    content = checkpoints.load(checkpoints.latest(run))
+    check_licence(content["licence"], permitted)
+    method = method_of(content["recipe"])
     with created_whole(folder) as partial:
-        partial.mkdir(exist_ok=True)
-        card = export(run, partial / WEIGHTS, half)
-        check_licence(card["licence"], permitted)
+        card = export_checkpoint(content, method, run, partial / WEIGHTS, half)
         describe_weights(partial, folder.name, card)
     return card

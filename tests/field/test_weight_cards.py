@@ -22,10 +22,10 @@ from nnunet_fm.encoders import (
     load_encoder,
     register_cards,
 )
+from nnunet_fm.encoders.licence import licence_of_derivative
 from nnunet_fm.encoders.loading.identify import identify
 from nnunet_fm.encoders.registry import WITHDRAWN
 from nnunet_fm.nnunet.pretraining_overlap import seen_in_pretraining
-from nnunet_fm_pretrain.engine.start import licence_of_derivative
 
 
 @pytest.mark.parametrize(

@@ -115,22 +115,29 @@ def _response(hub: HubServer, path: str) -> tuple[int, dict[str, str], bytes]:
     if repository is None:
         return 404, {"X-Error-Code": "RepoNotFound"}, b""
     revision = parts[3] if len(parts) > 3 else "main"
+    card = f"---\nlicense: {repository.licence}\n---\ntext\n".encode()
+    files = {"README.md": card} | repository.files
     if revision not in ("main", "a/branch", repository.commit):
         return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+    if api and parts[2:3] == ["tree"]:
+        tree = [
+            {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
+            for name, content in files.items()
+        ]
+        return 200, {"Content-Type": "application/json"}, json.dumps(tree).encode()
     if api:
         about = {
             "id": "/".join(parts[:2]),
             "modelId": "/".join(parts[:2]),
             "sha": repository.commit,
             "gated": "manual" if repository.gated else False,
-            "siblings": [{"rfilename": name} for name in ("README.md", *repository.files)],
+            "siblings": [{"rfilename": name} for name in files],
             "tags": [],
         }
         return 200, {"Content-Type": "application/json"}, json.dumps(about).encode()
     if repository.gated:
         return 403, {"X-Error-Code": "GatedRepo"}, b""
-    files = {"README.md": f"---\nlicense: {repository.licence}\n---\ntext\n".encode()}
-    content = (files | repository.files).get("/".join(parts[4:]))
+    content = files.get("/".join(parts[4:]))
     if content is None:
         return 404, {"X-Error-Code": "EntryNotFound"}, b""
     tag = hashlib.sha256(content).hexdigest()

@@ -35,6 +35,10 @@ WORDS: dict[Any, tuple[str, tuple[str, ...]]] = {
         ("", " ", "gone.pth", "/gone", "./gone", LONG + ".pth", "hf://", "hf://lab", "hf://a/b@"),
     ),
     option_types.weight_file: ("hf://lab/brain", ("", " ", "gone", LONG, "hf://", "hf://lab")),
+    option_types.model_folder: (
+        "hf://lab/brain",
+        ("", " ", "gone", LONG, "hf://", "hf://lab", "hf://lab/brain/a.safetensors"),
+    ),
     fold: ("0", ("", "x", "1.5", "nan", "-1", "9" * 40)),
     slices: ("8", ("", "x", "0", "-3", "1.5", "nan", "9" * 40)),
     STRIPPING: ("none", ("", "gone", "command:", "command:echo", "command:'{in} {out}")),

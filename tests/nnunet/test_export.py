@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.hub_server import COMMIT, Repository, serving
 from helpers.nnunet import TRAINER, Run, labels_in, predict_words
 from nnunet_fm.internal.folders import EXT_TRAINER
 from nnunet_fm.nnunet.export import export_model
@@ -39,6 +40,26 @@ def test_what_is_not_a_model_folder_is_refused(model: Path, tmp_path: Path) -> N
     (tmp_path / "out" / "file").touch()
     with pytest.raises(FileExistsError, match="is not empty"):
         export_model(model, tmp_path / "out")
+
+
+def test_a_model_on_the_hub_predicts_as_the_original(
+    trained: Path, stock_prediction: Path, images: Path, run: Run, tmp_path: Path
+) -> None:
+    published = tmp_path / "published"
+    said = run("nnunet-fm", "export", trained, "--hub", published).stdout
+    assert "(fold_0); licence of the encoder's weights: as its author says" in said
+    files = {p.relative_to(published).as_posix(): p for p in published.rglob("*") if p.is_file()}
+    assert "encoder.safetensors" in files
+    contents = {name: path.read_bytes() for name, path in files.items()}
+    words = predict_words(images, tmp_path / "p", "-m", "hf://lab/model", "-f", 0)
+    with serving({"lab/model": Repository(contents)}) as hub:
+        cache = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(tmp_path / "cache")}
+        said = run("nnunet-fm", "predict", *words, "--precision", "float32", **cache).stdout
+    assert f"hf://lab/model@{COMMIT}" in said
+    found = labels_in(tmp_path / "p")
+    expected = labels_in(stock_prediction)
+    assert len(expected) == len(found) > 0
+    assert all((found[name] == stock).all() for name, stock in expected.items())
 
 
 def test_exported_models_predict_without_the_variable(

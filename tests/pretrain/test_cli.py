@@ -11,9 +11,10 @@ from huggingface_hub import ModelCard
 from helpers.pretraining import small_recipe, write_volume_file
 from nnunet_fm.cli.main import main
 from nnunet_fm.encoders import load_encoder
+from nnunet_fm.encoders.licence import check_licence
 from nnunet_fm_pretrain.cli import add_commands
 from nnunet_fm_pretrain.data.slice_store import SliceStore
-from nnunet_fm_pretrain.engine.hub_folder import check_licence, model_card
+from nnunet_fm_pretrain.engine.hub_folder import encoder_card
 
 
 def test_the_whole_pipeline(
@@ -113,7 +114,7 @@ def test_the_model_card_of_a_derivative() -> None:
     check_licence("as its author says", permitted=False)
     about = {"licence": licence, "method": "mae2d", "architecture": "a", "step": 1, "steps": 2}
     about |= {"subjects": 3, "datasets": "D", "subjects_sha256": "e", "recipe": "{}"}
-    card = ModelCard(model_card(about, "n", "f"))
+    card = ModelCard(encoder_card(about, "n", "f"))
     assert (card.data.license, card.data.license_name) == ("other", "cc-by-nc-sa-4.0")
     assert licence in card.text
 

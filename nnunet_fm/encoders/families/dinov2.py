@@ -20,7 +20,7 @@ from nnunet_fm.encoders.registry import (
     register_cards,
     register_key_format,
 )
-from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.encoders.weight_card import OWN, WeightCard
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
 
@@ -168,7 +168,7 @@ def _trained_card(architecture: str) -> WeightCard:
     return WeightCard(
         name=f"{architecture}.trained",
         architecture=architecture,
-        licence="as its author says",
+        licence=OWN,
         source="any checkpoint written by the DINOv2 training code (teacher_checkpoint.pth)",
         options={"positions": "offset"},
         ignored=("mask_token", *PRETRAINING_HEADS),

@@ -25,7 +25,7 @@ from nnunet_fm.encoders.registry import (
     register_key_format,
     withdraw_card,
 )
-from nnunet_fm.encoders.weight_card import WeightCard, WithdrawnCard
+from nnunet_fm.encoders.weight_card import OWN, WeightCard, WithdrawnCard
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import some, unknown
 
@@ -169,7 +169,7 @@ def _trained_card(architecture: str) -> WeightCard:
         name=f"{architecture}.trained",
         architecture=architecture,
         source="any checkpoint written by the DINOv3 training code or by this project",
-        licence="as its author says",
+        licence=OWN,
         options=TRAINING_CODE,
         ignored=PRETRAINING_HEADS,
     )

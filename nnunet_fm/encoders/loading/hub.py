@@ -1,7 +1,8 @@
-"""Weight files from the Hugging Face Hub, by `huggingface_hub`: its cache, token and offline mode.
+"""Files and folders of the Hugging Face Hub.
 
-A file is named by the commit that it belongs to, so that plans always read the same weights, and a
-file that is in the cache needs no network.
+They come by `huggingface_hub`, with its cache, token and offline mode. A file is named by the
+commit that it belongs to, so that plans always read the same weights, and a file that is in the
+cache needs no network.
 """
 
 import logging
@@ -24,11 +25,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HubFile:
-    """A weight file of the Hub in the local cache.
+    """A weight file or folder of the Hub in the local cache.
 
     Attributes:
         path: in the cache.
-        address: with the commit and the file.
+        address: with the commit, and the file unless it is a folder.
         licence: that the repository states; empty if it states none.
     """
 
@@ -56,7 +57,10 @@ def fetch(given: str) -> HubFile:
         found = _in_cache(address)
         if found is not None:
             return found
-    with _sentences(address):
+    lacking = "its cache does not have the file"
+    if address.file is None:
+        lacking = "without a network, name a file that its cache has, hf://OWNER/NAME/FILE"
+    with _sentences(address, lacking):
         try:
             return _download(address)
         except Exception as error:
@@ -65,6 +69,36 @@ def fetch(given: str) -> HubFile:
                 raise
             logger.warning("the Hub cannot be reached; using its cache: %s", found.path)
             return found
+
+
+def fetch_folder(given: str, patterns: Sequence[str]) -> HubFile:
+    """Return the folder of a repository, downloaded unless it is in the cache.
+
+    Args:
+        given: `hf://OWNER/NAME[@REVISION]`.
+        patterns: names of the files that are wanted, with `*` for any characters.
+
+    Raises:
+        MissingFileError, CheckpointError, InputError: as `fetch`, or an address of a file.
+    """
+    import huggingface_hub
+
+    address = HubAddress.parse(given)
+    if address.file is not None:
+        raise InputError(f"{given} names a file; allowed: hf://OWNER/NAME[@REVISION]")
+    with _sentences(address, "its cache does not have the whole folder"):
+        path = Path(
+            huggingface_hub.snapshot_download(
+                address.repository,
+                revision=address.revision,
+                allow_patterns=list(patterns),
+                endpoint=huggingface_hub.HfApi().endpoint,
+            )
+        )
+    pinned = replace(address, revision=path.name)
+    found = HubFile(path, pinned, _licence(pinned))
+    logger.warning("%s: licence %s", pinned, found.licence or "not stated by the repository")
+    return found
 
 
 def _download(address: HubAddress) -> HubFile:
@@ -143,8 +177,8 @@ def _licence(address: HubAddress) -> str:
 
 
 @contextmanager
-def _sentences(address: HubAddress) -> Iterator[None]:
-    """Turn errors of the Hub into one sentence each."""
+def _sentences(address: HubAddress, lacking: str) -> Iterator[None]:
+    """Turn errors of the Hub into one sentence each; `lacking`: what the cache does not have."""
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{address.repository}"
@@ -168,7 +202,7 @@ def _sentences(address: HubAddress) -> Iterator[None]:
         ) from None
     except Exception as error:
         if _is_transport(error):
-            raise MissingFileError(_unreachable(address, error)) from None
+            raise MissingFileError(_unreachable(address, error, lacking)) from None
         if isinstance(error, PermissionError):
             raise CheckpointError(
                 f"{address} cannot be written to the cache of the Hub ({error}); set HF_HUB_CACHE "
@@ -180,13 +214,10 @@ def _sentences(address: HubAddress) -> Iterator[None]:
         raise
 
 
-def _unreachable(address: HubAddress, error: Exception) -> str:
-    missing = "its cache does not have the file"
-    if address.file is None:
-        missing = "without a network, name a file that its cache has, hf://OWNER/NAME/FILE"
+def _unreachable(address: HubAddress, error: Exception, lacking: str) -> str:
     return (
-        f"{address}: the Hub cannot be reached ({type(error).__name__}), and {missing}; try again "
-        "with a network, or give a local file"
+        f"{address}: the Hub cannot be reached ({type(error).__name__}), and {lacking}; try again "
+        "with a network, or give a local file or folder"
     )
 
 

@@ -1,19 +1,17 @@
 """The metadata inside a weight file: its weight card and its origin."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from nnunet_fm.internal.atomic_files import replaced_atomically
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.json_files import parse_json
+from nnunet_fm.internal.safetensors_files import read_metadata, write_safetensors
 
 KEY = "nnunet_fm_card"
 SUFFIXES = (".safetensors", ".pth")
@@ -43,26 +41,12 @@ def write_encoder(path: Path, state: Mapping[str, Tensor], about: Mapping[str, A
     """
     check_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".safetensors":
+        write_safetensors(path, state, KEY, json.dumps(about))
+        return
+    content = {"teacher": {f"backbone.{k}": v for k, v in state.items()}, KEY: json.dumps(about)}
     with replaced_atomically(path) as temporary:
-        if path.suffix == ".pth":
-            torch.save(
-                {"teacher": {f"backbone.{k}": v for k, v in state.items()}, KEY: json.dumps(about)},
-                temporary,
-            )
-        else:
-            save_file(
-                {k: v.contiguous() for k, v in state.items()},
-                temporary,
-                metadata={KEY: json.dumps(about)},
-            )
-            # safetensors writes files that only their owner can read
-            os.chmod(temporary, 0o666 & ~_umask())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        torch.save(content, temporary)
 
 
 def embedded_card(path: Path, content: Any) -> dict[str, Any]:
@@ -74,11 +58,7 @@ def embedded_card(path: Path, content: Any) -> dict[str, Any]:
     """
     text = content.get(KEY) if isinstance(content, Mapping) else None
     if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, "pt") as stream:
-                text = (stream.metadata() or {}).get(KEY)
-        except SafetensorError:
-            return {}
+        text = read_metadata(path, KEY)
     try:
         return dict(parse_json(text, str(path))) if isinstance(text, str) else {}
     except InputError:

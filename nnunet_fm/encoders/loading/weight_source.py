@@ -173,16 +173,17 @@ class EncoderSource:
         """
         if self.encoder is not None:
             return self.encoder
-        if self.seed is not None:
-            return self._draw(self.seed)
-        encoder, sha256 = self._load_file()
-        if sha256 != self.sha256:
-            raise CheckpointError(
-                f"the encoder changed: {self.origin} now has tensor hash {sha256[:12]}…, the plans "
-                f"were written for {self.sha256[:12]}…. Restore the previous file, or rerun "
-                "`nnunet-fm plan` and train again"
-            )
-        return encoder
+        return self._draw(self.seed) if self.seed is not None else self._load_file()[0]
+
+    def read_report(self) -> LoadReport | None:
+        """Return the loader's report, loading the file again if necessary; None for a seed.
+
+        Raises:
+            MissingFileError, CheckpointError: as `load`.
+        """
+        if self.report is not None or self.seed is not None:
+            return self.report
+        return self._load_file()[1]
 
     def _draw(self, seed: int) -> Encoder:
         """Build the encoder of random weights, of version 0.1 too, whose draws torch rounded."""
@@ -210,7 +211,7 @@ class EncoderSource:
             return False
         return True
 
-    def _load_file(self) -> tuple[Encoder, str]:
+    def _load_file(self) -> tuple[Encoder, LoadReport]:
         try:
             card = card_of_plans(self.card)
             encoder, report = load_encoder(self.file or card, card, **self.options)
@@ -222,7 +223,13 @@ class EncoderSource:
                 f"{self.sha256[:12]}…). "
                 "Restore it, or rerun `nnunet-fm plan` with the file's new path"
             ) from None
-        return encoder, report.sha256
+        if report.sha256 != self.sha256:
+            raise CheckpointError(
+                f"the encoder changed: {self.origin} now has tensor hash {report.sha256[:12]}…, "
+                f"the plans were written for {self.sha256[:12]}…. Restore the previous file, or "
+                "rerun `nnunet-fm plan` and train again"
+            )
+        return encoder, report
 
     @property
     def origin(self) -> str:

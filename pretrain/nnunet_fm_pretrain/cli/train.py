@@ -1,10 +1,10 @@
 """`nnunet-fm pretrain run`, `export` and `doctor`."""
 
 import argparse
-import shlex
 
 from nnunet_fm.internal import option_types
 from nnunet_fm.internal.errors import InputError
+from nnunet_fm.internal.hub_folder import upload_advice
 from nnunet_fm_pretrain.cli.parser import Commands
 
 
@@ -108,9 +108,7 @@ def _export(parsed: argparse.Namespace) -> None:
     if parsed.hub is None:
         print(f"Next: nnunet-fm plan -d DATASET --encoder {parsed.o}")
     else:
-        folder = parsed.hub.resolve()
-        words = f"hf upload OWNER/{folder.name} {shlex.quote(str(parsed.hub))}"
-        print(f"Next: read and complete its README.md, then type: {words}")
+        print(upload_advice(parsed.hub))
 
 
 def add_doctor(commands: Commands) -> None:

@@ -14,6 +14,7 @@ import yaml
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from nnunet_fm.encoders.weight_card import OWN
 from nnunet_fm.internal.atomic_files import write_text
 from nnunet_fm.internal.device import keep_freed_memory
 from nnunet_fm.internal.errors import InputError, NonFiniteError
@@ -72,7 +73,7 @@ class Engine:
         self.stopped_by = 0
         self.skipped_steps = 0
         self.warned_of_collapse = False
-        self.licence = start.OWN
+        self.licence = OWN
         self.subjects_seen = set(store.subjects())
         saved = checkpoints.checkpoints(run)
         former = checkpoints.load(saved[-1]) if saved else None

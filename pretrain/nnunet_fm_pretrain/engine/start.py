@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_fm.encoders import CARDS, LoadReport, get_card, load_encoder
+from nnunet_fm.encoders import CARDS, load_encoder
+from nnunet_fm.encoders.licence import licence_of_derivative
 from nnunet_fm.internal.config import parse_settings
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.hub_address import is_hub_address
@@ -17,8 +18,6 @@ from nnunet_fm_pretrain.engine.objective import Objective
 from nnunet_fm_pretrain.engine.recipe import EncoderRecipe, Recipe, recipe_differences
 
 RECIPE = "recipe.yaml"  # what a run was begun with, in its folder
-OWN = "as its author says"
-DERIVATIVE = "a derivative of"
 
 logger = logging.getLogger(__name__)
 
@@ -145,18 +144,3 @@ def start_from_file(objective: Objective, encoder: EncoderRecipe) -> str:
     licence = licence_of_derivative(report)
     logger.warning("starts from %s: the result is %s", report.file, licence)
     return licence
-
-
-def licence_of_derivative(start: LoadReport) -> str:
-    """Return the licence note of weights trained from a file.
-
-    A note that the file carries, because it is a derivative itself, is kept.
-    """
-    carried = str(start.about.get("licence", ""))
-    if carried.startswith(DERIVATIVE):
-        return carried
-    licences = [carried or get_card(start.card).licence]
-    if start.licence:
-        licences.append(f"{start.licence} (as its repository states)")
-    licence = "; ".join(licences)
-    return f"{DERIVATIVE} {start.card}, to be passed on under the terms of its licence: {licence}"
