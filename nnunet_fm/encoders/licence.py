@@ -18,6 +18,7 @@ CONSEQUENCES = (
         re.compile(r"non-?\s?commercial|(?<![a-z])nc(?![a-z])", re.IGNORECASE),
         "non-commercial use only, which holds for every use of this model",
     ),
+    (re.compile(r"research[\s-]?only", re.IGNORECASE), "use in research only"),
     (
         re.compile(r"share-?\s?alike|(?<![a-z])sa(?![a-z])", re.IGNORECASE),
         "what is made from it has to be passed on under the same licence",
@@ -76,6 +77,8 @@ def consequences(licence: str) -> list[str]:
 
     >>> consequences("CC BY-NC 4.0")
     ['non-commercial use only, which holds for every use of this model']
+    >>> consequences("Research-only RAIL-M (gated)")
+    ['use in research only']
     """
     return [text for pattern, text in CONSEQUENCES if pattern.search(licence)]
 
