@@ -206,12 +206,14 @@ def enlargement(own: int, side: int, dims: int) -> Float[Tensor, "side own"]:
 def resized_kernel(
     weight: Float[Tensor, "d 1 *kernel"], matrix: Float[Tensor, "side own"]
 ) -> Tensor:
-    """Return the kernel of larger patches; `matrix` is that of `enlargement`."""
+    """Return the kernel of larger patches, in float32; `matrix` is that of `enlargement`."""
     if matrix.shape[0] == matrix.shape[1]:
         return weight
-    for axis in range(2, weight.ndim):
-        weight = torch.tensordot(weight, matrix, dims=([axis], [1])).movedim(-1, axis)
-    return weight
+    resized = weight.float()
+    with torch.autocast(weight.device.type, enabled=False):
+        for axis in range(2, weight.ndim):
+            resized = torch.tensordot(resized, matrix.float(), dims=([axis], [1])).movedim(-1, axis)
+    return resized
 
 
 _RENAMES = {

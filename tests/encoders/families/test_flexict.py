@@ -113,6 +113,9 @@ def test_an_encoder_of_larger_patches(tmp_path: Path) -> None:
     expected = plain(state, x, 3, (3,))[0][:, 5:].transpose(1, 2).unflatten(2, (2, 3, 2))
     torch.testing.assert_close(encoder.features(x)[-1], expected, rtol=1e-4, atol=1e-4)
     assert encoder.input_spec.divisor == encoder.feature_info[0].stride == 16
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = encoder.features(x)[-1].float()
+    assert (rounded - expected).norm() / expected.norm() < 0.05
 
 
 def test_volumes_are_turned_to_the_orientation_of_the_pretraining(tmp_path: Path) -> None:
