@@ -5,6 +5,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -83,8 +84,12 @@ class TimmPyramid(Encoder):
             InputError: a side of the input is not a multiple of the largest stride.
         """
         check_sides(x.shape[2:], self.input_spec.divisor, "largest stride")
-        maps: list[Tensor] = self.network.forward_intermediates(
-            x, indices=list(self.taps), stop_early=True, intermediates_only=True
+        maps: list[Tensor] = self.run_block(
+            self.network.forward_intermediates,
+            x,
+            indices=list(self.taps),
+            stop_early=True,
+            intermediates_only=True,
         )
         return maps
 
@@ -126,19 +131,10 @@ class TimmPyramid(Encoder):
         return [*groups, []] if any(re.match(p, last) for p in patterns) else groups
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute each stage in the backward pass instead of keeping its activations.
-
-        Raises:
-            InputError: timm cannot do that for this network.
-        """
-        try:
-            self.network.set_grad_checkpointing(enabled)
-        except AssertionError as error:
-            raise InputError(
-                f"timm's {type(self.network).__name__}: {error}; allowed: --fusion separate or "
-                "fixed, with which no activation of the encoder is kept"
-            ) from error
+        """Recompute the network in the backward pass, stage by stage where timm offers that."""
         super().set_gradient_checkpointing(enabled)
+        with suppress(AssertionError):  # of networks that timm cannot divide: recomputed as a whole
+            self.network.set_grad_checkpointing(enabled)
 
     def set_fused_attention(self, enabled: bool) -> None:
         """Use torch's fused attention, in networks that have attention."""
@@ -157,7 +153,8 @@ def network_classes(model: str) -> tuple[type[nn.Module], ...]:
         raise InputError(unknown("timm model", model, timm.list_models()))
     module = sys.modules[model_entrypoint(model).__module__]
     classes = [found for found in vars(module).values() if inspect.isclass(found)]
-    return tuple(found for found in classes if hasattr(found, "forward_intermediates"))
+    networks = [found for found in classes if issubclass(found, nn.Module)]
+    return tuple(found for found in networks if hasattr(found, "forward_intermediates"))
 
 
 def _create(model: str, arguments: Mapping[str, Any]) -> Any:
