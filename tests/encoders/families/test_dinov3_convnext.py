@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from helpers.plain_convnext import State, features, random_state
 from nnunet_fm.encoders import CARDS, CheckpointError, build_encoder, load_encoder
 from nnunet_fm.encoders.loading.identify import is_published
+from nnunet_fm.internal.hub_address import HubAddress
 from nnunet_fm.network import FrozenEncoderNetwork
 
 NAME = "dinov3_convnext_test"
@@ -214,3 +215,10 @@ def test_bfloat16_and_fine_tuning(tmp_path: Path) -> None:
     network.unfreeze()
     network(x).square().mean().backward()
     assert all(p.grad is not None for p in network.encoder.parameters())
+
+
+@pytest.mark.parametrize(("owner", "known"), [("facebook", True), ("somebody", False)])
+def test_files_of_the_hub_are_known_in_the_authors_repositories(owner: str, known: bool) -> None:
+    card = CARDS["dinov3_convnext_tiny.lvd1689m"]
+    address = HubAddress.parse(card.hub.replace("facebook", owner))
+    assert is_published(Path("cache/model.safetensors"), card, address) == known
