@@ -52,7 +52,7 @@ def _list(parsed: argparse.Namespace) -> None:
             data += ", ..."
         print(f"{card.name:34}{card.architecture:22}{card.licence[:32]:34}{data}")
     print(
-        "\nRandom weights: the architecture's name. Any plain ViT of timm: timm/NAME. "
+        "\nRandom weights: the architecture's name. A network of timm: timm/NAME. "
         "A file: its path, or hf://OWNER/NAME/FILE."
     )
 

@@ -56,7 +56,7 @@ def get_card(name: str, offered: Iterable[str] = ()) -> WeightCard:
     if len(tagged) == 1:
         return tagged[0]
     hint = (
-        "See `nnunet-fm encoders list`. Any plain ViT of timm: timm/NAME. A file: its path. "
+        "See `nnunet-fm encoders list`. A network of timm: timm/NAME. A file: its path. "
         "A class of yours: its importable dotted path."
     )
     raise InputError(unknown("encoder", name, offered or [*CARDS, *ARCHITECTURES], hint))

@@ -1,6 +1,6 @@
 """The contract of encoders: what each one declares, and a base class with working defaults."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -186,8 +186,8 @@ class Encoder(nn.Module):
     def set_fused_attention(self, enabled: bool) -> None:
         """Use torch's fused attention kernel, if the network has attention; same results."""
 
-    def run_block(self, block: nn.Module, x: Tensor, **arguments: Any) -> Any:
-        """Run a block, recomputing it in the backward pass if checkpointing is enabled."""
+    def run_block(self, block: Callable[..., Any], x: Tensor, **arguments: Any) -> Any:
+        """Run a block or another part, recomputed in the backward pass if checkpointing is on."""
         if self.gradient_checkpointing:
             output = checkpoint(block, x, use_reentrant=False, **arguments)
         else:

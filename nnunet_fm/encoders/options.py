@@ -42,8 +42,8 @@ def check_option_names(
     own, passed_on = _option_names(build)
     if own is None:
         return
-    hint = f"{architecture} takes {', '.join(sorted(own)) or 'no options'}"
-    hint += ", and the options of timm's constructor" if passed_on else ""
+    taken = [*sorted(own), *(["the options of timm's constructor"] if passed_on else [])]
+    hint = f"{architecture} takes {', '.join(taken) or 'no options'}"
     for name in options:
         if name not in own | passed_on:
             raise InputError(f"{unknown('encoder option', name, own | passed_on)} {hint}")
@@ -53,14 +53,17 @@ def _option_names(build: Callable[..., Any]) -> tuple[set[str] | None, set[str]]
     """Return the options that a builder takes.
 
     A constructor's `**arguments` stand for the options of its base class, and for those of the
-    classes in an attribute `passed_on` of its class.
+    classes in an attribute `passed_on` of its class, or that a function of this name returns for
+    the arguments that the builder has bound.
 
     Returns:
         Its own options, or None if it takes any; and those of `passed_on`.
     """
     excluded = {"self", "taps"}  # taps are an argument of their own
+    bound: tuple[Any, ...] = ()
     while isinstance(build, partial):
         excluded |= set(signature(build.func).bind_partial(*build.args).arguments)
+        bound = (*build.args, *bound)
         build = build.func
     if not isinstance(build, type):
         names, takes_any = _parameters(build)
@@ -72,6 +75,7 @@ def _option_names(build: Callable[..., Any]) -> tuple[set[str] | None, set[str]]
         names, takes_any = _parameters(base.__dict__["__init__"])
         found |= names
         others = base.__dict__.get("passed_on", ())
+        others = others(*bound) if callable(others) else others
         if others or not takes_any:
             passed_on = set[str]().union(*(_parameters(other)[0] for other in others))
             return found - excluded, passed_on

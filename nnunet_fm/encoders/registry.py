@@ -8,7 +8,6 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -43,6 +42,8 @@ class Architecture:
         shown: returns the options that the tensors of a file show, e.g. the size of its images.
         carried: names of the options that an exported file says of itself.
         fixed: those of them that belong to its weights, and cannot be given with the file.
+        key_format: returns how files name the tensors of an encoder whose names no registered
+            format knows; asked if the user names the architecture.
     """
 
     name: str
@@ -53,13 +54,14 @@ class Architecture:
     shown: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] | None = None
     carried: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
+    key_format: Callable[[Encoder], KeyFormat] | None = None
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
 CARDS: dict[str, WeightCard] = {}
 WITHDRAWN: dict[str, WithdrawnCard] = {}
 KEY_FORMATS: dict[str, KeyFormat] = {}
-_NAMESPACES: dict[str, Builder] = {}
+_NAMESPACES: dict[str, Callable[[str], Architecture]] = {}
 
 
 def register_architecture(
@@ -88,9 +90,15 @@ def register_architecture(
     )
 
 
-def register_namespace(prefix: str, build: Builder) -> None:
-    """Add all architectures called `prefix` + NAME, built as `build(NAME, taps=..., **options)`."""
-    _NAMESPACES[prefix] = build
+def register_namespace(prefix: str, find: Callable[[str], Architecture]) -> None:
+    """Add all architectures called `prefix` + NAME.
+
+    Args:
+        prefix: e.g. `timm/`.
+        find: returns the architecture of a name, without the prefix; raises InputError for a name
+            that it does not know.
+    """
+    _NAMESPACES[prefix] = find
 
 
 def register_cards(*cards: WeightCard) -> None:
@@ -153,14 +161,20 @@ class _Undeclared(Encoder):
 
 
 def find_architecture(name: str) -> Architecture | None:
-    """Return the architecture called `name`: registered, in a namespace, or a class of the user."""
+    """Return the architecture called `name`: registered, in a namespace, or a class of the user.
+
+    Raises:
+        InputError: the namespace has no such name, or the module of the class cannot be imported.
+    """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    for prefix, build in _NAMESPACES.items():
+    for prefix, find in _NAMESPACES.items():
         if name.startswith(prefix):
-            return Architecture(name, partial(build, name.removeprefix(prefix)))
+            return find(name.removeprefix(prefix))
     user_class = find_user_class(name)
-    return None if user_class is None else Architecture(name, user_class)
+    if user_class is None:
+        return None
+    return Architecture(name, user_class, key_format=names_of_encoder)
 
 
 def find_user_class(name: str) -> type[nn.Module] | None:
@@ -176,6 +190,16 @@ def find_user_class(name: str) -> type[nn.Module] | None:
     return type(found.__name__, (found, _Undeclared), {"__module__": found.__module__})
 
 
+def names_of_encoder(encoder: Encoder) -> KeyFormat:
+    """Return the format of files that name the tensors as the encoder does."""
+    names = encoder.state_dict().keys()
+    return KeyFormat(
+        "the encoder's own",
+        matches=lambda state: bool(names & state.keys()),
+        convert=lambda state: Converted(dict(state)),
+    )
+
+
 def known_architecture(name: str) -> Architecture:
     """Return the architecture called `name`.
 
@@ -184,7 +208,7 @@ def known_architecture(name: str) -> Architecture:
     """
     found = find_architecture(name)
     if found is None:
-        hint = "Any timm ViT: timm/NAME. A class of yours: its importable dotted path."
+        hint = "A network of timm: timm/NAME. A class of yours: its importable dotted path."
         raise InputError(unknown("encoder architecture", name, ARCHITECTURES, hint))
     return found
 
@@ -193,9 +217,11 @@ def build_encoder(architecture: str, taps: Sequence[int] | None = None, **option
     """Build an encoder with random weights; nothing is read or downloaded.
 
     Args:
-        architecture: a registered name, `timm/NAME` for any plain ViT of timm, or the dotted path
-            of an importable class (`my_package.MyEncoder`) that takes `taps`.
-        taps: blocks whose features are returned; the last of each quarter if None.
+        architecture: a registered name, `timm/NAME` for a plain ViT of timm or one of its networks
+            with maps of several resolutions, or the dotted path of an importable class
+            (`my_package.MyEncoder`) that takes `taps`.
+        taps: blocks or stages whose features are returned; if None, the last block of each quarter,
+            or all stages.
         **options: numerical options of the architecture, as a weight card states them.
 
     Raises:

@@ -46,13 +46,13 @@ class FrozenEncoderNetwork(nn.Module):
             channel on its own, in all channels of the encoder, and concatenates the features.
         channels: for each channel of the encoder, the number of the MRI channel that feeds it; None
             for the mean of all.
-        decoder: `primus` or `light` for slices, `unetr` or `primus3d` for tokens of
+        decoder: `primus` or `light` for tokens of slices, `unetr` or `primus3d` for tokens of
             volumes, `pyramid` for maps of several resolutions, `detail` for all of them; or the
             dotted path of a `Decoder`.
         decoder_options: options of the decoder.
         tokens: `off` leaves the decoder without features: the encoder is not computed.
-        encoder_scale: how many times the image is enlarged for the encoder: 1, 2 or 4. Its tokens
-            are as many times finer.
+        encoder_scale: how many times the image is enlarged for the encoder: 1, 2 or 4. Its maps
+            are as many times finer; none may become finer than the image.
         deep_supervision: must be False; nnU-Net passes it.
     """
 
@@ -101,7 +101,7 @@ class FrozenEncoderNetwork(nn.Module):
             images = built.in_channels // spec.slices
             self.fusion = make_fusion(spec.spatial_dims, fused, images, channels)
         self.encoder_scale = encoder_scale
-        self.stages = doublings_of(built.input_spec, encoder_scale)
+        self.stages = doublings_of(built, encoder_scale)
         self.encoder: Encoder = built
         self.feature_info = self._feature_info(input_channels // fused, encoder_scale)
         self.decoder = self._build_decoder(

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from nnunet_fm.encoders import InputSpec
+from nnunet_fm.encoders import Encoder
 from nnunet_fm.internal.errors import InputError
 
 SCALES = (1, 2, 4)
@@ -34,26 +34,27 @@ def check_patch(patch: Sequence[int], step: int, dims: int = 2) -> None:
         )
 
 
-def doublings_of(spec: InputSpec, scale: int) -> int:
-    """Return the number of doublings from the tokens to the image.
+def doublings_of(encoder: Encoder, scale: int) -> int:
+    """Return the number of doublings from the tokens, or the coarsest map, to the image.
 
     Args:
-        spec: of the encoder.
-        scale: how many times the image is enlarged for the encoder.
+        encoder: the encoder.
+        scale: how many times the image is enlarged for it. No map may become finer than the image.
 
     Raises:
         InputError: another scale than 1, 2 or 4, or one that this encoder does not allow.
     """
+    spec = encoder.input_spec
     if scale == 1:
         return spec.doublings
-    doublings = spec.doublings - scale.bit_length() + 1
-    if scale not in SCALES or spec.spatial_dims != 2 or doublings < 1:
-        possible = [s for s in SCALES if spec.spatial_dims == 2 and s < 2**spec.doublings]
+    finest = min(info.stride for info in encoder.feature_info)
+    largest = min(finest, 2 ** (spec.doublings - 1)) if spec.spatial_dims == 2 else 1
+    possible = [s for s in SCALES if s <= largest]
+    if scale not in possible:
         raise InputError(
-            f"encoder scale {scale}; allowed for this encoder: "
-            f"{', '.join(map(str, possible or SCALES[:1]))}"
+            f"encoder scale {scale}; allowed for this encoder: {', '.join(map(str, possible))}"
         )
-    return doublings
+    return spec.doublings - scale.bit_length() + 1
 
 
 def to_encoder_size(

@@ -74,8 +74,9 @@ class ConfigurationOptions(Part):
     )
     decoder: Annotated[Text | None, Flag(metavar="NAME|CLASS")] = Field(
         None,
-        description="slices: detail (default), primus (the paper's), light; volumes: unetr, "
-        "primus3d, pyramid, detail; or the dotted path of a class of yours",
+        description="detail (default for slices); tokens of slices: primus (the paper's), light; "
+        "tokens of volumes: unetr, primus3d; maps of several resolutions: pyramid; or the dotted "
+        "path of a class of yours",
     )
     decoder_options: Annotated[dict[str, Any], Flag("--decoder-option", metavar="KEY=VALUE")] = (
         Field(default_factory=dict, description="option of the decoder, e.g. rank=16")

@@ -7,7 +7,7 @@ from typing import Any
 from nnunet_fm.encoders import Encoder
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.network.decoders import Decoder, find_decoder
-from nnunet_fm.network.decoders.registry import check_decoder_options, check_tokens
+from nnunet_fm.network.decoders.registry import check_decoder_options, check_tokens, fits
 from nnunet_fm.network.fusion import SEPARATE
 from nnunet_fm.network.input_size import doublings_of
 from nnunet_fm.nnunet.plan_options import ConfigurationOptions
@@ -56,7 +56,7 @@ class PlannedDecoder:
         Raises:
             ValueError: an impossible scale of the encoder.
         """
-        return doublings_of(self.encoder.input_spec, self.options.encoder_scale or 1)
+        return doublings_of(self.encoder, self.options.encoder_scale or 1)
 
     def arguments(self, sides: Sequence[int]) -> tuple[dict[str, Any], str]:
         """Return the network's arguments for this decoder, and what to report to the user.
@@ -112,7 +112,7 @@ class PlannedDecoder:
 def _fitting_decoder(encoder: Encoder, preferred: str) -> str:
     """Choose the preset's decoder where it fits the encoder, else the one that does."""
     if encoder.kind == "pyramid":
-        return "pyramid"
+        return preferred if fits(preferred, encoder) else "pyramid"
     if preferred == "unetr" and encoder.input_spec.divisor != UNETR_STRIDE:
         return "primus3d"
     return preferred

@@ -127,7 +127,7 @@ def test_unknown_encoders_name_close_matches(name: str, message: str) -> None:
     ("call", "message"),
     [
         ({"architecture": "timm/vit_tiny_patch16_242"}, "Did you mean vit_tiny_patch16_224"),
-        ({"architecture": "timm/resnet18"}, "plain ViT"),
+        ({"architecture": "timm/xcit_nano_12_p16_224"}, "maps of stride 16; allowed: plain ViTs"),
         ({"architecture": "dinov3_test16", "taps": (2, 5)}, "from 0 to 3"),
         ({"architecture": "dinov3_test16", "taps": (2, 1)}, "increasing"),
         ({"architecture": "dinov3_test16", "rope": "float16"}, "Did you mean"),

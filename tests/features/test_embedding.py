@@ -51,3 +51,12 @@ def test_an_encoder_of_slabs_sees_the_neighbours_of_every_slice() -> None:
     slabs = torch.stack([x[[0, 0, 1]], x[[0, 1, 2]], x[[1, 2, 3]], x[[2, 3, 3]]])
     assert not isinstance(vectors, str)
     np.testing.assert_allclose(vectors[-1], encoder.embed(slabs).detach(), atol=1e-4)
+
+
+def test_a_pyramid_gives_the_vector_of_every_slice() -> None:
+    encoder = build_encoder("dinov3_convnext_test").eval()
+    volume = np.random.default_rng(0).standard_normal((3, 32, 64)).astype(np.float16)
+    ((_, vectors),) = embed_volumes(encoder, [("a", volume)], "float32", 2, CPU)
+    x = torch.from_numpy(volume).float()[:, None].expand(-1, 3, -1, -1)
+    assert len(vectors) == 1
+    np.testing.assert_allclose(vectors[0], encoder.embed(x).detach(), rtol=1e-4, atol=1e-4)

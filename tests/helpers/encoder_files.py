@@ -9,7 +9,6 @@ from nnunet_fm.encoders import build_encoder
 from nnunet_fm.encoders.families.dinov3_keys import to_dinov3
 from nnunet_fm.encoders.loading.identify import identify
 from nnunet_fm.encoders.loading.read import read_tensors, unwrap
-from nnunet_fm.encoders.registry import KEY_FORMATS
 
 
 def randomised(architecture: str, **options: object) -> nn.Module:
@@ -82,8 +81,9 @@ def card_of(path: Path) -> tuple[str, str]:
     """
     unwrapped = unwrap(read_tensors(path))
     inside = {k: v for k, v in unwrapped.tensors.items() if "head" not in k}
-    converted = KEY_FORMATS[str(unwrapped.format)].convert(inside)
-    card, reason = identify(path, converted, unwrapped.containers, None, unwrapped.format)
+    assert unwrapped.format is not None
+    converted = unwrapped.format.convert(inside)
+    card, reason = identify(path, converted, unwrapped.containers, None, unwrapped.format.name)
     return card.name, reason
 
 

@@ -41,6 +41,8 @@ def really_kept(network: nn.Module, channels: int, patch: tuple[int, ...], batch
         ("volume_testpyramid", "pyramid", (16, 16, 16)),
         ("volume_testuniformer", "pyramid", (32, 32, 32)),
         ("volume_testprimus", "primus3d", (32, 16, 32)),
+        ("dinov3_convnext_test", "pyramid", (64, 32)),
+        ("timm/resnet18", "pyramid", (64, 32)),
     ],
 )
 def test_the_estimate_equals_what_a_real_pass_keeps(

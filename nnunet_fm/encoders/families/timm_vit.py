@@ -1,4 +1,4 @@
-"""Any plain vision transformer of timm as an encoder: `timm/NAME`."""
+"""Any plain vision transformer of timm as an encoder: `timm/NAME`, see `timm_pyramid`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from nnunet_fm.encoders.contract import (
     parameters_without,
 )
 from nnunet_fm.encoders.key_format import Converted, KeyFormat
-from nnunet_fm.encoders.registry import register_key_format, register_namespace
+from nnunet_fm.encoders.registry import register_key_format
 from nnunet_fm.encoders.taps import checked_taps, default_taps
 from nnunet_fm.internal.errors import InputError
 from nnunet_fm.internal.messages import unknown
@@ -174,6 +174,5 @@ def _is_timm(state: Mapping[str, Tensor]) -> bool:
     return "patch_embed.proj.weight" in state
 
 
-register_namespace("timm/", TimmViT)
 register_key_format(KeyFormat("nnunet-fm", _is_own, from_timm))
 register_key_format(KeyFormat("timm", _is_timm, from_timm, generic=True))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nnunet_fm.encoders.cards import bundled_weights, get_card
 from nnunet_fm.encoders.contract import Encoder
-from nnunet_fm.encoders.key_format import Converted
+from nnunet_fm.encoders.key_format import Converted, KeyFormat
 from nnunet_fm.encoders.loading.hub import fetch
 from nnunet_fm.encoders.loading.identify import (
     SAY_WHICH,
@@ -24,7 +24,6 @@ from nnunet_fm.encoders.loading.identify import (
 from nnunet_fm.encoders.loading.load_report import LoadReport, tensors_sha256
 from nnunet_fm.encoders.loading.metadata import embedded_card
 from nnunet_fm.encoders.loading.read import (
-    OWN_FORMAT,
     PREFIXES,
     CheckpointError,
     Unwrapped,
@@ -38,7 +37,7 @@ from nnunet_fm.encoders.registry import (
     KEY_FORMATS,
     Architecture,
     build_encoder,
-    find_user_class,
+    find_architecture,
     known_architecture,
 )
 from nnunet_fm.encoders.weight_card import WeightCard
@@ -80,7 +79,7 @@ def load_encoder(
     fetched = fetch(str(path)) if is_hub_address(str(path)) else None
     if fetched is not None:
         path = fetched.path
-    file = _WeightFile.read(Path(path), _own_names(card, build))
+    file = _WeightFile.read(Path(path), _own_format(card, build))
     chosen, reason = _choose_card(file, card, fetched.address if fetched else None)
     converted = file.converted
     _return_unknown_heads(file, chosen)
@@ -108,7 +107,7 @@ def load_encoder(
         options=options,
         containers=file.unwrapped.containers,
         prefixes=file.unwrapped.prefixes,
-        format=str(file.unwrapped.format),
+        format=file.format,
         matched=len(converted.tensors),
         parameters=sum(p.numel() for p in encoder.parameters()),
         dropped=converted.dropped,
@@ -129,6 +128,7 @@ class _WeightFile:
         path: of the file.
         about: the card that the file carries, if any.
         unwrapped: the flat state dict in the names of the file.
+        format: name of its key format.
         converted: the same in our names, without `heads`.
         heads: tensors that some card lists as not the encoder's.
     """
@@ -136,28 +136,26 @@ class _WeightFile:
     path: Path
     about: dict[str, Any]
     unwrapped: Unwrapped
+    format: str
     converted: Converted
     heads: dict[str, Tensor]
 
     @classmethod
-    def read(cls, path: Path, own: frozenset[str]) -> "_WeightFile":
+    def read(cls, path: Path, own: KeyFormat | None) -> "_WeightFile":
         content = read_tensors(path)
         unwrapped = unwrap(content, own)
-        if unwrapped.format is None:
+        found = unwrapped.format
+        if found is None:
             raise CheckpointError(_unknown_format(path, unwrapped.tensors))
-        heads: dict[str, Tensor] = {}
-        if unwrapped.format != OWN_FORMAT:
-            heads = _heads(unwrapped.tensors)
+        heads = {} if found is own else _heads(unwrapped.tensors)
         inside = {key: v for key, v in unwrapped.tensors.items() if key not in heads}
-        if unwrapped.format == OWN_FORMAT:
-            converted = Converted(inside)
-        else:
-            try:
-                converted = KEY_FORMATS[unwrapped.format].convert(inside)
-            except InputError as error:
-                raise CheckpointError(f"{path.name}: {error}") from None
+        try:
+            converted = found.convert(inside)
+        except InputError as error:
+            raise CheckpointError(f"{path.name}: {error}") from None
         converted.dropped |= unwrapped.dropped
-        return cls(path, embedded_card(path, content), unwrapped, converted, heads)
+        about = embedded_card(path, content)
+        return cls(path, about, unwrapped, found.name, converted, heads)
 
 
 def _carried(file: _WeightFile, card: WeightCard, architecture: Architecture) -> dict[str, Any]:
@@ -189,16 +187,15 @@ def _choose_card(
     carried = file.about.get("card")
     if carried in {*CARDS, *ARCHITECTURES}:  # never a class that the file names
         return get_card(str(carried)), "the card in the file"
-    unwrapped = file.unwrapped
-    return identify(file.path, file.converted, unwrapped.containers, hub, unwrapped.format)
+    return identify(file.path, file.converted, file.unwrapped.containers, hub, file.format)
 
 
 def _check_format(file: _WeightFile, card: WeightCard) -> None:
     """Raise CheckpointError for a file in the names of other authors than the card's."""
-    if file.unwrapped.format == OWN_FORMAT or reads_format(card, file.unwrapped.format):
+    if reads_format(card, file.format):
         return
     raise CheckpointError(
-        f"{file.path.name} has the names of format {file.unwrapped.format}, and {card.name} is "
+        f"{file.path.name} has the names of format {file.format}, and {card.name} is "
         f"published in {' or '.join(card.formats)}: it is another encoder. Name the architecture "
         f"(--card {card.architecture}), or omit --card"
     )
@@ -215,11 +212,12 @@ def _return_unknown_heads(file: _WeightFile, card: WeightCard) -> None:
             file.converted.tensors[key] = tensor
 
 
-def _own_names(card: str | None, build: Mapping[str, Any]) -> frozenset[str]:
-    """Return the tensor names of a user's own encoder class; none for other cards."""
-    if card is None or find_user_class(card) is None:
-        return frozenset()
-    return frozenset(build_encoder(card, **build).state_dict())
+def _own_format(card: str | None, build: Mapping[str, Any]) -> KeyFormat | None:
+    """Return how files name the tensors of the architecture that the user names, if it says so."""
+    architecture = None if card is None or card in CARDS else find_architecture(card)
+    if architecture is None or architecture.key_format is None:
+        return None
+    return architecture.key_format(build_encoder(architecture.name, **build))
 
 
 def _heads(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from nnunet_fm.encoders.key_format import KeyFormat
 from nnunet_fm.encoders.loading.key_formats import detect_format, family_prefixes
 from nnunet_fm.internal.errors import InputError, MissingFileError
 from nnunet_fm.internal.memory import TooLargeError, check_memory
@@ -34,7 +35,6 @@ PREFIXES = (
 )
 WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.", "_fsdp_wrapped_module.")
 TEACHER = "eval/training_N/teacher_checkpoint.pth"  # of DINOv2's and DINOv3's training code
-OWN_FORMAT = "the encoder's own"
 
 
 class CheckpointError(InputError):
@@ -131,23 +131,23 @@ class Unwrapped:
         tensors: by name, without containers and prefixes.
         containers: names of the dictionaries around it, outermost first.
         prefixes: removed from the names, in this order.
-        format: name of the key format; None if unknown.
+        format: of the names; None if unknown.
         dropped: for each tensor that was left out, the reason.
     """
 
     tensors: dict[str, Tensor]
     containers: list[str]
     prefixes: list[str]
-    format: str | None
+    format: KeyFormat | None
     dropped: dict[str, str] = field(default_factory=dict)
 
 
-def unwrap(content: Any, own: frozenset[str] = frozenset()) -> Unwrapped:
+def unwrap(content: Any, own: KeyFormat | None = None) -> Unwrapped:
     """Take the encoder's state dict out of its containers and prefixes.
 
     Args:
         content: of the file.
-        own: tensor names of a user's own encoder, recognised besides the registered formats.
+        own: a format that is recognised besides the registered ones, and before them.
 
     Raises:
         CheckpointError: the content holds no state dict.
@@ -188,7 +188,7 @@ def _without_containers(content: Any) -> tuple[Mapping[Any, Any], list[str]]:
     raise CheckpointError(f"the file holds a {type(content).__name__}; allowed: a state dict")
 
 
-def _next_prefix(state: Mapping[str, Tensor], own: frozenset[str]) -> str | None:
+def _next_prefix(state: Mapping[str, Tensor], own: KeyFormat | None) -> str | None:
     """Return a prefix behind which a known format begins, or that most keys have; None if none."""
     for prefix in (*family_prefixes(), *PREFIXES):
         if format_of(_inside(state, prefix), own) or _most_have(state, prefix):
@@ -196,12 +196,11 @@ def _next_prefix(state: Mapping[str, Tensor], own: frozenset[str]) -> str | None
     return None
 
 
-def format_of(state: Mapping[str, Tensor], own: frozenset[str]) -> str | None:
-    """Return the name of the key format, a user's own names first; None if unknown."""
-    if own & state.keys():
-        return OWN_FORMAT
-    detected = detect_format(state)
-    return None if detected is None else detected.name
+def format_of(state: Mapping[str, Tensor], own: KeyFormat | None) -> KeyFormat | None:
+    """Return the key format, `own` before the registered ones; None if unknown."""
+    if own is not None and own.matches(state):
+        return own
+    return detect_format(state)
 
 
 def _inside(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -4,10 +4,11 @@ from nnunet_fm.network.decoders.base import Decoder
 from nnunet_fm.network.decoders.detail import (
     DetailDecoder,
     PyramidDetailDecoder,
+    SlicePyramidDetailDecoder,
     VolumeDetailDecoder,
 )
 from nnunet_fm.network.decoders.primus import LightPrimusDecoder, PrimusDecoder
-from nnunet_fm.network.decoders.pyramid import PyramidDecoder
+from nnunet_fm.network.decoders.pyramid import PyramidDecoder, SlicePyramidDecoder
 from nnunet_fm.network.decoders.registry import (
     DECODERS,
     discover,
@@ -24,6 +25,8 @@ __all__ = [
     "PrimusDecoder",
     "PyramidDecoder",
     "PyramidDetailDecoder",
+    "SlicePyramidDecoder",
+    "SlicePyramidDetailDecoder",
     "UnetrDecoder",
     "VolumeDetailDecoder",
     "VolumePrimusDecoder",
@@ -36,7 +39,9 @@ register_decoder("light", LightPrimusDecoder)
 register_decoder("unetr", UnetrDecoder)
 register_decoder("primus3d", VolumePrimusDecoder)
 register_decoder("pyramid", PyramidDecoder)
+register_decoder("pyramid", SlicePyramidDecoder)
 register_decoder("detail", DetailDecoder)
 register_decoder("detail", VolumeDetailDecoder)
 register_decoder("detail", PyramidDetailDecoder)
+register_decoder("detail", SlicePyramidDetailDecoder)
 discover()

@@ -138,6 +138,12 @@ class PyramidDetailDecoder(VolumeDetailDecoder):
     kind = "pyramid"
 
 
+class SlicePyramidDetailDecoder(DetailDecoder):
+    """The same for maps of slices at several resolutions."""
+
+    kind = "pyramid"
+
+
 class FeatureGate(nn.Module):
     """Adds features to a skip: `skip + gate * P(map)`, with P of low rank and the gate at zero.
 

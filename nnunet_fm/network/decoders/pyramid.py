@@ -1,4 +1,4 @@
-"""The U-Net decoder of dynamic-network-architectures on any pyramid of 3-D features."""
+"""The U-Net decoder of dynamic-network-architectures on any pyramid of features."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -48,12 +48,12 @@ class PyramidDecoder(Decoder):
                 output_channels=width,
                 kernel_size=3,
                 initial_stride=1,
-                **block_arguments(3),
+                **block_arguments(self.spatial_dims),
             )
             channels = [width, *channels]
             strides = [1, *strides]
         steps = [1, *(below // above for above, below in pairwise(strides))]
-        self.decode = unet_decoder(3, channels, steps, num_classes, blocks=1)
+        self.decode = unet_decoder(self.spatial_dims, channels, steps, num_classes, blocks=1)
 
     @classmethod
     def sees_image(cls, feature_info: Sequence[FeatureInfo]) -> bool:
@@ -61,9 +61,15 @@ class PyramidDecoder(Decoder):
         return feature_info[0].stride > 1
 
     def forward(
-        self, features: list[Tensor], image: Float[Tensor, "b c z y x"]
-    ) -> Float[Tensor, "b k z y x"]:
+        self, features: list[Tensor], image: Float[Tensor, "b c *grid"]
+    ) -> Float[Tensor, "b k *grid"]:
         """Return class logits at the size of the image."""
         full = [] if self.stem is None else [self.stem(image)]
         logits: Tensor = self.decode([*full, *features])
         return logits
+
+
+class SlicePyramidDecoder(PyramidDecoder):
+    """The same for maps of slices."""
+
+    spatial_dims = 2

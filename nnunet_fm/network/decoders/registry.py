@@ -60,7 +60,7 @@ def find_decoder(name: str, encoder: Encoder, architecture: str) -> type[Decoder
     fitting = [decoder for decoder in _of_name(name) if _fits(decoder, encoder)]
     if is_decodable and fitting:
         return fitting[0]
-    allowed = [other for other, forms in DECODERS.items() if any(_fits(f, encoder) for f in forms)]
+    allowed = [other for other in DECODERS if fits(other, encoder)]
     takes = " or ".join(f"{form.spatial_dims}-D {form.kind}" for form in _of_name(name))
     raise InputError(
         f"encoder {architecture} is {encoder.kind}, {encoder.input_spec.spatial_dims}-D, with "
@@ -68,6 +68,11 @@ def find_decoder(name: str, encoder: Encoder, architecture: str) -> type[Decoder
         f"{', '.join(allowed) or 'no decoder yet'}; for {name}: {takes}"
         + ("" if encoder.kind == "pyramid" else ONE_STRIDE)
     )
+
+
+def fits(name: str, encoder: Encoder) -> bool:
+    """Whether a decoder of this registered name takes features of the encoder's kind."""
+    return any(_fits(form, encoder) for form in DECODERS.get(name, ()))
 
 
 def check_decoder_options(name: str, decoder: type[Decoder], options: Mapping[str, Any]) -> None:

@@ -19,16 +19,17 @@ def build_dinov3(architecture: str, layer_scale: float, drop_path: float) -> Din
     """Build a DINOv3 transformer with random weights, in the numerics of the training code.
 
     Args:
-        architecture: a `dinov3_*` name of `nnunet-fm encoders list`.
+        architecture: of a transformer, a `dinov3_*` name of `nnunet-fm encoders list`.
         layer_scale: initial LayerScale.
         drop_path: stochastic depth of the last block.
 
     Raises:
         ValueError: another architecture.
     """
-    if not architecture.startswith("dinov3_"):
+    if not architecture.startswith("dinov3_") or architecture.startswith("dinov3_convnext_"):
         raise InputError(
-            f"encoder.architecture {architecture}; allowed: a dinov3_* name of `encoders list`"
+            f"encoder.architecture {architecture}; allowed: a dinov3_* transformer of "
+            "`encoders list`"
         )
     options: dict[str, Any] = {
         **TRAINING_CODE,

@@ -264,8 +264,9 @@ def test_heads_without_masks_are_not_watched() -> None:
 
 
 def test_only_dinov3_is_pretrained() -> None:
-    with pytest.raises(ValueError, match="encoder.architecture dinov2_test14; allowed: a dinov3"):
-        objective(encoder={"architecture": "dinov2_test14"})
+    for other in ("dinov2_test14", "dinov3_convnext_test"):
+        with pytest.raises(ValueError, match=f"encoder.architecture {other}; allowed: a dinov3_"):
+            objective(encoder={"architecture": other})
 
 
 def test_a_warm_start_takes_encoder_and_teacher() -> None:
