@@ -11,6 +11,7 @@ from torch import Tensor
 from nnunet_fm.internal.errors import InputError
 
 State = dict[str, Tensor]
+Renames = Sequence[tuple[str, str]]
 
 # Keys of the projection heads of contrastive pretraining.
 PROJECTORS = (r"(projector|projection|projection_head|proj_head)\..*",)
@@ -78,20 +79,21 @@ def place_under(
     return result
 
 
-def renamed(state: Mapping[str, Tensor], renames: Sequence[tuple[str, str]]) -> State:
-    """Return a state dict whose names went through regular expressions, one after the other.
+def new_name(key: str, renames: Renames) -> str:
+    """Return a name that went through regular expressions, one after the other.
 
     Args:
-        state: names and tensors.
+        key: the name.
         renames: pairs of a pattern and its replacement.
     """
-    result: State = {}
-    for key, value in state.items():
-        name = key
-        for pattern, replacement in renames:
-            name = re.sub(pattern, replacement, name)
-        result[name] = value
-    return result
+    for pattern, replacement in renames:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def renamed(state: Mapping[str, Tensor], renames: Renames) -> State:
+    """Return a state dict with other names, see `new_name`."""
+    return {new_name(key, renames): value for key, value in state.items()}
 
 
 def fuse(state: State, parts: Sequence[str], fused: str) -> None:

@@ -4,8 +4,7 @@ Files name the tensors in one of three ways: as Meta (facebookresearch/dinov3,
 dinov3/models/convnext.py, which are also the names of the first ConvNeXt), timm or transformers.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from nnunet_fm.encoders.families.dinov3 import PRETRAINING_HEADS
 from nnunet_fm.encoders.families.timm_pyramid import OWN, TimmPyramid
-from nnunet_fm.encoders.key_format import Converted, KeyFormat
+from nnunet_fm.encoders.key_format import Converted, KeyFormat, Renames, new_name
 from nnunet_fm.encoders.registry import register_architecture, register_cards, register_key_format
 from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.internal.errors import InputError
@@ -22,7 +21,6 @@ from nnunet_fm.internal.errors import InputError
 # sizes, and how the hash of each published file begins
 PUBLISHED = {"tiny": "21b726bb", "small": "296db49d", "base": "801f2ba9", "large": "61fa432d"}
 FINAL_NORM, ITS_COPY = "norm.", "norms.3."
-Renames = Sequence[tuple[str, str]]
 META: Renames = (
     (r"^downsample_layers\.0\.", "stem."),
     (r"^downsample_layers\.(\d)\.", r"stages.\1.downsample."),
@@ -103,9 +101,7 @@ def _renamed(state: Mapping[str, Tensor], renames: Renames) -> Converted:
     """
     result = Converted({})
     for key, value in state.items():
-        name = key
-        for pattern, replacement in renames:
-            name = re.sub(pattern, replacement, name)
+        name = new_name(key, renames)
         if name.startswith("head.fc."):
             result.dropped[key] = "classifier"
         elif ".mlp.fc" in name and value.shape[2:] == (1, 1):

@@ -127,18 +127,19 @@ class FlexiCT(DinoTokens):
         if stored is not None:
             nn.init.normal_(stored, std=0.02)
         self.register_parameter("storage_tokens", stored)
-        self.kernels = nn.ModuleDict(
-            {f"{n}d": CONVOLUTIONS[n](1, width, kernel_size, kernel_size) for n in kernels}
-        )
+        self.kernels = nn.ModuleDict()
         for n in kernels:
+            # no convolution, so that bfloat16 copies of encoders resize it in float32, too
+            layer = CONVOLUTIONS[n](1, width, kernel_size, kernel_size)
+            self.kernels[f"{n}d"] = nn.ParameterDict(dict(layer.named_parameters()))
             self.register_buffer(f"periods_{n}d", rotary_periods(width // num_heads, n))
 
     def embedded(self, x: Tensor) -> tuple[Float[Tensor, "b n d"], tuple[int, ...], dict[str, Any]]:
         """Return CLS, storage tokens and patches, their grid, and the rotary table."""
         kernel: Any = self.kernels[f"{self.dims}d"]
-        weight = resized_kernel(kernel.weight, self.get_buffer("enlarged"))
+        weight = resized_kernel(kernel["weight"], self.get_buffer("enlarged"))
         convolve: Any = functional.conv2d if self.dims == 2 else functional.conv3d
-        patches = convolve(x, weight, kernel.bias, stride=self.patch)
+        patches = convolve(x, weight, kernel["bias"], stride=self.patch)
         grid = tuple(patches.shape[2:])
         parts = (self.cls_token, self.storage_tokens)
         front = [part.expand(len(x), -1, -1) for part in parts if part is not None]
