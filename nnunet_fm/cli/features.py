@@ -243,7 +243,8 @@ def _extract(parsed: argparse.Namespace) -> int:
     if recipe.channels:
         print(f"channels: {', '.join(recipe.channels)}")
     part = (parsed.part_id, parsed.num_parts)
-    results = extract(table, encoder, recipe, cache, part, parsed.batch_size, parsed.np)
+    size, processes = parsed.batch_size, parsed.np
+    results = extract(table, encoder, recipe, cache, part, size, processes, announce=print)
     failed = [result for result in results if result.reason]
     cached = sum(result.cached for result in results)
     extracted = len(results) - cached - len(failed)

@@ -43,16 +43,16 @@ def embed_volumes(
         if isinstance(volume, str):
             yield key, volume
             continue
-        queue.add(key, _rows(encoder, torch.from_numpy(volume)))
+        queue.add(key, rows_of(encoder, torch.from_numpy(volume)))
         while queue.waiting >= batch:
-            queue.store(_embed(encoder, queue.take(batch), precision, device))
+            queue.store(embed_rows(encoder, queue.take(batch), precision, device))
         yield from queue.pop_finished()
     while queue.waiting:
-        queue.store(_embed(encoder, queue.take(batch), precision, device))
+        queue.store(embed_rows(encoder, queue.take(batch), precision, device))
     yield from queue.pop_finished()
 
 
-def _rows(encoder: Encoder, volume: Tensor) -> Tensor:
+def rows_of(encoder: Encoder, volume: Tensor) -> Tensor:
     """Return the inputs that a volume makes: slices, slabs of slices, or itself.
 
     Args:
@@ -67,7 +67,9 @@ def _rows(encoder: Encoder, volume: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _embed(encoder: Encoder, rows: Tensor, precision: str, device: torch.device) -> list[Tensor]:
+def embed_rows(
+    encoder: Encoder, rows: Tensor, precision: str, device: torch.device
+) -> list[Tensor]:
     """Return the vectors of a batch of rows, (rows, d) for each layer, on the CPU in float32."""
     x = rows.to(device).float()
     if x.shape[1] == 1:  # the same image in every channel

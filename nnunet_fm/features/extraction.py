@@ -1,5 +1,6 @@
 """Extract slice-wise CLS tokens of a frozen encoder and their means (BrainDINO, section 4.3.2)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from nnunet_fm.data.skull_stripping import warn_of_unused_masks
 from nnunet_fm.data.subject_table import Table
 from nnunet_fm.encoders import Encoder
 from nnunet_fm.features.cache import POOLED, FeatureCache
+from nnunet_fm.features.cost import FEWEST, cost_text, seconds_per_volume
 from nnunet_fm.features.embedding import embed_volumes
 from nnunet_fm.features.opening import check_sequences
 from nnunet_fm.features.recipe import FeatureRecipe
@@ -50,6 +52,7 @@ def extract(
     batch: int = 64,
     processes: int = 2,
     device: torch.device | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> list[ExtractedVolume]:
     """Extract the features of a table's volumes that are not in the cache yet.
 
@@ -62,6 +65,8 @@ def extract(
         batch: slices per batch; batches cross volumes and do not affect results.
         processes: number of processes that read and preprocess volumes.
         device: a GPU if None and there is one.
+        announce: is given a sentence on how long it will take, measured before it starts; nothing
+            is measured if None, or for fewer than five volumes.
 
     Returns:
         One result per volume of this part. A volume that cannot be used has a reason, and the
@@ -89,6 +94,10 @@ def extract(
             copies.setdefault(result.key, []).append(reference)
     cache.hashes.save()
     missing = {key: volumes[0] for key, volumes in copies.items()}
+    if announce is not None and len(missing) >= FEWEST:
+        unit = "visit" if recipe.channels else "volume"
+        seconds = seconds_per_volume(encoder, recipe, device)
+        announce(cost_text(len(missing), seconds, unit))
     volumes = iter_preprocessed(missing, recipe, processes)
     embedded = embed_volumes(encoder, volumes, recipe.precision, batch, device)
     for key, vectors in tqdm(embedded, total=len(missing), desc="features", unit="volume"):
