@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from huggingface_hub import constants
 
 from helpers import option_rows
 from helpers.encoder_files import official
@@ -135,6 +136,7 @@ def test_wrong_contents_are_one_message(
 ) -> None:
     for name, value in write_planned(tmp_path / "nn", 6).environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # names of nothing are not asked for
     parser = main_module.build_parser()
     monkeypatch.setattr(main_module, "build_parser", lambda: parser)
     monkeypatch.chdir(tmp_path)

@@ -39,7 +39,7 @@ register_cards(
         pretrained_on=("FOMO300K", "OpenNeuro"),
         ignored=PRETRAINING_HEADS,
         spatial_dims=3,
-        files=("*/dinov3d-neuro/*", "*--dinov3d-neuro/*"),
+        files=("*dinov3d-neuro/*",),
         by_files_alone=True,
         intensity=Z_SCORE_EVERYWHERE,
         downstream="the CLS token and the patch tokens",

@@ -272,7 +272,7 @@ register_cards(
     _card(
         "ct2d",
         2,
-        ("ct_2d_teacher.pth", "2d_final_model.pth", "*/flexict-2d/*", "*--flexict-2d/*"),
+        ("ct_2d_teacher.pth", "2d_final_model.pth", "*flexict-2d/*"),
         source="ct_2d_teacher.pth of https://github.com/ricklisz/FlexiCT",
         hub="hf://ricklisz123/FlexiCT-2D",
         ignored=PRETRAINING_HEADS,
@@ -281,7 +281,7 @@ register_cards(
     _card(
         "ct3d",
         3,
-        ("ct_3d_teacher.pth", "3d_final_model.pth", "*/flexict-3d/*", "*--flexict-3d/*"),
+        ("ct_3d_teacher.pth", "3d_final_model.pth", "*flexict-3d/*"),
         source="ct_3d_teacher.pth of https://github.com/ricklisz/FlexiCT",
         hub="hf://ricklisz123/FlexiCT-3D",
         ignored=PRETRAINING_HEADS,
@@ -290,7 +290,7 @@ register_cards(
     _card(
         "vlm",
         3,
-        ("ct_3d_vlm.pth", "3d_vlm_final_model.pth", "*/flexict-3d-vlm/*", "*--flexict-3d-vlm/*"),
+        ("ct_3d_vlm.pth", "3d_vlm_final_model.pth", "*flexict-3d-vlm/*"),
         options={"pool": "both"},
         source="ct_3d_vlm.pth of https://github.com/ricklisz/FlexiCT",
         hub="hf://ricklisz123/FlexiCT-3D-VLM",
