@@ -38,9 +38,10 @@ def add_command(commands: Commands) -> None:
 
 def _list(parsed: argparse.Namespace) -> None:
     from nnunet_fm.encoders import CARDS
-    from nnunet_fm.encoders.catalogue import weights_page
 
     if parsed.markdown:
+        from nnunet_fm.encoders.catalogue import weights_page
+
         print(weights_page(), end="")
         return
     print(f"{'name':34}{'architecture':22}{'licence':34}pretrained on")

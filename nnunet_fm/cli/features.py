@@ -248,10 +248,9 @@ def _extract(parsed: argparse.Namespace) -> int:
     failed = [result for result in results if result.reason]
     cached = sum(result.cached for result in results)
     extracted = len(results) - cached - len(failed)
-    unit = "visit" if recipe.channels else "volume"
     print(
-        f"{counted(extracted, unit)} extracted, {cached} already cached, {len(failed)} failed: "
-        f"{parsed.cache}"
+        f"{counted(extracted, recipe.unit)} extracted, {cached} already cached, "
+        f"{len(failed)} failed: {parsed.cache}"
     )
     failures = parsed.cache / f"failures_{parsed.part_id:04d}_of_{parsed.num_parts:04d}.csv"
     if failures.exists():  # nothing is written where all is cached: the disk may be read-only

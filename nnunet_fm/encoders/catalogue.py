@@ -9,6 +9,7 @@ from nnunet_fm.encoders.cards import intensity_of, orientation_of
 from nnunet_fm.encoders.contract import FeatureInfo
 from nnunet_fm.encoders.registry import CARDS, build_encoder
 from nnunet_fm.encoders.weight_card import WeightCard
+from nnunet_fm.internal.markdown import markdown_table
 
 COLUMNS = (
     "card",
@@ -43,9 +44,7 @@ def weights_page() -> str:
     parts = [HEAD]
     for dims, title in KINDS.items():
         rows = [_row(card) for card in published if card.spatial_dims == dims]
-        rule = ["---"] * len(COLUMNS)
-        lines = [_line(COLUMNS), _line(rule), *(_line(row) for row in rows)]
-        parts.append("\n".join([title, "", *lines]) + "\n")
+        parts.append(f"{title}\n\n{markdown_table(COLUMNS, rows)}\n")
     unverified = [f"* `{card.name}`: {card.unverified}." for card in published if card.unverified]
     parts.append("\n".join(["## Unverified", "", *unverified]) + "\n")
     return "\n".join(parts)
@@ -87,7 +86,3 @@ def _maps(infos: Iterable[FeatureInfo]) -> str:
         (f"{count} x " if count > 1 else "") + f"{info.channels} ({info.stride})"
         for info, count in found.items()
     )
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

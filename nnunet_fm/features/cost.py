@@ -9,6 +9,7 @@ from nnunet_fm.encoders import Encoder
 from nnunet_fm.features.embedding import embed_rows, rows_of
 from nnunet_fm.features.opening import PRECISIONS
 from nnunet_fm.features.recipe import FeatureRecipe
+from nnunet_fm.internal.messages import counted
 
 FEWEST = 5  # volumes, below which measuring takes too large a share of the time
 FASTER = 0.7  # share of the time from which on the other precision is named
@@ -58,7 +59,7 @@ def cost_text(volumes: int, seconds: Mapping[str, float], unit: str = "volume") 
 float32, whose features are kept apart, 4 min'
     """
     (chosen, each), *others = seconds.items()
-    text = f"the encoder takes about {_duration(volumes * each)} ({volumes} {unit}s, "
+    text = f"the encoder takes about {_duration(volumes * each)} ({counted(volumes, unit)}, "
     text += f"{_duration(each)} each in {chosen})"
     for precision, other in others:
         if other < FASTER * each:

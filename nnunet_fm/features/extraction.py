@@ -95,9 +95,8 @@ def extract(
     cache.hashes.save()
     missing = {key: volumes[0] for key, volumes in copies.items()}
     if announce is not None and len(missing) >= FEWEST:
-        unit = "visit" if recipe.channels else "volume"
         seconds = seconds_per_volume(encoder, recipe, device)
-        announce(cost_text(len(missing), seconds, unit))
+        announce(cost_text(len(missing), seconds, recipe.unit))
     volumes = iter_preprocessed(missing, recipe, processes)
     embedded = embed_volumes(encoder, volumes, recipe.precision, batch, device)
     for key, vectors in tqdm(embedded, total=len(missing), desc="features", unit="volume"):

@@ -68,6 +68,11 @@ class FeatureRecipe:
         return tuple(self.preprocessing.get("channels", ()))
 
     @property
+    def unit(self) -> str:
+        """What goes through the encoder at once: `volume`, or a whole `visit`."""
+        return "visit" if self.channels else "volume"
+
+    @property
     def shape_text(self) -> str:
         """Voxels of a volume in words, e.g. `48x64x64`."""
         return "x".join(str(side) for side in self.preprocessing.get("shape", ()))

@@ -15,6 +15,7 @@ from nnunet_fm.encoders.families.dinov3 import PRETRAINING_HEADS
 from nnunet_fm.encoders.families.timm_pyramid import OWN, TimmPyramid
 from nnunet_fm.encoders.key_format import Converted, KeyFormat, Renames, new_name
 from nnunet_fm.encoders.registry import register_architecture, register_cards, register_key_format
+from nnunet_fm.encoders.weight_card import OWN as OWN_LICENCE
 from nnunet_fm.encoders.weight_card import WeightCard
 from nnunet_fm.internal.errors import InputError
 
@@ -156,7 +157,7 @@ def _register() -> None:
         WeightCard(
             name="dinov3_convnext_test.trained",
             architecture="dinov3_convnext_test",
-            licence="as its author says",
+            licence=OWN_LICENCE,
             source="any checkpoint of this small network",
             ignored=PRETRAINING_HEADS,
         )

@@ -264,28 +264,21 @@ def _card(tag: str, dims: int, files: tuple[str, ...], **fields: Any) -> WeightC
     )
 
 
-TAPS = "blocks 3, 7, 11, 15 after the final norm, fine-tuned"
 register_architecture("flexict_vit8", FlexiCT, PRETRAINING_HEADS + LANGUAGE_MODEL)
 register_architecture("flexict_test8", partial(FlexiCT, **TINY), PRETRAINING_HEADS + LANGUAGE_MODEL)
 register_key_format(KeyFormat("FlexiCT", _is_flexict, from_flexict, prefixes=("vision_model.",)))
 register_cards(
-    _card(
-        "ct2d",
-        2,
-        ("ct_2d_teacher.pth", "2d_final_model.pth", "*flexict-2d/*"),
-        source="ct_2d_teacher.pth of https://github.com/ricklisz/FlexiCT",
-        hub="hf://ricklisz123/FlexiCT-2D",
-        ignored=PRETRAINING_HEADS,
-        downstream=TAPS,
-    ),
-    _card(
-        "ct3d",
-        3,
-        ("ct_3d_teacher.pth", "3d_final_model.pth", "*flexict-3d/*"),
-        source="ct_3d_teacher.pth of https://github.com/ricklisz/FlexiCT",
-        hub="hf://ricklisz123/FlexiCT-3D",
-        ignored=PRETRAINING_HEADS,
-        downstream=TAPS,
+    *(
+        _card(
+            f"ct{dims}d",
+            dims,
+            (f"ct_{dims}d_teacher.pth", f"{dims}d_final_model.pth", f"*flexict-{dims}d/*"),
+            source=f"ct_{dims}d_teacher.pth of https://github.com/ricklisz/FlexiCT",
+            hub=f"hf://ricklisz123/FlexiCT-{dims}D",
+            ignored=PRETRAINING_HEADS,
+            downstream="blocks 3, 7, 11, 15 after the final norm, fine-tuned",
+        )
+        for dims in (2, 3)
     ),
     _card(
         "vlm",

@@ -140,7 +140,10 @@ def cards_that_fit(tensors: Mapping[str, Tensor], key_format: str | None = None)
         key_format: of the file; None for any.
     """
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    cards = [c for c in CARDS.values() if reads_format(c, key_format) and not _missing_package(c)]
+    known = [card for card in CARDS.values() if reads_format(card, key_format)]
+    if not _has_volumes(tensors):  # encoders of volumes cannot fit, and take seconds to import
+        known = [card for card in known if card.spatial_dims == 2]
+    cards = [card for card in known if _missing_package(card) is None]
     return [card.name for card in cards if shapes_of(card, tensors) == shapes]
 
 
@@ -160,9 +163,14 @@ def nearest_by_shapes(tensors: Mapping[str, Tensor]) -> str:
     return f"{nearest.name}, with {shared(nearest)} of its {total} tensors{skipped}"
 
 
+def _has_volumes(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor is a 3-D convolution."""
+    return any(tensor.ndim == 5 for tensor in tensors.values())
+
+
 def _cards_of_dimension(tensors: Mapping[str, Tensor]) -> list[WeightCard]:
     """Return the cards of slices, or of volumes where a tensor is a 3-D convolution."""
-    dims = 3 if any(tensor.ndim == 5 for tensor in tensors.values()) else 2
+    dims = 3 if _has_volumes(tensors) else 2
     known = [card for card in CARDS.values() if card.files or not card.by_files_alone]
     return [card for card in known if card.spatial_dims == dims]
 
